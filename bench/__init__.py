@@ -1,0 +1,1 @@
+"""Measurements of fullstop against its floors and its peers."""

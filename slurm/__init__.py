@@ -1,0 +1,1 @@
+"""The life of the cluster jobs that belong to a run."""

@@ -1,0 +1,44 @@
+"""Runs parameter sweeps that stop at once, completely, and lose nothing.
+
+The public names below are loaded on first use: every worker process executes
+this file, so it imports nothing itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from supervisor.api import Run as Run
+    from supervisor.api import sweep as sweep
+    from supervisor.bars import Bars as Bars
+    from supervisor.bars import load_bars as load_bars
+    from supervisor.grid import Grid as Grid
+    from supervisor.stopflag import StopFlag as StopFlag
+
+_HOMES = {
+    "Bars": "supervisor.bars",
+    "Grid": "supervisor.grid",
+    "Run": "supervisor.api",
+    "StopFlag": "supervisor.stopflag",
+    "load_bars": "supervisor.bars",
+    "sweep": "supervisor.api",
+}
+
+__all__ = ["Bars", "Grid", "Run", "StopFlag", "load_bars", "sweep"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'supervisor' has no attribute {name!r}")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,121 @@
+"""What can go wrong, one class per decision a caller can take.
+
+Facts travel as attributes, so a caller never has to parse a sentence. Every
+error survives pickling: it is rebuilt from ``__dict__``, not from its message.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class FullstopError(Exception):
+    """Root of everything this package raises on purpose.
+
+    Attributes
+    ----------
+    transient : bool
+        True when the same call may succeed if it is simply made again.
+    """
+
+    transient: bool = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild, (type(self), self.args, self.__dict__.copy()))
+
+
+def _rebuild(
+    kind: type[FullstopError], args: tuple[object, ...], facts: dict[str, object]
+) -> FullstopError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class ConfigError(FullstopError):
+    """The user asked for something that cannot be done as asked; exit code 2.
+
+    Parameters
+    ----------
+    message : str
+        One line that names the file, key or row, and the mend.
+    key : str, optional
+        The option or key at fault.
+    """
+
+    def __init__(self, message: str, *, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class DataError(ConfigError):
+    """A data file cannot be used; names the file and, where there is one, the row.
+
+    Parameters
+    ----------
+    message : str
+        One line, without the file's name.
+    path : str
+        The file, or ``"data"`` for arrays handed in from Python.
+    row : int, optional
+        1-based row counted as an editor shows it, header included, for CSV;
+        0-based row for Parquet and arrays.
+    """
+
+    def __init__(self, message: str, *, path: str, row: int | None = None) -> None:
+        where = path if row is None else f"{path}, row {row}"
+        super().__init__(f"{where}: {message}", key="data")
+        self.path = path
+        self.row = row
+
+
+class UnsupportedPlatformError(ConfigError):
+    """This machine lacks something fullstop cannot do without."""
+
+
+class RunNotFoundError(ConfigError):
+    """No run bears the id or lies in the directory that was named."""
+
+
+class RunFailedError(FullstopError):
+    """The run could not go on; what was finished before is on disk.
+
+    Parameters
+    ----------
+    message : str
+        One line.
+    run_dir : str, optional
+        Where the finished results are.
+    """
+
+    def __init__(self, message: str, *, run_dir: str | None = None) -> None:
+        super().__init__(message)
+        self.run_dir = run_dir
+
+
+class WardenLostError(RunFailedError):
+    """The warden died; the kernel ended its workers with it."""
+
+
+class JournalError(FullstopError):
+    """A journal is not one of ours, or is of a version we cannot read.
+
+    A torn tail is not an error: it is cut.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(f"{path}: {message}")
+        self.path = path
+
+
+class UserFunctionError(FullstopError):
+    """A strategy function of the user's does not keep its side of the contract."""
+
+
+class ProtocolError(FullstopError):
+    """A message between two of our processes was malformed or over-long."""
+
+
+class InternalError(FullstopError):
+    """Our own fault: an invariant was broken. Please report it."""
