@@ -1,0 +1,188 @@
+"""Processes by identity: pid plus start time to name one, a pidfd to signal one.
+
+A pid alone names whoever has it now. Here a signal goes through a pidfd that
+was opened first and *then* checked: once open it means that one process for
+ever, so nothing can slip in between the look and the signal.
+
+References
+----------
+pidfd_open(2); proc(5), ``/proc/[pid]/stat`` field 22 and
+``/proc/[pid]/task/[tid]/children``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NAME = 15
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _prctl(option: int, argument: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(argument), 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def become_subreaper() -> None:
+    """Have orphaned descendants handed to this process instead of to init.
+
+    References
+    ----------
+    prctl(2), ``PR_SET_CHILD_SUBREAPER``.
+    """
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def die_with_parent(parent: int) -> None:
+    """Be SIGKILLed by the kernel when the *thread* that forked this process ends.
+
+    Parameters
+    ----------
+    parent : int
+        The parent's pid, taken before the fork. If it died before the request
+        was armed, this process has been handed on, and ends here.
+    """
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def set_title(name: str) -> None:
+    """Set the name that ``ps -o comm`` and ``top`` show, at most 15 bytes."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    _libc.prctl(_PR_SET_NAME, buffer, 0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A process that cannot be mistaken for a later one with the same pid."""
+
+    pid: int
+    start_time: int
+    """In clock ticks since boot."""
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        """Identity of the process that has this pid now, or None."""
+        fields = _stat(pid)
+        return None if fields is None else cls(pid, int(fields[19]))
+
+    @property
+    def alive(self) -> bool:
+        """Whether this very process still runs; a zombie does not."""
+        fields = _stat(self.pid)
+        return fields is not None and int(fields[19]) == self.start_time and fields[0] not in "ZX"
+
+    def send(self, number: int) -> bool:
+        """Signal this very process; False when it is gone."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            return False
+        try:
+            if not self.alive:
+                return False
+            signal.pidfd_send_signal(pidfd, number)
+        except ProcessLookupError:
+            return False
+        finally:
+            os.close(pidfd)
+        return True
+
+
+def state_letter(pid: int) -> str | None:
+    """Return a process's state as ``ps`` shows it (R, S, D, T, Z …), or None when gone."""
+    fields = _stat(pid)
+    return None if fields is None else fields[0]
+
+
+def command_name(pid: int) -> str:
+    """Return the name of a process's program, or ``?``."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(errors="replace").strip()
+    except OSError:
+        return "?"
+
+
+def children(pid: int) -> list[int]:
+    """Return the pids of a process's children, zombies included."""
+    found: list[int] = []
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found
+    for thread in threads:
+        try:
+            text = Path(f"/proc/{pid}/task/{thread}/children").read_text()
+        except OSError:
+            continue
+        found += map(int, text.split())
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the pids of all descendants, parents before their children."""
+    found: list[int] = []
+    queue = children(pid)
+    while queue:
+        child = queue.pop()
+        found.append(child)
+        queue += children(child)
+    return found
+
+
+def signal_descendants(root: int, *numbers: int) -> int:
+    """Send signals, in order, to every descendant of ``root``.
+
+    Returns
+    -------
+    int
+        How many living processes were signalled.
+    """
+    return sum(_signal_if_descendant(root, pid, numbers) for pid in descendants(root))
+
+
+def _signal_if_descendant(root: int, pid: int, numbers: tuple[int, ...]) -> bool:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        # the pid may have been given to a stranger between the look and the open
+        if not _descends_from(pid, root) or state_letter(pid) in (None, "Z", "X"):
+            return False
+        for number in numbers:
+            signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _descends_from(pid: int, root: int) -> bool:
+    while pid > 1:
+        fields = _stat(pid)
+        if fields is None:
+            return False
+        pid = int(fields[1])
+        if pid == root:
+            return True
+    return False
+
+
+def _stat(pid: int) -> list[str] | None:
+    """Fields of ``/proc/pid/stat`` from the state on: the name may hold anything."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()
