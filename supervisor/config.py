@@ -1,0 +1,171 @@
+"""What a run is asked to do: frozen, validated, and the same in every process."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from supervisor.errors import ConfigError
+from supervisor.grid import Grid
+
+MAX_WORKERS = 1024
+MAX_WAIT_S = 86_400.0
+DEVICES = "auto, cpu"
+
+
+class Source(StrEnum):
+    """Where a strategy comes from."""
+
+    BUILT_IN = "built-in"
+    IMPORT = "import"
+    """``module:function`` or ``path.py:function``, imported in the workers."""
+    CALLABLE = "callable"
+    """A Python callable, carried to the workers by dill."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopTimes:
+    """How long each rung of the escalation waits for the one before it, in s.
+
+    Parameters
+    ----------
+    grace_s : float
+        From the stop flag to SIGTERM.
+    terminate_s : float
+        From SIGTERM to SIGKILL.
+    verify_s : float
+        From SIGKILL until what still lives is reported as a survivor.
+    """
+
+    grace_s: float = 2.0
+    terminate_s: float = 1.0
+    verify_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for key in ("grace_s", "terminate_s", "verify_s"):
+            value = getattr(self, key)
+            option = key.removesuffix("_s")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or not 0 <= value <= MAX_WAIT_S:
+                raise ConfigError(
+                    f"{option} must lie between 0 and {MAX_WAIT_S:.0f} seconds, not {value!r}",
+                    key=option,
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the warden and a later ``resume`` or ``report`` need to know.
+
+    Attributes
+    ----------
+    run_id : str
+        Name of the run, unique per user.
+    strategy : str
+        A built-in's name, ``module:function``, ``path.py:function``, or the
+        callable's name.
+    source : Source
+        Which of these it is.
+    grid : Grid
+        The parameters to sweep.
+    combos_total : int
+        Combinations of the grid that satisfy the strategy's constraint.
+    data : str
+        Where the bars came from.
+    n_bars : int
+        Number of bars.
+    workers : int
+        Worker processes.
+    fee : float
+        Fee per fill, as a fraction of the traded value.
+    times : StopTimes
+        Timers of the escalation.
+    """
+
+    run_id: str
+    strategy: str
+    source: Source
+    grid: Grid
+    combos_total: int
+    data: str
+    n_bars: int
+    workers: int
+    device: str = "auto"
+    fee: float = 0.0005
+    times: StopTimes = field(default_factory=StopTimes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``run.json``."""
+        return {
+            "run_id": self.run_id,
+            "strategy": self.strategy,
+            "source": str(self.source),
+            "grid": self.grid.to_json(),
+            "combos_total": self.combos_total,
+            "data": self.data,
+            "n_bars": self.n_bars,
+            "workers": self.workers,
+            "device": self.device,
+            "fee": self.fee,
+            "times": asdict(self.times),
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Plan:
+        """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone."""
+        known = {name: plain[name] for name in cls.__slots__ if name in plain}
+        known["source"] = Source(known["source"])
+        known["grid"] = Grid.of(known["grid"])
+        known["times"] = StopTimes(**known["times"])
+        return cls(**known)
+
+
+def check_workers(workers: int | None) -> int:
+    """Return the number of workers to use: as asked, or one per usable core.
+
+    Raises
+    ------
+    ConfigError
+        If it is not between 1 and :data:`MAX_WORKERS`.
+    """
+    if workers is None:
+        return min(usable_cores(), MAX_WORKERS)
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise ConfigError(
+            f"workers must be at least 1, not {workers!r}; leave it out for one per core",
+            key="workers",
+        )
+    if workers > MAX_WORKERS:
+        raise ConfigError(f"workers must be at most {MAX_WORKERS}, not {workers}", key="workers")
+    return workers
+
+
+def check_fee(fee: float) -> float:
+    """Return the fee, or raise :class:`ConfigError` unless 0 ≤ fee < 1."""
+    if isinstance(fee, bool) or not isinstance(fee, (int, float)) or not 0 <= fee < 1:
+        raise ConfigError(
+            f"fee is a fraction of the traded value, 0 ≤ fee < 1 (0.0005 is 5 bps), not {fee!r}",
+            key="fee",
+        )
+    return float(fee)
+
+
+def check_device(device: str) -> str:
+    """Return the device, or raise :class:`ConfigError` when it cannot be used."""
+    if device in ("auto", "cpu"):
+        return device
+    if device == "cuda" or (device.startswith("cuda:") and device[5:].isdigit()):
+        raise ConfigError(
+            f"device {device!r}: the built-in strategies compute on the CPU so far "
+            f"(known: {DEVICES}); a strategy function of your own may use the GPU itself",
+            key="device",
+        )
+    raise ConfigError(f"device {device!r} is unknown; known: {DEVICES}", key="device")
+
+
+def usable_cores() -> int:
+    """Cores this process may use: its affinity mask, not the machine's size."""
+    return len(os.sched_getaffinity(0))

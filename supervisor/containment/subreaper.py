@@ -1,0 +1,47 @@
+"""Containment by parentage: needs no privilege and works in every container.
+
+The warden is a subreaper, so whatever its workers leave behind (daemonised and
+``setsid`` processes too) becomes its own child, and "no child left" (ECHILD) means
+"no descendant left". Workers ask the kernel to die with the warden.
+
+What it cannot do: when the warden itself is SIGKILLed, grandchildren live on,
+since the death signal reaches its direct children only.
+
+References
+----------
+prctl(2): ``PR_SET_CHILD_SUBREAPER``, ``PR_SET_PDEATHSIG``.
+"""
+
+from __future__ import annotations
+
+import os
+
+from supervisor import process
+
+
+class Subreaper:
+    """The weakest containment, and the one that is always there."""
+
+    name = "subreaper"
+
+    def prepare_warden(self) -> None:
+        """Adopt every orphan below this process from now on."""
+        process.become_subreaper()
+
+    def prepare_worker(self, warden_pid: int) -> None:
+        """Die with the warden. ``PR_SET_PDEATHSIG`` follows the thread that
+        forked, which is why the warden has only one.
+        """
+        process.die_with_parent(warden_pid)
+
+    def signal_all(self, *numbers: int) -> int:
+        """Signal every living descendant through a pidfd."""
+        return process.signal_descendants(os.getpid(), *numbers)
+
+    def living(self) -> list[int]:
+        """Pids of all descendants that are not zombies."""
+        return [
+            pid
+            for pid in process.descendants(os.getpid())
+            if process.state_letter(pid) not in (None, "Z", "X")
+        ]

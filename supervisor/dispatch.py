@@ -1,0 +1,164 @@
+"""Who computes what next: ranges of combinations, handed out, returned, retried.
+
+Pure bookkeeping, with the time as a parameter. What is left to do is a short
+list of ranges, whatever the grid's size: nothing here grows with it.
+
+A chunk whose worker dies is tried once more as it is (the death may have been
+an accident: an OOM kill, a stray signal). If it kills again it is halved, and
+its halves in turn, until a single combination is left that kills whoever
+touches it; that one is given up as failed, and the sweep goes on.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, replace
+
+CHUNK_TARGET_S = 0.25
+"""Computing time aimed at per chunk: long against the 0.2 ms it takes to hand one
+out, short against anybody's patience."""
+
+_GROWTH = 8  # per chunk, while the rate is still being learnt
+_TAIL_SHARE = 3  # the last chunks shrink so that all workers end together …
+_TAIL_FLOOR = 32  # … but not below this fraction of a full one
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Chunk:
+    """Combinations ``start`` to ``stop`` (exclusive).
+
+    ``crashes`` counts the workers that died over exactly this range or one
+    that contained it.
+    """
+
+    start: int
+    stop: int
+    crashes: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of combinations."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What follows from a worker's death.
+
+    Attributes
+    ----------
+    failed : int or None
+        The combination that is given up, if the search has ended there.
+    hopeless : bool
+        So many workers died in a row with nothing finished in between that
+        the fault is not in a combination; the run should be failed.
+    """
+
+    failed: int | None = None
+    hopeless: bool = False
+
+
+MAX_BARREN_CRASHES = 100
+"""Deaths in a row, with nothing finished in between, after which a run is failed.
+
+Halving the largest chunk (2³² combinations) down to one takes at most 34 deaths
+per worker that is searching at the same time."""
+
+
+class Dispatcher:
+    """Hands out chunks of the ranges that are still to be computed.
+
+    Parameters
+    ----------
+    todo : list of (int, int)
+        Disjoint ranges [start, stop) to compute, in order.
+    n_workers : int
+        How many workers will ask.
+    first_chunk : int
+        Size of the first chunk, before any rate is known.
+    """
+
+    def __init__(self, todo: list[tuple[int, int]], n_workers: int, first_chunk: int = 1) -> None:
+        self._todo = [Chunk(start, stop) for start, stop in todo if stop > start]
+        heapq.heapify(self._todo)
+        self._in_hand: dict[int, tuple[Chunk, float]] = {}
+        self._n_workers = n_workers
+        self._size = max(1, first_chunk)
+        self._left = sum(chunk.size for chunk in self._todo)
+        self._barren_crashes = 0
+        self.finished = 0
+        """Combinations finished or given up so far."""
+
+    def take(self, worker: int, now: float) -> Chunk | None:
+        """Give ``worker`` its next chunk, or None when there is none left to hand out."""
+        if not self._todo:
+            return None
+        piece = heapq.heappop(self._todo)
+        if piece.crashes == 0:
+            fair_share = self._left // (_TAIL_SHARE * self._n_workers)
+            size = min(piece.size, self._size, max(fair_share, self._size // _TAIL_FLOOR, 1))
+            if size < piece.size:
+                heapq.heappush(self._todo, replace(piece, start=piece.start + size))
+                piece = replace(piece, stop=piece.start + size)
+        self._left -= piece.size
+        self._in_hand[worker] = (piece, now)
+        return piece
+
+    def returned(self, worker: int, until: int, now: float) -> None:
+        """Take back a chunk computed up to ``until`` (all of it, unless a stop came)."""
+        chunk, since = self._in_hand.pop(worker)
+        self.finished += until - chunk.start
+        self._barren_crashes = 0
+        if until < chunk.stop:
+            self._put_back(replace(chunk, start=until))
+        elif chunk.crashes == 0:
+            self._learn(chunk.size, now - since)
+
+    def crashed(self, worker: int, kept_until: int) -> Verdict:
+        """Take back the chunk of a worker that died having kept all below ``kept_until``."""
+        if worker not in self._in_hand:
+            self._barren_crashes += 1
+            return Verdict(hopeless=self._barren_crashes >= MAX_BARREN_CRASHES)
+        chunk, _ = self._in_hand.pop(worker)
+        done = max(0, min(kept_until, chunk.stop) - chunk.start)
+        self.finished += done
+        self._barren_crashes = 0 if done else self._barren_crashes + 1
+        if self._barren_crashes >= MAX_BARREN_CRASHES:
+            self._put_back(replace(chunk, start=chunk.start + done))
+            return Verdict(hopeless=True)
+        left = replace(chunk, start=chunk.start + done, crashes=chunk.crashes + 1)
+        if left.size == 0:
+            return Verdict()
+        if left.crashes == 1:
+            self._put_back(left)
+        elif left.size > 1:
+            middle = left.start + left.size // 2
+            self._put_back(replace(left, stop=middle))
+            self._put_back(replace(left, start=middle))
+        else:
+            self.finished += 1
+            return Verdict(failed=left.start)
+        return Verdict()
+
+    def in_hand(self, worker: int) -> Chunk | None:
+        """Return the chunk ``worker`` is computing, or None."""
+        entry = self._in_hand.get(worker)
+        return entry[0] if entry else None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody has a chunk in hand."""
+        return not self._in_hand
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything was finished or given up."""
+        return not self._todo and not self._in_hand
+
+    def _put_back(self, chunk: Chunk) -> None:
+        heapq.heappush(self._todo, chunk)
+        self._left += chunk.size
+
+    def _learn(self, size: int, took_s: float) -> None:
+        target = size * CHUNK_TARGET_S / max(took_s, 1e-6)
+        self._size = int(max(1, min(target, self._size * _GROWTH)))

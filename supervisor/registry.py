@@ -1,0 +1,146 @@
+"""Where runs are found: one small file per run, in a directory of the user's own.
+
+``stop``, ``status`` and ``report`` need no path: a run is known by its id, by
+its directory, or by being the only one there is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from supervisor import rundir
+from supervisor.errors import ConfigError, RunNotFoundError
+from supervisor.process import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run as the registry knows it.
+
+    Attributes
+    ----------
+    run_id : str
+        Its id.
+    run_dir : Path
+        Its directory.
+    front, warden : Identity
+        The two processes that stand for it.
+    """
+
+    run_id: str
+    run_dir: Path
+    front: Identity
+    warden: Identity
+
+    @property
+    def alive(self) -> bool:
+        """Whether the front or the warden still runs."""
+        return self.front.alive or self.warden.alive
+
+
+def state_dir() -> Path:
+    """Directory that outlives a reboot: the entries."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return _private(Path(base) / "fullstop" / "runs")
+
+
+def runtime_dir() -> Path:
+    """Directory for the control sockets."""
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and Path(base).is_dir() and os.access(base, os.W_OK):
+        return _private(Path(base) / "fullstop")
+    return _private(Path(f"/tmp/fullstop-{os.getuid()}"))  # noqa: S108 - checked to be ours
+
+
+def socket_path(run_id: str) -> Path:
+    """Where the warden of a run listens."""
+    return runtime_dir() / f"{run_id}.sock"
+
+
+def add(entry: Entry) -> None:
+    """Write a run down."""
+    plain = asdict(entry) | {"run_dir": str(entry.run_dir)}
+    rundir.write_json(state_dir() / f"{entry.run_id}.json", plain)
+
+
+def remove(run_id: str) -> None:
+    """Strike a run off; not an error if it was not there."""
+    (state_dir() / f"{run_id}.json").unlink(missing_ok=True)
+
+
+def entries() -> Iterator[Entry]:
+    """Yield the runs that are written down, oldest first; unreadable entries are left out."""
+    for path in sorted(state_dir().glob("*.json")):
+        with contextlib.suppress(ConfigError, KeyError, TypeError):
+            plain = rundir.read_json(path)
+            yield Entry(
+                run_id=plain["run_id"],
+                run_dir=Path(plain["run_dir"]),
+                front=Identity(**plain["front"]),
+                warden=Identity(**plain["warden"]),
+            )
+
+
+def find_running(name: str | None) -> Entry:
+    """Find a living run by id, by directory, or as the only one.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is no such run, or more than one when ``name`` is left out.
+    """
+    living = [entry for entry in entries() if entry.alive]
+    if name is None:
+        if len(living) == 1:
+            return living[0]
+        if not living:
+            raise RunNotFoundError("no run is running")
+        ids = ", ".join(entry.run_id for entry in living)
+        raise RunNotFoundError(f"{len(living)} runs are running: name one of {ids}")
+    for entry in living:
+        if name == entry.run_id or _same_dir(name, entry.run_dir):
+            return entry
+    raise RunNotFoundError(f"no running run {name!r}")
+
+
+def find_dir(name: str | None) -> Path:
+    """Directory of a run, running or not, by id, by directory, or the latest one here.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is no such run.
+    """
+    for entry in entries():
+        if name is not None and (name == entry.run_id or _same_dir(name, entry.run_dir)):
+            return entry.run_dir
+    if name is not None:
+        for candidate in (Path(name), rundir.DEFAULT_ROOT / name):
+            if (candidate / rundir.RUN_FILE).is_file():
+                return candidate.resolve()
+        raise RunNotFoundError(f"no run {name!r}: give its id or its directory")
+    known = [entry.run_dir for entry in entries() if entry.alive]
+    known += sorted(path.parent for path in rundir.DEFAULT_ROOT.glob(f"*/{rundir.RUN_FILE}"))
+    if not known:
+        raise RunNotFoundError("no run here yet: name a run's id or its directory")
+    return max(known, key=lambda path: path.name).resolve()
+
+
+def _same_dir(name: str, run_dir: Path) -> bool:
+    return Path(name).exists() and Path(name).resolve() == run_dir
+
+
+def _private(path: Path) -> Path:
+    """Make a directory, or accept one, that only this user can enter."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    facts = path.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
+        raise ConfigError(f"{path} is not a directory of yours: remove it, or set XDG_RUNTIME_DIR")
+    if stat.S_IMODE(facts.st_mode) & 0o077:
+        path.chmod(0o700)
+    return path
