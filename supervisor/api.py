@@ -1,0 +1,274 @@
+"""The Python API: a sweep as a context manager, usable from any thread.
+
+Nothing about the caller's process is changed: no signal handler, no subreaper
+flag, no global state. The run's front is a thread; leaving the ``with`` block,
+by its end or by an exception, stops what is still running.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from supervisor import rundir
+from supervisor.config import StopTimes
+from supervisor.errors import ConfigError, FullstopError, InternalError, RunFailedError
+from supervisor.front import Front, Progress
+from supervisor.grid import Grid, Value
+from supervisor.journal import FrameKind, JournalTail
+from supervisor.link import take_warden
+from supervisor.prepare import Axes, Order, Prepared, prepare
+from supervisor.report import Report
+from supervisor.stopflag import Level
+
+_MIRROR_EVERY_S = 0.02
+_LOOK_EVERY_S = 0.05
+
+
+class EventLike(Protocol):
+    """What is mirrored: anything with ``is_set``, such as a ``multiprocess.Event``."""
+
+    def is_set(self) -> bool:
+        """Whether a stop is wanted."""
+        ...
+
+
+def sweep(
+    strategy: str | Callable[..., Any],
+    grid: Axes,
+    data: Any = None,
+    *,
+    workers: int | None = None,
+    fee: float = 0.0005,
+    device: str = "auto",
+    grace_s: float = 2.0,
+    terminate_s: float = 1.0,
+    verify_s: float = 10.0,
+    run_dir: str | Path | None = None,
+    stop_event: EventLike | None = None,
+) -> Run:
+    """Start a sweep and return it at once; use it as a context manager.
+
+    Parameters
+    ----------
+    strategy : str or callable
+        A built-in's name, ``module:function``, ``path.py:function``, or a
+        callable ``f(bars, params, stop) -> dict of floats``; closures and
+        notebook functions too.
+    grid : mapping of str to values
+        Values of each parameter; the last one varies fastest.
+    data : path, DataFrame, pyarrow.Table, mapping of arrays or Bars, optional
+        OHLCV bars; the embedded example when left out.
+    workers : int, optional
+        Worker processes; one per usable core when left out.
+    fee : float
+        Fee per fill, as a fraction of the traded value.
+    device : str
+        ``auto`` or ``cpu``.
+    grace_s, terminate_s, verify_s : float
+        Timers of the escalation, in s: flag to SIGTERM, SIGTERM to SIGKILL,
+        SIGKILL to giving up.
+    run_dir : path, optional
+        Directory of the run; ``runs/<run_id>`` when left out.
+    stop_event : object with ``is_set``, optional
+        An event of the caller's that stops the run too. It is polled from a
+        thread of this process and never handed to a worker: one that hangs in
+        ``is_set`` (cpython#126434) does no harm.
+
+    Raises
+    ------
+    ConfigError
+        If something cannot be done as asked; nothing has been started then.
+
+    Examples
+    --------
+    >>> with sweep("sma_cross", {"fast": [5, 10], "slow": [20, 50]}) as run:  # doctest: +SKIP
+    ...     for row in run.rows():
+    ...         print(row["sharpe"])
+    """
+    prepared = prepare(
+        Order(
+            strategy=strategy,
+            grid=grid,
+            data=data,
+            workers=workers,
+            device=device,
+            fee=fee,
+            times=StopTimes(grace_s, terminate_s, verify_s),
+            run_dir=None if run_dir is None else Path(run_dir),
+        )
+    )
+    return Run(prepared, stop_event)
+
+
+class Run:
+    """A running or finished sweep. All methods may be called from any thread.
+
+    Attributes
+    ----------
+    run_id : str
+        Its id.
+    run_dir : Path
+        Where everything of it lies.
+    """
+
+    def __init__(self, prepared: Prepared, stop_event: EventLike | None = None) -> None:
+        self.run_id = prepared.plan.run_id
+        self.run_dir = prepared.run_dir
+        self._plan = prepared.plan
+        self._front = Front(
+            prepared.plan, prepared.run_dir, prepared.bars, take_warden(), prepared.function
+        )
+        self._crash: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._carry_out, name=f"fullstop-{self.run_id}", daemon=True
+        )
+        self._thread.start()
+        if stop_event is not None:
+            threading.Thread(
+                target=self._mirror, args=(stop_event,), name="fullstop-mirror", daemon=True
+            ).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.running:
+            self.stop()
+
+    # -- ending it ---------------------------------------------------------
+
+    def stop(self) -> Report:
+        """Stop at the workers' next poll, escalate as configured; return when verified."""
+        return self._end(Level.STOP)
+
+    def drain(self) -> Report:
+        """Finish the chunks in hand, start no more; return when verified."""
+        return self._end(Level.DRAIN)
+
+    def kill(self) -> Report:
+        """SIGKILL everything now; return when verified."""
+        return self._end(Level.KILL)
+
+    def wait(self, timeout: float | None = None) -> Report | None:
+        """Wait for the end; None if ``timeout`` seconds were not enough."""
+        self._thread.join(timeout)
+        return None if self._thread.is_alive() else self.report
+
+    def _end(self, level: Level) -> Report:
+        if self.running:
+            self._front.request(level)
+        self._thread.join()
+        return self.report
+
+    # -- looking at it -----------------------------------------------------
+
+    @property
+    def running(self) -> bool:
+        """Whether the run has not ended yet."""
+        return self._thread.is_alive()
+
+    @property
+    def progress(self) -> Progress:
+        """How the run stands now."""
+        return self._front.progress()
+
+    @property
+    def report(self) -> Report:
+        """The run's report.
+
+        Raises
+        ------
+        ConfigError
+            If the run could not start because of something the user can mend.
+        RunFailedError
+            If the run is not over, or its front broke.
+        """
+        if self.running:
+            raise RunFailedError("the run is not over: call wait() or stop() first")
+        if self._front.report is None:
+            raise InternalError(f"the run's front broke: {self._crash!r}") from self._crash
+        return self._front.report
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Yield finished combinations as they come: parameters, then metrics.
+
+        The order is that of finishing, not of the grid. A combination that
+        failed has the key ``error`` instead of metrics.
+
+        Raises
+        ------
+        ConfigError, RunFailedError
+            After the last row, if the run failed as a whole.
+        """
+        tail = JournalTail(self.run_dir / rundir.JOURNAL_DIR)
+        grid = self._plan.grid
+        seen = -1
+        while True:
+            over = not self.running  # asked first: what is written before the end is read below
+            for frame in tail.poll():
+                yield from _rows_of(frame, grid)
+            if over:
+                break
+            with self._front.changed:
+                self._front.changed.wait_for(
+                    lambda seen=seen: self._front.finished != seen or self._front.report,  # type: ignore[misc]
+                    _LOOK_EVERY_S,
+                )
+                seen = self._front.finished
+        raise_if_failed(self.report)
+
+    def results(self) -> Any:
+        """Return the finished combinations in grid order as a ``pyarrow.Table``.
+
+        Waits for the end of the run.
+        """
+        import pyarrow.parquet
+
+        self._thread.join()
+        raise_if_failed(self.report)
+        return pyarrow.parquet.read_table(self.run_dir / rundir.RESULTS_FILE)
+
+    # -- threads -----------------------------------------------------------
+
+    def _carry_out(self) -> None:
+        try:
+            self._front.run()
+        except BaseException as error:  # noqa: BLE001 - shown to whoever asks for the report
+            self._crash = error
+
+    def _mirror(self, event: EventLike) -> None:
+        while self.running:
+            if event.is_set():
+                self._front.request(Level.STOP, "the caller's event was set", "stop_event")
+                return
+            self._thread.join(_MIRROR_EVERY_S)
+
+
+def raise_if_failed(report: Report) -> None:
+    """Raise what a failed run failed of."""
+    if report.status == "failed" and report.combos_failed < max(1, report.combos_done):
+        error: FullstopError
+        if report.exit_code == 2:
+            error = ConfigError(report.reason)
+        else:
+            error = RunFailedError(report.reason, run_dir=report.run_dir)
+        raise error
+
+
+def _rows_of(frame: Any, grid: Grid) -> Iterator[dict[str, Any]]:
+    if frame.kind == FrameKind.FAILED:
+        yield {**grid.params(frame.start), "error": frame.error()}
+    elif frame.kind == FrameKind.ROWS:
+        values = frame.rows().tolist()
+        for offset, row in enumerate(values):
+            params: dict[str, Value] = grid.params(frame.start + offset)
+            yield {**params, **dict(zip(frame.columns, row, strict=True))}

@@ -1,0 +1,105 @@
+"""``run``: a sweep from data to results, or to a stop with nothing lost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from supervisor.cli import show
+from supervisor.config import StopTimes
+from supervisor.errors import ConfigError
+from supervisor.front import Front
+from supervisor.grid import Value, parse_axis
+from supervisor.link import take_warden
+from supervisor.prepare import Order, prepare
+from supervisor.signals import SignalQueue
+
+
+def run(
+    spec: Annotated[
+        Path | None, typer.Argument(help="TOML file with the keys below.", show_default=False)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(help="OHLCV bars, .csv or .parquet.", show_default="an example")
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(help="Built-in name, module:function or path.py:function."),
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help="name=start:stop:step or name=a,b,c; once per parameter."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes.", show_default="one per core")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto or cpu.", show_default="auto")] = None,
+    fee: Annotated[
+        float | None, typer.Option(help="Fee per fill, a fraction.", show_default="0.0005")
+    ] = None,
+    grace: Annotated[
+        float | None, typer.Option(help="Seconds from flag to SIGTERM.", show_default="2")
+    ] = None,
+    terminate: Annotated[
+        float | None, typer.Option(help="Seconds from SIGTERM to SIGKILL.", show_default="1")
+    ] = None,
+    verify: Annotated[
+        float | None, typer.Option(help="Seconds from SIGKILL to giving up.", show_default="10")
+    ] = None,
+    run_dir: Annotated[
+        Path | None, typer.Option(help="Directory of the run.", show_default="runs/<run id>")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> int:
+    """Run a sweep; with no argument, an embedded example.
+
+    Ctrl+C stops it, keeping every finished result; a second Ctrl+C kills.
+    """
+    order, times = _from_spec(spec)
+    for name, given in (("data", data), ("strategy", strategy), ("workers", workers),
+                        ("device", device), ("fee", fee), ("run_dir", run_dir)):  # fmt: skip
+        if given is not None:
+            setattr(order, name, given)
+    if grid:
+        order.grid = _axes(grid)
+    if order.strategy is None and (order.grid or order.data):
+        raise ConfigError("which strategy? give --strategy NAME or module:function", key="strategy")
+    for name, given in (("grace_s", grace), ("terminate_s", terminate), ("verify_s", verify)):
+        if given is not None:
+            times[name] = given
+    order.times = StopTimes(**times)
+    with SignalQueue() as signals:
+        prepared = prepare(order)
+        screen = show.Screen(quiet=as_json)
+        front = Front(
+            prepared.plan, prepared.run_dir, prepared.bars, take_warden(), prepared.function
+        )
+        screen.begin(prepared)
+        report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)
+        screen.end()
+    if as_json:
+        print(json.dumps(report.to_json(), default=str))
+    else:
+        show.summary(report, prepared.plan)
+    return report.exit_code
+
+
+def _from_spec(path: Path | None) -> tuple[Order, dict[str, float]]:
+    if path is None:
+        return Order(), {}
+    from supervisor.spec import read_spec
+
+    return read_spec(path)
+
+
+def _axes(texts: list[str]) -> dict[str, list[Value]]:
+    axes: dict[str, list[Value]] = {}
+    for text in texts:
+        name, values = parse_axis(text)
+        if name in axes:
+            raise ConfigError(f"--grid names {name!r} twice", key="grid")
+        axes[name] = values
+    return axes

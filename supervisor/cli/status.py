@@ -1,0 +1,70 @@
+"""``status``: how a run stands, running or not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from supervisor import control, control_socket, registry, rundir
+from supervisor.states import RunStatus
+
+
+def status(
+    run: Annotated[
+        str | None, typer.Argument(help="A run's id or directory; the latest if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show how a run stands."""
+    run_dir = registry.find_dir(run)
+    facts = _facts(run_dir)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    print(f"run {facts['run_id']}: {facts['status']}")
+    print(f"  {facts['done']:,} of {facts['total']:,} combinations")
+    if facts["workers"]:
+        print(f"  workers: {', '.join(map(str, facts['workers']))}")
+    print(f"  {facts['run_dir']}")
+
+
+def _facts(run_dir: Path) -> dict[str, Any]:
+    plan = rundir.read_json(run_dir / rundir.RUN_FILE)
+    facts: dict[str, Any] = {
+        "run_id": plan["run_id"],
+        "run_dir": str(run_dir),
+        "status": RunStatus.DEAD,
+        "done": 0,
+        "total": plan["combos_total"],
+        "workers": [],
+    }
+    answer = _ask(plan["run_id"])
+    if answer is not None:
+        facts |= {"status": answer.status, "done": answer.done, "total": answer.total}
+        facts["workers"] = answer.workers
+    elif (run_dir / rundir.REPORT_FILE).exists():
+        report = rundir.read_json(run_dir / rundir.REPORT_FILE)
+        facts |= {"status": report["status"], "done": report["combos_done"]}
+    else:
+        from supervisor.results import covered
+
+        facts["done"] = sum(b - a for a, b in covered(run_dir / rundir.JOURNAL_DIR))
+        if any(e.alive for e in registry.entries() if e.run_id == plan["run_id"]):
+            facts["status"] = RunStatus.STARTING
+    return facts
+
+
+def _ask(run_id: str) -> control.Status | None:
+    line = control_socket.connect(run_id)
+    if line is None:
+        return None
+    with line:
+        control.send(line, control.AskStatus())
+        try:
+            message, _ = control.receive(line)
+        except TimeoutError:
+            return None
+    return message if isinstance(message, control.Status) else None

@@ -1,0 +1,484 @@
+"""The front: starts a run, watches it, stops it, and says what became of it.
+
+One loop with one wait: the warden's line and death, requests from other
+threads, signals, and the clock. It holds nothing that the run needs to end:
+when the front dies at any instant, the warden ends the run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor import control, memory, process, registry, rundir
+from supervisor.bars import Bars
+from supervisor.board import Board
+from supervisor.config import Plan
+from supervisor.errors import ConfigError, FullstopError, RunFailedError
+from supervisor.events import EventLog
+from supervisor.finish import compact_run
+from supervisor.grid import Value
+from supervisor.link import WardenLink, keep_warden
+from supervisor.process import Identity
+from supervisor.report import MemoryReport, Report, Rung, StopReport
+from supervisor.signals import STOPPING, SignalQueue
+from supervisor.states import ExitCode, RunStatus
+from supervisor.stopflag import Level, StopFlag
+
+TICK_S = 0.1
+_MARGIN_S = 3.0  # past the last rung, before a warden that does not answer is killed
+_DUMP_WAIT_S = 0.5
+_SETTLE_POLL_S = 0.005
+_MAX_ERRORS_KEPT = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How a run stands, for whoever shows it.
+
+    Attributes
+    ----------
+    status : RunStatus
+        Where it is.
+    done, total : int
+        Combinations of the grid.
+    failed : int
+        Combinations given up.
+    elapsed_s : float
+        Since the first worker was forked, in s.
+    ram_bytes : int
+        Latest sample of what the run's processes hold.
+    best : (dict, float) or None
+        Parameters and value of the best combination so far.
+    stop_level : Level or None
+        How it was asked to end.
+    """
+
+    status: RunStatus
+    done: int
+    total: int
+    failed: int
+    elapsed_s: float
+    ram_bytes: int
+    best: tuple[dict[str, Value], float] | None
+    stop_level: Level | None
+
+
+Tick = Callable[[Progress], None]
+Say = Callable[[str], None]
+
+
+class Front:
+    """Carries one run from its plan to its report.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to run; ``run_dir`` exists and is empty but for what a resumed run left.
+    run_dir : Path
+        Where everything goes.
+    bars : Bars
+        The data.
+    function : bytes, optional
+        The dilled callable, for a plan that sweeps one.
+    link : WardenLink
+        A warden without a run; this object owns it from now on.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        run_dir: Path,
+        bars: Bars,
+        link: WardenLink,
+        function: bytes | None = None,
+    ) -> None:
+        self.plan = plan
+        self.run_dir = run_dir
+        self.flag = StopFlag()
+        self.changed = threading.Condition()
+        """Notified whenever :attr:`finished` or :attr:`report` changes."""
+        self.finished = 0
+        self.report: Report | None = None
+        self._bars = bars
+        self._function = function
+        self._link = link
+        self._board = Board.create(plan.workers)
+        self._events = EventLog(run_dir, "front")
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = threading.Lock()
+        self._requests: list[tuple[Level, str, str]] = []
+        self._sampler = memory.Sampler(link.pid)
+        self._status = RunStatus.STARTING
+        self._began = time.monotonic()
+        self._started: control.RunStarted | None = None
+        self._ended: control.RunEnded | None = None
+        self._stop: StopReport | None = None
+        self._stop_at = 0.0
+        self._stop_signal: int | None = None
+        self._reason = ""
+        self._errors: list[str] = []
+        self._failed_combos = 0
+        self._give_up_at: float | None = None
+        self._dump_until: float | None = None
+
+    # -- asked from other threads ------------------------------------------
+
+    def request(self, level: Level, reason: str = "", by: str = "python") -> None:
+        """Ask the run to end. From any thread; returns at once.
+
+        The flag is set here and now: workers see it before the warden does.
+        """
+        if level < Level.KILL or self._status is not RunStatus.STARTING:
+            self.flag.request(min(level, Level.STOP))
+        with self._lock:
+            self._requests.append((level, reason, by))
+        with contextlib.suppress(OSError):  # the loop has ended: there is nobody to wake
+            os.eventfd_write(self._wake, 1)
+
+    def progress(self) -> Progress:
+        """How the run stands now."""
+        best = self._board.best()
+        return Progress(
+            status=self._status,
+            done=min(self.finished + self._board.in_flight(), self.plan.grid.size),
+            total=self.plan.grid.size,
+            failed=self._failed_combos,
+            elapsed_s=time.monotonic() - self._began,
+            ram_bytes=self._sampler.last,
+            best=None if best is None else (self.plan.grid.params(best[0]), best[1]),
+            stop_level=self.flag.level,
+        )
+
+    # -- the run -----------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        signals: SignalQueue | None = None,
+        on_tick: Tick | None = None,
+        say: Say | None = None,
+    ) -> Report:
+        """Carry the run out; block until its report is written.
+
+        Parameters
+        ----------
+        signals : SignalQueue, optional
+            Signals to obey; only a command line's main thread has them.
+        on_tick : callable, optional
+            Told how the run stands, about ten times a second.
+        say : callable, optional
+            Shows a line to the user (status on SIGUSR1, stacks on SIGQUIT).
+        """
+        self._signals = signals
+        self._say = say or (lambda _line: None)
+        failure: FullstopError | None = None
+        try:
+            self._start()
+            self._loop(on_tick)
+        except FullstopError as error:
+            failure = error
+        except BaseException:
+            # an exception of the caller's (Ctrl+C in a notebook): the run must not outlive it
+            self._link.abandon()
+            raise
+        report = self._finish(failure)
+        with self.changed:
+            self.report = report
+            self.changed.notify_all()
+        if on_tick:
+            on_tick(self.progress())
+        return report
+
+    def _start(self) -> None:
+        registry.add(
+            registry.Entry(
+                self.plan.run_id,
+                self.run_dir,
+                Identity.of(os.getpid()) or Identity(os.getpid(), 0),
+                self._link.identity,
+            )
+        )
+        bars_fd = self._bars.to_memfd()
+        fds = [self.flag.fileno(), self._board.fileno(), bars_fd]
+        try:
+            if self._function is not None:
+                function_fd = os.memfd_create("fullstop-function", os.MFD_CLOEXEC)
+                fds.append(function_fd)
+                os.write(function_fd, self._function)
+            message = control.StartRun(str(self.run_dir), has_function=self._function is not None)
+            self._link.send(message, fds)
+        finally:
+            for fd in fds[2:]:
+                os.close(fd)
+        self._events.emit("run_requested", run_id=self.plan.run_id, warden=self._link.pid)
+
+    def _loop(self, on_tick: Tick | None) -> None:
+        waiting = select.poll()
+        for fd in (self._link.sock.fileno(), self._link.pidfd, self._wake):
+            waiting.register(fd, select.POLLIN)
+        if self._signals:
+            waiting.register(self._signals.fileno(), select.POLLIN)
+        next_tick = 0.0
+        while self._ended is None:
+            due = min(next_tick if on_tick else self._sampler.due, self._sampler.due)
+            if self._give_up_at is not None:
+                due = min(due, self._give_up_at)
+            ready = {fd for fd, _ in waiting.poll(1000 * max(0.0, due - time.monotonic()))}
+            self._hear_requests()
+            if self._link.sock.fileno() in ready:
+                self._hear_warden()
+            elif self._link.pidfd in ready:
+                raise self._link.lost(self.run_dir)
+            now = time.monotonic()
+            if now >= self._sampler.due and self._started:
+                self._events.emit("memory_sampled", ram_bytes=self._sampler.sample())
+            elif not self._started:
+                self._sampler.due = now + TICK_S
+            if on_tick and now >= next_tick:
+                next_tick = now + TICK_S
+                on_tick(self.progress())
+            if self._give_up_at is not None and now >= self._give_up_at:
+                raise RunFailedError(
+                    f"the warden (pid {self._link.pid}) did not end the run in time and was killed",
+                    run_dir=str(self.run_dir),
+                )
+
+    # -- hearing -----------------------------------------------------------
+
+    def _hear_requests(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        if self._signals:
+            for number in self._signals.take():
+                self._on_signal(number)
+        with self._lock:
+            requests, self._requests = self._requests, []
+        for level, reason, by in requests:
+            self._pass_on(level, reason, by)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if number == signal.SIGUSR1:
+            self._say(describe(self.progress()))
+        elif number == signal.SIGQUIT:
+            self._dump_stacks()
+            self._stop_signal = number
+            self.request(Level.KILL, "SIGQUIT", "SIGQUIT")
+        elif number in STOPPING:
+            again = self._stop_signal is not None
+            self._stop_signal = number
+            self.request(Level.KILL if again else Level.STOP, number.name, number.name)
+
+    def _pass_on(self, level: Level, reason: str, by: str) -> None:
+        self._note_stop(level, reason, by)
+        self._link.wake()
+        self._link.send(control.RequestStop(int(level), reason or by))
+
+    def _note_stop(self, level: Level, reason: str, by: str) -> None:
+        if self._stop is None:
+            self._stop = StopReport(by, level.name.lower())
+            self._stop_at = self.flag.requested_at or time.monotonic()
+            self._reason = reason or by
+            self._events.emit("stop_requested", level=level.name, reason=reason, by=by)
+        elif level.name.lower() != self._stop.level:
+            self._stop.level = max(level, Level[self._stop.level.upper()]).name.lower()
+        self._status = RunStatus.STOPPING
+        if level > Level.DRAIN:
+            times = self.plan.times
+            longest = times.grace_s + times.terminate_s + times.verify_s + _MARGIN_S
+            self._give_up_at = self._give_up_at or time.monotonic() + longest
+
+    def _hear_warden(self) -> None:
+        message, fds = control.receive(self._link.sock)
+        for fd in fds:
+            os.close(fd)
+        match message:
+            case None:
+                raise self._link.lost(self.run_dir)
+            case control.RunStarted():
+                self._started = message
+                self._sampler.peak = message.ram_baseline_bytes
+                self._began = time.monotonic()
+                if self._status is RunStatus.STARTING:
+                    self._status = RunStatus.RUNNING
+                _import_early()
+            case control.RunRefused():
+                raise _refusal(message.error, usage=message.usage, run_dir=self.run_dir)
+            case control.Finished():
+                self._advance(message.finished)
+            case control.StopBegun():
+                self._note_stop(Level(message.level), message.reason, message.requested_by)
+            case control.RungReached():
+                if self._stop:
+                    self._stop.rungs.append(
+                        Rung(message.name, round(message.at_s, 6), message.acted_on)
+                    )
+            case control.WorkerLost():
+                self._note_error(f"worker {message.serial} (pid {message.pid}) {message.why}")
+            case control.CombinationFailed():
+                self._failed_combos += 1
+            case control.RunEnded():
+                self._ended = message
+
+    def _advance(self, finished: int) -> None:
+        with self.changed:
+            self.finished = finished
+            self.changed.notify_all()
+
+    def _note_error(self, error: str) -> None:
+        self._events.emit("error_noted", error=error)
+        if len(self._errors) < _MAX_ERRORS_KEPT:
+            self._errors.append(error)
+
+    def _dump_stacks(self) -> None:
+        """Show where every worker is; one that does not answer is shown by its state."""
+        logs = sorted((self.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
+        sizes = {log: log.stat().st_size for log in logs}
+        self._link.send(control.DumpStacks())
+        pids = [int(pid) for pid in self._board.rows["pid"] if pid]
+        deadline = time.monotonic() + _DUMP_WAIT_S
+        while time.monotonic() < deadline:
+            grown = [log for log in logs if log.stat().st_size > sizes[log]]
+            if len(grown) >= len(pids):
+                break
+            select.select([], [], [], _SETTLE_POLL_S)
+        for row in self._board.rows:
+            if row["pid"]:
+                state = process.state_letter(int(row["pid"])) or "gone"
+                self._say(
+                    f"worker pid {row['pid']} (state {state}): combination "
+                    f"{row['chunk_start'] + row['chunk_done']} of chunk "
+                    f"{row['chunk_start']}–{row['chunk_stop']}"
+                )
+        for log in logs:
+            with log.open(errors="replace") as file:
+                file.seek(sizes[log])
+                for line in file:
+                    self._say(line.rstrip())
+
+    # -- the end -----------------------------------------------------------
+
+    def _finish(self, failure: FullstopError | None) -> Report:
+        self._events.emit("finishing", failure=None if failure is None else str(failure))
+        gone_at = time.monotonic()
+        memory_report = None if failure else self._measure_memory()
+        if failure:
+            self._link.close()
+            self._note_error(str(failure))
+        ended = self._ended
+        done, failed = self._compact()
+        status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
+        survivors = ended.survivors if ended else []
+        if self._stop:
+            self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
+            self._stop.survivors = survivors
+        if status is RunStatus.COMPLETED and failed and failed == done:
+            status = RunStatus.FAILED
+            self._reason = "every combination failed; see the column 'error' in results.parquet"
+        elif status is RunStatus.FAILED:
+            self._reason = str(failure) if failure else (ended.reason if ended else "")
+        usage = isinstance(failure, ConfigError) or bool(ended and ended.usage)
+        report = Report(
+            run_id=self.plan.run_id,
+            status=status,
+            reason=self._reason if status is not RunStatus.COMPLETED else "",
+            exit_code=self._exit_code(status, usage=usage, survivors=bool(survivors)),
+            containment=self._started.containment if self._started else "none",
+            combos_total=self.plan.combos_total,
+            combos_done=done,
+            combos_failed=failed,
+            elapsed_s=round(gone_at - self._began, 6),
+            run_dir=str(self.run_dir),
+            stop=self._stop,
+            memory=memory_report,
+            errors=self._errors,
+        )
+        try:
+            report.write()
+        except OSError as error:
+            report.errors.append(f"report.json could not be written: {error.strerror}")
+        registry.remove(self.plan.run_id)
+        self._status = status
+        self._close(keep=failure is None and not survivors)
+        return report
+
+    def _exit_code(self, status: RunStatus, *, usage: bool, survivors: bool) -> int:
+        if survivors:
+            return ExitCode.INCOMPLETE
+        if usage:
+            return ExitCode.USAGE
+        if status is RunStatus.STOPPED:
+            return ExitCode.from_signal(self._stop_signal or signal.SIGTERM)
+        return ExitCode.FAILED if status is RunStatus.FAILED else ExitCode.DONE
+
+    def _measure_memory(self) -> MemoryReport | None:
+        """Look until memory is back at its baseline, or the verification runs out."""
+        if self._started is None or self._ended is None:
+            return None
+        baseline = self._started.ram_baseline_bytes
+        since = self._stop_at or time.monotonic() - self._ended.elapsed_s
+        deadline = time.monotonic() + self.plan.times.verify_s
+        peak = max(self._sampler.peak, baseline)
+        while True:
+            after = memory.tree_bytes(self._link.pid)
+            now = time.monotonic()
+            back = after <= baseline + memory.SETTLED_SLACK_BYTES
+            if back or now >= deadline:
+                break
+            select.select([], [], [], _SETTLE_POLL_S)
+        self._events.emit("memory_settled", ram_bytes=after, back=back)
+        return MemoryReport(
+            ram_baseline_bytes=baseline,
+            ram_peak_bytes=peak,
+            ram_after_bytes=after,
+            ram_freed_bytes=max(0, peak - after),
+            settled_s=round(now - since, 6) if back else None,
+        )
+
+    def _compact(self) -> tuple[int, int]:
+        """Write ``results.parquet``; return the rows and the failed combinations in it."""
+        try:
+            compaction = compact_run(self.run_dir, self.plan)
+        except (FullstopError, OSError) as error:
+            self._note_error(f"results.parquet could not be written: {error}")
+            return 0, 0
+        return compaction.rows, compaction.failed
+
+    def _close(self, *, keep: bool) -> None:
+        if keep:
+            keep_warden(self._link)
+        elif self._link.sock.fileno() >= 0:
+            self._link.close()
+        self._events.close()
+        self._board.close()
+        os.close(self._wake)
+
+
+def describe(progress: Progress) -> str:
+    """One line about a run."""
+    share = 100 * progress.done / max(1, progress.total)
+    line = (
+        f"{progress.status}: {progress.done:,} of {progress.total:,} combinations "
+        f"({share:.1f} %), {progress.elapsed_s:.1f} s, {progress.ram_bytes / 2**20:,.0f} MB"
+    )
+    return line + (f", {progress.failed} failed" if progress.failed else "")
+
+
+def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:
+    return ConfigError(error) if usage else RunFailedError(error, run_dir=str(run_dir))
+
+
+def _import_early() -> None:
+    """Load what the end of the run needs while the workers compute, not after the stop."""
+    threading.Thread(target=_load_parquet, name="fullstop-import", daemon=True).start()
+
+
+def _load_parquet() -> None:
+    import pyarrow.parquet  # noqa: F401

@@ -1,0 +1,169 @@
+"""From what a user asks for to a plan on disk: everything is checked here, once.
+
+The cheap checks come first, the data next, and the run directory last: a run
+that cannot be leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import supervisor
+from supervisor import config, rundir
+from supervisor.bars import Bars, load_bars
+from supervisor.config import Plan, Source, StopTimes
+from supervisor.errors import ConfigError, UnsupportedPlatformError
+from supervisor.grid import Grid, Value
+
+Axes = Mapping[str, Iterable[Value] | Value]
+
+_IMPORT_SPEC = re.compile(r"[^:]+:[A-Za-z_][\w.]*")
+
+EXAMPLE_STRATEGY = "sma_cross"
+EXAMPLE_GRID: Axes = {"fast": range(5, 305), "slow": range(310, 1010, 2)}
+
+
+@dataclass(slots=True)
+class Order:
+    """What a user asks for, unchecked; ``None`` means "as usual"."""
+
+    strategy: str | Callable[..., Any] | None = None
+    grid: Axes | None = None
+    data: Any = None
+    workers: int | None = None
+    device: str = "auto"
+    fee: float = 0.0005
+    times: StopTimes = field(default_factory=StopTimes)
+    run_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A checked order, its run directory made and ``run.json`` written."""
+
+    plan: Plan
+    run_dir: Path
+    bars: Bars
+    function: bytes | None
+
+
+def prepare(order: Order) -> Prepared:
+    """Check an order and make its run directory.
+
+    Raises
+    ------
+    ConfigError
+        If anything about it cannot be done as asked; nothing is left behind.
+    """
+    check_platform()
+    strategy, source, function = _strategy(order.strategy)
+    grid = _grid(order, strategy)
+    workers = config.check_workers(order.workers)
+    fee = config.check_fee(order.fee)
+    device = config.check_device(order.device)
+    combos_total = _count(strategy, source, grid)
+    bars = _bars(order.data)
+    run_id = rundir.new_run_id()
+    run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / run_id)
+    plan = Plan(
+        run_id=run_id,
+        strategy=strategy,
+        source=source,
+        grid=grid,
+        combos_total=combos_total,
+        data=bars.source,
+        n_bars=len(bars),
+        workers=workers,
+        device=device,
+        fee=fee,
+        times=order.times,
+    )
+    rundir.write_json(run_dir / rundir.RUN_FILE, plan.to_json() | _circumstances())
+    return Prepared(plan, run_dir, bars, function)
+
+
+def check_platform() -> None:
+    """Raise :class:`UnsupportedPlatformError` where fullstop cannot work."""
+    if sys.platform != "linux":
+        raise UnsupportedPlatformError(
+            f"fullstop needs Linux (memfd, pidfd, futex), not {sys.platform}; "
+            "on Windows it runs inside WSL2"
+        )
+
+
+def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, bytes | None]:
+    if asked is None:
+        return EXAMPLE_STRATEGY, Source.BUILT_IN, None
+    if callable(asked):
+        from workers.user_function import pickle_function
+
+        name = getattr(asked, "__qualname__", type(asked).__name__)
+        return name, Source.CALLABLE, pickle_function(asked)
+    if ":" not in asked:
+        return asked, Source.BUILT_IN, None
+    if not _IMPORT_SPEC.fullmatch(asked):
+        raise ConfigError(
+            f"strategy {asked!r}: write module:function or path/to/file.py:function",
+            key="strategy",
+        )
+    home, _, name = asked.rpartition(":")
+    if home.endswith(".py"):
+        if not Path(home).is_file():
+            raise ConfigError(f"strategy file {home} does not exist", key="strategy")
+        asked = f"{Path(home).resolve()}:{name}"
+    return asked, Source.IMPORT, None
+
+
+def _grid(order: Order, strategy: str) -> Grid:
+    if order.grid is None and order.strategy is None:
+        return Grid.of(EXAMPLE_GRID)
+    if order.grid is None:
+        raise ConfigError(
+            f"strategy {strategy!r} needs a grid: --grid name=start:stop:step", key="grid"
+        )
+    return Grid.of(order.grid)
+
+
+def _count(strategy: str, source: Source, grid: Grid) -> int:
+    if source is not Source.BUILT_IN:
+        return grid.size
+    from workers import catalog
+
+    known = catalog.check(strategy, grid)
+    return grid.count_ordered(*known.ordered) if known.ordered else grid.size
+
+
+def _bars(data: Any) -> Bars:
+    if data is not None:
+        return load_bars(data)
+    from supervisor.example import example_bars
+
+    return example_bars()
+
+
+def _circumstances() -> dict[str, Any]:
+    """When, where and with what a run was asked for."""
+    return {
+        "asked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "cwd": str(Path.cwd()),
+        "versions": {
+            "fullstop": supervisor.__version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in ("numpy", "numba", "pyarrow")},
+        },
+        "machine": {
+            "kernel": platform.release(),
+            "architecture": platform.machine(),
+            "cores": os.cpu_count(),
+            "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        },
+    }

@@ -1,0 +1,77 @@
+"""The protocol between the worker's loop and whatever computes a chunk.
+
+A backend lives through three moments:
+
+1. it is built and :meth:`~Backend.prepare`-d in the warden, once per run and
+   before any worker is forked, so that what it computes there (prefix sums,
+   compiled kernels) is shared by every worker, replacements included;
+2. :meth:`~Backend.start` runs in each worker right after the fork: the only
+   place where foreign code may be imported or a device be opened;
+3. :meth:`~Backend.evaluate` computes a range of combinations, again and again.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supervisor.stopflag import StopFlag
+
+
+class Chunk(Protocol):
+    """What a worker offers a backend while it computes one range of combinations.
+
+    Attributes
+    ----------
+    start, stop : int
+        Combinations ``start`` to ``stop`` (exclusive) of the grid.
+    stop_flag : StopFlag
+        The run's stop flag.
+    flag : ndarray of int64, shape (8,)
+        The stop flag's line. Element 0 is non-zero once a stop is requested;
+        compiled code reads it with :func:`workers.poll.stop_requested`.
+    progress : ndarray of int64, shape (1,)
+        Shared counter: raise it by one for each combination finished.
+    """
+
+    start: int
+    stop: int
+    stop_flag: StopFlag
+    flag: NDArray[np.int64]
+    progress: NDArray[np.int64]
+
+    def stop_requested(self) -> bool:
+        """Whether a stop was requested; costs tens of nanoseconds."""
+        ...
+
+    def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+        """Append finished rows to the journal: they survive whatever comes next."""
+        ...
+
+    def keep_failed(self, index: int, error: str) -> None:
+        """Record combination ``index`` as failed; the sweep goes on."""
+        ...
+
+
+class Backend(Protocol):
+    """Computes combinations of one strategy over one set of bars."""
+
+    def prepare(self) -> None:
+        """Compute what all workers share. Runs in the warden: no threads, no device."""
+        ...
+
+    def start(self) -> None:
+        """Make this worker ready. Runs in the worker, after the fork."""
+        ...
+
+    def evaluate(self, chunk: Chunk) -> int:
+        """Compute a chunk and keep its rows; return the first index *not* finished.
+
+        Returns ``chunk.stop`` unless a stop was requested, in which case
+        everything before the returned index has been kept. A row depends on
+        its own combination alone: bit for bit the same in whatever chunk it is
+        computed, since a resumed run must equal an uninterrupted one.
+        """
+        ...

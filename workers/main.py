@@ -1,0 +1,162 @@
+"""The worker's loop: take a chunk, compute it, keep its rows, say so.
+
+A worker holds nothing that another process waits for. It may be killed at any
+instruction: what it wrote to its journal stays, what it had in hand is computed
+again by whoever comes next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from supervisor import control, process, rundir
+from supervisor.board import Board
+from supervisor.errors import ConfigError, FullstopError
+from supervisor.journal import JournalWriter
+from supervisor.stopflag import Level, StopFlag
+from workers.backend import Backend
+
+OOM_SCORE = 500
+"""Where memory runs out, the kernel should take a worker, which is replaced, and
+neither the warden nor the user's own program (proc(5), ``oom_score_adj``)."""
+
+DUMP_SIGNAL = signal.SIGUSR1
+RANKED_BY = "sharpe"
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """Where a worker works: its number, its line to the warden, its shared memory."""
+
+    slot: int
+    serial: int
+    link: socket.socket
+    flag: StopFlag
+    board: Board
+    run_id: str
+    run_dir: Path
+
+    @property
+    def journal_path(self) -> Path:
+        """This worker's own journal."""
+        return self.run_dir / rundir.JOURNAL_DIR / f"worker-{self.serial:04d}.bin"
+
+    @property
+    def log_path(self) -> Path:
+        """Where this worker's standard output and error go."""
+        return self.run_dir / rundir.LOG_DIR / f"worker-{self.serial:04d}.log"
+
+
+def run_worker(station: Station, backend: Backend) -> None:
+    """Work until the warden closes the line or a stop is requested.
+
+    Never raises: a failure that is not one combination's own is reported to
+    the warden as :class:`~supervisor.control.WorkerBroken`.
+    """
+    try:
+        _settle_in(station)
+        backend.start()
+        with contextlib.closing(
+            JournalWriter(station.journal_path, station.run_id, station.serial)
+        ) as journal:
+            control.send(station.link, control.WorkerReady())
+            _work(station, backend, journal)
+    except FullstopError as error:
+        _report_broken(station, str(error), usage=isinstance(error, ConfigError))
+    except Exception as error:  # noqa: BLE001 - the last line of defence: told, not swallowed
+        import traceback
+
+        traceback.print_exc()
+        _report_broken(station, f"{type(error).__name__}: {error}", usage=False)
+
+
+def _settle_in(station: Station) -> None:
+    process.set_title(f"fullstop-w{station.slot}")
+    os.environ["FULLSTOP_WORKER"] = str(station.slot)
+    log = os.open(
+        station.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    # Ctrl+C and a closed terminal are the front's business: it asks through the flag
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # the kernel's own SIGTERM ends a worker inside a compiled kernel, a Python handler would not
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    station.board.rows[station.slot]["pid"] = os.getpid()
+
+
+def _work(station: Station, backend: Backend, journal: JournalWriter) -> None:
+    while station.flag.level is None:
+        message, _ = control.receive(station.link)
+        if not isinstance(message, control.Compute):
+            return  # the warden has closed the line: no more work, or no more warden
+        chunk = ChunkInHand(station, journal, message.start, message.stop)
+        until = backend.evaluate(chunk)
+        control.send(station.link, control.Computed(until=until))
+        if station.flag.level not in (None, Level.DRAIN):
+            return
+
+
+def _report_broken(station: Station, error: str, *, usage: bool) -> None:
+    control.send(station.link, control.WorkerBroken(error=control.clip(error), usage=usage))
+
+
+class ChunkInHand:
+    """The chunk a worker is computing (see :class:`workers.backend.Chunk`)."""
+
+    def __init__(self, station: Station, journal: JournalWriter, start: int, stop: int) -> None:
+        self.start = start
+        self.stop = stop
+        self.stop_flag = station.flag
+        self.flag: NDArray[np.int64] = station.flag.array
+        self._journal = journal
+        self._row = station.board.rows[station.slot : station.slot + 1]
+        self.progress: NDArray[np.int64] = self._row["chunk_done"]
+        self.progress[0] = 0
+        self._row["chunk_start"] = start
+        self._row["chunk_stop"] = stop
+        self._row["kept_until"] = start
+        self.stop_requested: Callable[[], bool] = station.flag.is_set
+
+    def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+        """Append finished rows to the journal; only then count them."""
+        if len(rows) == 0:
+            return
+        self._journal.append(start, columns, rows)
+        self._count(start + len(rows), len(rows))
+        self._rank(start, columns, rows)
+
+    def keep_failed(self, index: int, error: str) -> None:
+        """Record a combination as failed; the sweep goes on."""
+        self._journal.append_failed(index, control.clip(error))
+        self._count(index + 1, 1)
+
+    def _count(self, until: int, n: int) -> None:
+        self._row["kept_until"] = until
+        self._row["kept"] += n
+
+    def _rank(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+        column = columns.index(RANKED_BY) if RANKED_BY in columns else 0
+        values = rows[:, column]
+        if not np.isfinite(values).any():
+            return
+        at = int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
+        if values[at] > self._row["best_value"][0]:
+            # the index first: a reader in between sees a stale value, never a wrong pair for long
+            self._row["best_index"] = start + at
+            self._row["best_value"] = values[at]

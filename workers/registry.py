@@ -1,0 +1,37 @@
+"""Which backend computes a plan; each numeric stack is imported only when asked for."""
+
+from __future__ import annotations
+
+from supervisor.bars import Bars
+from supervisor.config import Plan, Source
+from workers.backend import Backend
+
+
+def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
+    """Build the backend for a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to compute.
+    bars : Bars
+        What to compute it on.
+    function_fd : int or None
+        Descriptor of the dilled function, for :attr:`Source.CALLABLE`.
+    """
+    if plan.source is Source.BUILT_IN:
+        from workers.numba_backtest import NumbaBacktest
+
+        return NumbaBacktest(bars, plan.grid, plan.strategy, fee=plan.fee)
+    from workers.user_function import UserFunction, importer, unpickler
+
+    if plan.source is Source.IMPORT:
+        return UserFunction(importer(plan.strategy), bars, plan.grid)
+    if function_fd is None:
+        raise ValueError("a plan for a callable needs the callable")
+    return UserFunction(unpickler(function_fd), bars, plan.grid)
+
+
+def preload() -> None:
+    """Import what every backend needs, in the process that workers are forked from."""
+    import numba  # noqa: F401
