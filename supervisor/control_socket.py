@@ -38,7 +38,7 @@ class ControlSocket:
 
     def accept(self) -> list[socket.socket]:
         """Take in who is waiting; strangers and too many at a time are hung up on."""
-        welcome = []
+        welcome: list[socket.socket] = []
         while True:
             try:
                 client, _ = self.listener.accept()

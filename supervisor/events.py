@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-EVENTS_FILE = "events.jsonl"
+from supervisor.rundir import EVENTS_FILE
 
 
 @dataclass(frozen=True, slots=True)

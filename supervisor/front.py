@@ -400,14 +400,20 @@ class Front:
             memory=memory_report,
             errors=self._errors,
         )
+        self._put_away(report)
+        self._status = status
+        self._close(keep=failure is None and not survivors)
+        return report
+
+    def _put_away(self, report: Report) -> None:
+        registry.remove(self.plan.run_id)
+        if report.exit_code == ExitCode.USAGE and report.combos_done == 0:
+            rundir.discard(self.run_dir)  # a mistake that can be mended leaves nothing behind
+            return
         try:
             report.write()
         except OSError as error:
             report.errors.append(f"report.json could not be written: {error.strerror}")
-        registry.remove(self.plan.run_id)
-        self._status = status
-        self._close(keep=failure is None and not survivors)
-        return report
 
     def _exit_code(self, status: RunStatus, *, usage: bool, survivors: bool) -> int:
         if survivors:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 
 import numpy as np
@@ -21,6 +22,9 @@ Value = int | float | str | bool
 
 MAX_COMBINATIONS = 2**32
 """Largest grid accepted: at 20,000 combinations a second, two and a half days."""
+
+MAX_EXPONENT = 300
+"""Largest power of ten accepted in a range, either way."""
 
 MAX_AXIS_VALUES = 10_000_000
 """Longest single axis: its values are held in memory."""
@@ -128,7 +132,7 @@ class Grid:
         return {n: a.tolist() for n, a in zip(self.names, self.axes, strict=True)}
 
 
-def parse_axis(text: str) -> tuple[str, list[Value]]:
+def parse_axis(text: str) -> tuple[str, Sequence[Value]]:
     """Parse ``name=start:stop:step`` or ``name=a,b,c`` as given on the command line.
 
     ``stop`` is included when the steps hit it: ``fast=5:50:5`` ends with 50.
@@ -150,15 +154,15 @@ def parse_axis(text: str) -> tuple[str, list[Value]]:
     return name, [_parse_scalar(part.strip()) for part in spec.split(",") if part.strip()]
 
 
-def _parse_range(name: str, spec: str) -> list[Value]:
+def _parse_range(name: str, spec: str) -> Sequence[Value]:
     parts = [part.strip() for part in spec.split(":")]
     if len(parts) == 2:
         parts.append("1")
     try:
         if len(parts) != 3:
             raise ValueError  # noqa: TRY301 - one message for every malformed range
-        start, stop, step = (Fraction(part) for part in parts)
-    except (ValueError, ZeroDivisionError):
+        start, stop, step = (_parse_number(part) for part in parts)
+    except ValueError:
         raise ConfigError(
             f"grid axis {name}={spec}: a range is start:stop:step, three numbers", key="grid"
         ) from None
@@ -174,8 +178,29 @@ def _parse_range(name: str, spec: str) -> list[Value]:
         )
     if all(part.denominator == 1 and _is_int(text) for part, text in
            zip((start, stop, step), parts, strict=True)):
-        return list(range(int(start), int(start) + int(step) * int(count), int(step)))
-    return [float(start + i * step) for i in range(int(count))]
+        return range(int(start), int(start) + int(step) * int(count), int(step))
+    # exact: integers over one denominator, rounded once by the division
+    unit = math.lcm(start.denominator, step.denominator)
+    first, stride = int(start * unit), int(step * unit)
+    return [(first + i * stride) / unit for i in range(int(count))]
+
+
+def _parse_number(text: str) -> Fraction:
+    """Read a decimal exactly.
+
+    Raises
+    ------
+    ValueError
+        If it is none, or of a size that no parameter has: the exact value of
+        1e-999999999 would fill the memory.
+    """
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        raise ValueError(text) from None
+    if not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT:
+        raise ValueError(text)
+    return Fraction(number)
 
 
 def _is_int(text: str) -> bool:
@@ -194,28 +219,44 @@ def _parse_scalar(text: str) -> Value:
 
 
 def _axis(name: str, values: Iterable[Value] | Value) -> NDArray[np.generic]:
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"grid: a parameter's name must be text, not {name!r}", key="grid")
+    if not name:
+        raise ConfigError("grid: a parameter's name must not be empty", key="grid")
     if isinstance(values, (bool, int, float, str)):
         values = [values]
     if isinstance(values, range):
         _check_length(name, len(values))
-        plain: Sequence[object] = values
-        array: NDArray[np.generic] = np.arange(
-            values.start, values.stop, values.step, dtype=np.int64
-        )
-    else:
+        array = _from_range(name, values)
+    elif isinstance(values, Iterable):
         plain = [v.item() if isinstance(v, np.generic) else v for v in values]
         _check_length(name, len(plain))
         array = _typed(name, plain)
-    if len(plain) == 0:
+        _refuse_repeated(name, array)
+    else:
+        raise ConfigError(
+            f"grid axis {name!r} is a {type(values).__name__}: give a list of values", key="grid"
+        )
+    if len(array) == 0:
         raise ConfigError(f"grid axis {name!r} is empty", key="grid")
-    if len(set(plain)) != len(plain):
-        seen: set[object] = set()
-        twice = next(v for v in plain if v in seen or seen.add(v))  # type: ignore[func-returns-value]
-        raise ConfigError(f"grid axis {name!r} repeats the value {twice!r}", key="grid")
     array.flags.writeable = False
     return array
+
+
+def _from_range(name: str, values: range) -> NDArray[np.generic]:
+    """Convert a range without making a Python object of each value."""
+    if values and not all(-(2**63) <= end < 2**63 for end in (values[0], values[-1])):
+        raise ConfigError(f"grid axis {name!r} has an integer beyond 64 bits", key="grid")
+    # from its length: the stop itself may lie beyond 64 bits
+    return np.arange(len(values), dtype=np.int64) * values.step + values.start
+
+
+def _refuse_repeated(name: str, array: NDArray[np.generic]) -> None:
+    """Refuse two values that are one: as they are stored, large integers may meet as floats."""
+    values = array.tolist()
+    if len(set(values)) == len(values):
+        return
+    seen: set[object] = set()
+    twice = next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
+    raise ConfigError(f"grid axis {name!r} repeats the value {twice!r}", key="grid")
 
 
 def _check_length(name: str, length: int) -> None:
@@ -235,7 +276,12 @@ def _typed(name: str, values: Sequence[object]) -> NDArray[np.generic]:
                 f"grid axis {name!r} has an integer beyond 64 bits", key="grid"
             ) from None
     if kinds <= {int, float}:
-        array = np.array(values, dtype=np.float64)
+        try:
+            array = np.array(values, dtype=np.float64)
+        except OverflowError:
+            raise ConfigError(
+                f"grid axis {name!r} has a number beyond the range of a double", key="grid"
+            ) from None
         if not np.all(np.isfinite(array)):
             raise ConfigError(f"grid axis {name!r} has a value that is not finite", key="grid")
         return array

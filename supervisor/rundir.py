@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from supervisor.errors import ConfigError
 RUN_FILE = "run.json"
 REPORT_FILE = "report.json"
 RESULTS_FILE = "results.parquet"
+EVENTS_FILE = "events.jsonl"
 JOURNAL_DIR = "journal"
 LOG_DIR = "logs"
 DEFAULT_ROOT = Path("runs")
@@ -57,6 +60,19 @@ def create(run_dir: Path) -> Path:
             key="run_dir",
         ) from None
     return run_dir
+
+
+def discard(run_dir: Path) -> None:
+    """Remove a run that never began, and the directory if nothing else is in it.
+
+    Only what this package writes is removed: the directory may be the user's.
+    """
+    for name in (JOURNAL_DIR, LOG_DIR):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+    for name in (RUN_FILE, REPORT_FILE, RESULTS_FILE, EVENTS_FILE):
+        (run_dir / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        run_dir.rmdir()
 
 
 def write_json(path: Path, value: Any) -> None:

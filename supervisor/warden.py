@@ -207,7 +207,7 @@ class RunInHand:
         elif self.state is State.KILLED:
             self.containment.signal_all(signal.SIGKILL)
 
-    def _watch(self, fd: int | socket.socket, call: Callable[[], None]) -> None:
+    def _watch(self, fd: int | socket.socket, call: Callable[[], object]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, call)
 
     def _forget(self, fd: int | socket.socket) -> None:

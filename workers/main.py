@@ -23,7 +23,7 @@ from supervisor import control, process, rundir
 from supervisor.board import Board
 from supervisor.errors import ConfigError, FullstopError
 from supervisor.journal import JournalWriter
-from supervisor.stopflag import Level, StopFlag
+from supervisor.stopflag import StopFlag
 from workers.backend import Backend
 
 OOM_SCORE = 500
@@ -108,8 +108,6 @@ def _work(station: Station, backend: Backend, journal: JournalWriter) -> None:
         chunk = ChunkInHand(station, journal, message.start, message.stop)
         until = backend.evaluate(chunk)
         control.send(station.link, control.Computed(until=until))
-        if station.flag.level not in (None, Level.DRAIN):
-            return
 
 
 def _report_broken(station: Station, error: str, *, usage: bool) -> None:

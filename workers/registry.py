@@ -34,4 +34,7 @@ def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
 
 def preload() -> None:
     """Import what every backend needs, in the process that workers are forked from."""
+    import dill  # noqa: F401
     import numba  # noqa: F401
+
+    import workers.user_function  # noqa: F401

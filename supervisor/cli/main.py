@@ -8,17 +8,19 @@ import signal
 import sys
 from typing import NoReturn
 
-import click
 import typer
 
 from supervisor.cli import doctor, report, run, status, stop
 from supervisor.errors import ConfigError, FullstopError
 from supervisor.states import ExitCode
 
+# typer brings a copy of click of its own in some versions and uses the real one in others;
+# this is the root of its usage errors in both
+_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+
 app = typer.Typer(
     name="fullstop",
     help="Parameter sweeps that stop at once, completely, and lose nothing.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,13 +35,10 @@ app.command("doctor")(doctor.doctor)
 def main(arguments: list[str]) -> NoReturn:
     """Run the command line and end the process."""
     try:
-        code = app(arguments, prog_name="fullstop", standalone_mode=False) or ExitCode.DONE
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        code = ExitCode.DONE
-    except click.ClickException as error:
-        code = _complain(error.format_message(), ExitCode.USAGE, arguments)
-    except (click.exceptions.Abort, KeyboardInterrupt):
+        code = app(arguments or ["--help"], prog_name="fullstop", standalone_mode=False)
+    except _UsageError as error:
+        code = _complain(_sentence(error), ExitCode.USAGE, arguments)
+    except (typer.Abort, KeyboardInterrupt):
         code = ExitCode.from_signal(signal.SIGINT)
     except ConfigError as error:
         code = _complain(str(error), ExitCode.USAGE, arguments)
@@ -47,7 +46,11 @@ def main(arguments: list[str]) -> NoReturn:
         code = _complain(str(error), ExitCode.FAILED, arguments)
     except BrokenPipeError:
         code = ExitCode.from_signal(signal.SIGPIPE)
-    _leave(int(code))
+    _leave(int(code or ExitCode.DONE))
+
+
+def _sentence(error: Exception) -> str:
+    return str(getattr(error, "format_message", error.__str__)())
 
 
 def _complain(message: str, code: int, arguments: list[str]) -> int:

@@ -16,6 +16,7 @@ from supervisor.grid import Value, parse_axis
 from supervisor.link import take_warden
 from supervisor.prepare import Order, prepare
 from supervisor.signals import SignalQueue
+from supervisor.states import ExitCode
 
 
 def run(
@@ -80,6 +81,8 @@ def run(
         screen.begin(prepared)
         report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)
         screen.end()
+    if report.exit_code == ExitCode.USAGE:
+        raise ConfigError(report.reason)
     if as_json:
         print(json.dumps(report.to_json(), default=str))
     else:

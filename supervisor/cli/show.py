@@ -23,6 +23,7 @@ from supervisor.config import Plan
 from supervisor.front import Progress, describe
 from supervisor.prepare import Prepared
 from supervisor.report import MemoryReport, Report
+from supervisor.results import ERROR_COLUMN
 from supervisor.states import RunStatus
 from supervisor.stopflag import Level
 
@@ -203,17 +204,26 @@ def error_lines(report: Report) -> list[str]:
 def _best_table(console: Console, report: Report, plan: Plan) -> None:
     from supervisor.results import best
 
-    rows: list[dict[str, Any]] = best(
-        Path(report.run_dir) / rundir.RESULTS_FILE, None, _BEST_SHOWN
-    )
+    path = Path(report.run_dir) / rundir.RESULTS_FILE
+    metric = ranking_metric(path, plan)
+    rows: list[dict[str, Any]] = best(path, metric, _BEST_SHOWN) if metric else []
     if not rows:
         return
-    table = Table(title="best combinations", title_justify="left", box=None, pad_edge=False)
+    table = Table(title=f"best by {metric}", title_justify="left", box=None, pad_edge=False)
     for name in rows[0]:
         table.add_column(name, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     console.print(table)
+
+
+def ranking_metric(results: Path, plan: Plan) -> str | None:
+    """Metric that combinations are ranked by: ``sharpe`` if there is one, else the first."""
+    import pyarrow.parquet
+
+    names = pyarrow.parquet.read_schema(results).names
+    metrics = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]
+    return "sharpe" if "sharpe" in metrics else next(iter(metrics), None)
 
 
 def _cell(value: Any) -> str:

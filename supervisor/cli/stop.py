@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,7 +65,7 @@ def _ask(entry: Entry, level: Level) -> socket.socket:
     return line
 
 
-def _see_gone(entry: Entry, line: socket.socket, *, patient: bool) -> dict[str, object]:
+def _see_gone(entry: Entry, line: socket.socket, *, patient: bool) -> dict[str, Any]:
     """Wait for the warden's word, then for the report; ``patient``: a chunk in hand takes long."""
     began = time.monotonic()
     times = rundir.read_json(entry.run_dir / rundir.RUN_FILE).get("times", {})

@@ -1,0 +1,54 @@
+# fullstop: `make run` shows it, `make test` proves it. CI calls the same targets.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: run test check bench chaos clean help
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make run     install into $(VENV) and run the example sweep (Ctrl+C stops it)"
+	@echo "make test    install what the tests need and run all checks and tests"
+	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make bench   measure against floors and peers"
+	@echo "make clean   remove $(VENV) and caches"
+
+run: $(VENV)/.core
+	$(BIN)/python -m supervisor run
+
+test: $(VENV)/.test check
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.test
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fullstop needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing python3-venv"; \
+	    apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv $(VENV); \
+	  else echo "python3 has no venv: apt-get install python3-venv, then again"; exit 2; fi; }
+
+$(VENV)/.core: $(VENV)/bin/python pyproject.toml
+	@echo "installing fullstop into $(VENV) (once)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python pyproject.toml
+	@echo "installing fullstop and what its tests need into $(VENV) (once)"
+	@$(PIP) --editable '.[test]'
+	@touch $(VENV)/.core $@
