@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.errors import ConfigError
+from supervisor.grid import MAX_AXIS_VALUES, Grid, Value, parse_axis
+
+AXES = st.dictionaries(
+    st.sampled_from("abcd"),
+    st.one_of(
+        st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5, unique=True),
+        st.lists(st.floats(-1e6, 1e6).filter(bool), min_size=1, max_size=5, unique=True),
+        st.lists(st.text(max_size=3), min_size=1, max_size=5, unique=True),
+        st.lists(st.booleans(), min_size=1, max_size=2, unique=True),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(axes=AXES)
+def test_index_and_parameters_are_nested_loops(axes: dict[str, list[Value]]) -> None:
+    grid = Grid.of(axes)
+    expected = [dict(zip(axes, row, strict=True)) for row in itertools.product(*axes.values())]
+    assert grid.size == len(expected)
+    assert [grid.params(i) for i in range(grid.size)] == expected
+    assert [grid.index(params) for params in expected] == list(range(grid.size))
+    columns = grid.columns(0, grid.size)
+    assert list(columns) == list(axes)
+    for name in axes:
+        assert columns[name].tolist() == [row[name] for row in expected]
+
+
+@settings(max_examples=50, deadline=None)
+@given(axes=AXES, data=st.data())
+def test_any_range_is_a_slice_of_the_whole(
+    axes: dict[str, list[Value]], data: st.DataObject
+) -> None:
+    grid = Grid.of(axes)
+    start = data.draw(st.integers(0, grid.size))
+    stop = data.draw(st.integers(start, grid.size))
+    part, whole = grid.columns(start, stop), grid.columns(0, grid.size)
+    for name in axes:
+        assert part[name].tolist() == whole[name][start:stop].tolist()
+
+
+def test_parameters_are_plain_values() -> None:
+    grid = Grid.of({"n": range(3), "x": np.array([0.5, 1.5]), "on": [True, False], "s": ["a", "b"]})
+    params = grid.params(13)
+    assert params == {"n": 1, "x": 1.5, "on": True, "s": "b"}
+    assert [type(value) for value in params.values()] == [int, float, bool, str]
+    assert [axis.dtype.kind for axis in grid.axes] == ["i", "f", "b", "O"]
+    assert not any(axis.flags.writeable for axis in grid.axes)
+    assert json.loads(json.dumps(grid.to_json())) == grid.to_json()
+    assert Grid.of(grid.to_json()).params(13) == params
+
+
+def test_ints_and_floats_mix_into_floats() -> None:
+    assert Grid.of({"x": [1, 2.5]}).axis("x").tolist() == [1.0, 2.5]
+
+
+def test_one_value_is_an_axis() -> None:
+    grid = Grid.of({"fee": 0.001, "mode": "long", "fast": range(5, 8)})
+    assert grid.size == 3
+    assert grid.params(2) == {"fee": 0.001, "mode": "long", "fast": 7}
+
+
+def test_ranges_of_any_make() -> None:
+    for values in (range(5, 0, -2), range(2**63 - 3, 2**63), range(-(2**63), -(2**63) + 2)):
+        assert Grid.of({"a": values}).axis("a").tolist() == list(values)
+
+
+def test_a_huge_grid_costs_nothing() -> None:
+    grid = Grid.of({"a": range(60_000), "b": range(60_000)})
+    assert grid.size == 3_600_000_000
+    assert grid.params(grid.size - 1) == {"a": 59_999, "b": 59_999}
+    assert grid.columns(grid.size - 1, grid.size)["b"].tolist() == [59_999]
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ({}, "the grid is empty"),
+        ({"a": []}, "axis 'a' is empty"),
+        ({"a": range(0)}, "axis 'a' is empty"),
+        ({"a": [1, 2, 1]}, "repeats the value 1"),
+        ({"a": [1, 1.0]}, "repeats the value 1"),
+        ({"a": [1, "x"]}, r"mixes or holds unusable types \(int, str\)"),
+        ({"a": [True, 1]}, r"mixes or holds unusable types \(bool, int\)"),
+        ({"a": [None]}, r"unusable types \(NoneType\)"),
+        ({"a": [[1], [2]]}, r"unusable types \(list\)"),
+        ({"a": [1.0, float("nan")]}, "not finite"),
+        ({"a": [float("inf")]}, "not finite"),
+        ({"a": [2**63]}, "beyond 64 bits"),
+        ({"a": [2**2000, 0.5]}, "beyond the range of a double"),
+        ({"a": [2**53, 2**53 + 1, 0.5]}, "repeats the value"),
+        ({"a": range(2**63, 2**63 + 2)}, "beyond 64 bits"),
+        ({"a": range(MAX_AXIS_VALUES + 1)}, "has 10,000,001 values; at most"),
+        ({"a": range(10**6), "b": range(10**6), "c": range(10**6)}, "1000000 × 1000000 × 1000000"),
+        ({"": [1]}, "name must not be empty"),
+        ({"a": 5 + 1j}, "axis 'a'"),
+        ({"a": None}, "axis 'a'"),
+    ],
+)
+def test_what_is_no_grid_is_refused(axes: dict[str, object], expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        Grid.of(axes)  # type: ignore[arg-type]
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "values"),
+    [
+        ("fast=5:50:5", "fast", list(range(5, 51, 5))),
+        ("fast=5:9:3", "fast", [5, 8]),
+        ("fast=3:5", "fast", [3, 4, 5]),
+        ("fast=5:5:1", "fast", [5]),
+        (" fast = 5 : 7 : 2 ", "fast", [5, 7]),
+        ("x=0.1:0.3:0.1", "x", [0.1, 0.2, 0.3]),
+        ("x=-1:1:1", "x", [-1, 0, 1]),
+        ("x=1:2:0.5", "x", [1.0, 1.5, 2.0]),
+        ("x=1e-3:3e-3:1e-3", "x", [0.001, 0.002, 0.003]),
+        ("x=1,2,3", "x", [1, 2, 3]),
+        ("x=1, 2.5 ,", "x", [1, 2.5]),
+        ("mode=long,short", "mode", ["long", "short"]),
+        ("on=true,False", "on", [True, False]),
+        ("x=7", "x", [7]),
+    ],
+)
+def test_axes_as_written_on_the_command_line(text: str, name: str, values: list[Value]) -> None:
+    parsed = parse_axis(text)
+    assert (parsed[0], list(parsed[1])) == (name, values)
+    assert [type(v) for v in parsed[1]] == [type(v) for v in values]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fast", "write name=start:stop:step or name=a,b,c"),
+        ("=1,2", "write name="),
+        ("fast=", "write name="),
+        ("fast=,", "is empty"),
+        ("fast=1:2:3:4", "three numbers"),
+        ("fast=a:b:c", "three numbers"),
+        ("fast=1:", "three numbers"),
+        ("fast=1/0:2:1", "three numbers"),
+        ("fast=1:nan:1", "three numbers"),
+        ("fast=1:inf:1", "three numbers"),
+        ("fast=1:9:0", "step must be positive"),
+        ("fast=1:9:-1", "step must be positive"),
+        ("fast=9:1:1", "is empty"),
+        ("fast=1:100000000:1", "at most 10,000,000"),
+        ("fast=0:1:1e-9", "at most 10,000,000"),
+        ("fast=0:1e400:1e400", "three numbers"),
+        ("fast=0:1:1e-999999999", "three numbers"),
+        ("fast=0:9223372036854775808:9223372036854775808", "beyond 64 bits"),
+    ],
+)
+def test_what_is_no_axis_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected) as caught:
+        name, values = parse_axis(text)
+        Grid.of({name: values})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_value_off_the_grid_has_no_index() -> None:
+    grid = Grid.of({"a": [1, 2], "b": ["x", "y"]})
+    assert grid.index({"a": 2, "b": "x"}) == 2
+    for params in ({"a": 3, "b": "x"}, {"a": 1, "b": "z"}, {"a": 1}):
+        with pytest.raises(KeyError):
+            grid.index(params)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    low=st.lists(st.integers(-9, 9), min_size=1, max_size=9, unique=True),
+    high=st.lists(st.integers(-9, 9), min_size=1, max_size=9, unique=True),
+    third=st.integers(1, 3),
+)
+def test_ordered_pairs_are_counted(low: list[int], high: list[int], third: int) -> None:
+    grid = Grid.of({"low": low, "x": range(third), "high": high})
+    expected = sum(grid.params(i)["low"] < grid.params(i)["high"] for i in range(grid.size))
+    assert grid.count_ordered("low", "high") == expected

@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from supervisor import results
+from supervisor.errors import JournalError, RunFailedError
+from supervisor.grid import Grid
+from supervisor.journal import JournalWriter, journal_path
+from supervisor.results import Compaction, best, compact, covered, gaps, read
+from tests.support.data import METRICS, metrics_of, write_journal
+
+GRID = Grid.of({"fast": range(10), "slow": range(20)})  # 200 combinations
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "ROW_GROUP", 16)
+
+
+def compacted(
+    directory: Path, chunks: list[list[tuple[int, int]]], grid: Grid = GRID, **how: object
+) -> tuple[bytes, Compaction]:
+    """Write journals, a list of chunks each, and compact them."""
+    directory.mkdir()
+    for serial, each in enumerate(chunks):
+        write_journal(directory / "journal", serial, each)
+    out = directory / "results.parquet"
+    done = compact(directory / "journal", out, grid, **how)  # type: ignore[arg-type]
+    assert {path.name for path in directory.iterdir()} == {"journal", "results.parquet"}
+    return out.read_bytes(), done
+
+
+def table_of(raw: bytes) -> pa.Table:
+    return pq.read_table(pa.BufferReader(raw))
+
+
+def test_rows_are_in_the_grids_order_with_their_parameters(tmp_path: Path) -> None:
+    raw, done = compacted(tmp_path / "a", [[(150, 200), (0, 30)], [(30, 150)]])
+    assert done == Compaction(rows=200, failed=0, missing=())
+    table = table_of(raw)
+    assert table.column_names == ["fast", "slow", *METRICS]
+    assert [str(t) for t in table.schema.types] == ["int64"] * 2 + ["double"] * 3 + ["int64"]
+    assert table["trades"].to_pylist() == list(range(200))
+    assert table["fast"].to_pylist() == [i // 20 for i in range(200)]
+    assert table["slow"].to_pylist() == [i % 20 for i in range(200)]
+    expected = metrics_of(0, 200)
+    for at, name in enumerate(METRICS):
+        assert np.array_equal(table[name].to_numpy(), expected[:, at])
+    assert read(tmp_path / "a" / "results.parquet").equals(table)
+
+
+def test_parameters_keep_their_kinds(tmp_path: Path) -> None:
+    grid = Grid.of({"s": ["é", "b"], "x": [0.5, 1.5], "on": [True, False], "n": [3]})
+    raw, _ = compacted(tmp_path / "a", [[(0, 8)]], grid)
+    table = table_of(raw)
+    assert [str(t) for t in table.schema.types[:4]] == ["string", "double", "bool", "int64"]
+    for index, row in enumerate(table.to_pylist()):
+        assert {name: row[name] for name in grid.names} == grid.params(index)
+
+
+def test_missing_ranges_are_told(tmp_path: Path) -> None:
+    raw, done = compacted(tmp_path / "a", [[(10, 20), (50, 60)], [(15, 30), (60, 61)]])
+    assert done == Compaction(rows=31, failed=0, missing=((0, 10), (30, 50), (61, 200)))
+    assert table_of(raw)["trades"].to_pylist() == [*range(10, 30), *range(50, 61)]
+    assert covered(tmp_path / "a" / "journal") == [(10, 30), (50, 61)]
+
+
+def test_nothing_computed_is_an_empty_table(tmp_path: Path) -> None:
+    raw, done = compacted(tmp_path / "a", [[]])
+    assert done == Compaction(rows=0, failed=0, missing=((0, 200),))
+    assert table_of(raw).num_rows == 0
+    assert table_of(raw).column_names == ["fast", "slow"]
+    assert covered(tmp_path / "nowhere") == []
+
+
+def test_gaps() -> None:
+    assert gaps([], 5) == [(0, 5)]
+    assert gaps([(0, 5)], 5) == []
+    assert gaps([(1, 2), (3, 4)], 5) == [(0, 1), (2, 3), (4, 5)]
+
+
+def test_combinations_that_make_no_sense_are_left_out(tmp_path: Path) -> None:
+    def ordered(params: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
+        return params["fast"] < params["slow"]
+
+    raw, done = compacted(tmp_path / "a", [[(0, 200)]], valid=ordered)
+    table = table_of(raw)
+    assert done.rows == table.num_rows == GRID.count_ordered("fast", "slow")
+    assert all(row["fast"] < row["slow"] for row in table.to_pylist())
+
+
+@pytest.mark.usefixtures("small_groups")
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_the_bytes_do_not_depend_on_how_it_was_computed(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    tmp_path = tmp_path_factory.mktemp("bytes")
+    whole, _ = compacted(tmp_path / "whole", [[(0, 200)]])
+    cuts = sorted({0, 200, *data.draw(st.lists(st.integers(1, 199), max_size=12))})
+    chunks = list(itertools.pairwise(cuts))
+    extra = data.draw(  # retried chunks, which overlap
+        st.lists(st.tuples(st.integers(0, 198), st.integers(1, 60)), max_size=4)
+    )
+    chunks += [(start, min(start + size, 200)) for start, size in extra]
+    order = data.draw(st.permutations(chunks))
+    n_workers = data.draw(st.integers(1, 4))
+    raw, done = compacted(tmp_path / "cut", [list(order[i::n_workers]) for i in range(n_workers)])
+    assert done == Compaction(200, 0, ())
+    assert raw == whole
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_a_torn_journal_and_a_resumed_run_equal_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole, _ = compacted(tmp_path / "whole", [[(0, 90), (90, 200)]])
+    journal = tmp_path / "resumed" / "journal"
+    journal.mkdir(parents=True)
+    torn = write_journal(journal, 0, [(0, 40), (40, 80), (80, 120)])
+    os.truncate(torn, torn.stat().st_size - 1)
+    assert covered(journal) == [(0, 80)]
+    for start, stop in gaps(covered(journal), GRID.size):
+        write_journal(journal, 1, [(start, stop)])
+    out = tmp_path / "resumed" / "results.parquet"
+    compact(journal, out, GRID)
+    assert out.read_bytes() == whole
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_failures_have_no_metrics_but_a_reason(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    write_journal(journal, 0, [(0, 50), (51, 199)], failed=(50, 199))
+    done = compact(journal, tmp_path / "r.parquet", GRID)
+    assert done == Compaction(rows=200, failed=2, missing=())
+    rows = pq.read_table(tmp_path / "r.parquet").to_pylist()
+    for index, row in enumerate(rows):
+        if index in (50, 199):
+            assert row["error"] == f"ValueError: combination {index}"
+            assert all(row[name] is None for name in METRICS)
+        else:
+            assert row["error"] is None
+            assert row["trades"] == index
+    assert covered(journal) == [(0, 200)]
+
+
+def test_a_row_counts_more_than_a_failure(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    write_journal(journal, 0, [], failed=(0, 7, 7, 9))
+    write_journal(journal, 1, [(0, 8)])
+    done = compact(journal, tmp_path / "r.parquet", GRID)
+    assert done == Compaction(rows=9, failed=1, missing=((8, 9), (10, 200)))
+    rows = pq.read_table(tmp_path / "r.parquet").to_pylist()
+    assert [row["trades"] for row in rows] == [*range(8), None]
+
+
+def test_all_failed(tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal", 0, [], failed=(3, 1))
+    done = compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+    assert (done.rows, done.failed) == (2, 2)
+    table = pq.read_table(tmp_path / "r.parquet")
+    assert table.column_names == ["fast", "slow", "error"]
+    assert table["slow"].to_pylist() == [1, 3]
+
+
+def test_metrics_may_differ_from_row_to_row(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    with JournalWriter(journal_path(tmp_path / "journal", 0), "r", 0) as writer:
+        writer.append(2, ("b", "a"), np.array([[1.0, np.nan]]))
+        writer.append(0, ("a", "slow", "error"), np.array([[5.0, 6.0, 7.0]]))
+    compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+    table = pq.read_table(tmp_path / "r.parquet")
+    assert table.column_names == ["fast", "slow", "a", "result_slow", "result_error", "b"]
+    first, second = table.to_pylist()
+    assert (first["a"], first["result_slow"], first["b"]) == (5.0, 6.0, None)
+    assert (second["result_slow"], second["b"]) == (None, 1.0)
+    assert np.isnan(second["a"])  # NaN is a value, absence is not
+
+
+def test_trades_that_are_no_counts_stay_fractions(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    with JournalWriter(journal_path(tmp_path / "journal", 0), "r", 0) as writer:
+        writer.append(0, ("trades",), np.array([[1.0], [2.5]]))
+    compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+    assert pq.read_table(tmp_path / "r.parquet")["trades"].to_pylist() == [1.0, 2.5]
+
+
+def test_a_journal_of_another_grid_is_refused(tmp_path: Path) -> None:
+    path = write_journal(tmp_path / "journal", 0, [(190, 201)])
+    with pytest.raises(JournalError, match=r"combination 200 lies beyond the grid's 200") as caught:
+        compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+    assert caught.value.path == str(path)
+    assert not (tmp_path / "r.parquet").exists()
+
+
+def test_an_old_file_is_replaced_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_journal(tmp_path / "journal", 0, [(0, 200)])
+    out = tmp_path / "r.parquet"
+    out.write_bytes(b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(RunFailedError, match=r"r\.parquet: cannot be written: No space left"):
+            compact(tmp_path / "journal", out, GRID)
+    assert out.read_bytes() == b"old"
+    assert {p.name for p in tmp_path.iterdir()} == {"journal", "r.parquet"}
+    (tmp_path / ".r.parquet.1.partial").write_bytes(b"left by one that was killed")
+    compact(tmp_path / "journal", out, GRID)
+    assert pq.read_table(out).num_rows == 200
+    assert {p.name for p in tmp_path.iterdir()} == {"journal", "r.parquet"}
+
+
+def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal", 0, [(0, 200)])
+    with pytest.raises(RunFailedError, match="cannot be written: No such file or directory"):
+        compact(tmp_path / "journal", tmp_path / "gone" / "r.parquet", GRID)
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_the_best_rows(tmp_path: Path) -> None:
+    (tmp_path / "journal").mkdir()
+    sharpe = np.arange(200.0) * 37 % 101
+    sharpe[[5, 50]] = np.nan
+    with JournalWriter(journal_path(tmp_path / "journal", 0), "r", 0) as writer:
+        writer.append(0, ("sharpe",), sharpe[:, None])
+    out = tmp_path / "r.parquet"
+    compact(tmp_path / "journal", out, GRID)
+    for largest in (True, False):
+        key = np.where(np.isnan(sharpe), np.inf, -sharpe if largest else sharpe)
+        expected = np.argsort(key, kind="stable")[:7]
+        found = best(out, "sharpe", 7, largest=largest)
+        assert [GRID.index({"fast": r["fast"], "slow": r["slow"]}) for r in found] == list(expected)
+        assert [r["sharpe"] for r in found] == sharpe[expected].tolist()
+    assert len(best(out, "sharpe", 1000)) == 198
+
+
+FLATNESS = """
+import resource, sys
+from pathlib import Path
+import pyarrow.parquet
+from supervisor.grid import Grid
+from supervisor.journal import JournalWriter, journal_path
+from supervisor.results import compact
+from tests.support.data import METRICS, metrics_of
+directory = Path(sys.argv[1])
+n, chunk = 1_000_000, 1000
+for serial in range(4):
+    with JournalWriter(journal_path(directory, serial), "r", serial) as writer:
+        for start in reversed(range(serial * chunk, n, 4 * chunk)):
+            writer.append(start, METRICS, metrics_of(start, start + chunk))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+done = compact(directory, directory / "r.parquet", Grid.of({"a": range(1000), "b": range(1000)}))
+assert (done.rows, done.failed, done.missing) == (n, 0, ()), done
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+def test_a_million_rows_are_compacted_in_little_memory(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FLATNESS, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 120 * 1024
+    trades = pq.read_table(tmp_path / "r.parquet", columns=["trades"])["trades"].to_numpy()
+    assert np.array_equal(trades, np.arange(1_000_000))
+
+
+WITHOUT_PANDAS = """
+import sys
+from pathlib import Path
+from supervisor.bars import load_bars
+from supervisor.grid import Grid
+from supervisor.results import best, compact, read
+from tests.support.data import CSV, write_csv, write_journal
+directory = Path(sys.argv[1])
+for number, text in enumerate((CSV, CSV.replace("2024-01-01", "01.01.2024"))):
+    load_bars(write_csv(directory / f"{number}.csv", text))
+load_bars(directory / "bars.parquet")
+write_journal(directory / "journal", 0, [(0, 3)], failed=(3,))
+grid = Grid.of({"s": ["a", "b"], "on": [True, False]})
+compact(directory / "journal", directory / "r.parquet", grid)
+best(directory / "r.parquet", "sharpe")
+read(directory / "r.parquet")
+print("pandas" in sys.modules)
+"""
+
+
+def test_pandas_is_not_imported_behind_the_users_back(tmp_path: Path) -> None:
+    columns = {"time": pa.array([10**18, 2 * 10**18], pa.timestamp("ns")), "close": [1.0, 2.0]}
+    pq.write_table(pa.table(columns), tmp_path / "bars.parquet")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PANDAS, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
