@@ -22,6 +22,7 @@ from supervisor.journal import FrameKind, JournalTail
 from supervisor.link import take_warden
 from supervisor.prepare import Axes, Order, Prepared, prepare
 from supervisor.report import Report
+from supervisor.results import read
 from supervisor.stopflag import Level
 
 _MIRROR_EVERY_S = 0.02
@@ -231,11 +232,9 @@ class Run:
 
         Waits for the end of the run.
         """
-        import pyarrow.parquet
-
         self._thread.join()
         raise_if_failed(self.report)
-        return pyarrow.parquet.read_table(self.run_dir / rundir.RESULTS_FILE)
+        return read(self.run_dir / rundir.RESULTS_FILE)
 
     # -- threads -----------------------------------------------------------
 

@@ -127,7 +127,7 @@ class Front:
         self._errors: list[str] = []
         self._failed_combos = 0
         self._give_up_at: float | None = None
-        self._dump_until: float | None = None
+        self._next_tick = 0.0
 
     # -- asked from other threads ------------------------------------------
 
@@ -136,8 +136,7 @@ class Front:
 
         The flag is set here and now: workers see it before the warden does.
         """
-        if level < Level.KILL or self._status is not RunStatus.STARTING:
-            self.flag.request(min(level, Level.STOP))
+        self.flag.request(min(level, Level.STOP))
         with self._lock:
             self._requests.append((level, reason, by))
         with contextlib.suppress(OSError):  # the loop has ended: there is nobody to wake
@@ -206,18 +205,15 @@ class Front:
                 self._link.identity,
             )
         )
-        bars_fd = self._bars.to_memfd()
-        fds = [self.flag.fileno(), self._board.fileno(), bars_fd]
-        try:
-            if self._function is not None:
-                function_fd = os.memfd_create("fullstop-function", os.MFD_CLOEXEC)
-                fds.append(function_fd)
-                os.write(function_fd, self._function)
-            message = control.StartRun(str(self.run_dir), has_function=self._function is not None)
+        fds = [self.flag.fileno(), self._board.fileno(), self._bars.memfd]
+        message = control.StartRun(str(self.run_dir), has_function=self._function is not None)
+        if self._function is None:
             self._link.send(message, fds)
-        finally:
-            for fd in fds[2:]:
-                os.close(fd)
+        else:
+            with open(os.memfd_create("fullstop-function", os.MFD_CLOEXEC), "wb") as file:
+                file.write(self._function)
+                file.flush()
+                self._link.send(message, [*fds, file.fileno()])
         self._events.emit("run_requested", run_id=self.plan.run_id, warden=self._link.pid)
 
     def _loop(self, on_tick: Tick | None) -> None:
@@ -226,30 +222,38 @@ class Front:
             waiting.register(fd, select.POLLIN)
         if self._signals:
             waiting.register(self._signals.fileno(), select.POLLIN)
-        next_tick = 0.0
         while self._ended is None:
-            due = min(next_tick if on_tick else self._sampler.due, self._sampler.due)
-            if self._give_up_at is not None:
-                due = min(due, self._give_up_at)
-            ready = {fd for fd, _ in waiting.poll(1000 * max(0.0, due - time.monotonic()))}
+            ready = {fd for fd, _ in waiting.poll(1000 * self._pause(on_tick))}
+            self._hear_warden()
             self._hear_requests()
-            if self._link.sock.fileno() in ready:
-                self._hear_warden()
-            elif self._link.pidfd in ready:
+            if self._ended is None and self._link.pidfd in ready:
                 raise self._link.lost(self.run_dir)
-            now = time.monotonic()
-            if now >= self._sampler.due and self._started:
+            self._keep_time(on_tick)
+
+    def _pause(self, on_tick: Tick | None) -> float:
+        """Seconds until the clock wants something."""
+        due = [self._sampler.due]
+        if on_tick:
+            due.append(self._next_tick)
+        if self._give_up_at is not None:
+            due.append(self._give_up_at)
+        return max(0.0, min(due) - time.monotonic())
+
+    def _keep_time(self, on_tick: Tick | None) -> None:
+        now = time.monotonic()
+        if now >= self._sampler.due:
+            if self._started:
                 self._events.emit("memory_sampled", ram_bytes=self._sampler.sample())
-            elif not self._started:
-                self._sampler.due = now + TICK_S
-            if on_tick and now >= next_tick:
-                next_tick = now + TICK_S
-                on_tick(self.progress())
-            if self._give_up_at is not None and now >= self._give_up_at:
-                raise RunFailedError(
-                    f"the warden (pid {self._link.pid}) did not end the run in time and was killed",
-                    run_dir=str(self.run_dir),
-                )
+            else:
+                self._sampler.due = now + TICK_S  # the baseline is the warden's to measure
+        if on_tick and now >= self._next_tick:
+            self._next_tick = now + TICK_S
+            on_tick(self.progress())
+        if self._ended is None and self._give_up_at is not None and now >= self._give_up_at:
+            raise RunFailedError(
+                f"the warden (pid {self._link.pid}) did not end the run in time and was killed",
+                run_dir=str(self.run_dir),
+            )
 
     # -- hearing -----------------------------------------------------------
 
@@ -278,6 +282,12 @@ class Front:
 
     def _pass_on(self, level: Level, reason: str, by: str) -> None:
         self._note_stop(level, reason, by)
+        if self._started is None:
+            # it loads libraries or compiles kernels and would not hear us for seconds; no
+            # worker exists yet (it says so before it forks one), so there is nothing to lose
+            self._link.kill()
+            self._ended = control.RunEnded(RunStatus.STOPPED, self._reason, elapsed_s=0.0)
+            return
         self._link.wake()
         self._link.send(control.RequestStop(int(level), reason or by))
 
@@ -296,9 +306,15 @@ class Front:
             self._give_up_at = self._give_up_at or time.monotonic() + longest
 
     def _hear_warden(self) -> None:
-        message, fds = control.receive(self._link.sock)
-        for fd in fds:
-            os.close(fd)
+        """Hear all it has said so far: an answer must not be taken for outstanding."""
+        with contextlib.suppress(BlockingIOError):
+            while self._ended is None:
+                message, fds = control.receive(self._link.sock)
+                for fd in fds:
+                    os.close(fd)
+                self._on_message(message)
+
+    def _on_message(self, message: control.Message | None) -> None:
         match message:
             case None:
                 raise self._link.lost(self.run_dir)

@@ -49,6 +49,7 @@ class WardenLink:
 
     def __init__(self) -> None:
         self.sock, theirs = control.pair()
+        self.sock.setblocking(False)
         self._complaints = os.memfd_create("fullstop-warden-stderr", os.MFD_CLOEXEC)
         arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
         self._process = subprocess.Popen(

@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -94,8 +95,8 @@ def read_spec(path: Path) -> tuple[Order, dict[str, float]]:
     return order, {f"{name}_s": value for name, value in times.items()}
 
 
-def _axes(path: Path, grid: dict[str, list[Scalar] | Scalar]) -> dict[str, list[Value]]:
-    axes: dict[str, list[Value]] = {}
+def _axes(path: Path, grid: dict[str, list[Scalar] | Scalar]) -> dict[str, Sequence[Value]]:
+    axes: dict[str, Sequence[Value]] = {}
     for name, values in grid.items():
         if isinstance(values, str):
             try:

@@ -562,7 +562,9 @@ def describe_exit(code: int) -> str:
 
 def serve(front: Front, signals: socket.socket) -> None:
     """Serve one front: run after run, until it goes."""
+    gc.disable()  # importing makes many objects and no garbage: a sixth of the time
     preload()
+    gc.enable()
     front.post(control.WardenReady(os.getpid()))
     waiting = select.poll()
     waiting.register(front.sock, select.POLLIN)

@@ -1,5 +1,62 @@
-"""``doctor``."""
+"""``doctor``: what this machine can do, and how to mend it."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from supervisor.doctor import Finding, Status, examine
+
+_COLOURS = {
+    Status.OK: "green",
+    Status.INFO: "blue",
+    Status.WARNING: "yellow",
+    Status.PROBLEM: "bold red",
+}
+_PLAIN_WIDTH = 400
 
 
-def doctor() -> None:
-    """Show."""
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of findings.")] = False,
+) -> int:
+    """Say what this machine can do for a run, and how to mend what it cannot.
+
+    Exit code 0: no problem; 1: there is one.
+    """
+    findings = examine()
+    if as_json:
+        print(json.dumps([finding.to_json() for finding in findings]))
+    else:
+        _show(findings)
+    return int(any(finding.status is Status.PROBLEM for finding in findings))
+
+
+def _show(findings: list[Finding]) -> None:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH  # a line a finding: for grep, not for the eye
+    table = Table.grid(padding=(0, 2))
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    for finding in findings:
+        table.add_row(
+            Text(finding.status, _COLOURS[finding.status]), finding.name, Text(finding.what)
+        )
+        if finding.mend:
+            table.add_row("", "", Text(f"→ {finding.mend}", "dim"))
+    console.print(table)
+    console.print(_verdict(findings))
+
+
+def _verdict(findings: list[Finding]) -> str:
+    counts = [
+        f"{count} {status}{'s' * (count > 1)}"
+        for status in (Status.PROBLEM, Status.WARNING)
+        if (count := sum(finding.status is status for finding in findings))
+    ]
+    return ", ".join(counts) or "no problem found"

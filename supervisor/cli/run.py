@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -72,8 +73,8 @@ def run(
         if given is not None:
             times[name] = given
     order.times = StopTimes(**times)
+    prepared = prepare(order)  # until here Ctrl+C simply ends the process: nothing was begun
     with SignalQueue() as signals:
-        prepared = prepare(order)
         screen = show.Screen(quiet=as_json)
         front = Front(
             prepared.plan, prepared.run_dir, prepared.bars, take_warden(), prepared.function
@@ -98,8 +99,8 @@ def _from_spec(path: Path | None) -> tuple[Order, dict[str, float]]:
     return read_spec(path)
 
 
-def _axes(texts: list[str]) -> dict[str, list[Value]]:
-    axes: dict[str, list[Value]] = {}
+def _axes(texts: list[str]) -> dict[str, Sequence[Value]]:
+    axes: dict[str, Sequence[Value]] = {}
     for text in texts:
         name, values = parse_axis(text)
         if name in axes:
