@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import DataError, ProtocolError
-from supervisor.ohlcv import read_market
 
 YEAR_S = 365 * 86_400
 """A year as vectorbt counts it by default (``year_freq='365 days'``)."""
@@ -205,6 +204,8 @@ def load_bars(source: str | os.PathLike[str] | Mapping[str, Any] | Bars | object
     """
     if isinstance(source, Bars):
         return source
+    from supervisor.ohlcv import read_market  # workers map bars and never read a file
+
     market = read_market(source)
     columns: dict[str, Any] = {name: getattr(market, name) for name in _FIELDS}
     return Bars(**columns, source=market.source)

@@ -25,14 +25,14 @@ _START_NS = 1_672_531_200 * 10**9  # 2023-01-01 00:00 UTC
 _MINUTE_NS = 60 * 10**9
 _BASE, _LEAST, _SPAN = 110_000, 70_000, 80_000  # in points: 1.10000 within 0.70000 to 1.50000
 _FRACTION = 4096  # the walk counts in fractions of a point
-_REGIME_BARS = 960
+_REGIME_BARS = 2880
 _REVERT_BARS = 180
 
 
 def example_bars(n_bars: int = MINUTES_PER_YEAR) -> Bars:
     """Make one-minute bars of an invented exchange rate, without gaps.
 
-    The rate is a random walk whose volatility and drift change every 16 hours;
+    The rate is a random walk whose volatility and drift change every two days;
     where there is no drift, most of a move is given back three hours later. So
     there are stretches that trend and stretches that revert.
 
@@ -87,7 +87,7 @@ def _regimes(n_bars: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray
     dice = _mix(np.arange(n_regimes, dtype=np.uint64) + np.uint64(2**63))
     # a third of the regimes go up, a third down, a third nowhere
     trend = _field(dice, 0, 16) % 3 - 1
-    drift = trend * (_FRACTION // 4)
+    drift = trend * (_FRACTION // 2)
     volatility = 6 + _field(dice, 16, 16) % 14
     swing = np.where(trend == 0, 2, 0) * volatility
     at = np.arange(n_bars) // _REGIME_BARS

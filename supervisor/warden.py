@@ -45,6 +45,7 @@ from supervisor.journal import JournalWriter, journal_path, next_serial
 from supervisor.results import covered, gaps
 from supervisor.states import RunStatus
 from supervisor.stopflag import Level, StopFlag
+from workers.backend import Backend
 from workers.main import DUMP_SIGNAL, Station, run_worker
 from workers.registry import make_backend, preload
 
@@ -148,7 +149,7 @@ class RunInHand:
         self.events = EventLog(self.run_dir, "warden")
         self.flag = StopFlag.from_fd(self.fds.flag)
         self.board = Board(self.fds.board, self.plan.workers)
-        self._bars = Bars.from_fd(self.fds.bars)
+        self.backend: Backend | None = None
         self._serial = next_serial(self.run_dir / rundir.JOURNAL_DIR)
         self._failures: JournalWriter | None = None
         self._by_pid: dict[int, Worker] = {}
@@ -174,6 +175,9 @@ class RunInHand:
                     self._reap()  # there may be nobody left whose death would wake us
                 if self.state not in FINAL:
                     self._wait()
+        except BaseException:
+            self.containment.signal_all(signal.SIGKILL)  # our own fault must not cost survivors
+            raise
         finally:
             self._close()
         return not self._front_lost
@@ -183,8 +187,9 @@ class RunInHand:
         self.dispatcher = Dispatcher(gaps(done, self.plan.grid.size), self.plan.workers)
         self.dispatcher.finished = sum(stop - start for start, stop in done)
         self.containment.prepare_warden()
-        self.backend = make_backend(self.plan, self._bars, self.fds.function)
-        self.backend.prepare()
+        bars = Bars.from_fd(self.fds.bars)
+        self.backend = backend = make_backend(self.plan, bars, self.fds.function)
+        backend.prepare()
         gc.freeze()  # what is shared so far stays shared: the collector would touch every page
         baseline = memory.tree_bytes(os.getpid())
         self.events.emit(
@@ -192,7 +197,7 @@ class RunInHand:
         )
         self.front.post(control.RunStarted(self.containment.name, baseline))
         for slot in range(self.plan.workers):
-            self._fork(slot)
+            self._start_worker(slot)
         self._check_done()
 
     def _wait(self) -> None:
@@ -331,6 +336,14 @@ class RunInHand:
 
     # -- workers -----------------------------------------------------------
 
+    def _start_worker(self, slot: int) -> None:
+        if self.state is not State.RUNNING:
+            return
+        try:
+            self._fork(slot)
+        except OSError as error:
+            self._fail(f"no worker could be forked: {error.strerror}")
+
     def _fork(self, slot: int) -> None:
         self.board.vacate(slot)
         ours, theirs = control.pair()
@@ -346,8 +359,9 @@ class RunInHand:
                 station = Station(
                     slot, serial, theirs, self.flag, self.board, self.plan.run_id, self.run_dir
                 )
-                run_worker(station, self.backend)
-                code = 0
+                if self.backend is not None:
+                    run_worker(station, self.backend)
+                    code = 0
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
@@ -449,7 +463,7 @@ class RunInHand:
         if verdict.hopeless:
             self._fail(f"workers keep dying with nothing finished in between (the last {why})")
             return
-        self._fork(worker.slot)
+        self._start_worker(worker.slot)
         self._check_done()
 
     def _kept_until(self, slot: int, chunk: Chunk | None) -> int:
@@ -545,6 +559,7 @@ class RunInHand:
             os.close(self.fds.function)
         self.flag.close()
         self.board.close()
+        self.backend = None  # what was prepared is big, and a kept warden holds nothing
         gc.unfreeze()
 
 
@@ -597,6 +612,11 @@ def _run(message: control.StartRun, fds: list[int], front: Front, signals: socke
         usage = isinstance(error, ConfigError)
         front.post(control.RunRefused(control.clip(str(error)), usage=usage))
         return True
+    except Exception as error:  # noqa: BLE001 - our own fault: told to the front, not swallowed
+        traceback.print_exc()
+        what = f"{type(error).__name__}: {error} (see {rundir.LOG_DIR}/warden.log)"
+        front.post(control.RunRefused(control.clip(what), usage=False))
+        return True
     if not front_there:
         _finish_alone(run_dir)
     return front_there
@@ -642,16 +662,15 @@ def main() -> None:
     try:
         pidfd = os.pidfd_open(front_pid)
         if os.getppid() != front_pid:
-            return  # it died before we could watch it
+            os._exit(0)  # it died before we could watch it
         process.set_title("fullstop-warden")
         faulthandler.enable()
         serve(Front(sock, pidfd, Outbox(sock)), _signals_as_bytes())
-    except BaseException:
-        traceback.print_exc()
-        raise
-    finally:
-        sys.stderr.flush()
         os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
+    except BaseException:  # noqa: BLE001 - the front reads the last line of this
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,178 @@
-"""``report``."""
+"""``report``: what became of a run, as text, as JSON, or as a page with plots."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from supervisor import control_socket, registry, rundir
+from supervisor.cli import show, status
+from supervisor.config import Plan
+from supervisor.errors import ConfigError
+from supervisor.finish import finish_dead_run
+from supervisor.report import Report
+from supervisor.results import ERROR_COLUMN
+
+PAGE_FILE = "report.html"
 
 
-def report() -> None:
-    """Show."""
+def report(
+    run: Annotated[
+        str | None, typer.Argument(help="A run's id or directory; the latest if left out.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
+    as_html: Annotated[
+        bool, typer.Option("--html", help="Write a page with plots (needs the extra 'plots').")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to write the page.", show_default=f"<run directory>/{PAGE_FILE}"),
+    ] = None,
+    x: Annotated[str | None, typer.Option(help="Parameter across the heat map.")] = None,
+    y: Annotated[str | None, typer.Option(help="Parameter up the heat map.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Column the page ranks by.", show_default="sharpe")
+    ] = None,
+) -> None:
+    """Show what became of a run.
+
+    Of a run that was killed with its warden, results and report are written
+    now, from what its journals hold.
+    """
+    as_html = as_html or out is not None
+    for option, given in (("x", x), ("y", y), ("metric", metric)):
+        if given is not None and not as_html:
+            raise ConfigError(f"--{option} belongs to --html: give that too", key=option)
+    run_dir = registry.find_dir(run)
+    asked = rundir.read_json(run_dir / rundir.RUN_FILE)
+    plan = _plan(asked, run_dir)
+    if _is_running(plan.run_id):
+        _show_running(plan, run_dir, as_json=as_json, as_html=as_html)
+        return
+    found = _load(run_dir, said=not as_json)
+    plain = found.to_json()
+    if as_html:
+        where = _write_page(run_dir, plan, found, asked, out=out, x=x, y=y, metric=metric)
+        if not as_json:
+            print(where)
+            return
+        plain["html"] = str(where)
+    if as_json:
+        print(json.dumps(plain, default=str))
+        return
+    _show(found, plan)
+
+
+def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
+    try:
+        return Plan.from_json(asked)
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not what a run was asked") from None
+
+
+def _is_running(run_id: str) -> bool:
+    """Whether the front or the warden lives: by the registry, or by its answering."""
+    if any(entry.alive for entry in registry.entries() if entry.run_id == run_id):
+        return True
+    line = control_socket.connect(run_id)
+    if line is None:
+        return False
+    line.close()
+    return True
+
+
+def _show_running(plan: Plan, run_dir: Path, *, as_json: bool, as_html: bool) -> None:
+    if as_html:
+        raise ConfigError(
+            f"run {plan.run_id} is still running: its report is written when it ends "
+            f"(fullstop stop {plan.run_id} ends it now)"
+        )
+    if not as_json:
+        print("still running: the report is written when it ends")
+    status.status(str(run_dir), as_json=as_json)
+
+
+def _load(run_dir: Path, *, said: bool) -> Report:
+    """Read a run's report; of a dead run, write it first."""
+    path = run_dir / rundir.REPORT_FILE
+    if not path.exists():
+        if said:
+            print("its front and warden were killed: writing what the journals hold")
+        try:
+            finish_dead_run(run_dir)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
+    try:
+        found = Report.from_json(rundir.read_json(path))
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{path}: not a run's report") from None
+    found.run_dir = str(run_dir)  # the directory may have been moved since
+    return found
+
+
+def _show(found: Report, plan: Plan) -> None:
+    results = Path(found.run_dir) / rundir.RESULTS_FILE
+    try:
+        show.summary(found, plan)
+    except (OSError, ValueError) as error:
+        raise _unreadable(results, error) from None
+
+
+def _write_page(
+    run_dir: Path,
+    plan: Plan,
+    found: Report,
+    asked: dict[str, Any],
+    *,
+    out: Path | None,
+    x: str | None,
+    y: str | None,
+    metric: str | None,
+) -> Path:
+    from supervisor import report_page
+
+    report_page.plotly_script()  # missing: say so before the results are read
+    results = run_dir / rundir.RESULTS_FILE
+    where = (out or run_dir / PAGE_FILE).absolute()
+    try:
+        chosen = _metric(results, plan, metric)
+        page = report_page.build(run_dir, plan, found, metric=chosen, x=x, y=y, asked=asked)
+    except (OSError, ValueError) as error:
+        raise _unreadable(results, error) from None
+    temporary = where.with_name(f".{where.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(page, encoding="utf-8")
+        temporary.replace(where)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ConfigError(f"{where} cannot be written: {error.strerror}", key="out") from None
+    return where
+
+
+def _metric(results: Path, plan: Plan, asked: str | None) -> str | None:
+    """Column to rank by: as asked, else as the summary does."""
+    if not results.exists():
+        return None
+    if asked is None:
+        return show.ranking_metric(results, plan)
+    import pyarrow.parquet
+
+    names = pyarrow.parquet.read_schema(results).names
+    known = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]
+    if asked not in known:
+        raise ConfigError(
+            f"--metric {asked!r} is no metric of this run; its metrics: {', '.join(known)}",
+            key="metric",
+        )
+    return asked
+
+
+def _unreadable(results: Path, error: Exception) -> ConfigError:
+    why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+    return ConfigError(f"{results} cannot be read: {why}")

@@ -5,7 +5,7 @@ import numpy as np
 from supervisor.bars import load_bars
 from supervisor.example import MINUTES_PER_YEAR, POINTS, example_bars
 
-DIGEST = "da17acfd458975318e1c3487bef29a4feefeb3b40cb8cb23612e0d824033c7e2"
+DIGEST = "800faca00c24dfde915dfd89b406edc2419a6c25492a23d927e340bb5251e128"
 FIELDS = ("open", "high", "low", "close", "volume", "time")
 
 

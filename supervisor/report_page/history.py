@@ -1,0 +1,95 @@
+"""What a run's memory did over time, from the facts it left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from supervisor.events import Fact, read_events
+
+MAX_POINTS = 2000
+"""Samples kept; of those that are dropped, none is larger than its neighbour that stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """An instant worth a mark: ``at_s`` after the run's start."""
+
+    at_s: float
+    text: str
+
+
+@dataclass(slots=True)
+class History:
+    """Memory of a run over time.
+
+    Attributes
+    ----------
+    at_s : list of float
+        Instants of the samples, in s after the first worker was forked.
+    ram_bytes : list of int
+        What the run's processes held then.
+    stop : Mark or None
+        When and by whom a stop was requested.
+    rungs : list of Mark
+        What the stop took.
+    gone_s : float or None
+        When the last process was gone.
+    """
+
+    at_s: list[float] = field(default_factory=list)
+    ram_bytes: list[int] = field(default_factory=list)
+    stop: Mark | None = None
+    rungs: list[Mark] = field(default_factory=list)
+    gone_s: float | None = None
+
+
+def read(run_dir: Path) -> History:
+    """Read a run's history; of a resumed run, that since it was last resumed."""
+    history = History()
+    began = 0.0
+    for fact in read_events(run_dir):
+        if fact.name == "warden.run_started":
+            history, began = History(), fact.at
+        try:
+            _add(history, fact, fact.at - began)
+        except (KeyError, TypeError):
+            continue  # a fact of another version: the picture does without it
+    history.at_s, history.ram_bytes = thin(history.at_s, history.ram_bytes)
+    return history
+
+
+def thin(
+    at_s: list[float], ram_bytes: list[int], most: int = MAX_POINTS
+) -> tuple[list[float], list[int]]:
+    """Keep the largest of each group of neighbouring samples, and the first and the last."""
+    step = -(-len(at_s) // max(1, most - 2))
+    if step <= 1:
+        return at_s, ram_bytes
+    kept = {0, len(at_s) - 1}
+    for low in range(0, len(at_s), step):
+        kept.add(max(range(low, min(low + step, len(at_s))), key=ram_bytes.__getitem__))
+    order = sorted(kept)
+    return [at_s[i] for i in order], [ram_bytes[i] for i in order]
+
+
+def _add(history: History, fact: Fact, at_s: float) -> None:
+    fields = fact.fields
+    match fact.name:
+        case "warden.run_started":
+            _sample(history, 0.0, fields["ram_baseline_bytes"])
+        case "front.memory_sampled" | "front.memory_settled":
+            _sample(history, at_s, fields["ram_bytes"])
+        case "front.stop_requested" | "warden.stop_requested":
+            history.stop = history.stop or Mark(at_s, f"stop requested by {fields['by']}")
+        case "warden.rung_reached":
+            acted_on = int(fields["acted_on"])
+            processes = f"{acted_on} process{'es' * (acted_on != 1)}"
+            history.rungs.append(Mark(at_s, f"{fields['rung']}: {processes}"))
+        case "warden.run_ended":
+            history.gone_s = at_s
+
+
+def _sample(history: History, at_s: float, ram_bytes: int) -> None:
+    history.at_s.append(round(at_s, 4))
+    history.ram_bytes.append(int(ram_bytes))
