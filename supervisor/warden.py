@@ -190,7 +190,6 @@ class RunInHand:
         bars = Bars.from_fd(self.fds.bars)
         self.backend = backend = make_backend(self.plan, bars, self.fds.function)
         backend.prepare()
-        gc.freeze()  # what is shared so far stays shared: the collector would touch every page
         baseline = memory.tree_bytes(os.getpid())
         self.events.emit(
             "run_started", containment=self.containment.name, ram_baseline_bytes=baseline
@@ -559,8 +558,7 @@ class RunInHand:
             os.close(self.fds.function)
         self.flag.close()
         self.board.close()
-        self.backend = None  # what was prepared is big, and a kept warden holds nothing
-        gc.unfreeze()
+        self.backend = None  # what was prepared is big, and a kept warden holds nothing of a run
 
 
 def describe_exit(code: int) -> str:
@@ -579,6 +577,9 @@ def serve(front: Front, signals: socket.socket) -> None:
     """Serve one front: run after run, until it goes."""
     gc.disable()  # importing makes many objects and no garbage: a sixth of the time
     preload()
+    # what is loaded stays: the collector need not look at it again, nor touch the pages that
+    # workers share; so the collection after each run takes no time
+    gc.freeze()
     gc.enable()
     front.post(control.WardenReady(os.getpid()))
     waiting = select.poll()
@@ -617,6 +618,8 @@ def _run(message: control.StartRun, fds: list[int], front: Front, signals: socke
         what = f"{type(error).__name__}: {error} (see {rundir.LOG_DIR}/warden.log)"
         front.post(control.RunRefused(control.clip(what), usage=False))
         return True
+    finally:
+        gc.collect()
     if not front_there:
         _finish_alone(run_dir)
     return front_there

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from supervisor.doctor import Finding, Status, examine
+from supervisor.doctor.examine import examine
+from supervisor.doctor.finding import Finding, Status
+from supervisor.doctor.text import plain_lines, verdict
 
 _COLOURS = {
     Status.OK: "green",
@@ -18,7 +20,6 @@ _COLOURS = {
     Status.WARNING: "yellow",
     Status.PROBLEM: "bold red",
 }
-_PLAIN_WIDTH = 400
 
 
 def doctor(
@@ -39,7 +40,9 @@ def doctor(
 def _show(findings: list[Finding]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
-        console.width = _PLAIN_WIDTH  # a line a finding: for grep, not for the eye
+        for line in plain_lines(findings):
+            print(line)
+        return
     table = Table.grid(padding=(0, 2))
     for _ in range(3):
         table.add_column(overflow="fold")
@@ -50,13 +53,4 @@ def _show(findings: list[Finding]) -> None:
         if finding.mend:
             table.add_row("", "", Text(f"→ {finding.mend}", "dim"))
     console.print(table)
-    console.print(_verdict(findings))
-
-
-def _verdict(findings: list[Finding]) -> str:
-    counts = [
-        f"{count} {status}{'s' * (count > 1)}"
-        for status in (Status.PROBLEM, Status.WARNING)
-        if (count := sum(finding.status is status for finding in findings))
-    ]
-    return ", ".join(counts) or "no problem found"
+    console.print(verdict(findings))

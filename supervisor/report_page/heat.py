@@ -8,6 +8,7 @@ bins of neighbouring values.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ class Heat:
         What the values are.
     x_labels, y_labels : tuple of str
         One per column, one per row; a bin is named by its first and last value.
+    x_ticks, y_ticks : tuple of str
+        The same, short: a bin's first value.
     values : ndarray of float64, shape (n_rows, n_columns)
         Largest metric over all combinations of the cell; NaN where there is none.
     others : tuple of str
@@ -53,6 +56,8 @@ class Heat:
     metric: str
     x_labels: tuple[str, ...]
     y_labels: tuple[str, ...]
+    x_ticks: tuple[str, ...]
+    y_ticks: tuple[str, ...]
     values: NDArray[np.float64]
     others: tuple[str, ...]
     binned: tuple[str, ...]
@@ -132,6 +137,8 @@ def read(results: Path, grid: Grid, axes: Axes, metric: str, max_bins: int = MAX
         metric=metric,
         x_labels=x.labels,
         y_labels=y.labels if y else (),
+        x_ticks=x.ticks,
+        y_ticks=y.ticks if y else (),
         values=cells.reshape(-1, len(x.labels)),
         others=tuple(
             name for name in grid.names if name not in (axes.x, axes.y) and len(grid.axis(name)) > 1
@@ -149,13 +156,14 @@ class _Bins:
     name : str
     values : ndarray, shape (n_values,)
         Numbers in rising order, words in the grid's.
-    labels : tuple of str
+    labels, ticks : tuple of str
         One per bin.
     """
 
     name: str
     values: NDArray[np.generic]
     labels: tuple[str, ...]
+    ticks: tuple[str, ...]
 
     @classmethod
     def of(cls, name: str, axis: NDArray[np.generic], max_bins: int) -> _Bins:
@@ -163,13 +171,9 @@ class _Bins:
         count = min(len(values), max_bins)
         # bin b holds the ranks r with r * count // len(values) == b
         first = -(-np.arange(count + 1) * len(values) // count)
-        labels = tuple(
-            _label(values[low])
-            if high - low == 1
-            else f"{_label(values[low])} … {_label(values[high - 1])}"
-            for low, high in zip(first[:-1], first[1:], strict=True)
-        )
-        return cls(name, values, labels)
+        names = [(_label(values[low]), _label(values[high - 1])) for low, high in pairwise(first)]
+        labels = tuple(low if low == high else f"{low} … {high}" for low, high in names)
+        return cls(name, values, labels, tuple(low for low, _ in names))
 
     def place(self, column: Any) -> NDArray[np.int64]:
         """Bin of each value of a column; every value lies on the axis."""
@@ -180,7 +184,7 @@ class _Bins:
             rank = pyarrow.compute.index_in(column, value_set=pa.array(self.values)).to_numpy()
         else:
             rank = np.searchsorted(self.values, column.to_numpy())
-        return rank.astype(np.int64) * len(self.labels) // len(self.values)
+        return np.asarray(rank, dtype=np.int64) * len(self.labels) // len(self.values)
 
 
 def _label(value: Any) -> str:

@@ -21,6 +21,8 @@ _MB = 2**20
 _NEUTRAL = "#e4e2dd"
 _BELOW = ((0.0, "#8c2d19"), (0.5, "#d98a5f"), (1.0, _NEUTRAL))
 _ABOVE = ((0.0, _NEUTRAL), (0.5, "#6aa3c8"), (1.0, "#14507f"))
+_MOST_TICKS = 16
+_TICK_LETTERS_ACROSS = 110  # that many letters fit below a chart
 _LOWEST_SHOWN = 2.0  # percentile: a few ruinous cells must not take all the colours
 
 
@@ -110,7 +112,7 @@ def heat_chart(heat: Heat) -> dict[str, Any]:
     x_labels = [_text(label) for label in heat.x_labels]
     y_labels = [_text(label) for label in heat.y_labels]
     values = [[_rounded(value) for value in row] for row in heat.values.tolist()]
-    x_axis = {"title": {"text": x_title}, "type": "category", "nticks": 16, "tickangle": 0}
+    x_axis = _category_axis(x_title, heat.x_ticks, _TICK_LETTERS_ACROSS)
     if heat.axes.y is None:
         line = {
             "type": "scatter",
@@ -157,7 +159,7 @@ def heat_chart(heat: Heat) -> dict[str, Any]:
         "hoverinfo": "skip",
         "showlegend": False,
     }
-    y_axis = {"title": {"text": y_title}, "type": "category", "nticks": 14}
+    y_axis = _category_axis(y_title, heat.y_ticks)
     return {
         "data": [cells, star],
         "layout": {
@@ -165,6 +167,22 @@ def heat_chart(heat: Heat) -> dict[str, Any]:
             "xaxis": x_axis | {"showgrid": False},
             "yaxis": y_axis | {"showgrid": False},
         },
+    }
+
+
+def _category_axis(title: str, ticks: Sequence[str], letters: int | None = None) -> dict[str, Any]:
+    """Describe an axis with as many evenly spaced ticks as there is room for."""
+    most = _MOST_TICKS
+    if letters is not None:
+        most = min(most, letters // (max(map(len, ticks)) + 3))
+    step = -(-len(ticks) // max(1, most))
+    shown = range(0, len(ticks), step)
+    return {
+        "title": {"text": title},
+        "type": "category",
+        "tickvals": list(shown),
+        "ticktext": [_text(ticks[at]) for at in shown],
+        "tickangle": 0,
     }
 
 
@@ -334,10 +352,11 @@ def _chart_section(name: str, title: str, words: str) -> str:
 def _heat_words(heat: Heat) -> tuple[str, str]:
     shown = " and ".join(filter(None, [heat.axes.x, heat.axes.y]))
     words = ["The star marks the best."] if heat.axes.y else []
+    place = "cell" if heat.axes.y else "point"
     if heat.others:
         words.append(f"Each value is the best over {', '.join(heat.others)}.")
     if heat.binned:
-        words.append(f"Neighbouring values of {' and '.join(heat.binned)} share a cell.")
+        words.append(f"Neighbouring values of {' and '.join(heat.binned)} share a {place}.")
     if heat.axes.y and np.isnan(heat.values).any():
         words.append("Empty cells were not computed.")
     return f"{heat.metric} by {shown}", " ".join(words)
