@@ -37,6 +37,7 @@ _MARGIN_S = 3.0  # past the last rung, before a warden that does not answer is k
 _DUMP_WAIT_S = 0.5
 _SETTLE_POLL_S = 0.005
 _MAX_ERRORS_KEPT = 100
+_MEMORY_FACT_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,7 @@ class Front:
         self._failed_combos = 0
         self._give_up_at: float | None = None
         self._next_tick = 0.0
+        self._next_memory_fact = 0.0
 
     # -- asked from other threads ------------------------------------------
 
@@ -243,7 +245,7 @@ class Front:
         now = time.monotonic()
         if now >= self._sampler.due:
             if self._started:
-                self._events.emit("memory_sampled", ram_bytes=self._sampler.sample())
+                self._sample_memory()
             else:
                 self._sampler.due = now + TICK_S  # the baseline is the warden's to measure
         if on_tick and now >= self._next_tick:
@@ -256,6 +258,13 @@ class Front:
             )
 
     # -- hearing -----------------------------------------------------------
+
+    def _sample_memory(self) -> None:
+        ram_bytes = self._sampler.sample()
+        now = time.monotonic()
+        if now >= self._next_memory_fact or self._stop is not None:
+            self._next_memory_fact = now + _MEMORY_FACT_EVERY_S
+            self._events.emit("memory_sampled", ram_bytes=ram_bytes)
 
     def _hear_requests(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -290,6 +299,7 @@ class Front:
             return
         self._link.wake()
         self._link.send(control.RequestStop(int(level), reason or by))
+        self._sample_memory()  # what there is to be freed; workers are still on their way out
 
     def _note_stop(self, level: Level, reason: str, by: str) -> None:
         if self._stop is None:

@@ -118,6 +118,8 @@ def _load(run_dir: Path, *, said: bool) -> Report:
 def _show(found: Report, plan: Plan) -> None:
     results = Path(found.run_dir) / rundir.RESULTS_FILE
     try:
+        if found.combos_done > found.combos_failed:
+            show.ranking_metric(results, plan)  # unreadable: say so before the first line
         show.summary(found, plan)
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None

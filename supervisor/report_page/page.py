@@ -164,8 +164,9 @@ def heat_chart(heat: Heat) -> dict[str, Any]:
         "data": [cells, star],
         "layout": {
             "height": 520,
-            "xaxis": x_axis | {"showgrid": False},
-            "yaxis": y_axis | {"showgrid": False},
+            # the star must not push the edges outward
+            "xaxis": x_axis | {"showgrid": False, "range": [-0.5, len(x_labels) - 0.5]},
+            "yaxis": y_axis | {"showgrid": False, "range": [-0.5, len(y_labels) - 0.5]},
         },
     }
 
@@ -398,7 +399,7 @@ def _kind(name: str, facts: Facts) -> str:
 def _stop_section(stop: StopReport) -> str:
     """A row per rung, a bar from its instant to the next rung's."""
     whole = max([stop.elapsed_s, *(rung.at_s for rung in stop.rungs), 1e-9])
-    ends = [rung.at_s for rung in stop.rungs[1:]] + [whole]
+    ends = [*(rung.at_s for rung in stop.rungs), whole][1:]
     rows = []
     for rung, end in zip(stop.rungs, ends, strict=True):
         left = 100 * rung.at_s / whole
