@@ -10,15 +10,31 @@ def main() -> None:
 
     The warden takes a third of a second to load numba; the command line and
     the data take about as long, on another core.
+
+    An installation that PyPI's ``supervisor`` has written over cannot import
+    itself: then one line says so, and ``doctor`` answers with what needs only
+    the standard library.
     """
     arguments = sys.argv[1:]
-    if sys.platform == "linux" and arguments[:1] == ["run"] and "--help" not in arguments:
-        from supervisor.link import prewarm
+    try:
+        if sys.platform == "linux" and arguments[:1] == ["run"] and "--help" not in arguments:
+            from supervisor.link import prewarm
 
-        prewarm()
-    from supervisor.cli.main import main as run_command_line
-
+            prewarm()
+        from supervisor.cli.main import main as run_command_line
+    except ImportError as error:
+        sys.exit(_first_aid(arguments, error))
     run_command_line(arguments)
+
+
+def _first_aid(arguments: list[str], error: ImportError) -> int:
+    from supervisor.doctor import __main__ as plain_doctor
+    from supervisor.doctor.names import first_aid
+
+    if arguments[:1] == ["doctor"]:
+        return plain_doctor.main()
+    print(f"fullstop: {first_aid(error)}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from supervisor import registry, rundir
 from supervisor.config import Plan, Source
 from supervisor.errors import FullstopError
-from supervisor.events import read_events
-from supervisor.report import Report, Rung, StopReport
+from supervisor.events import Fact, read_events
+from supervisor.journal import journal_paths
+from supervisor.report import MemoryReport, Report, Rung, StopReport
 from supervisor.results import Compaction, compact
 from supervisor.states import ExitCode, RunStatus
 
@@ -57,50 +58,84 @@ def finish_dead_run(run_dir: Path) -> Report:
         done, failed = compaction.rows, compaction.failed
     except (FullstopError, OSError) as error:
         errors.append(str(error))
-    report = _from_events(run_dir, plan, done, failed, errors)
+    story = _Story.of(run_dir)
+    if story.stop:
+        story.stop.survivors = story.survivors
+    ended = story.ended or _last_written(run_dir)
+    report = Report(
+        run_id=plan.run_id,
+        status=story.outcome,
+        reason=story.reason,
+        exit_code=ExitCode.INCOMPLETE if story.survivors else ExitCode.FAILED,
+        containment=story.containment,
+        combos_total=plan.combos_total,
+        combos_done=done,
+        combos_failed=failed,
+        elapsed_s=round(max(0.0, ended - story.began), 6) if story.began else 0.0,
+        run_dir=str(run_dir),
+        stop=story.stop,
+        memory=story.memory,
+        errors=errors,
+    )
     report.write()
     registry.remove(plan.run_id)
     return report
 
 
-def _from_events(
-    run_dir: Path, plan: Plan, done: int, failed: int, errors: list[str]
-) -> Report:
+@dataclass(slots=True)
+class _Story:
+    """What a run's facts tell, in order, about one whose front could not."""
+
+    began: float = 0.0
+    ended: float = 0.0
+    containment: str = "none"
+    reason: str = "its front and its warden were killed"
     stop: StopReport | None = None
-    began = ended = 0.0
-    containment, reason = "", "the front died"
-    outcome: dict[str, Any] = {}
-    for fact in read_events(run_dir):
-        began = began or fact.at
-        ended = fact.at
-        if fact.name == "warden.run_started":
-            containment = fact.fields["containment"]
-        elif fact.name == "warden.stop_requested":
-            stop = stop or StopReport(fact.fields["by"], fact.fields["level"].lower())
-            reason = fact.fields["reason"]
-        elif fact.name == "warden.rung_reached" and stop:
-            fields = fact.fields
-            stop.rungs.append(Rung(fields["rung"], fields["at_s"], fields["acted_on"]))
-            stop.elapsed_s = fields["at_s"]
-        elif fact.name == "warden.run_ended":
-            outcome = fact.fields
-    survivors = list(outcome.get("survivors", []))
-    if stop:
-        stop.survivors = survivors
-    return Report(
-        run_id=plan.run_id,
-        status=RunStatus(outcome.get("outcome", RunStatus.STOPPED)),
-        reason=reason,
-        exit_code=ExitCode.INCOMPLETE if survivors else ExitCode.FAILED,
-        containment=containment,
-        combos_total=plan.combos_total,
-        combos_done=done,
-        combos_failed=failed,
-        elapsed_s=round(ended - began, 6),
-        run_dir=str(run_dir),
-        stop=stop,
-        errors=errors,
-    )
+    outcome: RunStatus = RunStatus.FAILED
+    survivors: list[str] = field(default_factory=list)
+    ram_baseline_bytes: int = 0
+    ram_peak_bytes: int = 0
+
+    @classmethod
+    def of(cls, run_dir: Path) -> _Story:
+        """Read a run's ``events.jsonl``."""
+        story = cls()
+        for fact in read_events(run_dir):
+            story.hear(fact)
+        return story
+
+    def hear(self, fact: Fact) -> None:
+        """Take one fact in."""
+        fields = fact.fields
+        match fact.name:
+            case "warden.run_started":
+                self.began = fact.at
+                self.containment = fields["containment"]
+                self.ram_baseline_bytes = self.ram_peak_bytes = fields["ram_baseline_bytes"]
+            case "front.memory_sampled":
+                self.ram_peak_bytes = max(self.ram_peak_bytes, fields["ram_bytes"])
+            case "warden.stop_requested":
+                self.stop = self.stop or StopReport(fields["by"], fields["level"].lower())
+                self.reason = fields["reason"]
+            case "warden.rung_reached" if self.stop:
+                self.stop.rungs.append(Rung(fields["rung"], fields["at_s"], fields["acted_on"]))
+                self.stop.elapsed_s = fields["at_s"]
+            case "warden.run_ended":
+                self.ended = fact.at
+                self.outcome = RunStatus(fields["outcome"])
+                self.survivors = list(fields["survivors"])
+
+    @property
+    def memory(self) -> MemoryReport | None:
+        """What was measured while there was a front to measure it."""
+        if not self.began:
+            return None
+        return MemoryReport(self.ram_baseline_bytes, self.ram_peak_bytes)
+
+
+def _last_written(run_dir: Path) -> float:
+    journals = journal_paths(run_dir / rundir.JOURNAL_DIR)
+    return max((path.stat().st_mtime for path in journals), default=0.0)
 
 
 if __name__ == "__main__":

@@ -57,9 +57,9 @@ class MemoryReport:
         Before the first worker was forked.
     ram_peak_bytes : int
         Largest sample.
-    ram_after_bytes : int
-        After the last process of the run was gone.
-    ram_freed_bytes : int
+    ram_after_bytes : int or None
+        After the last process of the run was gone; None: nobody was left to look.
+    ram_freed_bytes : int or None
         Peak less after.
     vram_baseline_bytes, vram_peak_bytes, vram_after_bytes, vram_freed_bytes : int or None
         The same on the GPU; None: not measured.
@@ -70,8 +70,8 @@ class MemoryReport:
 
     ram_baseline_bytes: int
     ram_peak_bytes: int
-    ram_after_bytes: int
-    ram_freed_bytes: int
+    ram_after_bytes: int | None = None
+    ram_freed_bytes: int | None = None
     vram_baseline_bytes: int | None = None
     vram_peak_bytes: int | None = None
     vram_after_bytes: int | None = None

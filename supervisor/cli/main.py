@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -10,7 +11,6 @@ from typing import NoReturn
 
 import typer
 
-from supervisor.cli import doctor, report, run, status, stop
 from supervisor.errors import ConfigError, FullstopError
 from supervisor.states import ExitCode
 
@@ -18,24 +18,15 @@ from supervisor.states import ExitCode
 # this is the root of its usage errors in both
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
-app = typer.Typer(
-    name="fullstop",
-    help="Parameter sweeps that stop at once, completely, and lose nothing.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("run")(run.run)
-app.command("stop")(stop.stop)
-app.command("status")(status.status)
-app.command("report")(report.report)
-app.command("doctor")(doctor.doctor)
+COMMANDS = ("run", "stop", "status", "report", "doctor")
 
 
 def main(arguments: list[str]) -> NoReturn:
     """Run the command line and end the process."""
     try:
-        code = app(arguments or ["--help"], prog_name="fullstop", standalone_mode=False)
+        code = _app(arguments)(
+            arguments or ["--help"], prog_name="fullstop", standalone_mode=False
+        )
     except _UsageError as error:
         code = _complain(_sentence(error), ExitCode.USAGE, arguments)
     except (typer.Abort, KeyboardInterrupt):
@@ -47,6 +38,27 @@ def main(arguments: list[str]) -> NoReturn:
     except BrokenPipeError:
         code = ExitCode.from_signal(signal.SIGPIPE)
     _leave(int(code or ExitCode.DONE))
+
+
+def _app(arguments: list[str]) -> typer.Typer:
+    """Build the command line; of the commands, only the one that is asked for is imported."""
+    app = typer.Typer(
+        name="fullstop",
+        help="Parameter sweeps that stop at once, completely, and lose nothing.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_no_options)
+    asked = [name for name in COMMANDS if arguments[:1] == [name]]
+    for name in asked or COMMANDS:
+        module = importlib.import_module(f"supervisor.cli.{name}")
+        app.command(name)(getattr(module, name))
+    return app
+
+
+def _no_options() -> None:
+    """Keep the commands' names: typer drops the name of an only command."""
 
 
 def _sentence(error: Exception) -> str:

@@ -176,21 +176,21 @@ def memory_lines(memory: MemoryReport | None) -> list[str]:
     """What the run held, and what came back."""
     if memory is None:
         return []
-    settled = (
-        f"back at its baseline after {memory.settled_s:.3f} s"
-        if memory.settled_s is not None
-        else "NOT back at its baseline"
-    )
-    mb = [
-        f"{value / 2**20:,.0f} MB"
+    before, peak, after, freed = (
+        "not measured" if value is None else f"{value / 2**20:,.0f} MB"
         for value in (
             memory.ram_baseline_bytes,
             memory.ram_peak_bytes,
             memory.ram_after_bytes,
             memory.ram_freed_bytes,
         )
-    ]
-    lines = [f"RAM: before {mb[0]}, peak {mb[1]}, after {mb[2]}, freed {mb[3]}; {settled}"]
+    )
+    line = f"RAM: before {before}, peak {peak}, after {after}, freed {freed}"
+    if memory.settled_s is not None:
+        line += f"; back at its baseline after {memory.settled_s:.3f} s"
+    elif memory.ram_after_bytes is not None:
+        line += "; NOT back at its baseline"
+    lines = [line]
     if memory.vram_peak_bytes is None:
         lines.append("VRAM: not measured")
     return lines

@@ -1,0 +1,28 @@
+"""``python -m supervisor.doctor``: the same findings as plain lines.
+
+Needs nothing but the standard library, for installations too damaged for
+``python -m supervisor doctor``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from supervisor.doctor.examine import examine
+from supervisor.doctor.finding import Status
+from supervisor.doctor.text import plain_lines
+
+
+def main() -> int:
+    """Print the findings; return the exit code."""
+    findings = examine()
+    for line in plain_lines(findings):
+        print(line)
+    return int(any(finding.status is Status.PROBLEM for finding in findings))
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # a check that hangs must not keep us

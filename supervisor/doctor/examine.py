@@ -1,0 +1,75 @@
+"""Runs all checks side by side, within one deadline; none of them can end the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from supervisor.doctor import devices, disk, kernel, names, software
+from supervisor.doctor.finding import Finding, Status
+
+Check = Callable[[], Finding]
+
+DEADLINE_S = 15.0
+"""For all checks together: they run side by side."""
+
+CHECKS: tuple[tuple[str, Check], ...] = (
+    ("platform", kernel.platform_check),
+    ("python", software.python),
+    ("futex", kernel.futex_check),
+    ("pidfd", kernel.pidfd),
+    ("memfd", kernel.memfd),
+    ("process tree", kernel.children),
+    ("memory figures", kernel.smaps_rollup),
+    ("containment", kernel.containment),
+    ("  PID namespace", kernel.pid_namespace),
+    ("  cgroup v2", kernel.cgroup),
+    ("  subreaper", kernel.subreaper),
+    ("huge pages", kernel.huge_pages),
+    ("registry", disk.registry_dir),
+    ("runtime dir", disk.runtime_dir),
+    ("numba cache", disk.numba_cache),
+    ("kernels", disk.kernels),
+    ("CUDA", devices.cuda),
+    ("SLURM", devices.slurm),
+    ("SSH", devices.ssh),
+    ("extras", software.extras),
+    ("installation", names.installation),
+    ("name clashes", names.clashes),
+    ("local folders", names.local_folders),
+)
+"""In the order they are shown; the names are those of the findings."""
+
+
+def examine(
+    checks: Sequence[tuple[str, Check]] = CHECKS, deadline_s: float = DEADLINE_S
+) -> list[Finding]:
+    """Run checks; return their findings in the given order.
+
+    A check that raises or does not come back in time gives a finding that says
+    so. Its thread is left behind: the process that asked is about to end.
+    """
+    found: dict[str, Finding] = {}
+
+    def run(name: str, check: Check) -> None:
+        try:
+            found[name] = check()
+        except Exception as error:  # noqa: BLE001 - whatever a check trips over is a finding
+            why = " ".join(str(error).split()) or type(error).__name__
+            found[name] = Finding(name, Status.PROBLEM, f"could not be checked: {why}")
+
+    until = time.monotonic() + deadline_s
+    threads = [
+        threading.Thread(target=run, args=item, name=f"doctor {item[0]}", daemon=True)
+        for item in checks
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, until - time.monotonic()))
+    late = f"no answer within {deadline_s:g} s"
+    return [
+        found.get(name) or Finding(name, Status.WARNING, late, "something it asks hangs")
+        for name, _ in checks
+    ]

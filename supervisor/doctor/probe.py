@@ -1,0 +1,171 @@
+"""Tries kinds of containment for real, in a process that ends at once.
+
+Run as a script by :func:`supervisor.doctor.ask.try_out`, isolated and with the
+standard library only: ``python -I -S probe.py WHAT``. Exit code 0 says that it
+works; the line it prints says how, or why not. Whatever it starts ends by
+itself after a few seconds, should it be killed itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWPID = 0x20000000
+_PR_SET_CHILD_SUBREAPER = 36
+_PATIENCE_S = 3.0
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def pid_namespace() -> str:
+    """Kill the first process of a new PID namespace and see a daemonised one die with it."""
+    how = _unshare_pids()
+    held, ours = os.pipe()
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(held)
+        os.close(ready)
+        if os.getpid() != 1:
+            os._exit(1)
+        _daemonise_and_wait(tell)
+    os.close(ours)
+    os.close(tell)
+    if os.read(ready, 1) != b"x":
+        raise OSError(0, "the namespace's first process did not start")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if not _ended(held):
+        raise OSError(0, "a daemonised process survived the namespace's first")
+    return f"works {how}: a daemonised process died with the namespace's first"
+
+
+def cgroup() -> str:
+    """Make a cgroup, put a process in it, and kill it by ``cgroup.kill``."""
+    home = _own_cgroup()
+    mine = home / f"fullstop-doctor-{os.getpid()}"
+    mine.mkdir()
+    try:
+        kill = mine / "cgroup.kill"
+        if not kill.exists():
+            raise OSError(0, "no cgroup.kill: it needs Linux 5.14")
+        held, ours = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(held)
+            _wait_for_death()
+        os.close(ours)
+        try:
+            (mine / "cgroup.procs").write_text(str(child))
+            kill.write_text("1")
+            gone = _ended(held)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)  # our own child, not reaped yet
+            os.waitpid(child, 0)
+        if not gone:
+            raise OSError(0, "cgroup.kill killed nothing")
+    finally:
+        mine.rmdir()
+    return f"works: {home} is writable and cgroup.kill kills"
+
+
+def subreaper() -> str:
+    """See a daemonised process become our child."""
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    ready, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(ready)
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.close(tell)
+        _wait_for_death()
+    os.close(tell)
+    os.waitpid(child, 0)
+    os.read(ready, 1)
+    me = os.getpid()
+    orphans = Path(f"/proc/{me}/task/{me}/children").read_text().split()
+    for orphan in orphans:
+        os.kill(int(orphan), signal.SIGKILL)  # our own child, not reaped yet
+        os.waitpid(int(orphan), 0)
+    if len(orphans) != 1:
+        raise OSError(0, "a daemonised process was not handed to us")
+    return "works: a daemonised process was handed to us"
+
+
+def _unshare_pids() -> str:
+    """Have the next child be the first process of a new PID namespace."""
+    uid, gid = os.getuid(), os.getgid()
+    if _libc.unshare(_CLONE_NEWPID) == 0:
+        return "with privilege"
+    if _libc.unshare(_CLONE_NEWPID | _CLONE_NEWUSER) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+    Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    return "without privilege, in a user namespace"
+
+
+def _own_cgroup() -> Path:
+    """Directory of our own cgroup in the v2 tree."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        if right.split()[0] == "cgroup2":
+            _, _, _, root, mount = left.split()[:5]
+            break
+    else:
+        raise OSError(0, "no cgroup v2 is mounted")
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        if line.startswith("0::"):
+            return Path(mount) / os.path.relpath(line[3:], root)
+    raise OSError(0, "this process is in no v2 cgroup")
+
+
+def _daemonise_and_wait(tell: int) -> NoReturn:
+    """As a namespace's first process: leave a daemonised process behind, say so, wait."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.write(tell, b"x")
+        os.close(tell)
+        _wait_for_death()
+    os.close(tell)
+    _wait_for_death()
+
+
+def _wait_for_death() -> NoReturn:
+    select.select([], [], [], 2 * _PATIENCE_S)  # ends by itself if nobody is left to kill us
+    os._exit(0)
+
+
+def _ended(held: int) -> bool:
+    """Whether everybody who holds the other end of a pipe has ended, in time."""
+    return bool(select.select([held], [], [], _PATIENCE_S)[0])
+
+
+def main(what: str) -> int:
+    """Try it; print one line."""
+    try:
+        print({"pid_namespace": pid_namespace, "cgroup": cgroup, "subreaper": subreaper}[what]())
+    except OSError as error:
+        print((error.strerror or str(error)).lower())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,204 @@
+"""``report`` on real runs: finished, stopped, running, dead, moved, damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+
+import pytest
+
+from supervisor.process import Identity
+from tests.support.cli import POLITE, Place, Started
+
+SUM = """
+def f(bars, params, stop):
+    if params["a"] == 3:
+        raise ValueError("no <b>luck</b>")
+    return row(params) | {"total_return": params["a"] / 100 - 0.5}
+"""
+
+
+@pytest.fixture
+def done(place: Place) -> Started:
+    run = place.sweep(SUM, "--grid", "b=1:5:1", n=100)
+    assert run.end() == 0, run.tell()
+    return run
+
+
+def refused(place: Place, *arguments: str) -> str:
+    """Run ``report``; return its one line of complaint."""
+    ended = place.command("report", *arguments)
+    assert ended.returncode == 2, ended.stdout + ended.stderr
+    assert ended.stdout == ""
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("fullstop: ")
+    return ended.stderr
+
+
+def test_a_finished_run_is_summed_up(place: Place, done: Started) -> None:
+    ended = place.command("report", str(done.run_dir))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("completed: 500 of 500 combinations")
+    assert "5 of them failed" in ended.stdout
+    assert "best by sharpe" in ended.stdout
+    assert "results.parquet" in ended.stdout
+
+
+def test_json_is_the_report(place: Place, done: Started) -> None:
+    ended = place.command("report", str(done.run_dir), "--json")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout) == done.report
+
+
+def test_the_page_is_written_into_the_run(place: Place, done: Started) -> None:
+    pytest.importorskip("plotly")
+    ended = place.command("report", str(done.run_dir), "--html")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"{done.run_dir / 'report.html'}\n"
+    text = (done.run_dir / "report.html").read_text()
+    found = re.search(r'<script type="application/json" id="charts">(.*?)</script>', text)
+    assert found
+    charts = json.loads(found[1])
+    cells = charts["heat"]["data"][0]
+    assert len(cells["x"]) == 100
+    assert cells["y"] == ["1", "2", "3", "4", "5"]
+    assert all(row[3] is None for row in cells["z"])  # the combinations that failed
+    assert "memory" in charts
+    assert not list(done.run_dir.glob("*.tmp"))
+
+
+def test_the_page_goes_where_it_is_sent_with_the_axes_that_are_named(
+    place: Place, done: Started
+) -> None:
+    pytest.importorskip("plotly")
+    ended = place.command(
+        "report", str(done.run_dir), "--out", "page.html", "--x", "b", "--y", "a",
+        "--metric", "twice", "--json",
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    said = json.loads(ended.stdout)
+    assert said.pop("html") == str(place.work / "page.html")
+    assert said == done.report
+    text = (place.work / "page.html").read_text()
+    assert "<h2>twice by b and a</h2>" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--html", "--x", "q"], "its parameters: a, b"),
+        (["--html", "--y", "q"], "--y 'q'"),
+        (["--html", "--x", "a", "--y", "a"], "name two parameters"),
+        (["--html", "--metric", "q"], "its metrics: sharpe, twice, total_return"),
+        (["--x", "a"], "--x belongs to --html"),
+        (["--out", "nowhere/page.html"], "No such file or directory"),
+        (["--out", "."], "cannot be written"),
+    ],
+)
+def test_wrong_options_are_refused(
+    place: Place, done: Started, options: list[str], said: str
+) -> None:
+    pytest.importorskip("plotly")
+    assert said in refused(place, str(done.run_dir), *options)
+
+
+def test_without_plotly_there_is_one_line(place: Place, done: Started) -> None:
+    hidden = place.root / "hidden"
+    hidden.mkdir()
+    # a finder that comes first and knows no plotly
+    (hidden / "sitecustomize.py").write_text(
+        "import importlib.util\n"
+        "found = importlib.util.find_spec\n"
+        "importlib.util.find_spec = (\n"
+        "    lambda name, *a: None if name == 'plotly' else found(name, *a)\n"
+        ")\n"
+    )
+    place.env["PYTHONPATH"] = f"{hidden}{os.pathsep}{place.env['PYTHONPATH']}"
+    said = refused(place, str(done.run_dir), "--html")
+    assert said == "fullstop: --html needs plotly: pip install 'fullstop[plots]'\n"
+    assert not (done.run_dir / "report.html").exists()
+
+
+def test_a_stopped_run_shows_its_stop(place: Place) -> None:
+    pytest.importorskip("plotly")
+    run = place.sweep(POLITE, DONE=50)
+    run.wait_marks("ready", 2)
+    run.signal(signal.SIGINT)
+    assert run.end() == 130
+    assert "requested by SIGINT" in place.command("report", str(run.run_dir)).stdout
+    ended = place.command("report", str(run.run_dir), "--html")
+    assert ended.returncode == 0, ended.stderr
+    text = (run.run_dir / "report.html").read_text()
+    assert "stop requested by SIGINT" in text
+    assert "<td>flag</td>" in text
+
+
+def test_a_running_run_shows_its_status(place: Place) -> None:
+    run = place.sweep(POLITE, DONE=50)
+    run.wait_marks("ready", 2)
+    ended = place.command("report", str(run.run_dir))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("still running")
+    assert ": running" in ended.stdout
+    said = json.loads(place.command("report", str(run.run_dir), "--json").stdout)
+    assert said["status"] == "running"
+    assert "still running" in refused(place, str(run.run_dir), "--html")
+    assert not (run.run_dir / "report.json").exists()
+    run.signal(signal.SIGKILL)
+    run.end()
+    run.wait_report()
+    run.assert_gone()
+
+
+def test_a_dead_run_is_finished_from_its_journals(place: Place) -> None:
+    run = place.sweep(POLITE, DONE=50)
+    run.wait_marks("ready", 2)
+    warden = Identity.of(run.warden)
+    assert warden
+    # the front cannot react to the warden's death, nor the warden to the front's
+    run.signal(signal.SIGSTOP)
+    warden.send(signal.SIGKILL)
+    run.kill_front()
+    run.assert_gone()
+    assert not (run.run_dir / "report.json").exists()
+    ended = place.command("report", str(run.run_dir))
+    assert ended.returncode == 0, ended.stderr
+    assert "its front and warden were killed" in ended.stdout
+    # what a worker had in hand was not in its journal yet
+    assert f"{len(run.kept())} of 1,000 combinations" in ended.stdout
+    run.assert_nothing_lost(at_least=1)
+    again = place.command("report", str(run.run_dir), "--json")
+    assert json.loads(again.stdout) == run.report
+
+
+def test_a_run_may_be_moved(place: Place, done: Started) -> None:
+    there = done.run_dir.rename(place.root / "moved")
+    ended = place.command("report", str(there))
+    assert ended.returncode == 0, ended.stderr
+    assert "moved" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run.json", "{}", "not what a run was asked"),
+        ("run.json", "[", "not a JSON file"),
+        ("report.json", "{}", "not a run's report"),
+        ("report.json", "x", "not a JSON file"),
+        ("results.parquet", "x", "cannot be read"),
+    ],
+)
+def test_damaged_files_are_named(
+    place: Place, done: Started, name: str, content: str, said: str
+) -> None:
+    (done.run_dir / name).write_text(content)
+    complaint = refused(place, str(done.run_dir))
+    assert said in complaint
+    assert name in complaint
+
+
+def test_an_unknown_run_is_refused(place: Place) -> None:
+    assert "no run 'nope'" in refused(place, "nope")
+    assert "no run here yet" in refused(place)

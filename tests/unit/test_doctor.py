@@ -1,0 +1,398 @@
+"""``doctor``: bounded, uncrashable, and right about clashes, which are staged for real."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+import venv
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor.doctor import ask, devices, disk, examine, kernel, names, software, text
+from supervisor.doctor.finding import Finding, Status
+from supervisor.errors import UnsupportedPlatformError
+
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_S = 60
+
+
+def doctor(cwd: Path, *path: Path, python: Path | str = sys.executable) -> dict[str, Any]:
+    """Run ``python -m supervisor doctor --json`` in a directory; return findings by name."""
+    ended = subprocess.run(
+        [str(python), "-m", "supervisor", "doctor", "--json"],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [*path, ROOT]))},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    findings = json.loads(ended.stdout)
+    problem = any(finding["status"] == "problem" for finding in findings)
+    assert ended.returncode == int(problem), ended.stdout + ended.stderr
+    assert ended.stderr == ""
+    return {finding["name"]: finding for finding in findings}
+
+
+def fake_distribution(
+    site: Path, name: str, version: str, *, record: list[str] | None, top: str | None = None
+) -> None:
+    info = site / f"{name}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    if record is not None:
+        (info / "RECORD").write_text("".join(f"{path},,\n" for path in record))
+    if top is not None:
+        (info / "top_level.txt").write_text(top + "\n")
+
+
+# --- the examination ---------------------------------------------------------------------------
+
+
+def test_every_check_answers_by_its_name() -> None:
+    findings = examine.examine()
+    assert [finding.name for finding in findings] == [name for name, _ in examine.CHECKS]
+    for finding in findings:
+        assert "could not be checked" not in finding.what
+        assert "\n" not in finding.what + finding.mend
+        assert finding.status is not Status.PROBLEM or finding.mend
+
+
+def test_a_check_that_raises_is_a_finding() -> None:
+    def broken() -> Finding:
+        raise RuntimeError("two\nlines")
+
+    def fine() -> Finding:
+        return Finding("fine", Status.OK, "is fine")
+
+    first, second = examine.examine([("broken", broken), ("fine", fine)])
+    assert first == Finding("broken", Status.PROBLEM, "could not be checked: two lines")
+    assert second.status is Status.OK
+
+
+def test_a_check_that_hangs_is_given_up() -> None:
+    let_go = threading.Event()
+
+    def hangs() -> Finding:
+        let_go.wait()
+        return Finding("hangs", Status.OK, "late")
+
+    def fine() -> Finding:
+        return Finding("fine", Status.OK, "is fine")
+
+    late, fine_ = examine.examine([("hangs", hangs), ("fine", fine)], deadline_s=0.05)
+    let_go.set()
+    assert (late.name, late.status) == ("hangs", Status.WARNING)
+    assert fine_.status is Status.OK
+
+
+def test_a_program_that_hangs_is_given_up() -> None:
+    code, said = ask.output_of(sys.executable, "-c", "while True: pass", timeout_s=0.2)
+    assert code == -1
+    assert "no answer" in said
+
+
+def test_a_program_that_is_not_there_is_said() -> None:
+    assert ask.output_of("/no/such/program") == (-1, "No such file or directory")
+
+
+# --- single checks -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("setting", "status"),
+    [
+        ("always [madvise] never", Status.OK),
+        ("[always] madvise never", Status.OK),
+        ("always madvise [never]", Status.WARNING),
+        (None, Status.WARNING),
+    ],
+)
+def test_huge_pages(tmp_path: Path, setting: str | None, status: Status) -> None:
+    path = tmp_path / "enabled"
+    if setting is not None:
+        path.write_text(setting + "\n")
+    finding = kernel.huge_pages(path)
+    assert finding.status is status
+    assert bool(finding.mend) == (setting is not None and status is Status.WARNING)
+
+
+def test_an_unknown_architecture_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> bool:
+        raise UnsupportedPlatformError("futex(2) has no known number on z80")
+
+    monkeypatch.setattr("supervisor.futex.wait", unknown)
+    assert kernel.futex_check().status is Status.PROBLEM
+
+
+@pytest.mark.parametrize("check", [kernel.pidfd, kernel.memfd])
+def test_a_refused_system_call_is_a_problem(
+    monkeypatch: pytest.MonkeyPatch, check: Callable[[], Finding]
+) -> None:
+    def refused(*_: Any) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    monkeypatch.setattr(os, "memfd_create", refused)
+    finding = check()
+    assert finding.status is Status.PROBLEM
+    assert "Operation not permitted" in finding.what
+    assert finding.mend
+
+
+def test_the_subreaper_is_tried_and_leaves_nobody() -> None:
+    assert kernel.subreaper().status is Status.OK
+    works, said = ask.try_out("pid_namespace")
+    assert works or said  # a container may forbid it: then the reason is told
+
+
+def test_a_foreign_runtime_dir_is_a_problem(
+    own_state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert disk.runtime_dir().status is Status.OK
+    (own_state / "runtime" / "fullstop").rmdir()
+    (own_state / "elsewhere").mkdir()
+    (own_state / "runtime" / "fullstop").symlink_to(own_state / "elsewhere")
+    finding = disk.runtime_dir()
+    assert finding.status is Status.PROBLEM
+    assert "XDG_RUNTIME_DIR" in finding.mend
+
+
+def test_a_runtime_dir_too_long_for_sockets_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    finding = disk.runtime_dir()
+    assert finding.status is Status.PROBLEM
+    assert "shorter" in finding.mend
+
+
+def test_the_state_dir_must_be_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert disk.registry_dir().status is Status.PROBLEM
+
+
+def test_numba_cache_dir_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "new"))
+    assert disk.numba_cache().status is Status.OK
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/nowhere")
+    finding = disk.numba_cache()
+    assert finding.status is Status.WARNING
+    assert "NUMBA_CACHE_DIR" in finding.mend
+
+
+def test_kernels_are_warm_once_each_has_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers, cache = tmp_path / "workers", tmp_path / "cache" / "kernels_0123"
+    (workers / "kernels").mkdir(parents=True)
+    cache.mkdir(parents=True)
+    source = workers / "kernels" / "sweep.py"
+    source.write_text("@kernel\ndef one(a):\n    pass\n\n@kernel\ndef two(a):\n    pass\n")
+    monkeypatch.setattr(disk, "_workers_home", lambda: workers)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    finding = disk.kernels()
+    assert finding.status is Status.INFO
+    assert finding.what.startswith("0 of 2 compiled")
+    tag = f"py{sys.version_info.major}{sys.version_info.minor}"
+    for name in ("sweep.one-1", "sweep.two-5"):
+        (cache / f"{name}.{tag}.nbi").touch()
+    assert disk.kernels().what == "2 of 2 compiled and cached"
+    later = source.stat().st_mtime + 60
+    os.utime(source, (later, later))
+    assert disk.kernels().what.startswith("0 of 2 compiled")
+
+
+def test_our_kernels_are_known() -> None:
+    assert "of 0 compiled" not in disk.kernels().what
+
+
+def fake_program(folder: Path, name: str, says: str, code: int = 0) -> None:
+    (folder / name).write_text(f"#!/bin/sh\necho '{says}'\nexit {code}\n")
+    (folder / name).chmod(0o755)
+
+
+def test_slurm_is_found_by_its_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    assert devices.slurm().status is Status.INFO
+    fake_program(tmp_path, "sbatch", "slurm 24.05.1")
+    assert devices.slurm().status is Status.WARNING
+    for name in ("squeue", "scancel", "scontrol"):
+        fake_program(tmp_path, name, "")
+    finding = devices.slurm()
+    assert finding.status is Status.OK
+    assert "slurm 24.05.1" in finding.what
+
+
+def test_cuda_says_that_runs_use_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(devices, "_has_driver", lambda: False)
+    assert devices.cuda() == Finding("CUDA", Status.INFO, "not found: runs compute on the CPU")
+    fake_program(tmp_path, "nvidia-smi", "GPU 0: Something")
+    assert devices.cuda().status is Status.WARNING
+    monkeypatch.setattr(devices, "_has_driver", lambda: True)
+    finding = devices.cuda()
+    assert finding.status is Status.OK
+    assert "GPU 0: Something" in finding.what
+
+
+def test_extras_import_nothing() -> None:
+    loaded = set(sys.modules)
+    finding = software.extras()
+    assert not {"plotly", "streamlit", "cupy", "torch"} & (set(sys.modules) - loaded)
+    assert "installed" in finding.what
+
+
+def test_lines_are_aligned() -> None:
+    findings = [
+        Finding("a", Status.OK, "fine"),
+        Finding("long name", Status.PROBLEM, "bad", "mend it"),
+    ]
+    assert list(text.plain_lines(findings)) == [
+        "ok       a          fine",
+        "problem  long name  bad",
+        "                    → mend it",
+        "1 problem",
+    ]
+
+
+# --- name clashes ------------------------------------------------------------------------------
+
+
+def test_this_checkout_has_no_clash(tmp_path: Path) -> None:
+    findings = doctor(tmp_path)
+    assert findings["name clashes"]["status"] == "ok"
+    assert findings["local folders"]["status"] == "ok"
+
+
+@pytest.mark.parametrize(
+    "staged",
+    [
+        {"record": ["supervisor/__init__.py", "supervisor/states.py"]},
+        {"record": None, "top": "supervisor"},
+    ],
+    ids=["by its files", "by top_level.txt"],
+)
+def test_supervisord_beside_us_is_a_problem(tmp_path: Path, staged: dict[str, Any]) -> None:
+    fake_distribution(tmp_path / "site", "supervisor", "4.2.5", **staged)
+    finding = doctor(tmp_path, tmp_path / "site")["name clashes"]
+    assert finding["status"] == "problem"
+    assert "supervisor 4.2.5 also installs supervisor" in finding["what"]
+    assert "pip uninstall supervisor" in finding["mend"]
+    assert "pipx" in finding["mend"]
+
+
+def test_any_owner_of_our_names_is_named_and_others_are_not(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    fake_distribution(site, "Some_Tools", "1.0", record=["workers/x.py", "bench.py", "y.py"])
+    fake_distribution(site, "harmless", "1.0", record=["other/supervisor/x.py", "bench/data.txt"])
+    (site / "broken-1.0.dist-info").mkdir()
+    finding = doctor(tmp_path, site)["name clashes"]
+    assert "some-tools 1.0 also installs workers, bench:" in finding["what"]
+    assert "harmless" not in finding["what"]
+    assert "pipx" not in finding["mend"]
+
+
+@pytest.mark.parametrize("made", ["workers/__init__.py", "workers.py"])
+def test_a_local_folder_that_hides_a_package_is_a_problem(tmp_path: Path, made: str) -> None:
+    path = tmp_path / made
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    finding = doctor(tmp_path)["local folders"]
+    assert finding["status"] == "problem"
+    assert f"workers from {tmp_path / 'workers'}" in finding["what"]
+
+
+def test_a_local_folder_without_init_hides_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    assert doctor(tmp_path)["local folders"]["status"] == "ok"
+
+
+def test_a_local_folder_that_could_hide_a_package_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slurm.py").touch()
+    monkeypatch.chdir(tmp_path)
+    finding = names.local_folders()  # here the current directory is not on the path
+    assert finding.status is Status.WARNING
+    assert "slurm.py" in finding.what
+
+
+def test_first_aid_has_a_mend_for_every_import_error() -> None:
+    said = names.first_aid(ImportError("cannot import name 'RunStatus'"))
+    assert "cannot import name 'RunStatus'" in said
+    assert "pip install --force-reinstall" in said
+
+
+@pytest.mark.slow
+def test_an_installation_overwritten_by_supervisord_is_still_examined(tmp_path: Path) -> None:
+    """Ours is installed from a wheel, then files of its are overwritten as pip would do it."""
+    pytest.importorskip("hatchling")
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    pip = [str(python), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
+    build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True
+    )
+    (wheel,) = tmp_path.glob("fullstop-*.whl")
+    subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
+
+    def findings() -> dict[str, str]:
+        ended = subprocess.run(
+            [str(python), "-m", "supervisor.doctor"],
+            cwd=tmp_path,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+        )
+        assert ended.stderr == ""
+        return {
+            name: line.split()[0]
+            for line in ended.stdout.splitlines()
+            for name in ("installation", "name clashes", "local folders")
+            if name in line
+        }
+
+    assert findings() == {"installation": "ok", "name clashes": "ok", "local folders": "ok"}
+    theirs = supervisord_wheel(tmp_path)
+    subprocess.run([*pip, str(theirs)], check=True, capture_output=True)
+    assert findings()["name clashes"] == "problem"
+    assert findings()["installation"] == "problem"
+    uninstall = [str(python), "-m", "pip", "uninstall", "--quiet", "--yes", "supervisor"]
+    subprocess.run(uninstall, check=True, capture_output=True)
+    assert findings()["name clashes"] == "ok"
+    assert findings()["installation"] == "problem"  # its files went, and ours with them
+    subprocess.run([*pip, "--force-reinstall", str(wheel)], check=True, capture_output=True)
+    assert findings()["installation"] == "ok"
+
+
+def supervisord_wheel(folder: Path) -> Path:
+    """A wheel with files where the real one has them."""
+    files = {f"supervisor/{name}.py": b"# not ours\n" for name in ("events", "process", "states")}
+    info = "supervisor-4.2.5.dist-info"
+    files[f"{info}/METADATA"] = b"Metadata-Version: 2.1\nName: supervisor\nVersion: 4.2.5\n"
+    files[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    record = [f"{name},sha256={_digest(content)},{len(content)}" for name, content in files.items()]
+    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
+    path = folder / "supervisor-4.2.5-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def _digest(content: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
