@@ -91,6 +91,8 @@ class Front:
         The dilled callable, for a plan that sweeps one.
     link : WardenLink
         A warden without a run; this object owns it from now on.
+    keep_warden : bool
+        Keep the warden for the next run of this process.
     """
 
     def __init__(
@@ -100,6 +102,8 @@ class Front:
         bars: Bars,
         link: WardenLink,
         function: bytes | None = None,
+        *,
+        keep_warden: bool = True,
     ) -> None:
         self.plan = plan
         self.run_dir = run_dir
@@ -108,6 +112,7 @@ class Front:
         """Notified whenever :attr:`finished` or :attr:`report` changes."""
         self.finished = 0
         self.report: Report | None = None
+        self._keep_warden = keep_warden
         self._bars = bars
         self._function = function
         self._link = link
@@ -396,9 +401,10 @@ class Front:
         gone_at = time.monotonic()
         memory_report = None if failure else self._measure_memory()
         if failure:
-            self._link.close()
             self._note_error(str(failure))
         ended = self._ended
+        if failure or not self._keep_warden:
+            self._link.kill()  # its run is over; it goes while we write
         done, failed = self._compact()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
         survivors = ended.survivors if ended else []
@@ -428,7 +434,7 @@ class Front:
         )
         self._put_away(report)
         self._status = status
-        self._close(keep=failure is None and not survivors)
+        self._close(keep=self._keep_warden and failure is None and not survivors)
         return report
 
     def _put_away(self, report: Report) -> None:
@@ -486,7 +492,7 @@ class Front:
     def _close(self, *, keep: bool) -> None:
         if keep:
             keep_warden(self._link)
-        elif self._link.sock.fileno() >= 0:
+        else:
             self._link.close()
         self._events.close()
         self._board.close()

@@ -77,7 +77,12 @@ def run(
     with SignalQueue() as signals:
         screen = show.Screen(quiet=as_json)
         front = Front(
-            prepared.plan, prepared.run_dir, prepared.bars, take_warden(), prepared.function
+            prepared.plan,
+            prepared.run_dir,
+            prepared.bars,
+            take_warden(),
+            prepared.function,
+            keep_warden=False,
         )
         screen.begin(prepared)
         report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)

@@ -368,9 +368,10 @@ def _memory_words(report: Report) -> str:
     if report.memory is not None:
         words += (
             f" Before {report.memory.ram_baseline_bytes / _MB:,.0f} MB, "
-            f"peak {report.memory.ram_peak_bytes / _MB:,.0f} MB, "
-            f"after {report.memory.ram_after_bytes / _MB:,.0f} MB."
+            f"peak {report.memory.ram_peak_bytes / _MB:,.0f} MB."
         )
+        if report.memory.ram_after_bytes is not None:
+            words += f" After {report.memory.ram_after_bytes / _MB:,.0f} MB."
     return words
 
 
