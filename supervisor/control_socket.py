@@ -113,7 +113,7 @@ def peer_uid(sock: socket.socket) -> int:
     return int(_UCRED.unpack(credentials)[1])
 
 
-class _reachable(contextlib.AbstractContextManager[str]):  # noqa: N801 - reads as a verb
+class _reachable(contextlib.AbstractContextManager[str]):
     """Address a socket by its directory's descriptor: ``sun_path`` holds only 107 bytes."""
 
     def __init__(self, path: Path) -> None:

@@ -71,7 +71,7 @@ class DataError(ConfigError):
 
 
 class UnsupportedPlatformError(ConfigError):
-    """This machine lacks something fullstop cannot do without."""
+    """The machine lacks something fullstop cannot do without."""
 
 
 class RunNotFoundError(ConfigError):

@@ -217,7 +217,7 @@ class Front:
         if self._function is None:
             self._link.send(message, fds)
         else:
-            with open(os.memfd_create("fullstop-function", os.MFD_CLOEXEC), "wb") as file:
+            with os.fdopen(os.memfd_create("fullstop-function", os.MFD_CLOEXEC), "wb") as file:
                 file.write(self._function)
                 file.flush()
                 self._link.send(message, [*fds, file.fileno()])

@@ -146,9 +146,7 @@ def parse_axis(text: str) -> tuple[str, Sequence[Value]]:
     name, equals, spec = text.partition("=")
     name = name.strip()
     if not equals or not name or not spec.strip():
-        raise ConfigError(
-            f"--grid {text!r}: write name=start:stop:step or name=a,b,c", key="grid"
-        )
+        raise ConfigError(f"--grid {text!r}: write name=start:stop:step or name=a,b,c", key="grid")
     if ":" in spec:
         return name, _parse_range(name, spec)
     return name, [_parse_scalar(part.strip()) for part in spec.split(",") if part.strip()]
@@ -176,8 +174,10 @@ def _parse_range(name: str, spec: str) -> Sequence[Value]:
             f"grid axis {name}={spec} has {count:,} values; at most {MAX_AXIS_VALUES:,}",
             key="grid",
         )
-    if all(part.denominator == 1 and _is_int(text) for part, text in
-           zip((start, stop, step), parts, strict=True)):
+    if all(
+        part.denominator == 1 and _is_int(text)
+        for part, text in zip((start, stop, step), parts, strict=True)
+    ):
         return range(int(start), int(start) + int(step) * int(count), int(step))
     # exact: integers over one denominator, rounded once by the division
     unit = math.lcm(start.denominator, step.denominator)

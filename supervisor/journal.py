@@ -304,8 +304,7 @@ class JournalWriter:
             message = f"{self.path}: cannot be written: {error.strerror}"
         else:
             message = (
-                f"{self.path}: {why}; the results before are kept: "
-                "make room and resume the run"
+                f"{self.path}: {why}; the results before are kept: make room and resume the run"
             )
         return RunFailedError(message, run_dir=self._run_dir)
 

@@ -13,7 +13,6 @@ import contextlib
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -133,7 +132,7 @@ def take_warden() -> WardenLink:
     with _spare_lock:
         while _spare:
             link = _spare.pop()
-            if link._owner == os.getpid() and link.idle:  # noqa: SLF001 - our own class
+            if link._owner == os.getpid() and link.idle:
                 return link
     return WardenLink()
 

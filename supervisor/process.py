@@ -116,7 +116,7 @@ def children(pid: int) -> list[int]:
     """Return the pids of a process's children, zombies included."""
     found: list[int] = []
     try:
-        threads = os.listdir(f"/proc/{pid}/task")
+        threads = [entry.name for entry in os.scandir(f"/proc/{pid}/task")]
     except OSError:
         return found
     for thread in threads:

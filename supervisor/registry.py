@@ -54,7 +54,7 @@ def runtime_dir() -> Path:
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base and Path(base).is_dir() and os.access(base, os.W_OK):
         return _private(Path(base) / "fullstop")
-    return _private(Path(f"/tmp/fullstop-{os.getuid()}"))  # noqa: S108 - checked to be ours
+    return _private(Path(f"/tmp/fullstop-{os.getuid()}"))
 
 
 def socket_path(run_id: str) -> Path:

@@ -204,9 +204,7 @@ class _Index:
         )
         reached = np.maximum.accumulate(np.concatenate(([0], stop)))[:-1]
         first = np.minimum(np.maximum(start, reached), stop)
-        return cls(
-            start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns)
-        )
+        return cls(start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns))
 
     def check(self, grid: Grid, journal_dir: Path) -> None:
         if len(self.start) and (self.start[0] < 0 or self.stop.max() > grid.size):
@@ -224,9 +222,7 @@ class _Index:
         reached = np.maximum.accumulate(self.stop)
         opens = np.flatnonzero(np.concatenate(([True], self.start[1:] > reached[:-1])))
         closes = np.concatenate((opens[1:], [len(self.start)])) - 1
-        return list(
-            zip(self.start[opens].tolist(), reached[closes].tolist(), strict=True)
-        )
+        return list(zip(self.start[opens].tolist(), reached[closes].tolist(), strict=True))
 
     def frame(self, at: int) -> Frame:
         columns = self.columns[self.columns_id[at]]
@@ -345,15 +341,18 @@ def _write(
     rows = failed = 0
     schema = shape.schema(grid)
     try:
-        with _replacing(out_path) as file, pq.ParquetWriter(
-            file,
-            schema,
-            compression="zstd",
-            compression_level=1,
-            # parameters and counts repeat, other metrics hardly ever do
-            use_dictionary=[*grid.names, *shape.whole],
-            write_statistics=True,
-        ) as writer:
+        with (
+            _replacing(out_path) as file,
+            pq.ParquetWriter(
+                file,
+                schema,
+                compression="zstd",
+                compression_level=1,
+                # parameters and counts repeat, other metrics hardly ever do
+                use_dictionary=[*grid.names, *shape.whole],
+                write_statistics=True,
+            ) as writer,
+        ):
             for block in _blocks(index, grid, shape):
                 table, n_failed = _table(block, grid, valid, shape, schema)
                 if table.num_rows:

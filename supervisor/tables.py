@@ -86,9 +86,7 @@ def open_table(source: object) -> Table:
 def _from_path(path: Path) -> Table:
     source = str(path)
     if path.is_dir():
-        raise DataError(
-            f"is a directory: name a file ({', '.join(SUFFIXES)}) in it", path=source
-        )
+        raise DataError(f"is a directory: name a file ({', '.join(SUFFIXES)}) in it", path=source)
     if not path.exists():
         raise DataError("no such file", path=source)
     if not path.is_file():
@@ -329,9 +327,7 @@ def _parse_csv_as_text(text: _Csv, ats: Sequence[int]) -> Any:
         text.raw.decode()
     except UnicodeDecodeError as error:
         line = text.raw.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            "is not UTF-8 text: save it as UTF-8", path=text.source, row=line
-        ) from None
+        raise DataError("is not UTF-8 text: save it as UTF-8", path=text.source, row=line) from None
     torn: list[Any] = []
 
     def keep(row: Any) -> str:

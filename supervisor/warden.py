@@ -33,7 +33,7 @@ from typing import ClassVar
 from supervisor import control, memory, process, rundir
 from supervisor.bars import Bars
 from supervisor.board import Board
-from supervisor.config import Plan, Source
+from supervisor.config import Plan
 from supervisor.containment import Containment
 from supervisor.containment.subreaper import Subreaper
 from supervisor.control_socket import ControlSocket

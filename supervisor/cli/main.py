@@ -24,9 +24,7 @@ COMMANDS = ("run", "stop", "status", "report", "doctor")
 def main(arguments: list[str]) -> NoReturn:
     """Run the command line and end the process."""
     try:
-        code = _app(arguments)(
-            arguments or ["--help"], prog_name="fullstop", standalone_mode=False
-        )
+        code = _app(arguments)(arguments or ["--help"], prog_name="fullstop", standalone_mode=False)
     except _UsageError as error:
         code = _complain(_sentence(error), ExitCode.USAGE, arguments)
     except (typer.Abort, KeyboardInterrupt):

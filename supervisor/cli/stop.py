@@ -21,7 +21,8 @@ _MARGIN_S = 5.0
 
 def stop(
     run: Annotated[
-        str | None, typer.Argument(help="A run's id or directory; may be left out if only one runs.")
+        str | None,
+        typer.Argument(help="A run's id or directory; may be left out if only one runs."),
     ] = None,
     stop_all: Annotated[bool, typer.Option("--all", help="Stop every running run.")] = False,
     drain: Annotated[bool, typer.Option("--drain", help="Finish the chunks in hand.")] = False,
