@@ -52,6 +52,7 @@ from workers.registry import make_backend, preload
 _KILL_AGAIN_S = 0.02  # while killing: whatever was forked in the meantime is killed too
 _LEVEL_EVENT = {Level.DRAIN: Event.DRAIN, Level.STOP: Event.STOP, Level.KILL: Event.KILL}
 _REPORT_EVERY_S = 0.05
+_SEND_AGAIN_S = 0.1
 
 
 class Outbox:
@@ -75,6 +76,12 @@ class Outbox:
                 return False
             self._queue.popleft()
         return True
+
+    def patience(self, timeout: float | None) -> float | None:
+        """Shorten a wait, in s, while something is left to send: it is tried again then."""
+        if self.flush():
+            return timeout
+        return _SEND_AGAIN_S if timeout is None else min(timeout, _SEND_AGAIN_S)
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,7 @@ class RunInHand:
         timeout = None if self.deadline is None else max(0.0, self.deadline - now)
         if self.state is State.KILLED:
             timeout = min(_KILL_AGAIN_S, timeout or 0.0)
-        for key, _ in self._selector.select(timeout):
+        for key, _ in self._selector.select(self.front.outbox.patience(timeout)):
             key.data()
         if self.deadline is not None and time.monotonic() >= self.deadline:
             self._happen(Event.DEADLINE)
@@ -586,7 +593,10 @@ def serve(front: Front, signals: socket.socket) -> None:
     waiting.register(front.sock, select.POLLIN)
     waiting.register(front.pidfd, select.POLLIN)
     while True:
-        ready = {fd for fd, _ in waiting.poll()}
+        patience = front.outbox.patience(None)
+        ready = {fd for fd, _ in waiting.poll(None if patience is None else 1000 * patience)}
+        if not ready:
+            continue
         if front.sock.fileno() not in ready:
             return
         try:
