@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from supervisor.grid import Grid
+from tests.support.chunks import FakeBars, backtest_all
+from workers.indicators import disk
+from workers.indicators.bank import Bank
+from workers.indicators.disk import DiskCache, default_directory, digest_of
+
+LINE = np.zeros(8, np.int64)
+LENGTH = 1000
+Row = NDArray[np.float64]
+
+
+class Squares:
+    """Fills row `slot` with slot², and counts how often it had to."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, line: NDArray[np.int64], slot: int, row: Row) -> bool:
+        if line[0] != 0:
+            return False
+        self.calls.append(slot)
+        row[:] = slot * slot
+        return True
+
+
+def bank(fill: object, slots: int = 10, shared: int = 10, **options: object) -> Bank:
+    budget = shared * LENGTH * 8
+    return Bank(slots, LENGTH, np.float64, fill, budget=budget, **options)  # type: ignore[arg-type]
+
+
+def row_of(of: Bank, slot: int) -> Row:
+    row = of.row(LINE, slot)
+    assert row is not None
+    return row
+
+
+def in_child(work: object) -> int:
+    """Run in a forked process; its wait status."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()  # type: ignore[operator]
+            os._exit(0)
+        except BaseException:  # noqa: BLE001 - a child must not return into pytest
+            os._exit(1)
+    return os.waitpid(pid, 0)[1]
+
+
+def test_a_row_is_computed_once() -> None:
+    fill = Squares()
+    shared = bank(fill)
+    assert np.all(row_of(shared, 3) == 9)
+    assert np.all(row_of(shared, 3) == 9)
+    assert fill.calls == [3]
+
+
+def test_what_one_process_computes_the_others_find() -> None:
+    fill = Squares()
+    shared = bank(fill)
+    assert in_child(lambda: shared.row(LINE, 4)) == 0
+    assert np.all(row_of(shared, 4) == 16)
+    assert fill.calls == []  # the child's list is the child's
+
+
+def test_killed_half_way_leaves_a_row_nobody_takes_for_written() -> None:
+    def die_half_way(line: NDArray[np.int64], slot: int, row: Row) -> bool:
+        row[: LENGTH // 2] = -1
+        os.kill(os.getpid(), signal.SIGKILL)
+        return True
+
+    fill = Squares()
+    shared = bank(die_half_way)
+    assert os.WTERMSIG(in_child(lambda: shared.row(LINE, 5))) == signal.SIGKILL
+    shared._fill = fill
+    assert np.all(row_of(shared, 5) == 25)
+    assert fill.calls == [5]
+
+
+def test_killed_between_data_and_word_only_means_computing_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill = Squares()
+    shared = bank(fill)
+
+    def die(written: object, slot: int) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("workers.indicators.bank._publish", die)
+        assert os.WTERMSIG(in_child(lambda: shared.row(LINE, 6))) == signal.SIGKILL
+    assert np.all(row_of(shared, 6) == 36)
+    assert fill.calls == [6]
+
+
+def test_rows_for_a_batch_point_into_the_bank() -> None:
+    slots = np.array([7, 2, 7, 2, 9])
+    found = bank(Squares()).rows(LINE, slots)
+    assert found is not None
+    flat, at = found
+    assert [flat[a + LENGTH - 1] for a in at] == (slots**2).tolist()
+
+
+@pytest.mark.parametrize("shared", [0, 3])
+def test_beyond_the_budget_rows_are_private_and_the_same(shared: int) -> None:
+    fill = Squares()
+    small = bank(fill, shared=shared)
+    assert small.shared == shared
+    slots = np.array([1, 8, 8, 5, 1])
+    for _ in range(2):
+        found = small.rows(LINE, slots)
+        assert found is not None
+        flat, at = found
+        assert [flat[a] for a in at] == (slots**2).tolist()
+    assert sorted(set(fill.calls)) == [1, 5, 8]
+
+
+def test_a_stop_is_passed_on_and_leaves_nothing_half_done() -> None:
+    fill = Squares()
+    shared = bank(fill, shared=5)
+    line = np.ones(8, np.int64)
+    assert shared.row(line, 1) is None
+    assert shared.row(line, 9) is None
+    assert shared.rows(line, np.array([1, 2])) is None
+    assert shared.rows(line, np.array([1, 9])) is None
+    assert np.all(row_of(shared, 1) == 1)
+    assert np.all(row_of(shared, 9) == 81)
+
+
+def cache(tmp_path: Path) -> DiskCache:
+    return DiskCache(tmp_path / "indicators", "digest")
+
+
+def test_disk_keeps_rows_between_runs(tmp_path: Path) -> None:
+    first, second = Squares(), Squares()
+    row_of(bank(first, disk=cache(tmp_path)), 3)
+    assert np.all(row_of(bank(second, disk=cache(tmp_path)), 3) == 9)
+    assert (first.calls, second.calls) == ([3], [])
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "grow", "directory"])
+def test_a_damaged_file_is_ignored_and_replaced(tmp_path: Path, damage: str) -> None:
+    row_of(bank(Squares(), disk=cache(tmp_path)), 3)
+    (path,) = (tmp_path / "indicators").iterdir()
+    data = bytearray(path.read_bytes())
+    if damage == "directory":
+        path.unlink()
+        path.mkdir()
+    else:
+        if damage == "flip":
+            data[100] ^= 1
+        path.write_bytes({"cut": data[:-9], "empty": b"", "grow": data + b"x"}.get(damage, data))
+    fill = Squares()
+    assert np.all(row_of(bank(fill, disk=cache(tmp_path)), 3) == 9)
+    assert fill.calls == [3]
+    if damage != "directory":
+        row_of(bank(fill, disk=cache(tmp_path)), 3)
+        assert fill.calls == [3]
+
+
+def test_other_bars_have_other_rows(tmp_path: Path) -> None:
+    one, other = FakeBars.walk(100, seed=1), FakeBars.walk(100, seed=2)
+    assert digest_of(one) == digest_of(FakeBars.walk(100, seed=1))
+    assert digest_of(one) != digest_of(other)
+
+
+def test_an_unwritable_directory_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "indicators").write_text("a file where the directory should be")
+    assert np.all(row_of(bank(Squares(), disk=cache(tmp_path)), 3) == 9)
+
+
+def test_expiry_and_clear_return_the_bytes_freed(tmp_path: Path) -> None:
+    here = tmp_path / "indicators"
+    assert disk.clear(here) == 0  # not there yet
+    rows = bank(Squares(), disk=cache(tmp_path))
+    for slot in (1, 2, 3):
+        row_of(rows, slot)
+    (here / "notes.txt").write_text("not ours")
+    old = sorted(here.glob("*.row"))[0]
+    os.utime(old, (0, 0))
+    size = old.stat().st_size
+    assert size == LENGTH * 8 + 4
+    assert disk.cleanup_expired(here, max_age_s=3600) == size
+    assert disk.cleanup_expired(here, max_age_s=3600) == 0
+    assert disk.clear(here) == 2 * size
+    assert [path.name for path in here.iterdir()] == ["notes.txt"]
+
+
+def test_the_directory_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_directory() == tmp_path / "fullstop" / "indicators"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/invalid")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_directory() == tmp_path / ".cache" / "fullstop" / "indicators"
+
+
+def test_results_are_the_same_with_a_disk_cache_cold_and_warm(tmp_path: Path) -> None:
+    bars = FakeBars.walk(3000)
+    grid = Grid.of({"window": [5, 14], "lower": [30], "upper": [60, 70]})
+    plain = backtest_all(bars, grid, "rsi_reversion")
+    for _ in range(2):
+        cached = backtest_all(bars, grid, "rsi_reversion", cache_dir=tmp_path)
+        assert cached.tobytes() == plain.tobytes()
+    assert len(list(tmp_path.glob("*.row"))) == 2

@@ -1,0 +1,204 @@
+"""Every strategy against the oracle, on series made to break shortcuts."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from supervisor.grid import Grid, Value
+from tests.support.chunks import FakeBars, FakeChunk, backtest_all
+from workers import reference
+from workers.catalog import STRATEGIES
+from workers.indicators.prices import running_sums, whole_prices
+from workers.kernels.tape import TILE_BARS
+from workers.numba_backtest import NumbaBacktest
+
+GRIDS: dict[str, Grid] = {
+    name: Grid.of(axes)
+    for name, axes in {
+        "sma_cross": {"fast": [1, 2, 5, 20, 64], "slow": [2, 3, 20, 63, 65, 300]},
+        "bollinger_reversion": {"window": [2, 5, 20, 64, 300], "width": [0, 0.5, 1.0, 2.0, 2.1]},
+        "rsi_reversion": {"window": [1, 2, 14, 64, 300], "lower": [10, 45.5], "upper": [40, 70]},
+        "donchian_breakout": {"entry": [1, 2, 20, 64, 300], "exit": [1, 3, 63, 130]},
+    }.items()
+}
+NAMES = list(GRIDS)
+
+
+def assert_agrees(bars: FakeBars, name: str, fee: float = 0.0005, every: int = 1) -> None:
+    grid = GRIDS[name]
+    rows = backtest_all(bars, grid, name, fee=fee)
+    valid = STRATEGIES[name].valid(grid.columns(0, grid.size))
+    assert np.isnan(rows[~valid]).all()
+    for index in np.flatnonzero(valid)[::every].tolist():
+        params = grid.params(index)
+        expected = reference.backtest(name, bars, params, fee)
+        assert_row(dict(zip(STRATEGIES[name].columns, rows[index], strict=True)), expected, params)
+
+
+def assert_row(row: dict[str, float], expected: dict[str, float], params: dict[str, Value]) -> None:
+    assert list(row) == list(expected)
+    assert row["trades"] == expected["trades"], params
+    for column, value in expected.items():
+        same = math.isnan(value) and math.isnan(row[column])
+        assert same or row[column] == pytest.approx(value, rel=1e-9, abs=1e-14), (column, params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n", [1, 2, 3, 63, 64, 65, 127, 128, 129, 130, 700])
+def test_agrees_at_every_length(name: str, n: int) -> None:
+    assert_agrees(FakeBars.walk(n, seed=n), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("n", [TILE_BARS - 1, TILE_BARS, TILE_BARS + 1, 2 * TILE_BARS + 65])
+def test_agrees_across_tiles(name: str, n: int) -> None:
+    assert_agrees(FakeBars.walk(n, seed=n), name, every=7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_where_ties_abound(name: str) -> None:
+    assert_agrees(FakeBars.walk(1500, seed=3, decimals=2, spread=0.01), name, every=2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_without_a_fee(name: str) -> None:
+    assert_agrees(FakeBars.walk(700, seed=4), name, fee=0.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_agrees_with_a_ruinous_fee(name: str) -> None:
+    assert_agrees(FakeBars.walk(700, seed=5), name, fee=0.2)
+
+
+SHAPES = {
+    "constant": np.full(400, 1.25),
+    "rising": (1000 + np.arange(400)) / 1000,
+    "falling": (2000 - np.arange(400)) / 1000,
+    "sawtooth": (100 + np.arange(900) % 7) / 100,
+    "steps": (10 + np.arange(900) // 100 % 2) / 10,
+    "flat, then moving": np.r_[np.full(300, 1.1), np.round(1.1 + np.sin(np.arange(300)) / 9, 4)],
+    "crash and recovery": np.r_[np.linspace(2, 3, 200), np.linspace(1, 4, 300)].round(2),
+    "one spike": np.r_[np.ones(200), 5.0, np.ones(200)],
+    "tiny": np.array([1e-8, 2e-8, 1e-8, 3e-8] * 50),
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_agrees_on_adversarial_series(name: str, shape: str) -> None:
+    assert_agrees(FakeBars.of(SHAPES[shape]), name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=25)
+@given(data=st.data())
+def test_agrees_on_whatever_hypothesis_thinks_of(name: str, data: st.DataObject) -> None:
+    ticks = data.draw(st.lists(st.integers(10, 40), min_size=1, max_size=200))
+    fee = data.draw(st.sampled_from([0.0, 0.0005, 0.01]))
+    assert_agrees(FakeBars.of(np.array(ticks) / 10), name, fee=fee)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_do_not_depend_on_the_cut(name: str) -> None:
+    bars, grid = FakeBars.walk(5000, seed=6), GRIDS[name]
+    whole = backtest_all(bars, grid, name)
+    assert backtest_all(bars, grid, name, cuts=(1, 7, 8, 15)).tobytes() == whole.tobytes()
+    every = tuple(range(1, grid.size))
+    assert backtest_all(bars, grid, name, cuts=every).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_do_not_depend_on_the_bank(name: str) -> None:
+    bars, grid = FakeBars.walk(5000, seed=6), GRIDS[name]
+    whole = backtest_all(bars, grid, name)
+    for bank_bytes in (0, 40_000):
+        assert backtest_all(bars, grid, name, bank_bytes=bank_bytes).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_do_not_depend_on_the_order_of_axes(name: str) -> None:
+    bars, grid = FakeBars.walk(1000, seed=8), GRIDS[name]
+    turned = Grid(grid.names[::-1], grid.axes[::-1])
+    rows, others = backtest_all(bars, grid, name), backtest_all(bars, turned, name)
+    order = [turned.index(grid.params(i)) for i in range(grid.size)]
+    assert rows.tobytes() == others[order].tobytes()
+
+
+def test_a_position_that_is_never_closed_is_marked_without_a_fee() -> None:
+    bars = FakeBars.of([1.0, 1.0, 2.0, 3.0, 4.0])
+    rows = backtest_all(bars, Grid.of({"fast": 1, "slow": 2}), "sma_cross", fee=0.1)
+    assert rows[0, 0] == pytest.approx(4.0 / 2.0 / 1.1 - 1.0, rel=1e-15)
+    assert rows[0, 3:].tolist() == [1.0, 0.6]
+
+
+def test_a_window_longer_than_the_data_never_trades() -> None:
+    bars = FakeBars.walk(50)
+    for name, axes in {
+        "sma_cross": {"fast": 3, "slow": 10**9},
+        "bollinger_reversion": {"window": 10**9, "width": 1.0},
+        "rsi_reversion": {"window": 10**9, "lower": 30, "upper": 70},
+        "donchian_breakout": {"entry": 10**9, "exit": 10**9},
+    }.items():
+        row = backtest_all(bars, Grid.of(axes), name)[0]
+        assert row[[0, 2, 3, 4]].tolist() == [0.0, 0.0, 0.0, 0.0], name
+        assert math.isnan(row[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stop_before_the_first_batch_keeps_nothing(name: str) -> None:
+    backend = NumbaBacktest(FakeBars.walk(5000), GRIDS[name], name)
+    backend.prepare()
+    chunk = FakeChunk(3, GRIDS[name].size)
+    chunk.flag[0] = 1
+    assert backend.evaluate(chunk) == 3
+    assert chunk.kept == []
+    assert chunk.progress[0] == 0
+    # and the same backend goes on afterwards as if nothing had been
+    chunk.flag[0] = 0
+    assert backend.evaluate(chunk) == chunk.stop
+    whole = backtest_all(FakeBars.walk(5000), GRIDS[name], name)
+    assert chunk.rows.tobytes() == whole[3:].tobytes()
+
+
+def test_a_stop_between_batches_keeps_what_is_finished() -> None:
+    class StopsItself(FakeChunk):
+        """Requests a stop as soon as some progress was reported."""
+
+    grid = Grid.of({"fast": range(1, 101), "slow": range(101, 201)})
+    bars = FakeBars.walk(300)
+    backend = NumbaBacktest(bars, grid, "sma_cross")
+    backend.prepare()
+    chunk = StopsItself(10, grid.size)
+    # Progress and flag share their memory: the first batch that is finished is a request.
+    chunk.progress = chunk.flag[:1]
+    until = backend.evaluate(chunk)
+    assert 10 < until < grid.size
+    (start, columns, rows) = chunk.kept[0]
+    assert len(chunk.kept) == 1
+    assert (start, len(rows)) == (10, until - 10)
+    assert columns == STRATEGIES["sma_cross"].columns
+    assert rows.tobytes() == backtest_all(bars, grid, "sma_cross")[10:until].tobytes()
+
+
+def test_prices_become_whole_numbers_only_if_nothing_is_lost() -> None:
+    assert whole_prices(np.array([1.1, 1.10012])).tolist() == [110000.0, 110012.0]
+    assert whole_prices(np.array([3.0, 5.0])).tolist() == [3.0, 5.0]
+    irrational = np.array([math.pi, math.e])
+    assert whole_prices(irrational).tolist() == irrational.tolist()
+
+
+@pytest.mark.parametrize("irregular", [False, True])
+def test_equal_prices_have_equal_averages_whatever_came_before(irregular: bool) -> None:
+    rng = np.random.default_rng(9)
+    noise = rng.random(1000) * 1e5 if irregular else np.round(rng.random(1000), 5)
+    close = np.r_[noise, np.full(600, 1 / 3 if irregular else 0.1)]
+    sums = running_sums(close, 0, len(close) + 1)
+    last = len(close)
+    for fast, slow in [(7, 300), (13, 599), (64, 65)]:
+        left = (sums[last] - sums[last - fast]) * slow
+        assert left == (sums[last] - sums[last - slow]) * fast

@@ -1,0 +1,1 @@
+"""Indicators: computed once per run, shared by all combinations and all workers."""

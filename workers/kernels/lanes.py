@@ -1,0 +1,210 @@
+"""Comparing 64 bars at once: intrinsics that turn float64 comparisons into bit masks.
+
+Plain loops would do the same, but LLVM does not recognise "pack 64 comparisons
+into a word" in them. Spelt as vector IR it becomes what the machine has: with
+AVX2 four comparisons an instruction and one to fetch their bits.
+
+Words are int64 (bit ``k`` belongs to bar ``start + k``), since NumPy's rules
+turn mixed signed and unsigned arithmetic into floats.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+WORD = 64
+"""Bars in a word."""
+
+_LANES = 4
+"""Lanes in one vector operation: one AVX2 register, two with NEON."""
+
+_DOUBLES = ir.VectorType(ir.DoubleType(), _LANES)
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
+_WORDS = ir.VectorType(_I64, _LANES)
+
+
+@intrinsic
+def greater(typingctx: Any, a: Any, i: Any, b: Any, j: Any) -> Any:
+    """Word whose bit ``k`` is set where ``a[i + k] > b[j + k]``; NaN compares false.
+
+    Parameters
+    ----------
+    typingctx : object
+        Given by Numba.
+    a, b : ndarray of float64, 1-d, contiguous
+        At least 64 elements from `i` and `j` on.
+    i, j : int
+        Where the bars start in each.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a_at = _pointer(context, builder, signature.args[0], args[0], args[1])
+        b_at = _pointer(context, builder, signature.args[2], args[2], args[3])
+
+        def lanes(k: int) -> ir.Value:
+            return builder.fcmp_ordered(">", _load(builder, a_at, k), _load(builder, b_at, k))
+
+        return _word(builder, lanes)
+
+    return types.int64(a, types.intp, b, types.intp), codegen
+
+
+@intrinsic
+def more(typingctx: Any, a: Any, i: Any, bound: Any) -> Any:
+    """Word whose bit ``k`` is set where ``a[i + k] > bound``; NaN compares false."""
+    return _against(">", a)
+
+
+@intrinsic
+def less(typingctx: Any, a: Any, i: Any, bound: Any) -> Any:
+    """Word whose bit ``k`` is set where ``a[i + k] < bound``; NaN compares false."""
+    return _against("<", a)
+
+
+def _against(sign: str, a: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        a_at = _pointer(context, builder, signature.args[0], args[0], args[1])
+        bound = _splat(builder, args[2])
+
+        def lanes(k: int) -> ir.Value:
+            return builder.fcmp_ordered(sign, _load(builder, a_at, k), bound)
+
+        return _word(builder, lanes)
+
+    return types.int64(a, types.intp, types.float64), codegen
+
+
+@intrinsic
+def average_greater(typingctx: Any, sums: Any, i: Any, fast: Any, slow: Any) -> Any:
+    """Word whose bit ``k`` is set where one trailing average exceeds another.
+
+    Compares ``(sums[e] - sums[e - fast]) / fast > (sums[e] - sums[e - slow]) / slow``
+    for ``e = i + k``, multiplied out. Where the running sums are exact
+    integers, both sides are single roundings of exact products: equal
+    averages compare equal, and no comparison is ever reversed.
+
+    Parameters
+    ----------
+    typingctx : object
+        Given by Numba.
+    sums : ndarray of float64, 1-d, contiguous
+        Running sums: ``sums[e]`` is the sum of everything before ``e``.
+    i : int
+        Where the bars end, one bar after the other.
+    fast, slow : int
+        Lengths of the two averages.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums, i, fast, slow = args
+        kind = signature.args[0]
+        now = _pointer(context, builder, kind, sums, i)
+        fast_ago = _pointer(context, builder, kind, sums, builder.sub(i, fast))
+        slow_ago = _pointer(context, builder, kind, sums, builder.sub(i, slow))
+        by_fast = _splat(builder, builder.sitofp(fast, ir.DoubleType()))
+        by_slow = _splat(builder, builder.sitofp(slow, ir.DoubleType()))
+
+        def lanes(k: int) -> ir.Value:
+            end = _load(builder, now, k)
+            left = builder.fmul(builder.fsub(end, _load(builder, fast_ago, k)), by_slow)
+            right = builder.fmul(builder.fsub(end, _load(builder, slow_ago, k)), by_fast)
+            return builder.fcmp_ordered(">", left, right)
+
+        return _word(builder, lanes)
+
+    return types.int64(sums, types.intp, types.intp, types.intp), codegen
+
+
+@intrinsic
+def extreme_sums(typingctx: Any, sums: Any, i: Any, window: Any) -> Any:
+    """Lowest and highest ``sums[e] - sums[e - window]`` for ``e`` from ``i`` to ``i + 63``."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums, i, window = args
+        now = _pointer(context, builder, signature.args[0], sums, i)
+        ago = _pointer(context, builder, signature.args[0], sums, builder.sub(i, window))
+        extremes = []
+        for sign in "<>":
+            best = None
+            for k in range(0, WORD, _LANES):
+                value = builder.fsub(_load(builder, now, k), _load(builder, ago, k))
+                best = value if best is None else _pick(builder, sign, value, best)
+            single = [builder.extract_element(best, _I32(k)) for k in range(_LANES)]
+            extremes.append(functools.reduce(functools.partial(_pick, builder, sign), single))
+        return context.make_tuple(builder, signature.return_type, extremes)
+
+    return types.UniTuple(types.float64, 2)(sums, types.intp, types.intp), codegen
+
+
+@intrinsic
+def nonzero(typingctx: Any, words: Any, i: Any) -> Any:
+    """Word whose bit ``k`` is set where ``words[i + k]`` is not 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at = _pointer(context, builder, signature.args[0], args[0], args[1])
+        zeros = ir.Constant(_WORDS, [0] * _LANES)
+
+        def lanes(k: int) -> ir.Value:
+            return builder.icmp_signed("!=", _load(builder, at, k, _WORDS), zeros)
+
+        return _word(builder, lanes)
+
+    return types.int64(words, types.intp), codegen
+
+
+@intrinsic
+def lowest_bit(typingctx: Any, word: Any) -> Any:
+    """Index of the lowest set bit; undefined for 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def highest_bit(typingctx: Any, word: Any) -> Any:
+    """Index of the highest set bit; undefined for 0."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        zeros = builder.ctlz(args[0], ir.Constant(ir.IntType(1), 1))
+        return builder.sub(ir.Constant(_I64, WORD - 1), zeros)
+
+    return types.int64(types.int64), codegen
+
+
+def _word(builder: Any, lanes: Callable[[int], ir.Value]) -> ir.Value:
+    """Pack the comparisons ``lanes(0)``, ``lanes(16)``, … into one word."""
+    word = ir.Constant(_I64, 0)
+    for k in range(0, WORD, _LANES):
+        bits = builder.zext(builder.bitcast(lanes(k), ir.IntType(_LANES)), _I64)
+        word = builder.or_(word, builder.shl(bits, ir.Constant(_I64, k)))
+    return word
+
+
+def _pick(builder: Any, sign: str, a: ir.Value, b: ir.Value) -> ir.Value:
+    """The lower (``<``) or higher (``>``) of two; one instruction a vector."""
+    return builder.select(builder.fcmp_ordered(sign, a, b), a, b)
+
+
+def _pointer(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> ir.Value:
+    data = context.make_array(kind)(context, builder, array).data
+    return cgutils.gep(builder, data, index)
+
+
+def _load(builder: Any, pointer: ir.Value, k: int, kind: ir.Type = _DOUBLES) -> ir.Value:
+    at = builder.bitcast(cgutils.gep(builder, pointer, k), kind.as_pointer())
+    return builder.load(at, align=8)
+
+
+def _splat(builder: Any, value: ir.Value) -> ir.Value:
+    first = builder.insert_element(ir.Constant(_DOUBLES, ir.Undefined), value, ir.Constant(_I32, 0))
+    zeros = ir.Constant(ir.VectorType(_I32, _LANES), [0] * _LANES)
+    return builder.shuffle_vector(first, first, zeros)

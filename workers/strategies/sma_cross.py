@@ -1,0 +1,73 @@
+"""Long while the fast moving average is above the slow one, else flat; ties are flat.
+
+References
+----------
+.. [1] Brock, Lakonishok, LeBaron, "Simple Technical Trading Rules and the
+   Stochastic Properties of Stock Returns", Journal of Finance 47 (1992),
+   the "variable-length moving average" rule with a band of zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from workers.indicators.bank import Bank
+from workers.indicators.curves import average_extremes
+from workers.indicators.prices import running_sums
+from workers.kernels.lanes import WORD
+from workers.kernels.sweep import make_scratch, sweep_average_crosses
+from workers.strategies.market import Axes, Digits, Line, Market
+
+
+class Strategy:
+    """See the module.
+
+    The averages themselves are never stored: a bank keeps their extremes per
+    block of 64 bars, which decide most blocks, and the rest is compared from
+    running sums.
+    """
+
+    def __init__(self, market: Market, axes: Axes) -> None:
+        self._market = market
+        self._fast = axes["fast"].astype(np.int64)
+        self._slow = axes["slow"].astype(np.int64)
+        self._windows = np.concatenate([self._fast, self._slow])
+        self._sums = running_sums(market.bars.close, WORD, WORD + market.n_padded + 1)
+        self._extremes = Bank(
+            slots=len(self._windows),
+            length=2 * market.n_words,
+            dtype=np.float64,
+            fill=self._fill,
+            name=lambda slot: f"average-extremes-{self._windows[slot]}",
+            budget=market.budget,
+            disk=market.disk,
+        )
+
+    def _fill(self, line: Line, slot: int, row: NDArray[np.float64]) -> bool:
+        window = int(self._windows[slot])
+        return bool(average_extremes(line, self._sums, WORD, self._market.n_bars, window, row))
+
+    def backtest(self, line: Line, digits: Digits, rows: NDArray[np.float64]) -> bool:
+        """See :class:`workers.strategies.market.Strategy`."""
+        fast, slow = digits["fast"], digits["slow"]
+        n = len(fast)
+        found = self._extremes.rows(line, np.concatenate([fast, len(self._fast) + slow]))
+        if found is None:
+            return False
+        extremes, at = found
+        return bool(
+            sweep_average_crosses(
+                line,
+                self._market.tape,
+                make_scratch(n),
+                self._sums,
+                WORD,
+                extremes,
+                self._fast[fast],
+                self._slow[slow],
+                at[:n],
+                at[n:],
+                rows,
+            )
+        )
