@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 
@@ -15,6 +16,8 @@ def main() -> None:
     itself: then one line says so, and ``doctor`` answers with what needs only
     the standard library.
     """
+    # until a run listens for itself, Ctrl+C simply ends this process: it has begun nothing yet
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     arguments = sys.argv[1:]
     try:
         if sys.platform == "linux" and arguments[:1] == ["run"] and "--help" not in arguments:

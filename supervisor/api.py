@@ -7,6 +7,8 @@ by its end or by an exception, stops what is still running.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +16,11 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from supervisor import rundir
-from supervisor.config import StopTimes
+from supervisor.config import Plan, StopTimes
 from supervisor.errors import ConfigError, FullstopError, InternalError, RunFailedError
+from supervisor.finish import constraint
 from supervisor.front import Front, Progress
-from supervisor.grid import Grid, Value
-from supervisor.journal import FrameKind, JournalTail
+from supervisor.journal import Frame, FrameKind, JournalTail
 from supervisor.link import take_warden
 from supervisor.prepare import Axes, Order, Prepared, prepare
 from supervisor.report import Report
@@ -211,12 +213,12 @@ class Run:
             After the last row, if the run failed as a whole.
         """
         tail = JournalTail(self.run_dir / rundir.JOURNAL_DIR)
-        grid = self._plan.grid
+        given = _Given(self._plan)
         seen = -1
         while True:
             over = not self.running  # asked first: what is written before the end is read below
             for frame in tail.poll():
-                yield from _rows_of(frame, grid)
+                yield from given.fresh_rows(frame)
             if over:
                 break
             with self._front.changed:
@@ -263,11 +265,50 @@ def raise_if_failed(report: Report) -> None:
         raise error
 
 
-def _rows_of(frame: Any, grid: Grid) -> Iterator[dict[str, Any]]:
-    if frame.kind == FrameKind.FAILED:
-        yield {**grid.params(frame.start), "error": frame.error()}
-    elif frame.kind == FrameKind.ROWS:
-        values = frame.rows().tolist()
-        for offset, row in enumerate(values):
-            params: dict[str, Value] = grid.params(frame.start + offset)
-            yield {**params, **dict(zip(frame.columns, row, strict=True))}
+class _Given:
+    """Remembers what was given, so that nothing is given twice.
+
+    A worker that died between writing rows and saying so has its chunk computed
+    again. What is remembered are ranges, merged where they touch.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._grid = plan.grid
+        self._valid = constraint(plan)
+        self._ranges: list[tuple[int, int]] = []
+
+    def fresh_rows(self, frame: Frame) -> Iterator[dict[str, Any]]:
+        for start, stop in self._add(frame.start, frame.stop):
+            yield from self._rows(frame, start, stop)
+
+    def _add(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Remember a range; return the parts of it that are new."""
+        at = bisect.bisect_left(self._ranges, (start, start))
+        if at > 0 and self._ranges[at - 1][1] >= start:
+            at -= 1
+        until = at
+        while until < len(self._ranges) and self._ranges[until][0] <= stop:
+            until += 1
+        known = self._ranges[at:until]
+        edges = [start, *(edge for part in known for edge in part), stop]
+        fresh = [
+            (max(a, start), min(b, stop)) for a, b in zip(edges[::2], edges[1::2], strict=True)
+        ]
+        if known:
+            start, stop = min(start, known[0][0]), max(stop, known[-1][1])
+        self._ranges[at:until] = [(start, stop)]
+        return [(a, b) for a, b in fresh if a < b]
+
+    def _rows(self, frame: Frame, start: int, stop: int) -> Iterator[dict[str, Any]]:
+        if frame.kind == FrameKind.FAILED:
+            yield {**self._grid.params(frame.start), "error": frame.error()}
+            return
+        params = self._grid.columns(start, stop)
+        names = [*params, *frame.columns]
+        columns = [column.tolist() for column in params.values()]
+        rows = frame.rows(start - frame.start, stop - frame.start)
+        columns += [rows[:, at].tolist() for at in range(len(frame.columns))]
+        valid = self._valid(params) if self._valid else itertools.repeat(True)
+        for makes_sense, row in zip(valid, zip(*columns, strict=True), strict=False):
+            if makes_sense:
+                yield dict(zip(names, row, strict=True))

@@ -49,8 +49,7 @@ class Board:
         fd = os.memfd_create("fullstop-board", os.MFD_CLOEXEC)
         os.ftruncate(fd, n_workers * ROW.itemsize)
         board = cls(fd, n_workers)
-        for slot in range(n_workers):
-            board.vacate(slot)
+        board.rows["best_index"], board.rows["best_value"] = -1, -np.inf
         return board
 
     def vacate(self, slot: int) -> None:
@@ -59,11 +58,8 @@ class Board:
         The best value stays: it was kept, whoever computed it.
         """
         row = self.rows[slot]
-        first_time = row["pid"] == 0 and row["best_index"] == 0 and row["best_value"] == 0.0
         for name in ("pid", "chunk_start", "chunk_stop", "chunk_done", "kept_until", "kept"):
             row[name] = 0
-        if first_time:
-            row["best_index"], row["best_value"] = -1, -np.inf
 
     def in_flight(self) -> int:
         """Combinations computed in chunks that are not finished yet."""

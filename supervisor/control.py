@@ -8,8 +8,11 @@ known message or has a field of the wrong type is a :class:`ProtocolError`.
 
 from __future__ import annotations
 
+import array
 import json
+import os
 import socket
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, TypeVar, get_type_hints
 
@@ -230,7 +233,8 @@ def decode(packet: bytes) -> Message:
         body = json.loads(packet)
     except (ValueError, RecursionError):
         raise ProtocolError("packet is not JSON") from None
-    cls = _KINDS.get(body.pop("kind", None)) if isinstance(body, dict) else None
+    kind = body.pop("kind", None) if isinstance(body, dict) else None
+    cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise ProtocolError("packet names no known message")
     hints = _HINTS[cls]
@@ -279,23 +283,47 @@ def send(sock: socket.socket, message: Message, fds: list[int] | None = None) ->
         is lost, which every receiver has to be able to bear.
     """
     try:
-        if fds:
-            socket.send_fds(sock, [encode(message)], fds, socket.MSG_DONTWAIT)
-        else:
-            sock.send(encode(message), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        # not socket.send_fds: before Python 3.13 it drops the flags
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        sock.sendmsg([encode(message)], rights, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
     except OSError:
         return False
     return True
 
 
 def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
-    """Receive one message and its descriptors; (None, []) means the other side is gone."""
+    """Receive one message and its descriptors; (None, []) means the other side is gone.
+
+    Raises
+    ------
+    ProtocolError
+        If it is not a message of ours; descriptors that came with it are closed.
+    BlockingIOError, TimeoutError
+        If there is none, on a socket that does not wait.
+    """
     try:
-        packet, fds, _, _ = socket.recv_fds(
-            sock, MAX_PACKET_BYTES + 1, MAX_FDS, socket.MSG_CMSG_CLOEXEC
+        # not socket.recv_fds: before Python 3.13 it drops the flags
+        packet, rights, flags, _ = sock.recvmsg(
+            MAX_PACKET_BYTES + 1, socket.CMSG_SPACE(4 * MAX_FDS), socket.MSG_CMSG_CLOEXEC
         )
     except (ConnectionResetError, BrokenPipeError):
         return None, []
+    fds = array.array("i")
+    for level, kind, data in rights:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     if not packet:
-        return None, fds
-    return decode(packet), fds
+        _close_all(fds)
+        return None, []
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise ProtocolError("over-long packet, or too many descriptors")  # noqa: TRY301
+        return decode(packet), list(fds)
+    except ProtocolError:
+        _close_all(fds)
+        raise
+
+
+def _close_all(fds: Iterable[int]) -> None:
+    for fd in fds:
+        os.close(fd)

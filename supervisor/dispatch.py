@@ -18,9 +18,9 @@ CHUNK_TARGET_S = 0.25
 """Computing time aimed at per chunk: long against the 0.2 ms it takes to hand one
 out, short against anybody's patience."""
 
-_GROWTH = 8  # per chunk, while the rate is still being learnt
+_GROWTH = 16  # per chunk, while the rate is still being learnt
 _TAIL_SHARE = 3  # the last chunks shrink so that all workers end together …
-_TAIL_FLOOR = 32  # … but not below this fraction of a full one
+_TAIL_FLOOR = 6  # … but not below this fraction of a full one
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -58,11 +58,18 @@ class Verdict:
     hopeless: bool = False
 
 
-MAX_BARREN_CRASHES = 100
-"""Deaths in a row, with nothing finished in between, after which a run is failed.
+BARREN_CRASHES = 40
+"""Deaths in a row, with nothing finished in between, that make us look elsewhere."""
 
-Halving the largest chunk (2³² combinations) down to one takes at most 34 deaths
-per worker that is searching at the same time."""
+PROBES = 5
+"""Single combinations tried elsewhere: if every one of them kills too, the fault is not
+in a combination, and the run is failed."""
+
+MAX_BARREN_CRASHES = 1_000
+"""Deaths in a row after which a run is failed even so: a search must end."""
+
+_SEARCH_DEPTH = 34  # halving the largest chunk, 2³² combinations, down to one; per worker
+_PROBE_AFTER = BARREN_CRASHES // 2
 
 
 class Dispatcher:
@@ -86,6 +93,9 @@ class Dispatcher:
         self._size = max(1, first_chunk)
         self._left = sum(chunk.size for chunk in self._todo)
         self._barren_crashes = 0
+        self._empty_handed = 0
+        self._failed_probes = 0
+        self._probes: set[int] = set()
         self.finished = 0
         """Combinations finished or given up so far."""
 
@@ -93,7 +103,7 @@ class Dispatcher:
         """Give ``worker`` its next chunk, or None when there is none left to hand out."""
         if not self._todo:
             return None
-        piece = heapq.heappop(self._todo)
+        piece = self._probe() or heapq.heappop(self._todo)
         if piece.crashes == 0:
             fair_share = self._left // (_TAIL_SHARE * self._n_workers)
             size = min(piece.size, self._size, max(fair_share, self._size // _TAIL_FLOOR, 1))
@@ -106,9 +116,12 @@ class Dispatcher:
 
     def returned(self, worker: int, until: int, now: float) -> None:
         """Take back a chunk computed up to ``until`` (all of it, unless a stop came)."""
+        if worker not in self._in_hand:
+            return  # it said so before: a worker that forked and came back speaks twice
         chunk, since = self._in_hand.pop(worker)
         self.finished += until - chunk.start
-        self._barren_crashes = 0
+        if until > chunk.start:
+            self._not_barren()
         if until < chunk.stop:
             self._put_back(replace(chunk, start=until))
         elif chunk.crashes == 0:
@@ -117,13 +130,17 @@ class Dispatcher:
     def crashed(self, worker: int, kept_until: int) -> Verdict:
         """Take back the chunk of a worker that died having kept all below ``kept_until``."""
         if worker not in self._in_hand:
-            self._barren_crashes += 1
-            return Verdict(hopeless=self._barren_crashes >= MAX_BARREN_CRASHES)
+            self._empty_handed += 1  # before it was ready for a chunk: no combination's fault
+            return Verdict(hopeless=self._hopeless)
         chunk, _ = self._in_hand.pop(worker)
         done = max(0, min(kept_until, chunk.stop) - chunk.start)
         self.finished += done
-        self._barren_crashes = 0 if done else self._barren_crashes + 1
-        if self._barren_crashes >= MAX_BARREN_CRASHES:
+        if done:
+            self._not_barren()
+        else:
+            self._barren_crashes += 1
+            self._failed_probes += chunk.start in self._probes
+        if self._hopeless:
             self._put_back(replace(chunk, start=chunk.start + done))
             return Verdict(hopeless=True)
         left = replace(chunk, start=chunk.start + done, crashes=chunk.crashes + 1)
@@ -154,6 +171,33 @@ class Dispatcher:
     def exhausted(self) -> bool:
         """Whether everything was finished or given up."""
         return not self._todo and not self._in_hand
+
+    def _not_barren(self) -> None:
+        self._barren_crashes = self._failed_probes = self._empty_handed = 0
+        self._probes.clear()
+
+    def _probe(self) -> Chunk | None:
+        """Where everything has died for a while, try a single combination far from there."""
+        if self._barren_crashes < _PROBE_AFTER or len(self._probes) >= PROBES:
+            return None
+        fresh = [chunk for chunk in self._todo if chunk.crashes == 0]
+        if not fresh:
+            return None
+        piece = max(fresh)
+        self._todo.remove(piece)
+        heapq.heapify(self._todo)
+        if piece.size > 1:
+            heapq.heappush(self._todo, replace(piece, stop=piece.stop - 1))
+        self._probes.add(piece.stop - 1)
+        return replace(piece, start=piece.stop - 1)
+
+    @property
+    def _hopeless(self) -> bool:
+        if self._empty_handed >= BARREN_CRASHES:
+            return True
+        if self._failed_probes >= PROBES:
+            return self._barren_crashes >= BARREN_CRASHES
+        return self._barren_crashes >= MAX_BARREN_CRASHES + _SEARCH_DEPTH * self._n_workers
 
     def _put_back(self, chunk: Chunk) -> None:
         heapq.heappush(self._todo, chunk)

@@ -28,6 +28,7 @@ from supervisor.grid import Value
 from supervisor.link import WardenLink, keep_warden
 from supervisor.process import Identity
 from supervisor.report import MemoryReport, Report, Rung, StopReport
+from supervisor.results import covered
 from supervisor.signals import STOPPING, SignalQueue
 from supervisor.states import ExitCode, RunStatus
 from supervisor.stopflag import Level, StopFlag
@@ -345,6 +346,7 @@ class Front:
             case control.Finished():
                 self._advance(message.finished)
             case control.StopBegun():
+                self._hear_requests()  # if it was our own doing, we know more about it
                 self._note_stop(Level(message.level), message.reason, message.requested_by)
             case control.RungReached():
                 if self._stop:
@@ -486,7 +488,8 @@ class Front:
             compaction = compact_run(self.run_dir, self.plan)
         except (FullstopError, OSError) as error:
             self._note_error(f"results.parquet could not be written: {error}")
-            return 0, 0
+            done = covered(self.run_dir / rundir.JOURNAL_DIR)
+            return sum(stop - start for start, stop in done), self._failed_combos
         return compaction.rows, compaction.failed
 
     def _close(self, *, keep: bool) -> None:

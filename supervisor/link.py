@@ -71,8 +71,10 @@ class WardenLink:
         control.send(self.sock, message, fds)
 
     @property
-    def idle(self) -> bool:
-        """Whether the warden is alive and the line holds nothing unread but its greeting."""
+    def usable(self) -> bool:
+        """Whether the warden is this very process's own, and alive."""
+        if self._owner != os.getpid():
+            return False  # a forked copy: it serves the process that forked us
         poller = select.poll()
         poller.register(self.pidfd, select.POLLIN)
         return not poller.poll(0)
@@ -130,10 +132,11 @@ _spare_lock = threading.Lock()
 def take_warden() -> WardenLink:
     """Take a warm warden, or spawn one."""
     with _spare_lock:
-        while _spare:
-            link = _spare.pop()
-            if link._owner == os.getpid() and link.idle:
-                return link
+        links, _spare[:] = list(_spare), []
+    for link in links:
+        if link.usable:
+            return link
+        link.close()
     return WardenLink()
 
 
@@ -145,7 +148,7 @@ def prewarm() -> None:
 def keep_warden(link: WardenLink) -> None:
     """Keep a warden whose run has ended cleanly, for the next run of this process."""
     with _spare_lock:
-        if not _spare and link.idle:
+        if not _spare and link.usable:
             _spare.append(link)
             return
     link.close()

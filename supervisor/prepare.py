@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import supervisor
-from supervisor import config, rundir
+from supervisor import config, registry, rundir
 from supervisor.bars import Bars, load_bars
 from supervisor.config import Plan, Source, StopTimes
 from supervisor.errors import ConfigError, UnsupportedPlatformError
@@ -72,6 +72,7 @@ def prepare(order: Order) -> Prepared:
     device = config.check_device(order.device)
     combos_total = _count(strategy, source, grid)
     bars = _bars(order.data)
+    registry.check()
     run_id = rundir.new_run_id()
     run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / run_id)
     plan = Plan(
@@ -87,7 +88,15 @@ def prepare(order: Order) -> Prepared:
         fee=fee,
         times=order.times,
     )
-    rundir.write_json(run_dir / rundir.RUN_FILE, plan.to_json() | _circumstances())
+    try:
+        rundir.write_json(run_dir / rundir.RUN_FILE, plan.to_json() | _circumstances())
+    except OSError as error:
+        rundir.discard(run_dir)
+        raise ConfigError(
+            f"run directory {run_dir} cannot be written ({error.strerror}): "
+            "name another one with --run-dir",
+            key="run_dir",
+        ) from None
     return Prepared(plan, run_dir, bars, function)
 
 

@@ -57,6 +57,12 @@ def runtime_dir() -> Path:
     return _private(Path(f"/tmp/fullstop-{os.getuid()}"))
 
 
+def check() -> None:
+    """Make both directories, or raise :class:`ConfigError` where that cannot be."""
+    state_dir()
+    runtime_dir()
+
+
 def socket_path(run_id: str) -> Path:
     """Where the warden of a run listens."""
     return runtime_dir() / f"{run_id}.sock"
@@ -137,8 +143,14 @@ def _same_dir(name: str, run_dir: Path) -> bool:
 
 def _private(path: Path) -> Path:
     """Make a directory, or accept one, that only this user can enter."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    facts = path.lstat()
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        facts = path.lstat()
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be made ({error.strerror}): set XDG_STATE_HOME and XDG_RUNTIME_DIR "
+            "to directories of yours"
+        ) from None
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
         raise ConfigError(f"{path} is not a directory of yours: remove it, or set XDG_RUNTIME_DIR")
     if stat.S_IMODE(facts.st_mode) & 0o077:

@@ -51,7 +51,7 @@ def create(run_dir: Path) -> Path:
             )
         for name in (JOURNAL_DIR, LOG_DIR):
             (run_dir / name).mkdir(mode=0o700, exist_ok=True)
-        write_json(run_dir / ".probe", {})
+        (run_dir / ".probe").touch()
         (run_dir / ".probe").unlink()
     except OSError as error:
         raise ConfigError(
@@ -73,6 +73,8 @@ def discard(run_dir: Path) -> None:
         (run_dir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         run_dir.rmdir()
+        if run_dir.parent == DEFAULT_ROOT.resolve():
+            run_dir.parent.rmdir()  # unless it holds other runs
 
 
 def write_json(path: Path, value: Any) -> None:

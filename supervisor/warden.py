@@ -160,6 +160,7 @@ class RunInHand:
         self._serial = next_serial(self.run_dir / rundir.JOURNAL_DIR)
         self._failures: JournalWriter | None = None
         self._by_pid: dict[int, Worker] = {}
+        self._reported = 0
         self._reported_at = 0.0
         self._selector = selectors.DefaultSelector()
         self._front_lost = False
@@ -211,8 +212,13 @@ class RunInHand:
         timeout = None if self.deadline is None else max(0.0, self.deadline - now)
         if self.state is State.KILLED:
             timeout = min(_KILL_AGAIN_S, timeout or 0.0)
+        if self.dispatcher.finished != self._reported:
+            pause = max(0.0, self._reported_at + _REPORT_EVERY_S - now)
+            timeout = pause if timeout is None else min(timeout, pause)
         for key, _ in self._selector.select(self.front.outbox.patience(timeout)):
-            key.data()
+            if key.fileobj in self._selector.get_map():  # not closed by one before it
+                key.data()
+        self._report_finished()
         if self.deadline is not None and time.monotonic() >= self.deadline:
             self._happen(Event.DEADLINE)
         elif self.state is State.KILLED:
@@ -313,8 +319,17 @@ class RunInHand:
             at = min(self.flag.requested_at or now, now)
             self.stop = StopRecord(at, level, reason, by_request=True)
             self.front.post(control.StopBegun(level, reason, requested_by))
+        elif level > self.stop.level:
+            self.stop.level = level
+            self.front.post(control.StopBegun(level, reason, requested_by))
         self.events.emit("stop_requested", level=level.name, reason=reason, by=requested_by)
         self._happen(_LEVEL_EVENT[level])
+
+    def _heed_flag(self) -> None:
+        """Begin the stop that the flag asks for, should it reach us before the request does."""
+        level = self.flag.level
+        if level is not None and self.state is State.RUNNING:
+            self.request(level, "the stop flag was set", "flag")
 
     def _rung(self, name: str, acted_on: int) -> None:
         if self.stop is None or not self.stop.by_request:
@@ -455,6 +470,7 @@ class RunInHand:
         chunk = self.dispatcher.in_hand(worker.slot)
         kept_until = self._kept_until(worker.slot, chunk)
         code = os.waitstatus_to_exitcode(status)
+        self._heed_flag()
         self.events.emit("worker_reaped", serial=worker.serial, pid=worker.pid, code=code)
         if self.state is not State.RUNNING:
             if chunk is not None:
@@ -495,9 +511,10 @@ class RunInHand:
 
     def _report_finished(self, *, force: bool = False) -> None:
         now = time.monotonic()
-        if force or now - self._reported_at >= _REPORT_EVERY_S:
-            self._reported_at = now
-            self.front.post(control.Finished(self.dispatcher.finished))
+        finished = self.dispatcher.finished
+        if finished != self._reported and (force or now - self._reported_at >= _REPORT_EVERY_S):
+            self._reported, self._reported_at = finished, now
+            self.front.post(control.Finished(finished))
 
     # -- the front and callers from outside --------------------------------
 
@@ -561,8 +578,9 @@ class RunInHand:
             worker.link.close()
         self._selector.close()
         self.events.close()
-        if self.fds.function is not None:
-            os.close(self.fds.function)
+        for fd in (self.fds.bars, self.fds.function):
+            if fd is not None:
+                os.close(fd)
         self.flag.close()
         self.board.close()
         self.backend = None  # what was prepared is big, and a kept warden holds nothing of a run

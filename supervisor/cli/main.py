@@ -79,6 +79,6 @@ def _leave(code: int) -> NoReturn:
     try:
         sys.stdout.flush()
         sys.stderr.flush()
-    except BrokenPipeError:
-        pass
+    except OSError:
+        pass  # whoever read us is gone
     os._exit(code)

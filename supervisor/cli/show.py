@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,14 @@ class Screen:
         """Show how it stands now."""
         if self._bar is not None:
             asked = progress.stop_level if progress.status is RunStatus.STOPPING else None
-            self._bar.update(
-                self._task,
-                completed=progress.done,
-                description=_ASKED[asked] if asked else str(progress.status),
-                facts=self._facts(progress),
-                refresh=True,
-            )
+            with _terminal_may_be_gone():
+                self._bar.update(
+                    self._task,
+                    completed=progress.done,
+                    description=_ASKED[asked] if asked else str(progress.status),
+                    facts=self._facts(progress),
+                    refresh=True,
+                )
         elif time.monotonic() - self._last_plain >= _PLAIN_EVERY_S and not self._quiet:
             self._last_plain = time.monotonic()
             self.say(describe(progress))
@@ -91,12 +93,14 @@ class Screen:
     def say(self, line: str) -> None:
         """Show a line above the bar."""
         if not self._quiet:
-            self._console.print(escape(line), soft_wrap=True)
+            with _terminal_may_be_gone():
+                self._console.print(escape(line), soft_wrap=True)
 
     def end(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
-            self._bar.stop()
+            with _terminal_may_be_gone():
+                self._bar.stop()
             self._bar = None
 
     def _facts(self, progress: Progress) -> str:
@@ -109,6 +113,11 @@ class Screen:
         if progress.failed:
             facts.append(f"{progress.failed} failed")
         return escape("  ".join(facts))
+
+
+def _terminal_may_be_gone() -> contextlib.suppress:
+    """Suppress what writing to a closed window raises: the run's end does not depend on it."""
+    return contextlib.suppress(OSError)
 
 
 class _Rate:
@@ -138,12 +147,13 @@ class _Rate:
 def summary(report: Report, plan: Plan) -> None:
     """Print what became of a run, its best combinations, and the memory that came back."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print(escape(headline(report)))
-    if report.combos_done > report.combos_failed:
-        _best_table(console, report, plan)
-    for line in stop_lines(report) + memory_lines(report.memory) + error_lines(report):
-        console.print(escape(line))
-    console.print(escape(f"results: {shorten(Path(report.run_dir) / rundir.RESULTS_FILE)}"))
+    with _terminal_may_be_gone():
+        console.print(escape(headline(report)))
+        if report.combos_done > report.combos_failed:
+            _best_table(console, report, plan)
+        for line in stop_lines(report) + memory_lines(report.memory) + error_lines(report):
+            console.print(escape(line))
+        console.print(escape(f"results: {shorten(Path(report.run_dir) / rundir.RESULTS_FILE)}"))
 
 
 def headline(report: Report) -> str:

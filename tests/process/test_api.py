@@ -1,0 +1,537 @@
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import supervisor
+from supervisor.errors import ConfigError, RunFailedError
+from supervisor.link import release_wardens
+from supervisor.process import Identity, children, descendants
+from supervisor.stopflag import StopFlag
+from tests.support.cli import POLITE, ROOT, Place, kept_in
+from tests.support.inside import sweep_inside
+from tests.support.waiting import wait_for
+
+TIMES = {"grace_s": 0.3, "terminate_s": 0.2}
+
+
+def marked(place: Place, name: str, n: int) -> None:
+    wait_for(lambda: len(list(place.root.glob(f"{name}*"))) >= n, f"{n} marks {name}")
+
+
+def holding(root: Path, done: int):
+    """A closure that finishes ``done`` combinations and then stays until it is told to stop."""
+
+    def backtest(bars, params, stop):
+        if params["a"] < done:
+            return {"x": float(params["a"]), "bars": float(len(bars.close))}
+        (root / f"ready-{os.getpid()}").touch()
+        stop.wait()
+        return None
+
+    return backtest
+
+
+# --- what can be swept ---------------------------------------------------------------------------
+
+
+def test_a_closure_over_a_grid(inside: Place) -> None:
+    factor = 3.0
+    table = np.arange(10.0)
+
+    def backtest(bars, params, stop):
+        assert not stop.is_set()
+        assert not bars.close.flags.writeable
+        return {"y": factor * table[params["a"]] + params["b"], "n": len(bars.close)}
+
+    grid = {"a": range(10), "b": [0.5, 1.5]}
+    with supervisor.sweep(backtest, grid, inside.data, run_dir=inside.root / "run") as run:
+        report = run.wait()
+    assert (report.status, report.exit_code, report.combos_done) == ("completed", 0, 20)
+    rows = run.results().to_pylist()
+    assert [(row["a"], row["b"]) for row in rows] == [(a, b) for a in range(10) for b in (0.5, 1.5)]
+    assert all(row["y"] == 3 * row["a"] + row["b"] and row["n"] == 20 for row in rows)
+    assert not run.running
+
+
+def test_a_lambda_a_callable_object_and_a_partial(inside: Place) -> None:
+    import functools
+
+    class Callable:
+        def __call__(self, bars, params, stop):
+            return {"y": 1.0}
+
+    for at, function in enumerate(
+        [lambda bars, params, stop: {"y": 1.0}, Callable(),
+         functools.partial(lambda y, bars, params, stop: {"y": y}, 1.0)]
+    ):  # fmt: skip
+        with supervisor.sweep(
+            function, {"a": [1, 2]}, inside.data, run_dir=inside.root / str(at)
+        ) as run:
+            assert [row["y"] for row in run.results().to_pylist()] == [1.0, 1.0]
+
+
+def test_what_cannot_be_sent_is_refused_before_anything_is_started(
+    inside: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(inside.work)
+    generator = (number for number in range(3))
+    with pytest.raises(ConfigError, match="cannot be sent"):
+        supervisor.sweep(lambda b, p, s: {"y": next(generator)}, {"a": [1]}, inside.data)
+    assert list(inside.work.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"grid": {}}, "grid is empty"),
+        ({"grid": {"a": []}}, "empty"),
+        ({"workers": 0}, "workers"),
+        ({"grace_s": -1}, "grace"),
+        ({"data": "no-such.csv"}, "no-such"),
+        ({"strategy": "no_such.py:f"}, "does not exist"),
+        ({"strategy": "no such form:"}, "module:function"),
+    ],
+)
+def test_what_cannot_be_done_is_said_at_once_and_leaves_nothing(
+    inside: Place, monkeypatch: pytest.MonkeyPatch, change: dict, complaint: str
+) -> None:
+    monkeypatch.chdir(inside.work)
+    arguments = {"strategy": lambda b, p, s: {"y": 1.0}, "grid": {"a": [1]}, "data": inside.data}
+    with pytest.raises(ConfigError, match=complaint):
+        supervisor.sweep(**arguments | change)
+    assert list(inside.work.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ("def g(): pass", "no function 'f'"),
+        ("1 / 0", "ZeroDivisionError"),
+        (None, "no_such_module"),
+    ],
+)
+def test_a_strategy_that_is_not_there_is_told_by_the_worker(
+    inside: Place, body: str | None, complaint: str
+) -> None:
+    spec = "no_such_module_at_all:f" if body is None else inside.strategy(body)
+    with (
+        supervisor.sweep(spec, {"a": [1]}, inside.data, run_dir=inside.root / "run") as run,
+        pytest.raises(ConfigError, match=complaint),
+    ):
+        run.results()
+    assert not (inside.root / "run").exists()
+
+
+# --- rows ----------------------------------------------------------------------------------------
+
+
+def test_rows_come_while_it_runs_each_once(inside: Place) -> None:
+    with supervisor.sweep(
+        holding(inside.root, 40), {"a": range(200)}, inside.data, workers=2,
+        run_dir=inside.root / "run",
+    ) as run:  # fmt: skip
+        seen = []
+        for row in run.rows():
+            seen.append(row["a"])
+            assert row["x"] == row["a"]
+            if len(seen) == 20:
+                assert run.running
+                threading.Thread(target=run.stop).start()
+    assert sorted(seen) == sorted(kept_in(run.run_dir))
+    assert len(seen) == len(set(seen)) >= 20
+
+
+def test_rows_are_given_once_though_they_were_kept_twice(inside: Place) -> None:
+    body = """
+    def f(bars, params, stop):
+        import workers.main
+        if params["a"] == 30 and first("torn"):
+            workers.main.ChunkInHand._count = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        return row(params)
+    """
+    run = sweep_inside(inside, body, n=100)
+    seen = [row["a"] for row in run.run.rows()]
+    assert run.end() == 0
+    assert max(run.kept().values()) == 2  # it did happen
+    assert sorted(seen) == list(range(100))
+
+
+def test_rows_of_failed_combinations_have_an_error(inside: Place) -> None:
+    def backtest(bars, params, stop):
+        return {"y": 1 / params["a"]}
+
+    with supervisor.sweep(
+        backtest, {"a": [0, 1, 2]}, inside.data, run_dir=inside.root / "run"
+    ) as run:
+        rows = {row["a"]: row for row in run.rows()}
+    assert "ZeroDivisionError" in rows[0]["error"]
+    assert "y" not in rows[0]
+    assert rows[2] == {"a": 2, "y": 0.5}
+
+
+def test_a_run_of_which_nothing_succeeded_has_failed(inside: Place) -> None:
+    def backtest(bars, params, stop):
+        raise ValueError("never")
+
+    with supervisor.sweep(backtest, {"a": [0, 1]}, inside.data, run_dir=inside.root / "r") as run:
+        report = run.wait()
+    assert (report.status, report.exit_code) == ("failed", 1)
+    assert "every combination failed" in report.reason
+    assert len(run.results()) == 2
+
+
+# --- ending it -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_it_is_ended_from_any_thread(inside: Place, how: str, elsewhere: bool) -> None:
+    with supervisor.sweep(
+        holding(inside.root, 30), {"a": range(200)}, inside.data, workers=2,
+        run_dir=inside.root / "run",
+    ) as run:  # fmt: skip
+        marked(inside, "ready", 2)
+        reports = []
+        if elsewhere:
+            thread = threading.Thread(target=lambda: reports.append(getattr(run, how)()))
+            thread.start()
+            thread.join(20)
+        else:
+            reports.append(getattr(run, how)())
+        (report,) = reports
+        assert not run.running
+        assert (report.status, report.stop.level) == ("stopped", how)
+        assert report.stop.requested_by == "python"
+        assert report.stop.survivors == []
+        assert report.errors == []
+        assert run.report == report
+        assert run.stop() == report  # again: nothing more happens
+        if how == "stop":
+            assert report.combos_done == 30
+        assert len(run.results()) == report.combos_done == len(kept_in(run.run_dir))
+
+
+def test_drain_finishes_what_is_in_hand(inside: Place) -> None:
+    gate = inside.root / "gate"
+
+    def backtest(bars, params, stop):
+        if params["a"] >= 30:
+            (gate.parent / f"ready-{os.getpid()}").touch()
+            while not gate.exists():
+                time.sleep(0.001)
+        return {"y": 1.0}
+
+    with supervisor.sweep(
+        backtest, {"a": range(10_000)}, inside.data, workers=2, run_dir=inside.root / "run"
+    ) as run:
+        marked(inside, "ready", 2)
+        threading.Timer(0, run.drain).start()
+        wait_for(lambda: '"draining"' in (run.run_dir / "events.jsonl").read_text(), "the drain")
+        gate.touch()
+        report = run.wait(20)
+    assert report is not None
+    assert (report.status, report.stop.level) == ("stopped", "drain")
+    kept = sorted(kept_in(run.run_dir))
+    assert kept == list(range(len(kept)))
+    assert 30 < len(kept) < 10_000
+
+
+def test_leaving_the_block_by_an_exception_stops_it(inside: Place) -> None:
+    with pytest.raises(LookupError, match="mine"), supervisor.sweep(
+        holding(inside.root, 30), {"a": range(200)}, inside.data, workers=2,
+        run_dir=inside.root / "run",
+    ) as run:  # fmt: skip
+        marked(inside, "ready", 2)
+        raise LookupError("mine")
+    assert not run.running
+    assert run.report.status == "stopped"
+    assert len(run.results()) == 30
+
+
+def test_leaving_the_block_stops_it(inside: Place) -> None:
+    with supervisor.sweep(
+        holding(inside.root, 5), {"a": range(200)}, inside.data, run_dir=inside.root / "run"
+    ) as run:
+        pass
+    assert run.report.status == "stopped"
+    assert run.report.errors == []
+
+
+def test_stopping_a_finished_run_changes_nothing(inside: Place) -> None:
+    run = sweep_inside(inside, "def f(bars, params, stop): return row(params)", n=5)
+    assert run.end() == 0
+    assert run.run.stop().status == "completed"
+    assert run.run.kill().stop is None
+
+
+def test_a_report_asked_for_too_early_is_an_error(inside: Place) -> None:
+    run = sweep_inside(inside, POLITE, DONE=5)
+    with pytest.raises(RunFailedError, match="not over"):
+        _ = run.run.report
+    assert run.run.wait(0.01) is None
+    assert run.stop() == 143
+
+
+class Event:
+    def __init__(self) -> None:
+        self.asked = 0
+        self.value = False
+
+    def is_set(self) -> bool:
+        self.asked += 1
+        return self.value
+
+
+def test_an_event_of_the_callers_is_mirrored(inside: Place) -> None:
+    stop = Event()
+    with supervisor.sweep(
+        holding(inside.root, 5), {"a": range(200)}, inside.data, workers=2,
+        run_dir=inside.root / "run", stop_event=stop,
+    ) as run:  # fmt: skip
+        marked(inside, "ready", 2)
+        assert run.running
+        stop.value = True
+        report = run.wait(20)
+    assert report is not None
+    assert (report.status, report.stop.requested_by) == ("stopped", "stop_event")
+
+
+def test_an_event_that_hangs_does_no_harm(inside: Place) -> None:
+    let_go = threading.Event()
+
+    class Hangs:
+        def is_set(self) -> bool:
+            let_go.wait()
+            return False
+
+    with supervisor.sweep(
+        holding(inside.root, 5), {"a": range(200)}, inside.data, workers=2,
+        run_dir=inside.root / "run", stop_event=Hangs(),
+    ) as run:  # fmt: skip
+        marked(inside, "ready", 2)
+        assert run.stop().status == "stopped"
+    let_go.set()
+
+
+def test_a_stop_flag_serves_as_event_too(inside: Place) -> None:
+    flag = StopFlag()
+    with supervisor.sweep(
+        holding(inside.root, 5), {"a": range(200)}, inside.data, workers=2,
+        run_dir=inside.root / "run", stop_event=flag,
+    ) as run:  # fmt: skip
+        marked(inside, "ready", 2)
+        flag.set()
+        report = run.wait(20)
+    assert report is not None
+    assert report.status == "stopped"
+
+
+def test_a_stop_that_the_front_is_slow_to_pass_on_fails_no_combination(inside: Place) -> None:
+    """Workers see the flag before the warden is told; it must not take them for crashed."""
+    run = sweep_inside(inside, POLITE, DONE=30)
+    run.wait_marks("ready", 2)
+    pids = set(children(run.warden))
+    run.run._front.flag.set()  # what request() does first; the message comes late
+    wait_for(lambda: not pids & set(children(run.warden)), "the workers' end", tell=run.tell)
+    code = run.stop()
+    assert code == 143, run.tell()
+    assert run.report["errors"] == []
+    assert run.report["combos_failed"] == 0
+    run.assert_nothing_lost(30)
+
+
+# --- the caller's process is left alone ----------------------------------------------------------
+
+
+def test_nothing_about_the_callers_process_is_changed(inside: Place) -> None:
+    def state() -> dict[str, object]:
+        import ctypes
+
+        subreaper = ctypes.c_int(-1)
+        ctypes.CDLL(None).prctl(37, ctypes.byref(subreaper), 0, 0, 0)
+        return {
+            "handlers": [signal.getsignal(n) for n in sorted(signal.valid_signals())],
+            "mask": signal.pthread_sigmask(signal.SIG_BLOCK, []),
+            "wakeup": signal.set_wakeup_fd(-1),
+            "subreaper": subreaper.value,
+            "environment": dict(os.environ),
+            "cwd": Path.cwd(),
+            "session": os.getsid(0),
+            "threads": sorted(t.name for t in threading.enumerate()),
+        }
+
+    before = state()
+    with supervisor.sweep(
+        holding(inside.root, 5), {"a": range(200)}, inside.data, run_dir=inside.root / "run"
+    ) as run:
+        marked(inside, "ready", 1)
+        during = state()
+        run.stop()
+    wait_for(lambda: state() == before, "everything as it was", tell=lambda: str(state()))
+    for name in before.keys() - {"threads"}:
+        assert during[name] == before[name]
+
+
+def test_it_works_off_the_main_thread(inside: Place) -> None:
+    reports = []
+
+    def work() -> None:
+        with supervisor.sweep(
+            holding(inside.root, 5), {"a": range(200)}, inside.data, workers=2,
+            run_dir=inside.root / "run",
+        ) as run:  # fmt: skip
+            marked(inside, "ready", 2)
+            reports.append(run.stop())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+    assert [report.status for report in reports] == ["stopped"]
+
+
+def test_two_sweeps_at_once_do_not_disturb_each_other(inside: Place) -> None:
+    one, two = inside.root / "one", inside.root / "two"
+    one.mkdir()
+    two.mkdir()
+    with (
+        supervisor.sweep(holding(one, 5), {"a": range(200)}, inside.data, workers=2,
+                         run_dir=one / "run") as first,
+        supervisor.sweep(holding(two, 6), {"a": range(200)}, inside.data, workers=2,
+                         run_dir=two / "run") as second,
+    ):  # fmt: skip
+        for root in (one, two):
+            wait_for(lambda root=root: len(list(root.glob("ready-*"))) >= 2, "both ready")
+        assert first.stop().combos_done == 5
+        assert second.running
+        assert second.stop().combos_done == 6
+    release_wardens()
+
+
+def test_a_worker_killed_by_another_sweeps_end_is_unheard_of(inside: Place) -> None:
+    """Children of the caller's that have nothing to do with us stay."""
+    with subprocess.Popen(["sleep", "1000"]) as bystander:
+        run = sweep_inside(inside, POLITE, times={"grace_s": 0.0, "terminate_s": 0.0}, DONE=5)
+        run.wait_marks("ready", 2)
+        run.run.kill()
+        assert bystander.poll() is None
+        bystander.kill()
+
+
+# --- again, at once ------------------------------------------------------------------------------
+
+
+def test_the_next_run_starts_at_once_in_the_warden_that_is_warm(inside: Place) -> None:
+    warden = None
+    for at in range(5):
+        stopped = time.monotonic()
+        run = sweep_inside(inside, POLITE, DONE=5)
+        first = next(iter(run.run.rows()))
+        assert first["sharpe"] == first["a"]
+        assert time.monotonic() - stopped < 5
+        assert warden in (None, run.warden)
+        warden = run.warden
+        run.wait_marks("ready", 2)
+        assert run.stop() == 143
+        assert descendants(warden) == [], "a warm warden holds no process"
+        for mark in inside.root.glob("ready-*"):
+            mark.unlink()
+        run.run_dir.rename(inside.root / f"was{at}")
+
+
+def test_a_warm_warden_that_died_is_not_missed(inside: Place) -> None:
+    run = sweep_inside(inside, "def f(bars, params, stop): return row(params)", n=5)
+    assert run.end() == 0
+    os.kill(run.warden, signal.SIGKILL)
+    gone = Identity.of(run.warden)
+    wait_for(lambda: gone is None or not gone.alive, "its death")
+    run.run_dir.rename(inside.root / "was")
+    again = sweep_inside(inside, "def f(bars, params, stop): return row(params)", n=5)
+    assert again.end() == 0, again.tell()
+    release_wardens()
+
+
+def test_runs_leave_no_descriptors_and_no_memory_behind(inside: Place) -> None:
+    counts = []
+    for at in range(6):
+        run = sweep_inside(inside, "def f(bars, params, stop): return row(params)", n=50)
+        assert run.end() == 0
+        warden = run.warden
+        run.run_dir.rename(inside.root / f"was{at}")
+        inside.inside.clear()
+        del run
+        gc.collect()
+        counts.append(
+            tuple(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", warden))
+        )
+    assert counts[-1] == counts[1], counts
+
+
+# --- the end of the caller ------------------------------------------------------------------------
+
+CALLER = """
+import os, sys, time
+import supervisor
+sys.path.insert(0, {root!r})
+from pathlib import Path
+
+run = supervisor.sweep(
+    {strategy!r}, {{"a": range(200)}}, {data!r}, workers=2, run_dir={run_dir!r},
+    grace_s=0.3, terminate_s=0.2,
+)
+while len(list(Path({marks!r}).glob("ready-*"))) < 2:
+    time.sleep(0.001)
+print("ready", flush=True)
+{ending}
+"""
+
+
+@pytest.mark.parametrize(
+    "ending", ["", "os._exit(0)", "raise SystemExit(3)", "os.kill(os.getpid(), 9)", "1 / 0"],
+    ids=["falls off the end", "os._exit", "sys.exit", "killed", "exception"],
+)  # fmt: skip
+def test_a_caller_that_ends_without_a_word_takes_its_run_along(place: Place, ending: str) -> None:
+    code = CALLER.format(
+        root=str(ROOT), strategy=place.strategy(POLITE, DONE=30), data=str(place.data),
+        run_dir=str(place.root / "run"), marks=str(place.root), ending=ending,
+    )  # fmt: skip
+    run = place.start([sys.executable, "-P", "-c", code])
+    run.wait_for(lambda: "ready" in run.out or run.over, "the caller")
+    run.look()
+    run.end()
+    report = run.wait_report()
+    run.assert_gone()
+    assert report["status"] == "stopped"
+    run.assert_nothing_lost(30)
+
+
+def test_ctrl_c_in_a_callers_loop_stops_the_run_and_is_the_callers_own(place: Place) -> None:
+    code = """
+import supervisor
+with supervisor.sweep({strategy!r}, {{"a": range(200)}}, {data!r}, workers=2,
+                      run_dir={run_dir!r}) as run:
+    try:
+        for row in run.rows():
+            pass
+    except KeyboardInterrupt:
+        print("interrupted", run.running, flush=True)
+print(run.report.status, run.report.combos_done, flush=True)
+""".format(
+        strategy=place.strategy(POLITE, DONE=30), data=str(place.data),
+        run_dir=str(place.root / "run"),
+    )  # fmt: skip
+    run = place.start([sys.executable, "-P", "-c", code])
+    run.wait_marks("ready", 2)
+    run.signal(signal.SIGINT)
+    assert run.end() == 0, run.tell()
+    assert run.out == "interrupted True\nstopped 30\n"
+    run.assert_gone()

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from supervisor import process
+from supervisor.process import Identity
+from tests.support.cli import DEAF, POLITE, Place, Started
+from tests.support.waiting import wait_for
+
+DONE = 50
+TIMES = ["--grace", "0.3", "--terminate", "0.2"]
+
+DAEMON = """
+import subprocess
+
+def f(bars, params, stop):
+    if params["a"] < DONE:
+        return row(params)
+    if first("daemon"):
+        subprocess.Popen(["setsid", "sleep", "1000"])
+    mark("ready")
+    stop.wait()
+"""
+
+
+def everyone(run: Started) -> None:
+    """Note front, warden, workers and all below them."""
+    run.look()
+    run.seen.update(
+        i for i in map(Identity.of, process.descendants(run.popen.pid)) if i is not None
+    )
+
+
+@pytest.mark.parametrize("body", [POLITE, DEAF, DAEMON], ids=["polite", "deaf", "daemon"])
+def test_when_the_front_is_killed_the_warden_ends_the_run(place: Place, body: str) -> None:
+    run = place.sweep(body, *TIMES, DONE=DONE)
+    run.wait_marks("ready", 2)
+    everyone(run)
+    run.kill_front()
+    report = run.wait_report()
+    run.assert_gone()
+    assert report["status"] == "stopped"
+    assert report["exit_code"] == 1
+    assert "front" in report["reason"]
+    assert report["stop"]["requested_by"] == "warden"
+    assert report["stop"]["survivors"] == []
+    assert report["combos_total"] == 1000
+    run.assert_nothing_lost()
+    if body is not DEAF:
+        assert report["combos_done"] == DONE
+    assert list((place.root / "state" / "fullstop" / "runs").iterdir()) == []
+    assert list((place.root / "runtime" / "fullstop").iterdir()) == []
+
+
+def test_a_front_whose_line_somebody_else_holds_open_is_missed_all_the_same(place: Place) -> None:
+    """EOF never comes while a child of the front's has its end of the line; the pidfd tells."""
+    run = place.sweep(POLITE, *TIMES, DONE=DONE)
+    run.wait_marks("ready", 2)
+    sockets = [
+        int(fd.name)
+        for fd in Path(f"/proc/{run.popen.pid}/fd").iterdir()
+        if str(fd.readlink()).startswith("socket:")
+    ]
+    pidfd = os.pidfd_open(run.popen.pid)
+    held = [_steal(pidfd, fd) for fd in sockets]
+    try:
+        run.kill_front()
+        run.wait_report()
+        run.assert_gone()
+        run.assert_nothing_lost(DONE)
+    finally:
+        for fd in [pidfd, *(fd for fd in held if fd is not None)]:
+            os.close(fd)
+
+
+def _steal(pidfd: int, fd: int) -> int | None:
+    """pidfd_getfd(2)."""
+    import ctypes
+    import errno
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    copy = libc.syscall(438, pidfd, fd, 0)
+    if copy < 0 and ctypes.get_errno() == errno.EPERM:
+        pytest.skip("ptrace of the front is not allowed here")
+    return copy if copy >= 0 else None
+
+
+@pytest.mark.parametrize("instant_s", [0.0, 0.3, 0.6])
+def test_kill_9_of_the_front_at_any_instant(place: Place, instant_s: float) -> None:
+    body = """
+    def f(bars, params, stop):
+        time.sleep(0.0002)
+        return row(params)
+    """
+    run = place.sweep(body, *TIMES, n=100_000)
+    run.wait_for(lambda: process.children(run.popen.pid), "a warden")
+    time.sleep(instant_s)
+    everyone(run)
+    run.kill_front()
+    run.assert_gone()
+    if run.kept():
+        run.wait_report()
+        run.assert_nothing_lost(1)
+
+
+def test_kill_9_of_front_during_its_own_stop(place: Place) -> None:
+    run = place.sweep(DEAF, "--grace", "0.6", "--terminate", "0.2", DONE=DONE)
+    run.wait_marks("ready", 2)
+    everyone(run)
+    run.signal(signal.SIGINT)
+    events = run.run_dir / "events.jsonl"
+    run.wait_for(lambda: '"flagged"' in events.read_text(), "the flag")
+    run.kill_front()
+    report = run.wait_report()
+    run.assert_gone()
+    run.assert_nothing_lost()
+    assert report["status"] == "stopped"
+
+
+@pytest.mark.parametrize("body", [POLITE, DEAF], ids=["polite", "deaf"])
+def test_when_the_warden_is_killed_the_workers_die_and_the_front_says_so(
+    place: Place, body: str
+) -> None:
+    run = place.sweep(body, *TIMES, DONE=DONE)
+    run.wait_marks("ready", 2)
+    everyone(run)
+    warden = run.warden
+    os.kill(warden, signal.SIGKILL)
+    assert run.end() == 1, run.tell()
+    run.assert_gone()
+    assert run.report["status"] == "failed"
+    assert run.report["exit_code"] == 1
+    assert str(warden) in run.report["reason"]
+    assert "Traceback" not in run.err
+    run.assert_nothing_lost()
+
+
+def test_when_front_and_warden_are_killed_at_once_the_workers_die(place: Place) -> None:
+    run = place.sweep(DEAF, *TIMES, DONE=DONE)
+    run.wait_marks("ready", 2)
+    everyone(run)
+    warden = run.warden
+    for pid in (run.popen.pid, warden):  # nobody can react in between
+        os.kill(pid, signal.SIGSTOP)
+    wait_for(lambda: process.state_letter(warden) == "T", "a stopped warden")
+    os.kill(warden, signal.SIGKILL)
+    os.kill(run.popen.pid, signal.SIGKILL)
+    run.popen.wait()
+    run.assert_gone()
+    kept = run.kept()
+    assert kept
+    status = place.command("status", str(run.run_dir), "--json")
+    assert status.returncode == 0, status.stderr
+    assert '"status": "dead"' in status.stdout
+    assert f'"done": {len(kept)}' in status.stdout
+
+
+def test_killing_any_one_of_ours_at_random_instants_leaves_nothing(place: Place) -> None:
+    body = """
+    def f(bars, params, stop):
+        mark("alive")
+        time.sleep(0.0005)
+        return row(params)
+    """
+    generator = random.Random(7)
+    for _ in range(3):
+        run = place.sweep(body, *TIMES, n=100_000)
+        run.wait_marks("alive", 2)
+        everyone(run)
+        victims = generator.sample([run.popen.pid, run.warden, *process.children(run.warden)], 3)
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        run.popen.send_signal(signal.SIGTERM)
+        run.end()
+        run.assert_gone()
+        assert max(run.kept().values()) == 1
+        for mark in place.root.glob("alive-*"):
+            mark.unlink()
+        run.run_dir.rename(place.root / f"was-{run.popen.pid}")
+
+
+def test_sigterm_to_the_warden_stops_the_run(place: Place) -> None:
+    run = place.sweep(POLITE, *TIMES, DONE=DONE)
+    run.wait_marks("ready", 2)
+    everyone(run)
+    os.kill(run.warden, signal.SIGTERM)
+    assert run.end() == 143, run.tell()
+    run.assert_gone()
+    run.assert_nothing_lost(DONE)
+    assert run.report["stop"]["requested_by"] == "signal"

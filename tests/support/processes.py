@@ -1,0 +1,56 @@
+"""Finding the processes a test has started, however they tried to get away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable
+from pathlib import Path
+
+from supervisor.process import Identity, command_name, state_letter
+
+COOKIE = "FULLSTOP_TEST"
+"""Environment variable that every process started by a test inherits, daemons too."""
+
+
+def with_cookie(token: str) -> list[Identity]:
+    """Processes that carry a test's token, this one left out; zombies have no environment."""
+    wanted = f"{COOKIE}={token}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        if int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                identity = Identity.of(int(entry.name))
+                if identity is not None:
+                    found.append(identity)
+    return found
+
+
+def exists(identity: Identity) -> bool:
+    """Whether a process is in the table at all, be it as a zombie."""
+    return Identity.of(identity.pid) == identity
+
+
+def present(identities: Iterable[Identity]) -> list[str]:
+    """Describe those of some processes that still exist, zombies included."""
+    return [
+        f"pid {i.pid} ({command_name(i.pid)}), state {state_letter(i.pid)}"
+        for i in identities
+        if exists(i)
+    ]
+
+
+def kill(identities: Iterable[Identity]) -> None:
+    """Clear away what a failed test has left; each is one that the test started."""
+    for identity in identities:
+        identity.send(signal.SIGKILL)
+
+
+def children_of_this() -> set[Identity]:
+    """Children of the test process, zombies included."""
+    from supervisor.process import children
+
+    return {i for i in map(Identity.of, children(os.getpid())) if i is not None}

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor import config, errors
+from supervisor.config import MAX_WAIT_S, MAX_WORKERS, Plan, Source, StopTimes
+from supervisor.errors import ConfigError, DataError, FullstopError
+from supervisor.grid import Grid
+from supervisor.report import MemoryReport, Report, Rung, StopReport
+from supervisor.states import RunStatus
+
+
+@pytest.mark.parametrize("key", ["grace_s", "terminate_s", "verify_s"])
+@pytest.mark.parametrize(
+    "value", [-1, -1e-9, float("nan"), float("inf"), MAX_WAIT_S + 1, "2", True, None]
+)
+def test_a_bad_timer_is_named_as_the_user_wrote_it(key: str, value: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        StopTimes(**{key: value})
+    assert caught.value.key == key.removesuffix("_s")
+    assert str(caught.value).startswith(key.removesuffix("_s"))
+    assert repr(value) in str(caught.value)
+
+
+@given(st.floats(0, MAX_WAIT_S), st.floats(0, MAX_WAIT_S), st.floats(0, MAX_WAIT_S))
+def test_timers_within_a_day_are_taken(grace: float, terminate: float, verify: float) -> None:
+    times = StopTimes(grace, terminate, verify)
+    assert (times.grace_s, times.terminate_s, times.verify_s) == (grace, terminate, verify)
+
+
+@pytest.mark.parametrize("workers", [0, -1, MAX_WORKERS + 1, 1.5, "4", True])
+def test_a_bad_number_of_workers_is_refused(workers: Any) -> None:
+    with pytest.raises(ConfigError, match="workers") as caught:
+        config.check_workers(workers)
+    assert caught.value.key == "workers"
+
+
+def test_workers_left_out_are_one_per_usable_core() -> None:
+    assert config.check_workers(None) == len(os.sched_getaffinity(0))
+    assert config.check_workers(1) == 1
+    assert config.check_workers(MAX_WORKERS) == MAX_WORKERS
+
+
+@pytest.mark.parametrize("fee", [-0.1, 1, 1.5, float("nan"), "0.1", True])
+def test_a_bad_fee_is_refused(fee: Any) -> None:
+    with pytest.raises(ConfigError, match="fee"):
+        config.check_fee(fee)
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:x", "cpu:0", "CUDA"])
+def test_an_unknown_device_is_refused_with_those_that_are_known(device: str) -> None:
+    with pytest.raises(ConfigError, match=r"known: .*auto.*cpu"):
+        config.check_device(device)
+
+
+def a_plan(**changes: Any) -> Plan:
+    facts: dict[str, Any] = {
+        "run_id": "r", "strategy": "s:f", "source": Source.IMPORT,
+        "grid": Grid.of({"a": [1, 2], "b": [0.5], "c": ["x", "y"], "d": [True]}),
+        "combos_total": 4, "data": "bars.csv", "n_bars": 9, "workers": 3,
+        "times": StopTimes(1, 2, 3),
+    }  # fmt: skip
+    return Plan(**facts | changes)
+
+
+def test_a_plan_comes_back_from_its_file() -> None:
+    plan = a_plan()
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json() | {"of a later version": 1})))
+    assert again.to_json() == plan.to_json()
+    assert again.times == plan.times
+    assert again.source is Source.IMPORT
+    for index in range(plan.grid.size):
+        assert again.grid.params(index) == plan.grid.params(index)
+
+
+def test_a_report_comes_back_from_its_file() -> None:
+    report = Report(
+        run_id="r", status=RunStatus.STOPPED, reason="SIGINT", exit_code=130,
+        containment="subreaper", combos_total=4, combos_done=2, combos_failed=1, elapsed_s=1.5,
+        run_dir="/r", stop=StopReport("SIGINT", "stop", 0.1, [Rung("flag", 0.0, 2)], ["pid 1"]),
+        memory=MemoryReport(1, 2, 1, 1, settled_s=0.2), errors=["e"],
+    )  # fmt: skip
+    plain = json.loads(json.dumps(report.to_json()))
+    assert Report.from_json(plain | {"of a later version": 1}) == report
+    # the names are a contract
+    assert {
+        "run_id", "status", "reason", "exit_code", "containment", "combos_total", "combos_done",
+        "elapsed_s", "stop", "memory", "jobs", "components_cleaned", "errors",
+    } <= set(plain)  # fmt: skip
+    assert {"requested_by", "level", "elapsed_s", "rungs", "survivors"} <= set(plain["stop"])
+    assert set(plain["stop"]["rungs"][0]) == {"name", "at_s", "acted_on"}
+    assert {
+        "ram_baseline_bytes", "ram_peak_bytes", "ram_after_bytes", "ram_freed_bytes", "settled_s",
+    } <= set(plain["memory"])  # fmt: skip
+    assert plain["memory"]["vram_peak_bytes"] is None
+
+
+KINDS = [
+    kind for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, FullstopError)
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_survives_pickling_with_its_facts(kind: type[FullstopError]) -> None:
+    needed = {"path": "bars.csv"} if kind in (DataError, errors.JournalError) else {}
+    error = kind("what happened", **needed)
+    error.pid = 7  # type: ignore[attr-defined]
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is kind
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+
+
+def test_a_data_error_names_the_file_and_the_row() -> None:
+    error = DataError("price is negative", path="bars.csv", row=7)
+    assert str(error) == "bars.csv, row 7: price is negative"
+    assert (error.path, error.row, error.key) == ("bars.csv", 7, "data")

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from supervisor import memory
+
+pytestmark = pytest.mark.usefixtures("no_leaks")
+
+MB = 2**20
+
+
+@contextmanager
+def holding(code: str) -> Iterator[int]:
+    """Run a process that holds memory; yield its pid."""
+    with subprocess.Popen(
+        [sys.executable, "-c", f"{code}\nprint('ready', flush=True)\ninput()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as child:  # fmt: skip
+        assert child.stdout.readline() == "ready\n"
+        yield child.pid
+        child.communicate("\n")
+
+
+def test_what_a_process_holds_is_counted() -> None:
+    with holding("pass") as small, holding(f"x = b'x' * {64 * MB}") as large:
+        difference = memory.pss_bytes(large) - memory.pss_bytes(small)
+        assert 60 * MB < difference < 72 * MB
+
+
+def test_what_is_shared_is_counted_once() -> None:
+    code = (
+        f"import mmap, os; m = mmap.mmap(-1, {64 * MB}); m.write(b'x' * {64 * MB})\n"
+        "ready, until = os.pipe(), os.pipe()\n"
+        "for _ in range(3):\n"
+        "    if os.fork() == 0:\n"
+        "        os.close(until[1])\n"
+        "        sum(m[i] for i in range(0, len(m), 4096))\n"
+        "        os.write(ready[1], b'.')\n"
+        "        os.read(until[0], 1)\n"
+        "        os._exit(0)\n"
+        "for _ in range(3): os.read(ready[0], 1)"
+    )
+    with holding(code) as root:
+        held = memory.tree_bytes(root)
+        assert 64 * MB < held < 150 * MB
+
+
+def test_untouched_memory_is_not_held() -> None:
+    with holding(f"import mmap; m = mmap.mmap(-1, {512 * MB})") as pid:
+        assert memory.pss_bytes(pid) < 100 * MB
+
+
+def test_whoever_is_gone_holds_nothing() -> None:
+    with subprocess.Popen(["true"]) as child:
+        child.wait()
+    assert memory.pss_bytes(child.pid) == 0
+    assert memory.tree_bytes(child.pid) == 0
+    assert memory.sum_bytes([child.pid, child.pid]) == 0
+
+
+def test_this_process_holds_something() -> None:
+    assert memory.pss_bytes(os.getpid()) > MB
