@@ -216,7 +216,7 @@ class RunInHand:
             pause = max(0.0, self._reported_at + _REPORT_EVERY_S - now)
             timeout = pause if timeout is None else min(timeout, pause)
         for key, _ in self._selector.select(self.front.outbox.patience(timeout)):
-            if key.fileobj in self._selector.get_map():  # not closed by one before it
+            if not _closed(key.fileobj):  # by one that was ready before it
                 key.data()
         self._report_finished()
         if self.deadline is not None and time.monotonic() >= self.deadline:
@@ -286,9 +286,9 @@ class RunInHand:
             usage=self.failure_usage,
         )
         self.events.emit("run_ended", outcome=ended.outcome, survivors=survivors)
-        self.front.post(ended)
         if self._control:
             self._control.broadcast(ended)
+        self.front.post(ended)  # last: a front that has heard it may have no more use for us
 
     def _outcome(self) -> str:
         if self.failure is not None:
@@ -584,6 +584,10 @@ class RunInHand:
         self.flag.close()
         self.board.close()
         self.backend = None  # what was prepared is big, and a kept warden holds nothing of a run
+
+
+def _closed(watched: object) -> bool:
+    return isinstance(watched, socket.socket) and watched.fileno() < 0
 
 
 def describe_exit(code: int) -> str:

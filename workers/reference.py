@@ -32,6 +32,9 @@ class Bars(Protocol):
     @property
     def bars_per_year(self) -> float: ...
 
+_ROUNDING = 1e-15
+"""Per-bar returns that differ by less differ by the rounding of this loop alone."""
+
 
 def backtest(
     strategy_name: str, bars: Bars, params: Mapping[str, float], fee: float = 0.0005
@@ -101,7 +104,7 @@ def account(
     return {
         "total_return": equity[-1] - 1.0,
         "sharpe": mean / math.sqrt(spread / (n - 1)) * math.sqrt(bars_per_year)
-        if spread > 0.0
+        if spread > n * _ROUNDING**2
         else math.nan,
         "max_drawdown": worst,
         "trades": float(trades),
