@@ -29,7 +29,7 @@ Axes = Mapping[str, Iterable[Value] | Value]
 _IMPORT_SPEC = re.compile(r"[^:]+:[A-Za-z_][\w.]*")
 
 EXAMPLE_STRATEGY = "sma_cross"
-EXAMPLE_GRID: Axes = {"fast": range(20, 620, 2), "slow": range(640, 2440, 5)}
+EXAMPLE_GRID: Axes = {"fast": range(10, 610), "slow": range(620, 2420, 3)}
 
 
 @dataclass(slots=True)

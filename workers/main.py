@@ -83,9 +83,7 @@ def run_worker(station: Station, backend: Backend) -> None:
 def _settle_in(station: Station) -> None:
     process.set_title(f"fullstop-w{station.slot}")
     os.environ["FULLSTOP_WORKER"] = str(station.slot)
-    log = os.open(
-        station.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
+    log = os.open(station.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

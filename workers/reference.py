@@ -32,6 +32,7 @@ class Bars(Protocol):
     @property
     def bars_per_year(self) -> float: ...
 
+
 _ROUNDING = 1e-15
 """Per-bar returns that differ by less differ by the rounding of this loop alone."""
 

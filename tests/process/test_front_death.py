@@ -3,6 +3,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -89,6 +91,48 @@ def _steal(pidfd: int, fd: int) -> int | None:
     if copy < 0 and ctypes.get_errno() == errno.EPERM:
         pytest.skip("ptrace of the front is not allowed here")
     return copy if copy >= 0 else None
+
+
+BREAKS = """
+import sys
+from pathlib import Path
+import supervisor
+from supervisor.front import Front
+
+def broken(front):
+    raise RuntimeError("broken")
+
+run = supervisor.sweep(
+    {strategy!r}, {{"a": range(1000)}}, {data!r}, workers=2, run_dir={run_dir!r}, grace_s=0.3
+)
+while len(list(Path({marks!r}).glob("ready-*"))) < 2:
+    pass
+Front._hear_requests = broken
+run.wait()
+print("broken", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_front_that_breaks_but_lives_on_hangs_up(place: Place) -> None:
+    """Only the line tells: the process is alive, so its pidfd stays silent."""
+    code = BREAKS.format(
+        strategy=place.strategy(POLITE, DONE=DONE), data=str(place.data),
+        run_dir=str(place.root / "run"), marks=str(place.root),
+    )  # fmt: skip
+    with subprocess.Popen(
+        [sys.executable, "-P", "-c", code], cwd=place.work, env=place.env,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as caller:  # fmt: skip
+        run = Started(place, caller)
+        assert caller.stdout.readline() == "broken\n"
+        wait_for((run.run_dir / "report.json").exists, "a report")
+        workers = [int(mark.name.rpartition("-")[2]) for mark in place.root.glob("ready-*")]
+        wait_for(lambda: not any(map(process.state_letter, workers)), "the workers' end")
+        assert caller.poll() is None
+        assert run.report["status"] == "stopped"
+        run.assert_nothing_lost(DONE)
+        caller.communicate("")
 
 
 @pytest.mark.parametrize("instant_s", [0.0, 0.3, 0.6])

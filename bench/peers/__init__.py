@@ -1,0 +1,1 @@
+"""Other libraries, one a file, each with an object ``PEER`` (see :mod:`bench.peer`)."""

@@ -1,0 +1,280 @@
+"""What polling the stop flag costs, and how soon a kernel hears it.
+
+The built-in kernel without its poll is the same function compiled with a poll
+that is always false: Numba binds the name when it compiles, so nothing in the
+kernel has to know.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import statistics
+import time
+import timeit
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from bench import workloads
+from bench.bare import BareChunk, prepared
+from bench.interleave import interleave
+from bench.processes import PlainProcesses
+from bench.record import Comparison, Row, Target, compare
+from bench.shape import Shape
+from bench.words import BEAT, SEEN_NS, TURN
+from bench.workspace import Workspace, wait_until
+from supervisor.bars import Bars
+from supervisor.example import example_bars
+from supervisor.grid import Grid
+from supervisor.stopflag import StopFlag
+from workers.kernels import sweep as kernels
+from workers.numba_backtest import NumbaBacktest, warm_up
+from workers.strategies import sma_cross
+
+TITLE = "Poll: what hearing a stop costs, and how soon it is heard"
+
+STRATEGY = "sma_cross"
+GRID = {"fast": range(5, 205), "slow": range(210, 610)}
+_SAMPLE_COMBOS = 2_000
+_ENDLESS = {"fast": range(5, 505), "slow": range(510, 1510)}
+_WIDE = {"fast": range(5, 1005), "slow": range(1010, 6010)}
+"""More windows than the bank of indicators holds: some are computed again and again."""
+
+_OVERHEAD_TARGET = 0.5
+_HEARD_TARGET_US = 1000.0
+
+
+def measure(shape: Shape, workspace: Workspace) -> list[Row]:
+    """Compare kernels and flags with and without a poll, and time the hearing."""
+    workloads.load_kernels()
+    warm_up(STRATEGY)
+    bars = example_bars(shape.bars)
+    return [
+        _kernel_overhead(shape, bars),
+        *_polls_from_python(shape),
+        *_heard_after(shape, workspace, bars),
+    ]
+
+
+# -- in a kernel -------------------------------------------------------------
+
+
+@njit(nogil=True, _nrt=False)  # type: ignore[untyped-decorator]
+def _never(line: Any) -> bool:
+    return False
+
+
+def without_poll(kernel: Any) -> Any:
+    """Compile a kernel of :mod:`workers.kernels.sweep` with a poll that is never true."""
+    python = kernel.py_func
+    names = python.__globals__ | {"stop_requested": _never}
+    twin = FunctionType(python.__code__, names, python.__name__, python.__defaults__)
+    return njit(nogil=True, _nrt=False)(twin)
+
+
+@contextmanager
+def _sweeping_with(kernel: Any) -> Iterator[None]:
+    module: Any = sma_cross
+    usual = module.sweep_average_crosses
+    module.sweep_average_crosses = kernel
+    try:
+        yield
+    finally:
+        module.sweep_average_crosses = usual
+
+
+def _kernel_overhead(shape: Shape, bars: Bars) -> Row:
+    grid = Grid.of(GRID)
+    backtest = prepared(bars, grid, STRATEGY)
+    stop = min(_SAMPLE_COMBOS, shape.combos, grid.size)
+    name = f"{STRATEGY} kernel, {stop:,} combinations × {len(bars):,} bars, CPU time"
+    target = Target(_OVERHEAD_TARGET)
+    polling = kernels.sweep_average_crosses
+    twin = without_poll(polling)
+
+    def run(kernel: Any) -> float:
+        with _sweeping_with(kernel):
+            # the time of this thread alone: what others do on the machine counts for less
+            begun = time.thread_time()
+            backtest.evaluate(BareChunk(0, stop))
+            return time.thread_time() - begun
+
+    run(twin)  # from here on it is compiled, and the indicators are there
+    if _hears(twin, backtest) or not _hears(polling, backtest):
+        reason = "the poll cannot be taken out of the kernel from outside"
+        return Row(name, "ms", target=target, not_measured=reason)
+    arms = {"polling": partial(run, polling), "twin": partial(run, twin)}
+    seen = interleave(shape.poll_rounds, arms, warm_up=True)
+    return compare(
+        name,
+        "ms",
+        [1000 * took_s for took_s in seen["polling"].seen],
+        [1000 * took_s for took_s in seen["twin"].seen],
+        comparison=Comparison.OVERHEAD,
+        floor_name="the same kernel without its poll",
+        target=target,
+        note="polls once per combination and tile of 4,096 bars",
+    )
+
+
+def _hears(kernel: Any, backtest: NumbaBacktest) -> bool:
+    """Whether a kernel heeds a stop: the proof that one polls and its twin does not."""
+    flag = StopFlag()
+    flag.set()
+    with _sweeping_with(kernel):
+        return backtest.evaluate(BareChunk(0, 1, flag)) == 0
+
+
+# -- from Python -------------------------------------------------------------
+
+
+def _polls_from_python(shape: Shape) -> list[Row]:
+    flag = StopFlag()
+    event = multiprocessing.Event()
+    value = multiprocessing.Value("q")
+    view = memoryview(bytearray(64)).cast("q")
+    polls: dict[str, Callable[[], object]] = {
+        "memoryview[0]": lambda: view[0],
+        "StopFlag.is_set": flag.is_set,
+        "Value.value": lambda: value.value,
+        "Event.is_set": event.is_set,
+    }
+
+    def cost_ns(poll: Callable[[], object]) -> float:
+        return 1e9 * timeit.timeit(poll, number=shape.polls) / shape.polls
+
+    seen = interleave(
+        shape.poll_rounds, {name: partial(cost_ns, poll) for name, poll in polls.items()}
+    )
+    flag.close()
+    ours = seen["StopFlag.is_set"].seen
+    return [
+        compare(
+            f"StopFlag.is_set() from Python, against {name}",
+            "ns",
+            ours,
+            seen[name].seen,
+            comparison=Comparison.RATIO,
+            floor_name=name,
+            note=note,
+        )
+        for name, note in (
+            ("memoryview[0]", "the floor: one load from shared memory, through a lambda"),
+            ("Event.is_set", "multiprocessing.Event, polled by one process"),
+            ("Value.value", "multiprocessing.Value, with its lock"),
+        )
+    ]
+
+
+# -- how soon it is heard ----------------------------------------------------
+
+
+UntilTold = Callable[[StopFlag, NDArray[np.int64]], None]
+"""Compute until the flag is set, raising the line's count meanwhile."""
+
+
+@dataclass(frozen=True)
+class _Listener:
+    """A process that computes until it hears a stop, again and again.
+
+    The turn of the game is in shared words: nobody waits on a lock, and both
+    sides read the same clock (``CLOCK_MONOTONIC``).
+    """
+
+    flag: StopFlag
+    line: NDArray[np.int64]
+    until_told: UntilTold
+
+    def listen(self, shots: int) -> None:
+        for turn in range(1, shots + 1):
+            while workloads.read_word(self.line, TURN) != turn:
+                pass
+            self.flag.rearm()
+            self.until_told(self.flag, self.line)
+            self.line[SEEN_NS] = time.monotonic_ns()
+
+
+def _spin(flag: StopFlag, line: NDArray[np.int64]) -> None:
+    workloads.spinning_kernel(flag.array, line)
+
+
+def _heard_after(shape: Shape, workspace: Workspace, bars: Bars) -> list[Row]:
+    computing = f"{STRATEGY} on {len(bars):,} bars"
+    return [
+        _heard_row("a spinning kernel", shape.shots, workspace, _spin, 0.001),
+        _heard_row(
+            f"{computing}, indicators banked",
+            shape.kernel_shots,
+            workspace,
+            _computing(bars, Grid.of(_ENDLESS)),
+            0.2,
+        ),
+        _heard_row(
+            f"{computing}, too many indicators for the bank",
+            shape.kernel_shots,
+            workspace,
+            _computing(bars, Grid.of(_WIDE)),
+            0.2,
+        ),
+    ]
+
+
+def _computing(bars: Bars, grid: Grid) -> UntilTold:
+    backtest = prepared(bars, grid, STRATEGY)
+    backtest.evaluate(BareChunk(0, min(grid.size, 2 * len(grid.axis("slow")))))  # fills the bank
+
+    def compute(flag: StopFlag, line: NDArray[np.int64]) -> None:
+        backtest.evaluate(BareChunk(0, grid.size, flag, line[BEAT : BEAT + 1]))
+
+    return compute
+
+
+def _heard_row(
+    who: str, shots: int, workspace: Workspace, until_told: UntilTold, longest_s: float
+) -> Row:
+    heard_us = _shoot(workspace, shots, until_told, longest_s)
+    p99 = statistics.quantiles([*heard_us, heard_us[-1]], n=100, method="inclusive")[98]
+    return compare(
+        f"flag.set() → heard by {who}, in another process",
+        "µs",
+        [p99],
+        target=Target(_HEARD_TARGET_US),
+        note=f"99th percentile of {shots:,}",
+        details={"all_us": heard_us},
+    )
+
+
+def _shoot(
+    workspace: Workspace,
+    shots: int,
+    until_told: UntilTold,
+    longest_s: float,
+) -> list[float]:
+    workspace.words.clear()
+    line = workspace.words.lines[0]
+    flag = StopFlag()
+    listener = _Listener(flag, line, until_told)
+    heard_us = []
+    dice = random.Random(1)
+    with PlainProcesses([partial(listener.listen, shots)]):
+        for turn in range(1, shots + 1):
+            flag.clear()
+            line[BEAT] = line[SEEN_NS] = 0
+            line[TURN] = turn
+            wait_until(lambda: line[BEAT] != 0, "a kernel that computes")
+            # anywhere in its work, not always at the same place: a kernel's next batch
+            time.sleep(dice.uniform(0.0, longest_s))
+            begun_ns = time.monotonic_ns()
+            flag.set()
+            wait_until(lambda: line[SEEN_NS] != 0, "a kernel that has heard the stop")
+            heard_us.append((int(line[SEEN_NS]) - begun_ns) / 1000)
+    flag.close()
+    return heard_us

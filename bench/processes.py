@@ -1,0 +1,124 @@
+"""Processes of a measurement: watched by pidfd, and forked plainly as the floor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+from bench.errors import NotMeasuredError
+from supervisor import process
+
+
+class Watch:
+    """Pidfds of some processes, opened while they live: no later process is meant by them."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self.pids = list(pids)
+        self._pidfds: dict[int, int] = {}
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                self._pidfds[os.pidfd_open(pid)] = pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for pidfd in self._pidfds:
+            os.close(pidfd)
+
+    def kill(self) -> None:
+        """SIGKILL them all."""
+        for pidfd in self._pidfds:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+    def wait_gone(self, timeout_s: float) -> float:
+        """Wait until the last one is dead, its memory given back.
+
+        Returns
+        -------
+        float
+            ``time.monotonic()`` just then.
+
+        Raises
+        ------
+        NotMeasuredError
+            If one still lives after ``timeout_s``.
+        """
+        deadline = time.monotonic() + timeout_s
+        living = dict(self._pidfds)
+        poller = select.poll()
+        for pidfd in living:
+            poller.register(pidfd, select.POLLIN)
+        while living:
+            left = deadline - time.monotonic()
+            for pidfd, _ in poller.poll(max(0.0, left * 1000)):
+                poller.unregister(pidfd)
+                del living[pidfd]
+            if living and left <= 0:
+                names = ", ".join(f"{pid} ({process.command_name(pid)})" for pid in living.values())
+                raise NotMeasuredError(f"still alive after {timeout_s:g} s: {names}")
+        return time.monotonic()
+
+
+def fork(body: Callable[[], object]) -> int:
+    """Fork a process that runs ``body`` and ends with it, or with us."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            process.die_with_parent(parent)
+            body()
+            code = 0
+        except BaseException:  # noqa: BLE001 - a forked copy must not run our own way out
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return pid
+
+
+class PlainProcesses:
+    """The floor: the same work in processes forked plainly, ended by SIGKILL and wait."""
+
+    def __init__(self, bodies: Sequence[Callable[[], object]]) -> None:
+        self._pids = [fork(body) for body in bodies]
+        self._watch = Watch(self._pids)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._watch.kill()
+        self.reap()
+        self._watch.__exit__(kind, error, trace)
+
+    def kill_and_wait(self) -> float:
+        """Return how long it took from the first SIGKILL until the last one was reaped, in s."""
+        begun = time.monotonic()
+        self._watch.kill()
+        self.reap()
+        return time.monotonic() - begun
+
+    def reap(self) -> list[int]:
+        """Wait for all; return their exit codes."""
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in self._pids]
+        self._pids = []
+        return codes

@@ -1,0 +1,319 @@
+"""Throughput of a whole run, against the bare kernel and against other libraries.
+
+Ours is the command from its start to its last result on disk. The floor is the
+same kernels in plain processes, as many as there are cores; a single process
+times the number of cores is a bound that no program reaches where cores share
+memory and caches, and is shown beside it.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import nan
+
+import numpy as np
+
+from bench.bare import BareChunk, bare_seconds, prepared
+from bench.errors import NotMeasuredError
+from bench.interleave import Arm, interleave
+from bench.machine import peak_rss_bytes
+from bench.peer import Listed, Pair, list_peers
+from bench.record import Comparison, Row, Target, compare
+from bench.shape import Shape
+from bench.workspace import CommandRun, Workspace, wait_until
+from supervisor.example import example_bars
+from supervisor.grid import Grid
+from workers.numba_backtest import DEFAULT_FEE, warm_up
+
+TITLE = "Sweep: throughput from data to results"
+
+STRATEGY = "sma_cross"
+_FAST = range(5, 305)
+_SLOW_FROM = 310
+_FIRST_COMBOS = 2_000  # from these the rate is learnt, on which the long grid's size depends
+
+_LOSS_TARGET = 1.0
+_PEER_TARGET = 1000.0
+_RSS_TARGET_MB = 300.0
+_FIRST_ROW_TARGET_MS = 1000.0
+_SAME_WORK = 0.02
+"""How far a peer's total returns may be off: floating-point sums of prices decide some
+ties of two averages by rounding, and a tie is a trade more or less."""
+_MB = 2**20
+
+Axes = dict[str, range]
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """One sweep: combinations, wall time, and time without start-up and results, in s."""
+
+    combos: int
+    wall_s: float
+    computing_s: float = nan
+
+
+def measure(shape: Shape, workspace: Workspace) -> list[Row]:
+    """Take the throughput, supervision's share, the peers and the big grid."""
+    warm_up(STRATEGY)
+    bench = _Bench(shape, workspace)
+    return [*bench.supervision(), *bench.throughput(), *bench.big_grid()]
+
+
+class _Bench:
+    def __init__(self, shape: Shape, workspace: Workspace) -> None:
+        self._shape = shape
+        self._workspace = workspace
+        self._bars = example_bars(shape.bars)
+        self._data = _parquet(workspace, "bars", shape.bars)
+
+    # -- supervision's share -------------------------------------------------
+
+    def supervision(self) -> list[Row]:
+        """Compare runs with bare processes over a grid that takes a while."""
+        cores = self._shape.cores
+        rate = self._learn_rate()
+        rows = []
+        for n in sorted({1, cores}):
+            slow = math.ceil(rate * n * self._shape.compute_s / len(_FAST))
+            axes = {"fast": _FAST, "slow": range(_SLOW_FROM, _SLOW_FROM + slow)}
+            arms = {
+                "ours": partial(self._run, axes, n),
+                "bare": partial(self._bare, axes, n),
+            }
+            if n == cores > 1:
+                arms["alone"] = partial(self._bare, axes, 1)
+            seen = interleave(self._shape.sweep_rounds, arms)
+            rows.append(self._share(seen, "ours", "bare", n, f"{n} bare process(es)"))
+            if "alone" in seen:
+                rows.append(self._share(seen, "ours", "alone", n, f"1 bare process × {n}"))
+                rows.append(self._share(seen, "bare", "alone", n, f"1 bare process × {n}"))
+        return rows
+
+    def _learn_rate(self) -> float:
+        grid = Grid.of({"fast": _FAST, "slow": range(_SLOW_FROM, _SLOW_FROM + 100)})
+        backtest = prepared(self._bars, grid, STRATEGY)
+        backtest.evaluate(BareChunk(0, _FIRST_COMBOS))  # fills the bank
+        begun = time.monotonic()
+        backtest.evaluate(BareChunk(_FIRST_COMBOS, 2 * _FIRST_COMBOS))
+        return _FIRST_COMBOS / (time.monotonic() - begun)
+
+    def _share(self, seen: dict[str, Arm[Swept]], who: str, floor: str, n: int, name: str) -> Row:
+        title = {
+            "ours": f"supervision, {n} worker(s), start-up excluded",
+            "bare": f"for comparison: {n} bare processes",
+        }[who]
+        target = Target(_LOSS_TARGET) if floor == "bare" else None
+        reason = seen[who].not_measured or seen[floor].not_measured
+        if reason:
+            return Row(title, "combos/s/core", target=target, not_measured=reason)
+        ours = [sweep.combos / sweep.computing_s / n for sweep in seen[who].seen]
+        return compare(
+            title,
+            "combos/s/core",
+            ours,
+            [
+                sweep.combos / sweep.computing_s / (n if floor == "bare" else 1)
+                for sweep in seen[floor].seen
+            ],
+            comparison=Comparison.LOSS,
+            floor_name=name,
+            target=target,
+            details={"computing_s": [sweep.computing_s for sweep in seen[who].seen]},
+        )
+
+    # -- throughput and peers ------------------------------------------------
+
+    def throughput(self) -> list[Row]:
+        """Run the grid of the published figure beside every peer, in the same rounds."""
+        side = max(2, math.isqrt(self._shape.combos))
+        axes = {"fast": range(5, 5 + side), "slow": range(10 + side, 10 + 3 * side, 2)}
+        cores = self._shape.cores
+        pairs = _pairs_across(axes, self._shape.peer_combos)
+        peers = list_peers()
+        arms: dict[str, Callable[[], Swept]] = {
+            "ours": partial(self._run, axes, cores),
+            "bare": partial(self._bare, axes, cores),
+        }
+        problems: dict[str, str] = {}
+        notes: dict[str, str] = {}
+        for listed in peers:
+            problems[listed.module], notes[listed.module] = self._try(listed, pairs)
+            if not problems[listed.module]:
+                arms[listed.module] = partial(_run_peer, listed, pairs)
+        seen = interleave(self._shape.sweep_rounds, arms)
+        runs = seen["ours"]
+        what = f"{side * side:,} combinations × {len(self._bars):,} bars"
+        if runs.not_measured:
+            return [Row(what, "combos/s/core", not_measured=runs.not_measured)]
+        whole = [sweep.combos / sweep.wall_s / cores for sweep in runs.seen]
+        computing = [sweep.combos / sweep.computing_s / cores for sweep in runs.seen]
+        rows = [
+            compare(
+                f"{what}, command to results on disk",
+                "combos/s/core",
+                whole,
+                details={"wall_s": [sweep.wall_s for sweep in runs.seen]},
+            ),
+            compare(
+                f"{what}, start-up and results excluded",
+                "combos/s/core",
+                computing,
+                [sweep.combos / sweep.computing_s / cores for sweep in seen["bare"].seen],
+                comparison=Comparison.LOSS,
+                floor_name=f"{cores} bare process(es)",
+            ),
+        ]
+        for listed in peers:
+            for rates, how in ((whole, "command to results"), (computing, "computing")):
+                name = f"against {listed.peer.name}, {how}"
+                target = Target(_PEER_TARGET, at_most=False)
+                reason = problems[listed.module] or seen[listed.module].not_measured
+                if reason:
+                    rows.append(Row(name, "combos/s/core", target=target, not_measured=reason))
+                    continue
+                theirs = [sweep.combos / sweep.wall_s for sweep in seen[listed.module].seen]
+                rows.append(
+                    compare(
+                        name,
+                        "combos/s/core",
+                        rates,
+                        theirs,
+                        comparison=Comparison.RATIO,
+                        floor_name=f"{listed.peer.name}, {len(pairs)} combinations",
+                        target=target,
+                        note=notes[listed.module],
+                    )
+                )
+        return rows
+
+    def _try(self, listed: Listed, pairs: Sequence[Pair]) -> tuple[str, str]:
+        """Let a peer compile and see what it computes; say what is wrong, or how it differs."""
+        if listed.missing:
+            return listed.missing, ""
+        if not self._shape.peers:
+            return "left out (--no-peers)", ""
+        listed.peer.prepare(self._bars, DEFAULT_FEE)
+        theirs = listed.peer.run(pairs)
+        ours = [self._total_return(pair) for pair in pairs]
+        difference = float(np.max(np.abs(theirs / ours - 1)))
+        found = f"total returns differ from ours by up to {difference:.2g}"
+        return ("", found) if difference <= _SAME_WORK else (found, "")
+
+    def _total_return(self, pair: Pair) -> float:
+        grid = Grid.of({"fast": [pair[0]], "slow": [pair[1]]})
+        chunk = BareChunk(0, 1)
+        backtest = prepared(self._bars, grid, STRATEGY)
+        backtest.evaluate(chunk)
+        return float(chunk.rows[0][0, backtest.columns.index("total_return")])
+
+    # -- the big grid --------------------------------------------------------
+
+    def big_grid(self) -> list[Row]:
+        """Start a grid that would not fit into memory, and stop it."""
+        shape = self._shape
+        side = max(2, math.isqrt(shape.big_combos))
+        axes = {"fast": range(2, 2 + side), "slow": range(3 + side, 3 + side + side)}
+        data = _parquet(self._workspace, "few-bars", shape.big_bars)
+        seen = interleave(shape.sweep_rounds, {"big": partial(self._stop_early, axes, data)})
+        what = f"{side * side:,} combinations × {shape.big_bars:,} bars"
+        arm = seen["big"]
+        if arm.not_measured:
+            return [Row(what, "ms", not_measured=arm.not_measured)]
+        return [
+            compare(
+                f"{what}, command to first row",
+                "ms",
+                [found["first_row_ms"] for found in arm.seen],
+                target=Target(_FIRST_ROW_TARGET_MS),
+            ),
+            compare(
+                f"{what}, front's peak RSS, results included",
+                "MB",
+                [found["peak_rss_mb"] for found in arm.seen],
+                target=Target(_RSS_TARGET_MB),
+                note=f"stopped after {shape.big_s:g} s",
+                details={
+                    name: [found[name] for found in arm.seen]
+                    for name in ("peak_rss_before_stop_mb", "rows", "stop_ms")
+                },
+            ),
+        ]
+
+    def _stop_early(self, axes: Axes, data: str) -> dict[str, float]:
+        with self._command(axes, data, self._shape.cores) as run:
+            run.first_rows()
+            found = {"first_row_ms": 1000 * (time.monotonic() - run.begun_at)}
+            time.sleep(self._shape.big_s)  # the time a user watches it before stopping
+            found["peak_rss_before_stop_mb"] = peak_rss_bytes(run.pid) / _MB
+            begun = time.monotonic()
+            run.send(signal.SIGINT)
+            peak = found["peak_rss_before_stop_mb"] * _MB
+
+            def ended() -> bool:
+                nonlocal peak
+                peak = max(peak, peak_rss_bytes(run.pid))
+                return run.ended
+
+            wait_until(ended, "the front's end")
+            found["stop_ms"] = 1000 * (time.monotonic() - begun)
+            found["peak_rss_mb"] = peak / _MB
+            found["rows"] = run.report()["combos_done"]
+        return found
+
+    # -- runs ----------------------------------------------------------------
+
+    def _command(self, axes: Axes, data: str, workers: int) -> CommandRun:
+        grid = [
+            word
+            for name, axis in axes.items()
+            for word in ("--grid", f"{name}={axis.start}:{axis.stop}:{axis.step}")
+        ]
+        return self._workspace.command(
+            *("--strategy", STRATEGY, "--data", data, "--workers", str(workers)), *grid
+        )
+
+    def _run(self, axes: Axes, workers: int) -> Swept:
+        with self._command(axes, self._data, workers) as run:
+            code = run.wait()
+            wall_s = time.monotonic() - run.begun_at
+            if code != 0:
+                raise NotMeasuredError(f"the run ended with {code}: {run.said()}")
+            report = run.report()
+        return Swept(report["combos_done"], wall_s, report["elapsed_s"])
+
+    def _bare(self, axes: Axes, n: int) -> Swept:
+        grid = Grid.of(axes)
+        seconds = bare_seconds(self._bars, grid, STRATEGY, n)
+        return Swept(grid.size, seconds, seconds)
+
+
+def _run_peer(listed: Listed, pairs: Sequence[Pair]) -> Swept:
+    begun = time.monotonic()
+    listed.peer.run(pairs)
+    return Swept(len(pairs), time.monotonic() - begun)
+
+
+def _pairs_across(axes: Axes, n: int) -> list[Pair]:
+    """Pairs spread evenly over the grid's diagonal: short windows and long ones."""
+    fast, slow = axes["fast"], axes["slow"]
+    n = min(n, len(fast))
+    places = [(len(fast) - 1) * i // max(1, n - 1) for i in range(n)]
+    return [(fast[place], slow[place]) for place in places]
+
+
+def _parquet(workspace: Workspace, name: str, n_bars: int) -> str:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    bars = example_bars(n_bars)
+    columns = {field: getattr(bars, field) for field in ("open", "high", "low", "close", "volume")}
+    times = pa.array(bars.time, pa.timestamp("ns", "UTC"))
+    path = workspace.root / f"{name}.parquet"
+    pq.write_table(pa.table({"time": times, **columns}), path)
+    return str(path)

@@ -1,0 +1,137 @@
+"""A process like the warden that forks on demand and says how long it took.
+
+``python -P -m bench.zygote DIRECTORY N_BARS`` reads ``worker`` or ``fork`` a
+line and answers in seconds. A process of its own, because a fork costs the more
+the more memory the forking process holds, and a measurement holds a lot.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import supervisor.warden  # noqa: F401 - so that this process is as large as a warden
+from bench.bare import prepared
+from bench.errors import NotMeasuredError
+from bench.processes import fork
+from bench.workspace import DEADLINE_S, environment_of_commands
+from supervisor import control, rundir
+from supervisor.board import Board
+from supervisor.example import example_bars
+from supervisor.grid import Grid
+from supervisor.stopflag import StopFlag
+from workers.backend import Backend
+from workers.main import Station, run_worker
+from workers.registry import preload
+
+STRATEGY = "sma_cross"
+GRID = {"fast": range(5, 305), "slow": range(310, 1010, 2)}
+"""More combinations than are finished before the stop."""
+
+
+class Zygote:
+    """The process, from outside; ended on leaving the context."""
+
+    def __init__(self, directory: Path, n_bars: int) -> None:
+        arguments = ["-P", "-m", "bench.zygote", str(directory), str(n_bars)]
+        self._process = subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=directory,
+            env=environment_of_commands(),
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.stdin and self._process.stdout:
+            self._process.stdin.close()
+            self._process.stdout.close()
+        self._process.wait(DEADLINE_S)
+
+    def worker(self) -> float:
+        """Return the time from a worker's fork to its first row in its journal, in s."""
+        return self._ask("worker")
+
+    def fork_and_wait(self) -> float:
+        """Return the time of a fork and the end of a process that does nothing, in s."""
+        return self._ask("fork")
+
+    def _ask(self, what: str) -> float:
+        if not self._process.stdin or not self._process.stdout:
+            raise NotMeasuredError("the zygote has no pipes")
+        try:
+            self._process.stdin.write(f"{what}\n")
+            self._process.stdin.flush()
+            answer = self._process.stdout.readline()
+            return float(answer)
+        except (BrokenPipeError, ValueError):
+            raise NotMeasuredError("the process that forks broke; see above") from None
+
+
+def _time_worker(run_dir: Path, backtest: Backend) -> float:
+    """Fork a worker as the warden does; it and its journal are the product's own."""
+    rundir.create(run_dir)
+    ours, theirs = control.pair()
+    flag, board = StopFlag(), Board.create(1)
+    station = Station(0, 0, theirs, flag, board, "bench", run_dir)
+
+    def work() -> None:
+        ours.close()
+        run_worker(station, backtest)
+
+    begun = time.monotonic()
+    pid = fork(work)
+    theirs.close()
+    try:
+        control.receive(ours)  # it is ready
+        control.send(ours, control.Compute(0, 1))
+        message, _ = control.receive(ours)
+        took_s = time.monotonic() - begun
+    finally:
+        ours.close()
+        os.waitpid(pid, 0)
+    if not isinstance(message, control.Computed):
+        raise NotMeasuredError(f"the worker said {message}")
+    return took_s
+
+
+def _time_fork() -> float:
+    begun = time.monotonic()
+    os.waitpid(fork(_nothing), 0)
+    return time.monotonic() - begun
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def _serve(directory: Path, n_bars: int) -> None:
+    backtest = prepared(example_bars(n_bars), Grid.of(GRID), STRATEGY)
+    preload()
+    gc.freeze()  # as the warden does before it forks
+    for number, line in enumerate(sys.stdin):
+        if line.strip() == "worker":
+            took_s = _time_worker(directory / f"zygote-{number:04d}", backtest)
+        else:
+            took_s = _time_fork()
+        sys.stdout.write(f"{took_s!r}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve(Path(sys.argv[1]), int(sys.argv[2]))
