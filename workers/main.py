@@ -48,7 +48,7 @@ class Station:
 
     @property
     def journal_path(self) -> Path:
-        """This worker's own journal."""
+        """The journal that only this worker writes."""
         return self.run_dir / rundir.JOURNAL_DIR / f"worker-{self.serial:04d}.bin"
 
     @property
