@@ -96,7 +96,7 @@ def _steal(pidfd: int, fd: int) -> int | None:
 BREAKS = """
 import sys
 from pathlib import Path
-import supervisor
+import supervisor.errors
 from supervisor.front import Front
 
 def broken(front):
@@ -108,8 +108,10 @@ run = supervisor.sweep(
 while len(list(Path({marks!r}).glob("ready-*"))) < 2:
     pass
 Front._hear_requests = broken
-run.wait()
-print("broken", flush=True)
+try:
+    run.wait()
+except supervisor.errors.InternalError:
+    print("broken", flush=True)
 sys.stdin.read()
 """
 

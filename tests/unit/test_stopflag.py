@@ -72,7 +72,10 @@ def test_wait_gives_up_at_its_timeout_and_not_before(flag: StopFlag) -> None:
 @pytest.mark.parametrize("timeout", [None, 30])
 def test_wait_returns_when_it_is_set(flag: StopFlag, timeout: float | None) -> None:
     answers: list[bool] = []
-    waiting = [threading.Thread(target=lambda: answers.append(flag.wait(timeout))) for _ in "abc"]
+    waiting = [
+        threading.Thread(target=lambda: answers.append(flag.wait(timeout)), daemon=True)
+        for _ in "abc"
+    ]
     for thread in waiting:
         thread.start()
     flag.set()
@@ -276,7 +279,7 @@ def test_waiting_costs_no_processor_time(flag: StopFlag) -> None:
 
 def test_waiting_threads_let_others_run(flag: StopFlag) -> None:
     """The wait gives up the interpreter's lock."""
-    thread = threading.Thread(target=flag.wait, args=(30,))
+    thread = threading.Thread(target=flag.wait, args=(30,), daemon=True)
     thread.start()
     wait_for(thread.is_alive, "the thread")
     assert sum(range(1000)) == 499_500
