@@ -1,30 +1,14 @@
-"""The warden: forks workers, hands out chunks, carries out the stop, reaps everything.
-
-It runs in a session of its own with a single thread, and outlives the front:
-when the front dies the warden reads EOF on its line (or the front's pidfd turns
-readable, whoever else still holds that line) and carries out the same stop.
-
-One wait for everything: the front, workers, dead children, callers from outside
-and the deadline of the present rung. What to do is decided by
-:mod:`supervisor.escalation` and :mod:`supervisor.dispatch`, which are pure; this
-file performs it.
-"""
+"""One run in the warden's hands, from the first fork to the last reaped process."""
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
-import gc
 import os
-import select
 import selectors
 import signal
 import socket
-import subprocess
 import sys
 import time
-import traceback
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,63 +22,21 @@ from supervisor.containment import Containment
 from supervisor.containment.subreaper import Subreaper
 from supervisor.control_socket import ControlSocket
 from supervisor.dispatch import Chunk, Dispatcher
-from supervisor.errors import ConfigError, FullstopError, ProtocolError
+from supervisor.errors import FullstopError, ProtocolError
 from supervisor.escalation import FINAL, Action, Event, State, step
 from supervisor.events import EventLog
 from supervisor.journal import JournalWriter, journal_path, next_serial
 from supervisor.results import covered, gaps
 from supervisor.states import RunStatus
 from supervisor.stopflag import Level, StopFlag
+from supervisor.warden.lines import Descriptors, Front
 from workers.backend import Backend
 from workers.main import DUMP_SIGNAL, Station, run_worker
-from workers.registry import make_backend, preload
+from workers.registry import make_backend
 
 _KILL_AGAIN_S = 0.02  # while killing: whatever was forked in the meantime is killed too
 _LEVEL_EVENT = {Level.DRAIN: Event.DRAIN, Level.STOP: Event.STOP, Level.KILL: Event.KILL}
 _REPORT_EVERY_S = 0.05
-_SEND_AGAIN_S = 0.1
-
-
-class Outbox:
-    """Messages to a reader that may be slow, stopped or gone: sending never blocks."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._queue: deque[control.Message] = deque()
-
-    def post(self, message: control.Message) -> None:
-        """Send now or, while the reader does not read, later; only the newest count is kept."""
-        if isinstance(message, control.Finished):
-            self._queue = deque(m for m in self._queue if not isinstance(m, control.Finished))
-        self._queue.append(message)
-        self.flush()
-
-    def flush(self) -> bool:
-        """Send what can be sent; True when nothing is left."""
-        while self._queue:
-            if not control.send(self._sock, self._queue[0]):
-                return False
-            self._queue.popleft()
-        return True
-
-    def patience(self, timeout: float | None) -> float | None:
-        """Shorten a wait, in s, while something is left to send: it is tried again then."""
-        if self.flush():
-            return timeout
-        return _SEND_AGAIN_S if timeout is None else min(timeout, _SEND_AGAIN_S)
-
-
-@dataclass(frozen=True)
-class Front:
-    """The process we serve: its line, and a pidfd that tells its death for certain."""
-
-    sock: socket.socket
-    pidfd: int
-    outbox: Outbox
-
-    def post(self, message: control.Message) -> None:
-        """Send a message; never blocks."""
-        self.outbox.post(message)
 
 
 @dataclass
@@ -105,25 +47,6 @@ class Worker:
     serial: int
     pid: int
     link: socket.socket
-
-
-@dataclass
-class Descriptors:
-    """What came with :class:`~supervisor.control.StartRun`."""
-
-    flag: int
-    board: int
-    bars: int
-    function: int | None = None
-
-    @classmethod
-    def of(cls, message: control.StartRun, fds: list[int]) -> Descriptors:
-        """Name the descriptors in the order they travel in."""
-        if len(fds) != 3 + message.has_function:
-            for fd in fds:
-                os.close(fd)
-            raise ProtocolError(f"start_run came with {len(fds)} descriptors")
-        return cls(*fds)
 
 
 @dataclass
@@ -600,113 +523,3 @@ def describe_exit(code: int) -> str:
         name = f"signal {-code}"
     hint = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
     return f"died of {name}{hint}"
-
-
-def serve(front: Front, signals: socket.socket) -> None:
-    """Serve one front: run after run, until it goes."""
-    gc.disable()  # importing makes many objects and no garbage: a sixth of the time
-    preload()
-    # what is loaded stays: the collector need not look at it again, nor touch the pages that
-    # workers share; so the collection after each run takes no time
-    gc.freeze()
-    gc.enable()
-    front.post(control.WardenReady(os.getpid()))
-    waiting = select.poll()
-    waiting.register(front.sock, select.POLLIN)
-    waiting.register(front.pidfd, select.POLLIN)
-    while True:
-        patience = front.outbox.patience(None)
-        ready = {fd for fd, _ in waiting.poll(None if patience is None else 1000 * patience)}
-        if not ready:
-            continue
-        if front.sock.fileno() not in ready:
-            return
-        try:
-            message, fds = control.receive(front.sock)
-        except ProtocolError as error:
-            front.post(control.RunRefused(str(error), usage=False))
-            continue
-        if message is None:
-            return
-        if isinstance(message, control.StartRun) and not _run(message, fds, front, signals):
-            return
-
-
-def _run(message: control.StartRun, fds: list[int], front: Front, signals: socket.socket) -> bool:
-    """Carry one run out; return whether the front is still there."""
-    run_dir = Path(message.run_dir)
-    try:
-        descriptors = Descriptors.of(message, fds)
-        plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
-        _log_to(run_dir)
-        os.environ["FULLSTOP_RUN_ID"] = plan.run_id
-        front_there = RunInHand(plan, run_dir, descriptors, front).carry_out(signals)
-    except (FullstopError, OSError) as error:
-        usage = isinstance(error, ConfigError)
-        front.post(control.RunRefused(control.clip(str(error)), usage=usage))
-        return True
-    except Exception as error:  # noqa: BLE001 - our own fault: told to the front, not swallowed
-        traceback.print_exc()
-        what = f"{type(error).__name__}: {error} (see {rundir.LOG_DIR}/warden.log)"
-        front.post(control.RunRefused(control.clip(what), usage=False))
-        return True
-    finally:
-        gc.collect()
-    if not front_there:
-        _finish_alone(run_dir)
-    return front_there
-
-
-def _finish_alone(run_dir: Path) -> None:
-    """Have a fresh process write results and report: this one loads no more libraries."""
-    subprocess.Popen(
-        [sys.executable, "-P", "-m", "supervisor.finish", str(run_dir)],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-
-
-def _log_to(run_dir: Path) -> None:
-    log = os.open(
-        run_dir / rundir.LOG_DIR / "warden.log",
-        os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
-        0o600,
-    )
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
-
-
-def _signals_as_bytes() -> socket.socket:
-    """Make SIGCHLD and SIGTERM readable on a socket, so that one wait covers them too."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the terminal's signals are the front's business
-    return reader
-
-
-def main() -> None:
-    """Entry point of the process: ``python -P -m supervisor.warden SOCKET FRONT_PID``."""
-    sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    sock.set_inheritable(False)
-    try:
-        pidfd = os.pidfd_open(front_pid)
-        if os.getppid() != front_pid:
-            os._exit(0)  # it died before we could watch it
-        process.set_title("fullstop-warden")
-        faulthandler.enable()
-        serve(Front(sock, pidfd, Outbox(sock)), _signals_as_bytes())
-        os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
-    except BaseException:  # noqa: BLE001 - the front reads the last line of this
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
-
-
-if __name__ == "__main__":
-    main()

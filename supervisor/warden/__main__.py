@@ -1,0 +1,131 @@
+"""The warden's process: ``python -P -m supervisor.warden SOCKET FRONT_PID``."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+from supervisor import control, process, rundir
+from supervisor.config import Plan
+from supervisor.errors import ConfigError, FullstopError, ProtocolError
+from supervisor.warden.lines import Descriptors, Front, Outbox
+from supervisor.warden.run import RunInHand
+from workers.registry import preload
+
+
+def serve(front: Front, signals: socket.socket) -> None:
+    """Serve one front: run after run, until it goes."""
+    gc.disable()  # importing makes many objects and no garbage: a sixth of the time
+    preload()
+    # what is loaded stays: the collector need not look at it again, nor touch the pages that
+    # workers share; so the collection after each run takes no time
+    gc.freeze()
+    gc.enable()
+    front.post(control.WardenReady(os.getpid()))
+    waiting = select.poll()
+    waiting.register(front.sock, select.POLLIN)
+    waiting.register(front.pidfd, select.POLLIN)
+    while True:
+        patience = front.outbox.patience(None)
+        ready = {fd for fd, _ in waiting.poll(None if patience is None else 1000 * patience)}
+        if not ready:
+            continue
+        if front.sock.fileno() not in ready:
+            return
+        try:
+            message, fds = control.receive(front.sock)
+        except ProtocolError as error:
+            front.post(control.RunRefused(str(error), usage=False))
+            continue
+        if message is None:
+            return
+        if isinstance(message, control.StartRun) and not _run(message, fds, front, signals):
+            return
+
+
+def _run(message: control.StartRun, fds: list[int], front: Front, signals: socket.socket) -> bool:
+    """Carry one run out; return whether the front is still there."""
+    run_dir = Path(message.run_dir)
+    try:
+        descriptors = Descriptors.of(message, fds)
+        plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
+        _log_to(run_dir)
+        os.environ["FULLSTOP_RUN_ID"] = plan.run_id
+        front_there = RunInHand(plan, run_dir, descriptors, front).carry_out(signals)
+    except (FullstopError, OSError) as error:
+        usage = isinstance(error, ConfigError)
+        front.post(control.RunRefused(control.clip(str(error)), usage=usage))
+        return True
+    except Exception as error:  # noqa: BLE001 - our own fault: told to the front, not swallowed
+        traceback.print_exc()
+        what = f"{type(error).__name__}: {error} (see {rundir.LOG_DIR}/warden.log)"
+        front.post(control.RunRefused(control.clip(what), usage=False))
+        return True
+    finally:
+        gc.collect()
+    if not front_there:
+        _finish_alone(run_dir)
+    return front_there
+
+
+def _finish_alone(run_dir: Path) -> None:
+    """Have a fresh process write results and report: this one loads no more libraries."""
+    subprocess.Popen(
+        [sys.executable, "-P", "-m", "supervisor.finish", str(run_dir)],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def _log_to(run_dir: Path) -> None:
+    log = os.open(
+        run_dir / rundir.LOG_DIR / "warden.log",
+        os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
+        0o600,
+    )
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+
+
+def _signals_as_bytes() -> socket.socket:
+    """Make SIGCHLD and SIGTERM readable on a socket, so that one wait covers them too."""
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
+    for number in (signal.SIGCHLD, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # the terminal's signals are the front's business
+    return reader
+
+
+def main() -> None:
+    """Entry point of the process: ``python -P -m supervisor.warden SOCKET FRONT_PID``."""
+    sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    sock.set_inheritable(False)
+    try:
+        pidfd = os.pidfd_open(front_pid)
+        if os.getppid() != front_pid:
+            os._exit(0)  # it died before we could watch it
+        process.set_title("fullstop-warden")
+        faulthandler.enable()
+        serve(Front(sock, pidfd, Outbox(sock)), _signals_as_bytes())
+        os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
+    except BaseException:  # noqa: BLE001 - the front reads the last line of this
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

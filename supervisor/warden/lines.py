@@ -1,0 +1,74 @@
+"""The warden's lines: to the front it serves, and what comes along them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+from dataclasses import dataclass
+
+from supervisor import control
+from supervisor.errors import ProtocolError
+
+_SEND_AGAIN_S = 0.1
+
+
+class Outbox:
+    """Messages to a reader that may be slow, stopped or gone: sending never blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._queue: deque[control.Message] = deque()
+
+    def post(self, message: control.Message) -> None:
+        """Send now or, while the reader does not read, later; only the newest count is kept."""
+        if isinstance(message, control.Finished):
+            self._queue = deque(m for m in self._queue if not isinstance(m, control.Finished))
+        self._queue.append(message)
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what can be sent; True when nothing is left."""
+        while self._queue:
+            if not control.send(self._sock, self._queue[0]):
+                return False
+            self._queue.popleft()
+        return True
+
+    def patience(self, timeout: float | None) -> float | None:
+        """Shorten a wait, in s, while something is left to send: it is tried again then."""
+        if self.flush():
+            return timeout
+        return _SEND_AGAIN_S if timeout is None else min(timeout, _SEND_AGAIN_S)
+
+
+@dataclass(frozen=True)
+class Front:
+    """The process we serve: its line, and a pidfd that tells its death for certain."""
+
+    sock: socket.socket
+    pidfd: int
+    outbox: Outbox
+
+    def post(self, message: control.Message) -> None:
+        """Send a message; never blocks."""
+        self.outbox.post(message)
+
+
+@dataclass
+class Descriptors:
+    """What came with :class:`~supervisor.control.StartRun`."""
+
+    flag: int
+    board: int
+    bars: int
+    function: int | None = None
+
+    @classmethod
+    def of(cls, message: control.StartRun, fds: list[int]) -> Descriptors:
+        """Name the descriptors in the order they travel in."""
+        if len(fds) != 3 + message.has_function:
+            for fd in fds:
+                os.close(fd)
+            raise ProtocolError(f"start_run came with {len(fds)} descriptors")
+        return cls(*fds)
