@@ -122,7 +122,7 @@ def _nothing() -> None:
 
 def _serve(directory: Path, n_bars: int) -> None:
     backtest = prepared(example_bars(n_bars), Grid.of(GRID), STRATEGY)
-    preload()
+    preload("")
     gc.freeze()  # as the warden does before it forks
     for number, line in enumerate(sys.stdin):
         if line.strip() == "worker":

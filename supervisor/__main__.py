@@ -23,11 +23,20 @@ def main() -> None:
         if sys.platform == "linux" and arguments[:1] == ["run"] and "--help" not in arguments:
             from supervisor.link import prewarm
 
-            prewarm()
+            prewarm(_strategy(arguments))
         from supervisor.cli.main import main as run_command_line
     except ImportError as error:
         sys.exit(_first_aid(arguments, error))
     run_command_line(arguments)
+
+
+def _strategy(arguments: list[str]) -> str:
+    """Guess which strategy will be asked for; a wrong guess costs the time it would save."""
+    for at, argument in enumerate(arguments):
+        name, equals, value = argument.partition("=")
+        if name == "--strategy":
+            return value if equals else "".join(arguments[at + 1 : at + 2])
+    return "sma_cross" if len(arguments) == 1 else ""
 
 
 def _first_aid(arguments: list[str], error: ImportError) -> int:

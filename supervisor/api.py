@@ -21,7 +21,7 @@ from supervisor.errors import ConfigError, FullstopError, InternalError, RunFail
 from supervisor.finish import constraint
 from supervisor.front import Front, Progress
 from supervisor.journal import Frame, FrameKind, JournalTail
-from supervisor.link import take_warden
+from supervisor.link import WardenLink, keep_warden, take_warden
 from supervisor.prepare import Axes, Order, Prepared, prepare
 from supervisor.report import Report
 from supervisor.results import read
@@ -92,19 +92,24 @@ def sweep(
     ...     for row in run.rows():
     ...         print(row["sharpe"])
     """
-    prepared = prepare(
-        Order(
-            strategy=strategy,
-            grid=grid,
-            data=data,
-            workers=workers,
-            device=device,
-            fee=fee,
-            times=StopTimes(grace_s, terminate_s, verify_s),
-            run_dir=None if run_dir is None else Path(run_dir),
-        )
+    order = Order(
+        strategy=strategy,
+        grid=grid,
+        data=data,
+        workers=workers,
+        device=device,
+        fee=fee,
+        times=StopTimes(grace_s, terminate_s, verify_s),
+        run_dir=None if run_dir is None else Path(run_dir),
     )
-    return Run(prepared, stop_event)
+    # the first warden of a process loads its libraries while we read the data
+    link = take_warden(strategy if isinstance(strategy, str) else "")
+    try:
+        prepared = prepare(order)
+    except BaseException:
+        keep_warden(link)
+        raise
+    return Run(prepared, link, stop_event)
 
 
 class Run:
@@ -118,13 +123,13 @@ class Run:
         Where everything of it lies.
     """
 
-    def __init__(self, prepared: Prepared, stop_event: EventLike | None = None) -> None:
+    def __init__(
+        self, prepared: Prepared, link: WardenLink, stop_event: EventLike | None = None
+    ) -> None:
         self.run_id = prepared.plan.run_id
         self.run_dir = prepared.run_dir
         self._plan = prepared.plan
-        self._front = Front(
-            prepared.plan, prepared.run_dir, prepared.bars, take_warden(), prepared.function
-        )
+        self._front = Front(prepared.plan, prepared.run_dir, prepared.bars, link, prepared.function)
         self._crash: BaseException | None = None
         self._thread = threading.Thread(
             target=self._carry_out, name=f"fullstop-{self.run_id}", daemon=True

@@ -36,6 +36,11 @@ _ONE_THREAD = {
 class WardenLink:
     """A warden process and the line to it.
 
+    Parameters
+    ----------
+    strategy : str
+        What it will probably be asked for: a built-in's kernels are loaded early.
+
     Attributes
     ----------
     sock : socket.socket
@@ -46,13 +51,13 @@ class WardenLink:
         The warden's pid.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, strategy: str = "") -> None:
         self.sock, theirs = control.pair()
         self.sock.setblocking(False)
         self._complaints = os.memfd_create("fullstop-warden-stderr", os.MFD_CLOEXEC)
         arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
         self._process = subprocess.Popen(
-            [*arguments, str(theirs.fileno()), str(os.getpid())],
+            [*arguments, str(theirs.fileno()), str(os.getpid()), strategy],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._complaints,
@@ -129,20 +134,20 @@ _spare: list[WardenLink] = []
 _spare_lock = threading.Lock()
 
 
-def take_warden() -> WardenLink:
-    """Take a warm warden, or spawn one."""
+def take_warden(strategy: str = "") -> WardenLink:
+    """Take a warm warden, or spawn one that will probably be asked for ``strategy``."""
     with _spare_lock:
         links, _spare[:] = list(_spare), []
     for link in links:
         if link.usable:
             return link
         link.close()
-    return WardenLink()
+    return WardenLink(strategy)
 
 
-def prewarm() -> None:
+def prewarm(strategy: str) -> None:
     """Spawn a warden for a run that is about to be asked for; it loads while we do."""
-    keep_warden(WardenLink())
+    keep_warden(WardenLink(strategy))
 
 
 def keep_warden(link: WardenLink) -> None:

@@ -32,9 +32,22 @@ def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
     return UserFunction(unpickler(function_fd), bars, plan.grid)
 
 
-def preload() -> None:
-    """Import what every backend needs, in the process that workers are forked from."""
+def preload(strategy: str) -> None:
+    """Import what every backend needs, in the process that workers are forked from.
+
+    Parameters
+    ----------
+    strategy : str
+        What will probably be asked for; a built-in's kernels are loaded too, or
+        compiled where they were not before.
+    """
     import dill  # noqa: F401
     import numba  # noqa: F401
 
     import workers.user_function  # noqa: F401
+    from workers.catalog import STRATEGIES
+
+    if strategy in STRATEGIES:
+        from workers.numba_backtest import warm_up
+
+        warm_up(strategy)

@@ -1,4 +1,4 @@
-"""The warden's process: ``python -P -m supervisor.warden SOCKET FRONT_PID``."""
+"""The warden's process: ``python -P -m supervisor.warden SOCKET FRONT_PID STRATEGY``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from supervisor.warden.run import RunInHand
 from workers.registry import preload
 
 
-def serve(front: Front, signals: socket.socket) -> None:
-    """Serve one front: run after run, until it goes."""
+def serve(front: Front, signals: socket.socket, strategy: str) -> None:
+    """Serve one front: run after run, until it goes; ``strategy`` is likely to come first."""
     gc.disable()  # importing makes many objects and no garbage: a sixth of the time
-    preload()
+    preload(strategy)
     # what is loaded stays: the collector need not look at it again, nor touch the pages that
     # workers share; so the collection after each run takes no time
     gc.freeze()
@@ -110,7 +110,7 @@ def _signals_as_bytes() -> socket.socket:
 
 
 def main() -> None:
-    """Entry point of the process: ``python -P -m supervisor.warden SOCKET FRONT_PID``."""
+    """Entry point of the process."""
     sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     sock.set_inheritable(False)
     try:
@@ -119,7 +119,7 @@ def main() -> None:
             os._exit(0)  # it died before we could watch it
         process.set_title("fullstop-warden")
         faulthandler.enable()
-        serve(Front(sock, pidfd, Outbox(sock)), _signals_as_bytes())
+        serve(Front(sock, pidfd, Outbox(sock)), _signals_as_bytes(), sys.argv[3])
         os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
     except BaseException:  # noqa: BLE001 - the front reads the last line of this
         traceback.print_exc()
