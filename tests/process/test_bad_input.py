@@ -80,7 +80,6 @@ def test_an_empty_file(place: Place, text: str) -> None:
         (5, "2024-01-01 03:00:00,1.1,1.2,1.0,NaN,10", "row 5"),
         (5, "2024-01-01 03:00:00,1.1,1.2,1.0,,10", "row 5"),
         (5, "2024-01-01 03:00:00,1.1,1.2,-1.0,1.15,10", "row 5"),
-        (5, "2024-01-01 03:00:00,1.1,1.2,0,1.15,10", "row 5"),
         (5, "2024-01-01 01:00:00,1.1,1.2,1.0,1.15,10", "row 5"),
         (5, "not a time,1.1,1.2,1.0,1.15,10", "not a time"),
         (5, "2024-01-01 03:00:00,1.1", "row 5"),
@@ -92,7 +91,6 @@ def test_an_empty_file(place: Place, text: str) -> None:
         "nan",
         "nothing",
         "negative",
-        "zero",
         "unsorted",
         "no time",
         "short",
@@ -145,17 +143,11 @@ def test_a_grid_without_a_combination_that_makes_sense(place: Place) -> None:
     ("grid", "word"),
     [
         (["a=5:1"], "empty"),
-        (["a="], "a="),
-        (["a=1:9:0"], "step"),
-        (["a=1:9:x"], "range"),
-        (["a=1,1"], "repeats"),
         (["a"], "name=start:stop:step"),
         (["a=1,2", "a=3"], "twice"),
         ([f"{name}=1:1000000" for name in "abc"], "1,000,000"),
         (["a=1:1000000000000000000"], "1,000,000,000,000,000,000"),
-        (["a=1,x"], "text"),
         (["a=nan"], "finite"),
-        (["a=inf,1"], "finite"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
@@ -170,10 +162,8 @@ def test_a_bad_grid(place: Place, grid: list[str], word: str) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        ["--workers", "0"], ["--workers", "-3"], ["--workers", "many"], ["--workers", "100000"],
-        ["--fee", "2"], ["--fee", "-0.1"], ["--fee", "nan"], ["--grace", "-1"],
-        ["--grace", "nan"], ["--verify", "1e9"], ["--device", "tpu"], ["--no-such-option"],
-        ["--workers"], ["--strategy", "missing.py:f"], ["--strategy", ":f"],
+        ["--workers", "0"], ["--workers", "many"], ["--fee", "2"], ["--grace", "-1"],
+        ["--device", "tpu"], ["--no-such-option"], ["--strategy", "missing.py:f"],
         ["--strategy", "no_such_module:f"], ["no-such-spec.toml"],
     ],
     ids=" ".join,
@@ -183,8 +173,9 @@ def test_a_bad_option_is_named(place: Place, options: list[str]) -> None:
     assert options[0].lstrip("-").split("-")[0] in said
 
 
-@pytest.mark.parametrize("as_json", [[], ["--json"]])
-@pytest.mark.parametrize("body", ["def g(): pass", "1 / 0", "def f(:", "f = 3"])
+@pytest.mark.parametrize(
+    ("body", "as_json"), [("def g(): pass", []), ("1 / 0", ["--json"]), ("def f(:", [])]
+)
 def test_a_strategy_file_that_cannot_be_used(place: Place, body: str, as_json: list[str]) -> None:
     said = complaint(place, *swept(place, *as_json, body=body), late=True)
     assert "strategy" in said

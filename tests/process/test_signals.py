@@ -189,7 +189,7 @@ def test_a_stop_while_rows_are_being_written_keeps_what_was_written(place: Place
     assert max(run.kept().values()) == 1
 
 
-@pytest.mark.parametrize("instant_s", [0.0, 0.05, 0.15, 0.3, 0.4, 0.5])
+@pytest.mark.parametrize("instant_s", [0.0, 0.15, 0.3, 0.45])
 def test_ctrl_c_at_any_instant_of_the_beginning(place: Place, instant_s: float) -> None:
     run = place.sweep(POLITE, *QUICK, DONE=DONE)
     assert run.warden
@@ -201,7 +201,7 @@ def test_ctrl_c_at_any_instant_of_the_beginning(place: Place, instant_s: float) 
     run.assert_gone()
 
 
-@pytest.mark.parametrize("instant_s", [0.02, 0.35])
+@pytest.mark.parametrize("instant_s", [0.2])
 def test_sigterm_at_any_instant_of_the_beginning(place: Place, instant_s: float) -> None:
     run = place.sweep(POLITE, *QUICK, DONE=DONE)
     assert run.warden

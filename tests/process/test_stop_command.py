@@ -211,4 +211,6 @@ def test_two_runs_side_by_side_are_told_apart(place: Place) -> None:
     stop = place.command("stop", "--all", "--json")
     assert stop.returncode == 0
     assert other.end() == 143
+    memory = json.loads((place.root / "other" / "report.json").read_text())["memory"]
+    assert memory["settled_s"] is not None, memory  # whoever else comes and goes meanwhile
     first.assert_gone()

@@ -30,8 +30,19 @@ def with_cookie(token: str) -> list[Identity]:
 
 
 def exists(identity: Identity) -> bool:
-    """Whether a process is in the table at all, be it as a zombie."""
-    return Identity.of(identity.pid) == identity
+    """Whether a process is in the table at all, be it as a zombie.
+
+    A zombie that init has inherited is init's to reap, which may take it a second.
+    """
+    if Identity.of(identity.pid) != identity:
+        return False
+    if state_letter(identity.pid) != "Z":
+        return True
+    try:
+        stat = Path(f"/proc/{identity.pid}/stat").read_text(errors="replace")
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[1] != "1"
 
 
 def present(identities: Iterable[Identity]) -> list[str]:
