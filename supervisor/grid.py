@@ -108,10 +108,12 @@ class Grid:
         """
         index = 0
         for name, axis in zip(self.names, self.axes, strict=True):
-            at = np.flatnonzero(axis == params[name])
-            if len(at) == 0:
-                raise KeyError(f"{name}={params[name]!r} is not on the grid")
-            index = index * len(axis) + int(at[0])
+            # not axis == value: NumPy drops NULs at the end of a text it compares with
+            try:
+                at = axis.tolist().index(params[name])
+            except ValueError:
+                raise KeyError(f"{name}={params[name]!r} is not on the grid") from None
+            index = index * len(axis) + at
         return index
 
     def count_ordered(self, low: str, high: str) -> int:
