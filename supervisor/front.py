@@ -144,9 +144,10 @@ class Front:
 
         The flag is set here and now: workers see it before the warden does.
         """
-        self.flag.request(min(level, Level.STOP))
         with self._lock:
+            # noted before the flag is set: its effects may reach the loop before we do
             self._requests.append((level, reason, by))
+        self.flag.request(min(level, Level.STOP))
         with contextlib.suppress(OSError):  # the loop has ended: there is nobody to wake
             os.eventfd_write(self._wake, 1)
 

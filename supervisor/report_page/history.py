@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from supervisor.events import Fact, read_events
 
@@ -80,14 +82,21 @@ def _add(history: History, fact: Fact, at_s: float) -> None:
             _sample(history, 0.0, fields["ram_baseline_bytes"])
         case "front.memory_sampled" | "front.memory_settled":
             _sample(history, at_s, fields["ram_bytes"])
-        case "front.stop_requested" | "warden.stop_requested":
-            history.stop = history.stop or Mark(at_s, f"stop requested by {fields['by']}")
+        case "warden.stop_requested":
+            history.stop = history.stop or _requested(at_s, fields)
+        case "front.stop_requested":
+            # it knows who asked; the warden may have seen no more than the flag, but earlier
+            history.stop = _requested(history.stop.at_s if history.stop else at_s, fields)
         case "warden.rung_reached":
             acted_on = int(fields["acted_on"])
             processes = f"{acted_on} process{'es' * (acted_on != 1)}"
             history.rungs.append(Mark(at_s, f"{fields['rung']}: {processes}"))
         case "warden.run_ended":
             history.gone_s = at_s
+
+
+def _requested(at_s: float, fields: Mapping[str, Any]) -> Mark:
+    return Mark(at_s, f"stop requested by {fields['by']}")
 
 
 def _sample(history: History, at_s: float, ram_bytes: int) -> None:

@@ -181,6 +181,20 @@ def test_history_is_read_from_the_last_start(tmp_path: Path) -> None:
     assert found.gone_s is not None
 
 
+def test_the_front_knows_who_asked_and_the_warden_since_when(tmp_path: Path) -> None:
+    log = EventLog(tmp_path, "warden")
+    front = EventLog(tmp_path, "front")
+    log.emit("run_started", containment="x", ram_baseline_bytes=2)
+    log.emit("stop_requested", level="STOP", reason="", by="flag")
+    seen_at = history.read(tmp_path).stop
+    front.emit("stop_requested", level="STOP", reason="", by="SIGINT")
+    log.close()
+    front.close()
+    stop = history.read(tmp_path).stop
+    assert seen_at is not None
+    assert stop == history.Mark(seen_at.at_s, "stop requested by SIGINT")
+
+
 def test_a_run_without_events_has_no_history(tmp_path: Path) -> None:
     assert history.read(tmp_path) == history.History()
 
