@@ -35,7 +35,8 @@ from supervisor.bars import Bars
 from supervisor.example import example_bars
 from supervisor.grid import Grid
 from supervisor.stopflag import StopFlag
-from workers.kernels import sweep as kernels
+from workers.kernels.entries import sweep_average_crosses
+from workers.kernels.source import sweep as source
 from workers.numba_backtest import NumbaBacktest, warm_up
 from workers.strategies import sma_cross
 
@@ -72,9 +73,8 @@ def _never(line: Any) -> bool:
     return False
 
 
-def without_poll(kernel: Any) -> Any:
-    """Compile a kernel of :mod:`workers.kernels.sweep` with a poll that is never true."""
-    python = kernel.py_func
+def without_poll(python: FunctionType) -> Any:
+    """Compile a kernel's source with a poll that is never true."""
     names = python.__globals__ | {"stop_requested": _never}
     twin = FunctionType(python.__code__, names, python.__name__, python.__defaults__)
     return njit(nogil=True, _nrt=False)(twin)
@@ -97,8 +97,8 @@ def _kernel_overhead(shape: Shape, bars: Bars) -> Row:
     stop = min(_SAMPLE_COMBOS, shape.combos, grid.size)
     name = f"{STRATEGY} kernel, {stop:,} combinations × {len(bars):,} bars, CPU time"
     target = Target(_OVERHEAD_TARGET)
-    polling = kernels.sweep_average_crosses
-    twin = without_poll(polling)
+    polling = sweep_average_crosses
+    twin = without_poll(source.sweep_average_crosses)
 
     def run(kernel: Any) -> float:
         with _sweeping_with(kernel):

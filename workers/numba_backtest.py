@@ -87,6 +87,7 @@ class NumbaBacktest:
         market = Market(self._bars, tape, self._bank_bytes, disk)
         axes = dict(zip(self._grid.names, self._grid.axes, strict=True))
         self._strategy = _class_of(self._facts.name)(market, axes)
+        self._batch = min(self._batch, self._strategy.most)
         warm_up(self._facts.name)
 
     def start(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,7 @@ from supervisor.doctor.finding import Finding, Status
 
 _LONGEST_SOCKET_PATH = 107  # unix(7): sun_path holds 108 bytes with the final zero
 _SOME_RUN_ID = "20000101-000000-abcdef"
-_KERNEL_ROOMS = ("kernels", "indicators")
-_KERNEL = re.compile(r"^@kernel\s+def (\w+)", re.MULTILINE)
+_KERNEL = re.compile(r'= Kernel\("(\w+)", "(\w+)"\)')
 
 
 def registry_dir() -> Finding:
@@ -43,36 +41,33 @@ def runtime_dir() -> Finding:
     return finding
 
 
-def numba_cache() -> Finding:
+def kernel_cache() -> Finding:
     """Where compiled kernels are kept between runs."""
     places = _cache_places()
     for place in places:
         if _writable(place):
-            return Finding("numba cache", Status.OK, f"{place} can be written")
+            return Finding("kernel cache", Status.OK, f"{place} can be written")
     return Finding(
-        "numba cache",
+        "kernel cache",
         Status.WARNING,
         f"{', '.join(map(str, places))} cannot be written: every run compiles its kernels anew",
-        "set NUMBA_CACHE_DIR to a directory that can be written",
+        "set FULLSTOP_CACHE_DIR to a directory that can be written",
     )
 
 
 def kernels() -> Finding:
     """How many of the built-in strategies' kernels are compiled already."""
-    sources = _kernel_sources()
+    home = _kernels_home()
+    sources = [*home.glob("*.py"), *home.glob("source/*.py")] if home else []
     # one kernel inlines helpers of several files: a cached one older than any of them is stale
     newest = max((source.stat().st_mtime for source in sources), default=0.0)
-    wanted = {
-        f"{source.stem}.{name}"
-        for source in sources
-        for name in _KERNEL.findall(source.read_text(encoding="utf-8", errors="replace"))
-    }
-    python = f".py{sys.version_info.major}{sys.version_info.minor}."
+    entries = "".join(path.read_text("utf-8") for path in sources if path.name == "entries.py")
+    wanted = {".".join(names) for names in _KERNEL.findall(entries)}
     cached = {
-        index.name.partition("-")[0]
+        code.name.partition("-")[0]
         for place in _cache_places()
-        for index in place.rglob("*.nbi")
-        if python in index.name and index.stat().st_mtime >= newest
+        for code in place.glob("*.o")
+        if code.stat().st_mtime >= newest
     }
     found = f"{len(wanted & cached)} of {len(wanted)} compiled and cached"
     if wanted <= cached:
@@ -84,26 +79,22 @@ def kernels() -> Finding:
     )
 
 
-def _workers_home() -> Path | None:
+def _kernels_home() -> Path | None:
     spec = importlib.util.find_spec("workers")
     if spec is None or not spec.submodule_search_locations:
         return None
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _kernel_sources() -> list[Path]:
-    home = _workers_home()
-    return [path for room in _KERNEL_ROOMS for path in home.glob(f"{room}/*.py")] if home else []
+    return Path(next(iter(spec.submodule_search_locations))) / "kernels"
 
 
 def _cache_places() -> list[Path]:
-    """Directories numba tries for our kernels, in its order."""
-    named = os.environ.get("NUMBA_CACHE_DIR")
+    """Where machine code is kept, see ``workers/kernels/kernel.py``."""
+    named = os.environ.get("FULLSTOP_CACHE_DIR")
     if named:
-        return [Path(named)]
+        return [Path(named) / "kernels"]
+    home = _kernels_home()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    beside = sorted({source.parent / "__pycache__" for source in _kernel_sources()})
-    return [*beside, Path(base) / "numba"]
+    beside = [home / "__pycache__"] if home else []
+    return [*beside, Path(base) / "fullstop" / "kernels"]
 
 
 def _private(name: str, find: Callable[[], Path], variable: str) -> Finding:

@@ -29,7 +29,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("huge pages", kernel.huge_pages),
     ("registry", disk.registry_dir),
     ("runtime dir", disk.runtime_dir),
-    ("numba cache", disk.numba_cache),
+    ("kernel cache", disk.kernel_cache),
     ("kernels", disk.kernels),
     ("CUDA", devices.cuda),
     ("SLURM", devices.slurm),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ from tests.support.chunks import FakeBars, backtest_all
 from workers.indicators import disk
 from workers.indicators.bank import Bank
 from workers.indicators.disk import DiskCache, default_directory, digest_of
+from workers.indicators.region import shared_then_private
 
 LINE = np.zeros(8, np.int64)
 LENGTH = 1000
@@ -96,7 +98,7 @@ def test_killed_between_data_and_word_only_means_computing_again(
         os.kill(os.getpid(), signal.SIGKILL)
 
     with monkeypatch.context() as patch:
-        patch.setattr("workers.indicators.bank._publish", die)
+        patch.setattr("workers.indicators.bank.publish", die)
         assert os.WTERMSIG(in_child(lambda: shared.row(LINE, 6))) == signal.SIGKILL
     assert np.all(row_of(shared, 6) == 36)
     assert fill.calls == [6]
@@ -122,6 +124,54 @@ def test_beyond_the_budget_rows_are_private_and_the_same(shared: int) -> None:
         flat, at = found
         assert [flat[a] for a in at] == (slots**2).tolist()
     assert sorted(set(fill.calls)) == [1, 5, 8]
+
+
+def test_own_rows_are_kept_as_long_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.indicators.bank._PRIVATE_BUDGET", 5 * LENGTH * 8)
+    fill = Squares()
+    small = bank(fill, slots=20, shared=2)
+    assert small.most == 5
+    for slots in ([10, 11, 12], [1, 13, 14], [10, 12, 11], [15, 16, 0, 10], [11, 13]):
+        found = small.rows(LINE, np.array(slots))
+        assert found is not None
+        flat, at = found
+        assert [flat[a + LENGTH - 1] for a in at] == [slot**2 for slot in slots]
+    # 15 and 16 took the places of 13 and 14, which nobody had asked for the longest; 13 that of 12
+    assert fill.calls == [10, 11, 12, 1, 13, 14, 0, 15, 16, 13]
+
+
+def test_own_rows_are_each_process_its_own() -> None:
+    fill = Squares()
+    small = bank(fill, shared=0)
+    assert in_child(lambda: small.row(LINE, 4)) == 0
+    assert np.all(row_of(small, 4) == 16)
+    assert fill.calls == [4]
+
+
+def test_all_rows_lie_in_one_stretch_of_memory() -> None:
+    words, private_at = shared_then_private(700, 300)
+    assert len(words) >= private_at + 300
+    assert private_at >= 700
+    assert not words.any()
+
+    def write() -> None:
+        words[699] = words[private_at] = 7
+
+    assert in_child(write) == 0
+    assert (words[699], words[private_at]) == (7, 0)
+
+
+def test_the_memory_goes_with_the_last_view() -> None:
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count("fullstop-bank")
+
+    before = mapped()
+    view = shared_then_private(5000, 5000)[0][10:20]
+    assert mapped() == before + 1
+    view[:] = 1
+    del view
+    gc.collect()
+    assert mapped() == before
 
 
 def test_a_stop_is_passed_on_and_leaves_nothing_half_done() -> None:

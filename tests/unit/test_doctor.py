@@ -183,31 +183,30 @@ def test_the_state_dir_must_be_a_directory(tmp_path: Path, monkeypatch: pytest.M
     assert disk.registry_dir().status is Status.PROBLEM
 
 
-def test_numba_cache_dir_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "new"))
-    assert disk.numba_cache().status is Status.OK
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "/proc/nowhere")
-    finding = disk.numba_cache()
+def test_the_kernel_cache_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FULLSTOP_CACHE_DIR", str(tmp_path / "new"))
+    assert disk.kernel_cache().status is Status.OK
+    monkeypatch.setenv("FULLSTOP_CACHE_DIR", "/proc/nowhere")
+    finding = disk.kernel_cache()
     assert finding.status is Status.WARNING
-    assert "NUMBA_CACHE_DIR" in finding.mend
+    assert "FULLSTOP_CACHE_DIR" in finding.mend
 
 
-def test_kernels_are_warm_once_each_has_an_index(
+def test_kernels_are_warm_once_each_has_machine_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workers, cache = tmp_path / "workers", tmp_path / "cache" / "kernels_0123"
-    (workers / "kernels").mkdir(parents=True)
+    home, cache = tmp_path / "kernels", tmp_path / "cache" / "kernels"
+    home.mkdir()
     cache.mkdir(parents=True)
-    source = workers / "kernels" / "sweep.py"
-    source.write_text("@kernel\ndef one(a):\n    pass\n\n@kernel\ndef two(a):\n    pass\n")
-    monkeypatch.setattr(disk, "_workers_home", lambda: workers)
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    source = home / "entries.py"
+    source.write_text('one = Kernel("sweep", "one")\ntwo = Kernel("tape", "two")\n')
+    monkeypatch.setattr(disk, "_kernels_home", lambda: home)
+    monkeypatch.setenv("FULLSTOP_CACHE_DIR", str(tmp_path / "cache"))
     finding = disk.kernels()
     assert finding.status is Status.INFO
     assert finding.what.startswith("0 of 2 compiled")
-    tag = f"py{sys.version_info.major}{sys.version_info.minor}"
-    for name in ("sweep.one-1", "sweep.two-5"):
-        (cache / f"{name}.{tag}.nbi").touch()
+    for name in ("sweep.one", "tape.two"):
+        (cache / f"{name}-0123-4567.o").touch()
     assert disk.kernels().what == "2 of 2 compiled and cached"
     later = source.stat().st_mtime + 60
     os.utime(source, (later, later))

@@ -14,7 +14,7 @@ from tests.support.chunks import FakeBars, FakeChunk, backtest_all
 from workers import reference
 from workers.catalog import STRATEGIES
 from workers.indicators.prices import running_sums, whole_prices
-from workers.kernels.tape import TILE_BARS
+from workers.kernels.blocks import TILE_BARS
 from workers.numba_backtest import NumbaBacktest
 
 GRIDS: dict[str, Grid] = {

@@ -7,13 +7,13 @@ it and then sets its word. Two workers may do so at once: they write the same
 bytes. One killed half-way leaves a row that nobody takes for written.
 
 Pages that were never touched take no memory, so a bank may be as large as its
-budget from the start. Rows beyond the budget are computed where needed.
+budget from the start. Rows beyond the budget are computed by each worker for
+itself, into memory of its own right behind the shared rows: kernels take both by
+their place in one array.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -22,13 +22,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from workers.indicators.disk import DiskCache
-from workers.kernels.compiled import kernel
-from workers.poll import load_acquire, store_release
+from workers.indicators.region import shared_then_private
+from workers.kernels.entries import publish, unwritten
 
 DEFAULT_BUDGET = 256 << 20
 """Bytes of shared rows per bank; freeing 256 MiB costs the kernel 40 ms."""
 
-_PRIVATE_ROWS = 4
+_PRIVATE_BUDGET = 64 << 20
+"""Bytes of rows that each worker keeps for itself, where not all can be shared."""
+
+_LEAST_PRIVATE = 4
 
 Row = NDArray[Any]
 Line = NDArray[np.int64]
@@ -56,6 +59,11 @@ class Bank:
         Bytes to share at most.
     disk : DiskCache, optional
         Where to look before computing, and to keep what was computed.
+
+    Attributes
+    ----------
+    most : int
+        How many different rows can be asked for at once.
     """
 
     def __init__(
@@ -70,53 +78,84 @@ class Bank:
     ) -> None:
         self.length = length
         self.shared = min(slots, budget // (8 * length))
+        private = min(slots - self.shared, max(_LEAST_PRIVATE, _PRIVATE_BUDGET // (8 * length)))
+        self.most = private if private else slots
         self._fill = fill
         self._name = name
         self._disk = disk
-        self._dtype = np.dtype(dtype)
-        self._rows = _shared_array(self.shared * length, dtype)
-        self._written = _shared_array(self.shared, np.int64)
-        self._private: OrderedDict[int, Row] = OrderedDict()
+        words, self._private_at = shared_then_private(self.shared * length, private * length)
+        self._rows: Row = words.view(dtype)
+        self._written, _ = shared_then_private(self.shared, 0)
+        # a slot's place among the private rows; nobody's places have negative slots of their own
+        self._places = OrderedDict((~place, place) for place in range(private))
 
     def row(self, line: Line, slot: int) -> Row | None:
-        """One row; None when a stop was requested before it was computed."""
-        if slot < self.shared:
-            at = slot * self.length
-            row = self._rows[at : at + self.length]
-            if not _is_published(self._written, slot):
-                if not self._compute(line, slot, row):
-                    return None
-                _publish(self._written, slot)
-            return row
-        private = self._private.pop(slot, None)
-        if private is None:
-            private = np.empty(self.length, self._dtype)
-            if not self._compute(line, slot, private):
-                return None
-        self._private[slot] = private
-        if len(self._private) > _PRIVATE_ROWS:
-            self._private.popitem(last=False)
-        return private
+        """One row, valid until others are asked for; None when a stop was requested before."""
+        found = self.rows(line, np.array([slot]))
+        if found is None:
+            return None
+        rows, at = found
+        return rows[at[0] : at[0] + self.length]
 
     def rows(self, line: Line, slots: NDArray[np.int64]) -> tuple[Row, NDArray[np.int64]] | None:
         """Rows for a whole batch, as one flat array and where each one starts in it.
 
-        Returns None when a stop was requested before all were computed.
+        Valid until others are asked for.
+
+        Parameters
+        ----------
+        line : ndarray of int64, shape (8,)
+            The stop flag.
+        slots : ndarray of int64, shape (n,)
+            At most :attr:`most` different ones.
+
+        Returns
+        -------
+        tuple or None
+            None when a stop was requested before all were computed.
         """
         wanted = np.sort(slots)
         wanted = wanted[np.append(True, wanted[1:] != wanted[:-1])]
-        if wanted[-1] < self.shared:
-            for slot in wanted.tolist():
-                if self.row(line, slot) is None:
-                    return None
+        n_shared = int(np.searchsorted(wanted, self.shared))
+        if not self._share(line, wanted[:n_shared]):
+            return None
+        if n_shared == len(wanted):
             return self._rows, slots * self.length
-        copies = np.empty((len(wanted), self.length), self._dtype)
-        for copy, slot in zip(copies, wanted.tolist(), strict=True):
-            row = self.row(line, slot)
-            if row is None:
-                return None
-            copy[:] = row
-        return copies.ravel(), np.searchsorted(wanted, slots) * self.length
+        own = self._keep(line, wanted[n_shared:].tolist())
+        if own is None:
+            return None
+        starts = np.concatenate([wanted[:n_shared] * self.length, own])
+        return self._rows, starts[np.searchsorted(wanted, slots)]
+
+    def _share(self, line: Line, slots: NDArray[np.int64]) -> bool:
+        """See to it that shared rows are written; False when a stop was requested."""
+        missing = np.empty(len(slots), np.bool_)
+        if not unwritten(self._written, slots, missing):
+            return True
+        for slot in slots[missing].tolist():
+            at = slot * self.length
+            if not self._compute(line, slot, self._rows[at : at + self.length]):
+                return False
+            publish(self._written, slot)
+        return True
+
+    def _keep(self, line: Line, slots: list[int]) -> NDArray[np.int64] | None:
+        """Where this process's own rows start; the longest unused make way for new ones."""
+        for slot in slots:
+            if slot in self._places:
+                self._places.move_to_end(slot)
+        starts = []
+        for slot in slots:
+            if slot not in self._places:
+                _, place = self._places.popitem(last=False)
+                start = self._private_at + place * self.length
+                if not self._compute(line, slot, self._rows[start : start + self.length]):
+                    self._places[~place] = place  # half a row: nobody's
+                    self._places.move_to_end(~place, last=False)
+                    return None
+                self._places[slot] = place
+            starts.append(self._private_at + self._places[slot] * self.length)
+        return np.array(starts)
 
     def _compute(self, line: Line, slot: int, row: Row) -> bool:
         if self._disk is None:
@@ -128,25 +167,3 @@ class Bank:
             return False
         self._disk.store(name, row)
         return True
-
-
-def _shared_array(n: int, dtype: DTypeLike) -> Row:
-    """Zeros in memory shared with every process forked from here on."""
-    if n == 0:
-        return np.zeros(0, dtype)
-    fd = os.memfd_create("fullstop-bank", os.MFD_CLOEXEC)
-    try:
-        os.ftruncate(fd, 8 * n)
-        return np.frombuffer(mmap.mmap(fd, 8 * n), dtype)
-    finally:
-        os.close(fd)
-
-
-@kernel
-def _publish(written, slot):  # type: ignore[no-untyped-def]
-    store_release(written, slot, 1)
-
-
-@kernel
-def _is_published(written, slot):  # type: ignore[no-untyped-def]
-    return load_acquire(written, slot) != 0

@@ -14,18 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.kernels.compiled import kernel
-from workers.kernels.lanes import WORD
-
-TILE = 64
-"""Blocks in a tile: one bit of a word each, as a bar is one bit of a block."""
-
-TILE_BARS = TILE * WORD
-"""Bars in a tile, 4,096: its tables fit in a core's L2 cache."""
-
-
-LEVELS = 6
-"""Spans of 1, 2, 4, …, 32 blocks: the longest strictly inside a tile."""
+from workers.kernels.blocks import LEVELS, TILE_BARS, WORD
+from workers.kernels.entries import fill_extremes, fill_sums
 
 FILL = np.dtype([("sum", "i8"), ("squares", "i8"), ("low", "f8"), ("high", "f8")])
 """What a fill at one bar's close needs; 32 bytes, never across two cache lines."""
@@ -127,8 +117,8 @@ def make_tape(close: NDArray[np.float64], fee: float, bars_per_year: float) -> T
         _units(close, fee),
         float(bars_per_year),
     )
-    _fill_sums(*tape[:3], tape.tiles, tape.units, float(fee))
-    _fill_extremes(*tape[:5])
+    fill_sums(*tape[:3], tape.tiles, tape.units, float(fee))
+    fill_extremes(*tape[:5])
     return tape
 
 
@@ -142,53 +132,3 @@ def _units(close: NDArray[np.float64], fee: float) -> Units:
         at_fills = fee**power + (fee + (1.0 + fee) * reach.max()) ** power
         units.append(2.0 ** (math.ceil(math.log2(max(in_tile + at_fills, 1e-290))) - 61))
     return Units(*units)
-
-
-@kernel
-def _fill_sums(close, entries, exits, tiles, units, fee):  # type: ignore[no-untyped-def]
-    at_entry = -fee / (1.0 + fee)
-    entry = round(at_entry / units.sum)
-    entry_square = round(at_entry * at_entry / units.squares)
-    total = squares = 0
-    for bar in range(len(close)):
-        if bar % TILE_BARS == 0:
-            total = squares = 0
-        change = close[bar] / close[bar - 1] - 1.0 if bar > 0 else 0.0
-        at_exit = change - fee * (1.0 + change)
-        exits[bar].sum = total + round(at_exit / units.sum)
-        exits[bar].squares = squares + round(at_exit * at_exit / units.squares)
-        total += round(change / units.sum)
-        squares += round(change * change / units.squares)
-        entries[bar].sum = total - entry
-        entries[bar].squares = squares - entry_square
-        tiles[bar // TILE_BARS].sum = total
-        tiles[bar // TILE_BARS].squares = squares
-
-
-@kernel
-def _fill_extremes(close, entries, exits, spans, falls):  # type: ignore[no-untyped-def]
-    n_bars, n_blocks = len(close), len(falls)
-    exits[n_bars].low, exits[n_bars].high = np.inf, 0.0
-    for b in range(n_blocks):
-        start, end = b * WORD, min((b + 1) * WORD, n_bars)
-        low, high, fall = np.inf, 0.0, 1.0
-        for bar in range(start, end):
-            exits[bar].low, exits[bar].high = low, high
-            low, high = min(low, close[bar]), max(high, close[bar])
-            fall = min(fall, close[bar] / high)
-        spans[b].low, spans[b].high = low, high
-        falls[b] = fall
-        if end % WORD != 0:
-            exits[end].low, exits[end].high = low, high
-        low, high = np.inf, 0.0
-        for bar in range(end - 1, start - 1, -1):
-            low, high = min(low, close[bar]), max(high, close[bar])
-            entries[bar].low, entries[bar].high = low, high
-    for level in range(1, LEVELS):
-        for b in range(n_blocks):
-            half = (level - 1) * n_blocks
-            left = half + b
-            right = half + min(b + (1 << (level - 1)), n_blocks - 1)
-            span = level * n_blocks + b
-            spans[span].low = min(spans[left].low, spans[right].low)
-            spans[span].high = max(spans[left].high, spans[right].high)

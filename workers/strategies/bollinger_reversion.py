@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.indicators.bank import Bank
-from workers.indicators.curves import deviations, signal_above, signal_below
 from workers.indicators.prices import whole_prices
-from workers.kernels.sweep import make_scratch, sweep_signals
+from workers.kernels.entries import deviations, signal_above, signal_below, sweep_signals
+from workers.kernels.scratch import make_scratch
 from workers.strategies.market import Axes, Digits, Line, Market
 
 
@@ -37,6 +37,7 @@ class Strategy:
         )
         self._enter = market.signals(n_windows * len(self._widths), self._fill_enter)
         self._leave = market.signals(n_windows, self._fill_leave)
+        self.most = min(self._enter.most, self._leave.most)
 
     def backtest(self, line: Line, digits: Digits, rows: NDArray[np.float64]) -> bool:
         """See :class:`workers.strategies.market.Strategy`."""

@@ -12,8 +12,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.indicators.curves import highest_before, signal_greater
-from workers.kernels.sweep import make_scratch, sweep_signals
+from workers.kernels.entries import highest_before, signal_greater, sweep_signals
+from workers.kernels.scratch import make_scratch
 from workers.strategies.market import Axes, Digits, Line, Market
 
 
@@ -41,6 +41,7 @@ class Strategy:
             len(self._windows["exit"]),
             lambda line, slot, words: self._fill("exit", line, slot, words),
         )
+        self.most = min(self._enter.most, self._leave.most)
 
     def backtest(self, line: Line, digits: Digits, rows: NDArray[np.float64]) -> bool:
         """See :class:`workers.strategies.market.Strategy`."""

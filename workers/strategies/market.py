@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from workers.indicators.bank import DEFAULT_BUDGET, Bank, Fill
 from workers.indicators.disk import DiskCache
-from workers.kernels.tape import TILE, TILE_BARS, Tape
+from workers.kernels.blocks import TILE, TILE_BARS
+from workers.kernels.tape import Tape
 
 Axes = Mapping[str, NDArray[np.generic]]
 """Each parameter's values."""
@@ -76,7 +77,15 @@ class Market:
 
 
 class Strategy(Protocol):
-    """A strategy over one market and one grid; built before the workers are forked."""
+    """A strategy over one market and one grid; built before the workers are forked.
+
+    Attributes
+    ----------
+    most : int
+        Combinations that it can backtest at once.
+    """
+
+    most: int
 
     def __init__(self, market: Market, axes: Axes) -> None: ...
 

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.indicators.bank import Bank
-from workers.indicators.curves import rsi, signal_above, signal_below
-from workers.kernels.sweep import make_scratch, sweep_signals
+from workers.kernels.entries import rsi, signal_above, signal_below, sweep_signals
+from workers.kernels.scratch import make_scratch
 from workers.strategies.market import Axes, Digits, Line, Market
 
 
@@ -38,6 +38,7 @@ class Strategy:
         )
         self._enter = market.signals(n_windows * len(self._lower), self._fill_enter)
         self._leave = market.signals(n_windows * len(self._upper), self._fill_leave)
+        self.most = min(self._enter.most, self._leave.most)
 
     def backtest(self, line: Line, digits: Digits, rows: NDArray[np.float64]) -> bool:
         """See :class:`workers.strategies.market.Strategy`."""

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.indicators.bank import Bank
-from workers.indicators.curves import average_extremes
 from workers.indicators.prices import running_sums
-from workers.kernels.lanes import WORD
-from workers.kernels.sweep import make_scratch, sweep_average_crosses
+from workers.kernels.blocks import WORD
+from workers.kernels.entries import average_extremes, sweep_average_crosses
+from workers.kernels.scratch import make_scratch
 from workers.strategies.market import Axes, Digits, Line, Market
 
 
@@ -43,6 +43,7 @@ class Strategy:
             budget=market.budget,
             disk=market.disk,
         )
+        self.most = self._extremes.most // 2
 
     def _fill(self, line: Line, slot: int, row: NDArray[np.float64]) -> bool:
         window = int(self._windows[slot])

@@ -11,13 +11,12 @@ import math
 
 import numpy as np
 
-from workers.kernels.compiled import helper, kernel
-from workers.kernels.lanes import WORD, extreme_sums, greater, less, more
-from workers.kernels.tape import TILE, TILE_BARS
+from workers.kernels.blocks import TILE, TILE_BARS, WORD
+from workers.kernels.compiler import helper
+from workers.kernels.source.lanes import extreme_sums, greater, less, more
 from workers.poll import stop_requested
 
 
-@kernel
 def average_extremes(line, sums, front, n_bars, window, row):  # type: ignore[no-untyped-def]
     """Lowest and highest moving average within each block of 64 bars.
 
@@ -62,7 +61,6 @@ def _forget_outside(line, row, first, end):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel
 def rsi(line, close, window, row):  # type: ignore[no-untyped-def]
     """Wilder's relative strength index, see :func:`workers.reference.rsi_reversion`.
 
@@ -97,7 +95,6 @@ def rsi(line, close, window, row):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel
 def deviations(line, prices, window, row):  # type: ignore[no-untyped-def]
     """How many standard deviations (ddof 0) each price is from its trailing average.
 
@@ -137,7 +134,6 @@ def deviations(line, prices, window, row):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel
 def highest_before(line, prices, window, scratch, row):  # type: ignore[no-untyped-def]
     """Highest of the `window` prices before each bar.
 
@@ -183,7 +179,6 @@ def highest_before(line, prices, window, scratch, row):  # type: ignore[no-untyp
     return True
 
 
-@kernel
 def signal_below(line, curve, bound, words):  # type: ignore[no-untyped-def]
     """Set the bits of bars where the curve lies below a bound, clear the others."""
     for b in range(len(words)):
@@ -193,7 +188,6 @@ def signal_below(line, curve, bound, words):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel
 def signal_above(line, curve, bound, words):  # type: ignore[no-untyped-def]
     """Set the bits of bars where the curve lies above a bound, clear the others."""
     for b in range(len(words)):
@@ -203,7 +197,6 @@ def signal_above(line, curve, bound, words):  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel
 def signal_greater(line, a, b, words):  # type: ignore[no-untyped-def]
     """Set the bits of bars where one curve lies above another, clear the others."""
     for block in range(len(words)):

@@ -19,8 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-WORD = 64
-"""Bars in a word."""
+from workers.kernels.blocks import WORD
 
 _LANES = 4
 """Lanes in one vector operation: one AVX2 register, two with NEON."""

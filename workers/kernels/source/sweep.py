@@ -8,57 +8,33 @@ only where the position changes.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from workers.kernels.compiled import helper, kernel
-from workers.kernels.lanes import WORD, average_greater, greater, highest_bit, lowest_bit, nonzero
-from workers.kernels.tape import TILE, TILE_BARS
+from workers.kernels.blocks import TILE, TILE_BARS, WORD
+from workers.kernels.compiler import helper
+from workers.kernels.scratch import (
+    ENTRIES,
+    HELD_BARS,
+    LOWEST,
+    PEAK,
+    SQUARES,
+    SUM,
+    UNITS,
+    VALUE,
+    WORST,
+)
+from workers.kernels.source.lanes import (
+    average_greater,
+    greater,
+    highest_bit,
+    lowest_bit,
+    nonzero,
+)
 from workers.poll import stop_requested
-
-# One row of state per combination, carried from tile to tile.
-_UNITS = 0  # what is held; 0 when flat
-_VALUE = 1  # money after the last exit
-_PEAK = 2  # highest equity so far
-_LOWEST = 3  # lowest equity since that peak
-_WORST = 4  # lowest ratio of equity to peak before that peak
-_SUM = 5  # of per-bar returns, in the tape's units
-_SQUARES = 6  # of their squares
-_ENTRIES = 7
-_HELD_BARS = 8
-_STATE = 9
-
-
-class Scratch(NamedTuple):
-    """Memory a sweep works in; kernels allocate none.
-
-    Attributes
-    ----------
-    state : ndarray of float64, shape (n, 9)
-        A row per combination, carried from tile to tile.
-    enter, leave : ndarray of int64, shape (64,)
-        One combination's signals in one tile.
-    """
-
-    state: NDArray[np.float64]
-    enter: NDArray[np.int64]
-    leave: NDArray[np.int64]
-
-
-def make_scratch(n: int) -> Scratch:
-    """Scratch for a batch of `n` combinations that are yet to begin."""
-    state = np.zeros((n, _STATE))
-    state[:, _VALUE : _WORST + 1] = 1.0
-    return Scratch(state, np.empty(TILE, np.int64), np.empty(TILE, np.int64))
-
 
 _ALL = -1  # a word with every bit set
 _FEW = -2  # the same without bit 0: shifted left by k, the bits after k
 
 
-@kernel
 def sweep_average_crosses(  # type: ignore[no-untyped-def]
     line, tape, scratch, sums, front, extremes, fast, slow, fast_at, slow_at, rows
 ):
@@ -71,7 +47,7 @@ def sweep_average_crosses(  # type: ignore[no-untyped-def]
     tape : Tape
         Tables over the bars.
     scratch : Scratch
-        From :func:`make_scratch`, for as many combinations.
+        From :func:`workers.kernels.scratch.make_scratch`, for as many combinations.
     sums : ndarray of float64, shape (front + n_tiles * 4096 + 1,)
         Running sums of the closes after `front` zeros, see :func:`average_greater`.
     front : int
@@ -135,7 +111,6 @@ def sweep_average_crosses(  # type: ignore[no-untyped-def]
     return True
 
 
-@kernel
 def sweep_signals(  # type: ignore[no-untyped-def]
     line, tape, scratch, enter, leave, enter_at, leave_at, rows
 ):
@@ -185,8 +160,8 @@ def _account(  # type: ignore[no-untyped-def]
     Enters at the close of a bar whose `enter` bit is set while flat, leaves at
     the close of a bar whose `leave` bit is set while holding.
     """
-    units, value = state[c, _UNITS], state[c, _VALUE]
-    peak, lowest, worst = state[c, _PEAK], state[c, _LOWEST], state[c, _WORST]
+    units, value = state[c, UNITS], state[c, VALUE]
+    peak, lowest, worst = state[c, PEAK], state[c, LOWEST], state[c, WORST]
     first_bar = tile * TILE_BARS
     end_bar = min(first_bar + TILE_BARS, len(close))
     some_enter, some_leave = nonzero(enter, enter_at), nonzero(leave, leave_at)
@@ -202,7 +177,7 @@ def _account(  # type: ignore[no-untyped-def]
             holding, opened = True, bar
             units = value * fees.entry_factor / close[bar]
             sum_before, squares_before = entries[bar].sum, entries[bar].squares
-            state[c, _ENTRIES] += 1.0
+            state[c, ENTRIES] += 1.0
         bar = first_bar + _next_bit(leave, leave_at, some_leave, bar + 1 - first_bar)
         until = min(bar, end_bar)
         low, high = _extremes(entries, exits, spans, len(falls), opened, until)
@@ -216,19 +191,19 @@ def _account(  # type: ignore[no-untyped-def]
             )
         else:
             lowest = min(lowest, units * low)
-        state[c, _HELD_BARS] += until - opened
+        state[c, HELD_BARS] += until - opened
         if bar >= end_bar:
-            state[c, _SUM] += tiles[tile].sum - sum_before
-            state[c, _SQUARES] += tiles[tile].squares - squares_before
+            state[c, SUM] += tiles[tile].sum - sum_before
+            state[c, SQUARES] += tiles[tile].squares - squares_before
             break
         holding = False
         value = units * close[bar] * fees.exit_factor
         peak, lowest, worst = _see(value, value, peak, lowest, worst)
-        state[c, _SUM] += exits[bar].sum - sum_before
-        state[c, _SQUARES] += exits[bar].squares - squares_before
-    state[c, _UNITS] = units if holding else 0.0
-    state[c, _VALUE] = value
-    state[c, _PEAK], state[c, _LOWEST], state[c, _WORST] = peak, lowest, worst
+        state[c, SUM] += exits[bar].sum - sum_before
+        state[c, SQUARES] += exits[bar].squares - squares_before
+    state[c, UNITS] = units if holding else 0.0
+    state[c, VALUE] = value
+    state[c, PEAK], state[c, LOWEST], state[c, WORST] = peak, lowest, worst
 
 
 @helper
@@ -329,15 +304,15 @@ def _walk(close, start, end, units, peak, lowest, worst):  # type: ignore[no-unt
 def _finish(close, units, bars_per_year, state, c, rows):  # type: ignore[no-untyped-def]
     """Turn a combination's final state into its row."""
     n = len(close)
-    value = state[c, _VALUE]
-    if state[c, _UNITS] > 0.0:
-        value = state[c, _UNITS] * close[n - 1]
-    mean = state[c, _SUM] * units.sum / n
-    spread = state[c, _SQUARES] * units.squares - n * mean * mean
+    value = state[c, VALUE]
+    if state[c, UNITS] > 0.0:
+        value = state[c, UNITS] * close[n - 1]
+    mean = state[c, SUM] * units.sum / n
+    spread = state[c, SQUARES] * units.squares - n * mean * mean
     rows[c, 0] = value - 1.0
     rows[c, 1] = math.nan
     if n > 1 and spread > 0.0:
         rows[c, 1] = mean / math.sqrt(spread / (n - 1)) * math.sqrt(bars_per_year)
-    rows[c, 2] = min(state[c, _WORST], state[c, _LOWEST] / state[c, _PEAK]) - 1.0
-    rows[c, 3] = state[c, _ENTRIES]
-    rows[c, 4] = state[c, _HELD_BARS] / n
+    rows[c, 2] = min(state[c, WORST], state[c, LOWEST] / state[c, PEAK]) - 1.0
+    rows[c, 3] = state[c, ENTRIES]
+    rows[c, 4] = state[c, HELD_BARS] / n
