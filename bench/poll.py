@@ -73,7 +73,7 @@ def _never(line: Any) -> bool:
     return False
 
 
-def without_poll(python: FunctionType) -> Any:
+def without_poll(python: Any) -> Any:
     """Compile a kernel's source with a poll that is never true."""
     names = python.__globals__ | {"stop_requested": _never}
     twin = FunctionType(python.__code__, names, python.__name__, python.__defaults__)

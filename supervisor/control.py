@@ -1,20 +1,21 @@
 """Messages between front, warden, workers and whoever asks from outside.
 
-A message is a frozen dataclass; on the wire it is one JSON object in one
-packet of a ``SOCK_SEQPACKET`` socket, which the kernel delivers whole or not
-at all. Nothing is unpickled: a packet that is too long, is not JSON, names no
-known message or has a field of the wrong type is a :class:`ProtocolError`.
+A message is a named tuple (there are many, and a frozen dataclass takes a
+millisecond to define); on the wire it is one JSON object in one packet of a
+``SOCK_SEQPACKET`` socket, which the kernel delivers whole or not at all.
+Nothing is unpickled: a packet that is too long, is not JSON, names no known
+message or has a field of the wrong type is a :class:`ProtocolError`.
 """
 
 from __future__ import annotations
 
 import array
+import functools
 import json
 import os
 import socket
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, TypeVar, get_type_hints
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 from supervisor.errors import ProtocolError
 
@@ -23,145 +24,108 @@ MAX_TEXT = 4_000
 MAX_FDS = 8
 
 
-@dataclass(frozen=True)
-class Message:
-    """Root of all messages."""
-
-    kind: ClassVar[str] = ""
-
-
 # -- front → warden --------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class StartRun(Message):
+class StartRun(NamedTuple):
     """Begin the run described in ``run_dir/run.json``.
 
     Descriptors that travel with it, in this order: the front's pidfd, the
     flag, the board, the bars and, where ``has_function``, a dill of the callable.
     """
 
-    kind: ClassVar[str] = "start_run"
     run_dir: str
     has_function: bool = False
 
 
-@dataclass(frozen=True)
-class RequestStop(Message):
+class RequestStop(NamedTuple):
     """End the run at ``level`` (1 drain, 2 stop, 3 kill)."""
 
-    kind: ClassVar[str] = "request_stop"
     level: int
     reason: str = ""
 
 
-@dataclass(frozen=True)
-class AskStatus(Message):
+class AskStatus(NamedTuple):
     """Say how the run stands."""
 
-    kind: ClassVar[str] = "ask_status"
 
-
-@dataclass(frozen=True)
-class DumpStacks(Message):
+class DumpStacks(NamedTuple):
     """Have every worker write where it is to its log."""
-
-    kind: ClassVar[str] = "dump_stacks"
 
 
 # -- warden → front and outside --------------------------------------------
 
 
-@dataclass(frozen=True)
-class WardenReady(Message):
+class WardenReady(NamedTuple):
     """The warden has loaded its libraries and waits for a run."""
 
-    kind: ClassVar[str] = "warden_ready"
     pid: int
 
 
-@dataclass(frozen=True)
-class RunStarted(Message):
+class RunStarted(NamedTuple):
     """Workers are being forked; ``ram_baseline_bytes`` was measured just before."""
 
-    kind: ClassVar[str] = "run_started"
     containment: str
     ram_baseline_bytes: int
 
 
-@dataclass(frozen=True)
-class RunRefused(Message):
+class RunRefused(NamedTuple):
     """The run cannot start; ``usage`` says whether the user can mend it."""
 
-    kind: ClassVar[str] = "run_refused"
     error: str
     usage: bool
 
 
-@dataclass(frozen=True)
-class WorkerLost(Message):
+class WorkerLost(NamedTuple):
     """A worker died and was replaced, or not."""
 
-    kind: ClassVar[str] = "worker_lost"
     serial: int
     pid: int
     why: str
 
 
-@dataclass(frozen=True)
-class CombinationFailed(Message):
-    """Combination ``index`` was given up."""
+class CombinationFailed(NamedTuple):
+    """A combination was given up."""
 
-    kind: ClassVar[str] = "combination_failed"
-    index: int
+    combination: int
     error: str
 
 
-@dataclass(frozen=True)
-class Finished(Message):
+class Finished(NamedTuple):
     """``finished`` combinations are done; sent as it grows, never oftener than needed."""
 
-    kind: ClassVar[str] = "finished"
     finished: int
 
 
-@dataclass(frozen=True)
-class StopBegun(Message):
+class StopBegun(NamedTuple):
     """A stop has begun that the front may not have asked for itself."""
 
-    kind: ClassVar[str] = "stop_begun"
     level: int
     reason: str
     requested_by: str
 
 
-@dataclass(frozen=True)
-class RungReached(Message):
+class RungReached(NamedTuple):
     """One rung of the escalation, ``at_s`` seconds after the request."""
 
-    kind: ClassVar[str] = "rung_reached"
     name: str
     at_s: float
     acted_on: int
 
 
-@dataclass(frozen=True)
-class RunEnded(Message):
+class RunEnded(NamedTuple):
     """No descendant is left, or ``survivors`` names what is."""
 
-    kind: ClassVar[str] = "run_ended"
     outcome: str  # completed, stopped or failed
     reason: str
     elapsed_s: float
-    survivors: list[str] = field(default_factory=list)
+    survivors: list[str]
     usage: bool = False
 
 
-@dataclass(frozen=True)
-class Status(Message):
+class Status(NamedTuple):
     """Answer to :class:`AskStatus`."""
 
-    kind: ClassVar[str] = "status"
     run_id: str
     status: str
     done: int
@@ -172,50 +136,65 @@ class Status(Message):
 # -- worker ↔ warden -------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Compute(Message):
+class Compute(NamedTuple):
     """Warden → worker: compute these combinations."""
 
-    kind: ClassVar[str] = "compute"
     start: int
     stop: int
 
 
-@dataclass(frozen=True)
-class Computed(Message):
+class Computed(NamedTuple):
     """Worker → warden: everything of the chunk below ``until`` is in the journal."""
 
-    kind: ClassVar[str] = "computed"
     until: int
 
 
-@dataclass(frozen=True)
-class WorkerReady(Message):
+class WorkerReady(NamedTuple):
     """Worker → warden: ready for a chunk."""
 
-    kind: ClassVar[str] = "worker_ready"
 
-
-@dataclass(frozen=True)
-class WorkerBroken(Message):
+class WorkerBroken(NamedTuple):
     """Worker → warden: cannot work at all; ``usage`` says whether the user can mend it."""
 
-    kind: ClassVar[str] = "worker_broken"
     error: str
     usage: bool
 
 
-_KINDS: dict[str, type[Message]] = {cls.kind: cls for cls in Message.__subclasses__()}
-_HINTS = {cls: get_type_hints(cls) for cls in _KINDS.values()}
+Message = (
+    StartRun
+    | RequestStop
+    | AskStatus
+    | DumpStacks
+    | WardenReady
+    | RunStarted
+    | RunRefused
+    | WorkerLost
+    | CombinationFailed
+    | Finished
+    | StopBegun
+    | RungReached
+    | RunEnded
+    | Status
+    | Compute
+    | Computed
+    | WorkerReady
+    | WorkerBroken
+)
 
-M = TypeVar("M", bound=Message)
+_KINDS: dict[str, type[Message]] = {cls.__name__: cls for cls in get_args(Message)}
+
+
+@functools.cache
+def _hints(kind: str) -> dict[str, Any]:
+    return get_type_hints(_KINDS[kind])
 
 
 def encode(message: Message) -> bytes:
     """Turn a message into one packet."""
-    packet = json.dumps({"kind": message.kind, **asdict(message)}).encode()
+    kind = type(message).__name__
+    packet = json.dumps({"kind": kind, **message._asdict()}).encode()
     if len(packet) > MAX_PACKET_BYTES:
-        raise ProtocolError(f"{message.kind} message of {len(packet)} bytes is too long")
+        raise ProtocolError(f"{kind} message of {len(packet)} bytes is too long")
     return packet
 
 
@@ -234,20 +213,18 @@ def decode(packet: bytes) -> Message:
     except (ValueError, RecursionError):
         raise ProtocolError("packet is not JSON") from None
     kind = body.pop("kind", None) if isinstance(body, dict) else None
-    cls = _KINDS.get(kind) if isinstance(kind, str) else None
-    if cls is None:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ProtocolError("packet names no known message")
-    hints = _HINTS[cls]
-    known = {f.name for f in fields(cls)}
-    if not body.keys() <= known:
-        raise ProtocolError(f"{cls.kind}: unknown field")
+    hints = _hints(kind)
+    if not body.keys() <= hints.keys():
+        raise ProtocolError(f"{kind}: unknown field")
     for name, value in body.items():
         if not _fits(value, hints[name]):
-            raise ProtocolError(f"{cls.kind}: field {name} has the wrong type")
+            raise ProtocolError(f"{kind}: field {name} has the wrong type")
     try:
-        return cls(**body)
+        return _KINDS[kind](**body)
     except TypeError:
-        raise ProtocolError(f"{cls.kind}: a field is missing") from None
+        raise ProtocolError(f"{kind}: a field is missing") from None
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -302,7 +302,9 @@ class Front:
             # it loads libraries or compiles kernels and would not hear us for seconds; no
             # worker exists yet (it says so before it forks one), so there is nothing to lose
             self._link.kill()
-            self._ended = control.RunEnded(RunStatus.STOPPED, self._reason, elapsed_s=0.0)
+            self._ended = control.RunEnded(
+                RunStatus.STOPPED, self._reason, elapsed_s=0.0, survivors=[]
+            )
             return
         self._link.wake()
         self._link.send(control.RequestStop(int(level), reason or by))

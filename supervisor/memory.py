@@ -29,15 +29,23 @@ _COST_SHARE = 500  # reading the PSS may take 0.2 % of one core's time
 
 
 def pss_bytes(pid: int) -> int:
-    """Proportional set size of a process, in bytes; 0 when it is gone or not ours to read."""
+    """Proportional set size of a process without its files, in bytes.
+
+    0 when it is gone or not ours to read. Before Linux 5.4, which does not
+    tell them apart, files count too.
+    """
+    kilobytes: dict[bytes, int] = {}
     try:
         with Path(f"/proc/{pid}/smaps_rollup").open("rb") as file:
             for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
+                if line.startswith(b"Pss"):
+                    name, value, _ = line.split()
+                    kilobytes[name] = int(value)
     except OSError:
-        pass
-    return 0
+        return 0
+    if b"Pss_Anon:" in kilobytes:
+        return 1024 * (kilobytes[b"Pss_Anon:"] + kilobytes[b"Pss_Shmem:"])
+    return 1024 * kilobytes.get(b"Pss:", 0)
 
 
 def tree_bytes(root: int) -> int:

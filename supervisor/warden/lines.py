@@ -70,5 +70,5 @@ class Descriptors:
         if len(fds) != 3 + message.has_function:
             for fd in fds:
                 os.close(fd)
-            raise ProtocolError(f"start_run came with {len(fds)} descriptors")
+            raise ProtocolError(f"StartRun came with {len(fds)} descriptors")
         return cls(*fds)

@@ -171,9 +171,9 @@ def test_nonsense_on_the_control_socket_does_no_harm(
     run.wait_marks("ready", 2)
     monkeypatch.setenv("XDG_RUNTIME_DIR", place.env["XDG_RUNTIME_DIR"])
     packets = [
-        b"\0" * 10, b"{", b"[]", b'{"kind": "request_stop"}', b'{"kind": []}', b'{"kind": {}}',
-        b'{"kind": "request_stop", "level": "2"}', b'{"kind": "run_ended", "outcome": "x"}',
-        b'{"kind": "worker_ready"}', b'{"kind": "computed", "until": 7}', b"[" * 60_000,
+        b"\0" * 10, b"{", b"[]", b'{"kind": "RequestStop"}', b'{"kind": []}', b'{"kind": {}}',
+        b'{"kind": "RequestStop", "level": "2"}', b'{"kind": "RunEnded", "outcome": "x"}',
+        b'{"kind": "WorkerReady"}', b'{"kind": "Computed", "until": 7}', b"[" * 60_000,
         b"\xff" * 100, b"9" * 60_000, b"x" * 70_000,
     ]  # fmt: skip
     for packet in packets:

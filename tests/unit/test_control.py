@@ -4,8 +4,7 @@ import json
 import os
 import socket
 import threading
-from dataclasses import fields
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
@@ -15,7 +14,7 @@ from supervisor import control
 from supervisor.control import MAX_PACKET_BYTES, MAX_TEXT, Message, clip, decode, encode
 from supervisor.errors import ProtocolError
 
-KINDS = Message.__subclasses__()
+KINDS = get_args(Message)
 integers = st.integers(-(2**63) + 1, 2**63 - 1)
 VALUES: dict[Any, st.SearchStrategy[Any]] = {
     str: st.text(max_size=50),
@@ -27,7 +26,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 messages = st.one_of(
-    [st.builds(cls, **{f.name: VALUES[get_type_hints(cls)[f.name]] for f in fields(cls)})
+    [st.builds(cls, **{name: VALUES[hint] for name, hint in get_type_hints(cls).items()})
      for cls in KINDS]
 )  # fmt: skip
 json_values = st.recursive(
@@ -35,10 +34,10 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
     max_leaves=8,
 )
-names = sorted({f.name for cls in KINDS for f in fields(cls)})
+names = sorted({name for cls in KINDS for name in cls._fields})
 bodies = st.dictionaries(st.sampled_from(["kind", *names]), json_values, max_size=6).flatmap(
     lambda body: (
-        st.sampled_from([cls.kind for cls in KINDS]).map(lambda kind: {"kind": kind} | body)
+        st.sampled_from([cls.__name__ for cls in KINDS]).map(lambda kind: {"kind": kind} | body)
         | st.just(body)
     )
 )
@@ -53,12 +52,8 @@ def decoded_or_refused(packet: bytes) -> Message | None:
 
 @given(messages)
 def test_every_message_comes_back(message: Message) -> None:
-    assert decode(encode(message)) == message
-
-
-def test_every_kind_has_its_own_name() -> None:
-    assert len({cls.kind for cls in KINDS}) == len(KINDS)
-    assert all(cls.kind for cls in KINDS)
+    again = decode(encode(message))
+    assert (type(again), again) == (type(message), message)
 
 
 @given(st.binary(max_size=200))
@@ -96,11 +91,11 @@ def test_no_damaged_packet_raises_anything_but_a_protocol_error(
     "packet",
     [
         b"", b"null", b"[]", b"{}", b'{"kind": null}', b'{"kind": []}', b'{"kind": {}}',
-        b'{"kind": "no such kind"}', b'{"kind": "request_stop"}',
-        b'{"kind": "request_stop", "level": true}', b'{"kind": "request_stop", "level": 2.0}',
-        b'{"kind": "request_stop", "level": 2, "more": 1}',
-        b'{"kind": "request_stop", "level": 9223372036854775808}',
-        b'{"kind": "status", "run_id": "", "status": "", "done": 0, "total": 0, "workers": ["1"]}',
+        b'{"kind": "no such kind"}', b'{"kind": "RequestStop"}',
+        b'{"kind": "RequestStop", "level": true}', b'{"kind": "RequestStop", "level": 2.0}',
+        b'{"kind": "RequestStop", "level": 2, "more": 1}',
+        b'{"kind": "RequestStop", "level": 9223372036854775808}',
+        b'{"kind": "Status", "run_id": "", "status": "", "done": 0, "total": 0, "workers": ["1"]}',
         b"[" * 60_000, b"9" * 60_000, b" " * (MAX_PACKET_BYTES + 1), b"\xff\xfe",
     ],
     ids=lambda packet: packet[:40].decode("latin-1"),

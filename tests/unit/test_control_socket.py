@@ -73,7 +73,7 @@ def test_a_request_is_heard_and_the_end_is_told_to_all(served: Served) -> None:
         served.turn()
         served.turn()
         assert served.heard == [control.RequestStop(2, "because")]
-        ended = control.RunEnded("stopped", "because", 0.1)
+        ended = control.RunEnded("stopped", "because", 0.1, [])
         served.socket.broadcast(ended)
         assert control.receive(one)[0] == control.receive(two)[0] == ended
     served.turn()
@@ -81,7 +81,7 @@ def test_a_request_is_heard_and_the_end_is_told_to_all(served: Served) -> None:
 
 @pytest.mark.parametrize(
     "packet",
-    [b"\0", b"{", b"[]", b'{"kind": 3}', b'{"kind": []}', b'{"kind": "ask_status", "x": 1}',
+    [b"\0", b"{", b"[]", b'{"kind": 3}', b'{"kind": []}', b'{"kind": "AskStatus", "x": 1}',
      b"\xff" * 1000, b"[" * 60_000, b"x" * 70_000],
     ids=lambda packet: packet[:20].decode("latin-1"),
 )  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_caller_that_does_not_read_blocks_nobody(served: Served) -> None:
         for _ in range(2000):
             control.send(deaf, control.AskStatus())
             served.turn()
-        served.socket.broadcast(control.RunEnded("stopped", "", 0.0))
+        served.socket.broadcast(control.RunEnded("stopped", "", 0.0, []))
     served.turn()
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,17 @@ def test_what_is_shared_is_counted_once() -> None:
     with holding(code) as root:
         held = memory.tree_bytes(root)
         assert 64 * MB < held < 150 * MB
+
+
+def test_pages_of_files_do_not_count(tmp_path: Path) -> None:
+    file = tmp_path / "data"
+    file.write_bytes(b"x" * 64 * MB)
+    code = (
+        f"import mmap; f = open({str(file)!r}, 'rb'); m = mmap.mmap(f.fileno(), 0, prot=1)\n"
+        "sum(m[i] for i in range(0, len(m), 4096))"
+    )
+    with holding("pass") as small, holding(code) as large:
+        assert memory.pss_bytes(large) - memory.pss_bytes(small) < 8 * MB
 
 
 def test_untouched_memory_is_not_held() -> None:
