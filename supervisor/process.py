@@ -15,8 +15,8 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -61,13 +61,19 @@ def set_title(name: str) -> None:
     _libc.prctl(_PR_SET_NAME, buffer, 0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """A process that cannot be mistaken for a later one with the same pid."""
+class Identity(NamedTuple):
+    """A process that cannot be mistaken for a later one with the same pid.
+
+    Attributes
+    ----------
+    pid : int
+        Its pid.
+    start_time : int
+        In clock ticks since boot.
+    """
 
     pid: int
     start_time: int
-    """In clock ticks since boot."""
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:

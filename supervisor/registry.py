@@ -10,16 +10,15 @@ import contextlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from supervisor import rundir
 from supervisor.errors import ConfigError, RunNotFoundError
 from supervisor.process import Identity
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A run as the registry knows it.
 
     Attributes
@@ -70,7 +69,12 @@ def socket_path(run_id: str) -> Path:
 
 def add(entry: Entry) -> None:
     """Write a run down."""
-    plain = asdict(entry) | {"run_dir": str(entry.run_dir)}
+    plain = {
+        "run_id": entry.run_id,
+        "run_dir": str(entry.run_dir),
+        "front": entry.front._asdict(),
+        "warden": entry.warden._asdict(),
+    }
     rundir.write_json(state_dir() / f"{entry.run_id}.json", plain)
 
 

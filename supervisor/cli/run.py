@@ -75,7 +75,7 @@ def run(
     order.times = StopTimes(**times)
     prepared = prepare(order)  # until here Ctrl+C simply ends the process: nothing was begun
     with SignalQueue() as signals:
-        screen = show.Screen(quiet=as_json)
+        screen = show.Screen(prepared, quiet=as_json)
         front = Front(
             prepared.plan,
             prepared.run_dir,
@@ -84,7 +84,6 @@ def run(
             prepared.function,
             keep_warden=False,
         )
-        screen.begin(prepared)
         report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)
         screen.end()
     if report.exit_code == ExitCode.USAGE:

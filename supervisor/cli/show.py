@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import (
-    Progress as ProgressBar,
-)
-from rich.table import Table
+from typing import TYPE_CHECKING, Any
 
 from supervisor import rundir
 from supervisor.config import Plan
@@ -27,92 +14,68 @@ from supervisor.front import Progress, describe
 from supervisor.prepare import Prepared
 from supervisor.report import MemoryReport, Report
 from supervisor.results import ERROR_COLUMN
-from supervisor.states import RunStatus
-from supervisor.stopflag import Level
+
+if TYPE_CHECKING:
+    from supervisor.cli.bar import Bar
 
 _PLAIN_EVERY_S = 5.0
 _BEST_SHOWN = 5
-_ASKED = {
-    Level.DRAIN: "draining: finishing the chunks in hand",
-    Level.STOP: "stopping; once more to kill",
-    Level.KILL: "killing",
-}
 
 
 class Screen:
-    """Shows a run's progress: a bar on a terminal, a line now and then elsewhere."""
+    """Shows a run's progress: a bar on a terminal, a line now and then elsewhere.
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self._console = Console(stderr=True, highlight=False)
-        self._live = self._console.is_terminal
+    The bar's library is loaded with the first tick: by then the run has been
+    handed to the warden, which is busy too.
+    """
+
+    def __init__(self, prepared: Prepared, *, quiet: bool = False) -> None:
+        self._prepared = prepared
+        self._live = sys.stderr.isatty()
         self._quiet = quiet and not self._live
-        self._bar: ProgressBar | None = None
-        self._task = TaskID(0)
+        self._begun = False
+        self._bar: Bar | None = None
         self._last_plain = 0.0
-        self._rate = _Rate()
-
-    def begin(self, prepared: Prepared) -> None:
-        """Say what will run."""
-        plan = prepared.plan
-        self.say(
-            f"{plan.strategy} on {plan.n_bars:,} bars ({plan.data}): {plan.combos_total:,} "
-            f"combinations, {plan.workers} worker{'s' * (plan.workers > 1)}"
-        )
-        self.say(f"run {plan.run_id} in {shorten(prepared.run_dir)}")
-        if self._live:
-            self._bar = ProgressBar(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.percentage:>5.1f} %"),
-                TextColumn("{task.fields[facts]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-            )
-            self._task = self._bar.add_task("preparing", total=plan.grid.size, facts="")
-            self._bar.start()
 
     def tick(self, progress: Progress) -> None:
         """Show how it stands now."""
+        if not self._begun:
+            self._begin()
         if self._bar is not None:
-            asked = progress.stop_level if progress.status is RunStatus.STOPPING else None
             with _terminal_may_be_gone():
-                self._bar.update(
-                    self._task,
-                    completed=progress.done,
-                    description=_ASKED[asked] if asked else str(progress.status),
-                    facts=self._facts(progress),
-                    refresh=True,
-                )
-        elif time.monotonic() - self._last_plain >= _PLAIN_EVERY_S and not self._quiet:
+                self._bar.show(progress)
+        elif time.monotonic() - self._last_plain >= _PLAIN_EVERY_S:
             self._last_plain = time.monotonic()
             self.say(describe(progress))
 
     def say(self, line: str) -> None:
         """Show a line above the bar."""
-        if not self._quiet:
-            with _terminal_may_be_gone():
-                self._console.print(escape(line), soft_wrap=True)
+        with _terminal_may_be_gone():
+            if self._bar is not None:
+                self._bar.say(line)
+            elif not self._quiet:
+                print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """Take the bar away."""
         if self._bar is not None:
             with _terminal_may_be_gone():
-                self._bar.stop()
+                self._bar.end()
             self._bar = None
 
-    def _facts(self, progress: Progress) -> str:
-        rate = self._rate.update(progress)
-        facts = [f"{progress.done:,}/{progress.total:,}", f"{rate:,.0f}/s"]
-        facts.append(f"{progress.ram_bytes / 2**20:,.0f} MB")
-        if progress.best is not None:
-            params = " ".join(f"{name}={value}" for name, value in progress.best[0].items())
-            facts.append(f"best {progress.best[1]:.3g} ({params})")
-        if progress.failed:
-            facts.append(f"{progress.failed} failed")
-        return escape("  ".join(facts))
+    def _begin(self) -> None:
+        """Say what runs."""
+        self._begun = True
+        plan = self._prepared.plan
+        self.say(
+            f"{plan.strategy} on {plan.n_bars:,} bars ({plan.data}): {plan.combos_total:,} "
+            f"combinations, {plan.workers} worker{'s' * (plan.workers > 1)}"
+        )
+        self.say(f"run {plan.run_id} in {shorten(self._prepared.run_dir)}")
+        if self._live:
+            from supervisor.cli.bar import Bar
+
+            self._bar = Bar(plan.grid.size)
 
 
 def _terminal_may_be_gone() -> contextlib.suppress:
@@ -120,40 +83,16 @@ def _terminal_may_be_gone() -> contextlib.suppress:
     return contextlib.suppress(OSError)
 
 
-class _Rate:
-    """Combinations per second, smoothed over a few seconds."""
-
-    _SMOOTHING_S = 3.0
-
-    def __init__(self) -> None:
-        self._at: float | None = None
-        self._done = 0
-        self._rate = 0.0
-
-    def update(self, progress: Progress) -> float:
-        now = time.monotonic()
-        if self._at is None:
-            self._at, self._done = now, progress.done
-            return 0.0
-        passed = now - self._at
-        if passed > 0:
-            fresh = max(0, progress.done - self._done) / passed
-            weight = min(1.0, passed / self._SMOOTHING_S) if self._rate else 1.0
-            self._rate += weight * (fresh - self._rate)
-            self._at, self._done = now, progress.done
-        return self._rate
-
-
 def summary(report: Report, plan: Plan) -> None:
     """Print what became of a run, its best combinations, and the memory that came back."""
-    console = Console(highlight=False, soft_wrap=True)
+    lines = [headline(report)]
+    if report.combos_done > report.combos_failed:
+        lines += best_lines(report, plan)
+    lines += stop_lines(report) + memory_lines(report.memory) + error_lines(report)
+    lines.append(f"results: {shorten(Path(report.run_dir) / rundir.RESULTS_FILE)}")
     with _terminal_may_be_gone():
-        console.print(escape(headline(report)))
-        if report.combos_done > report.combos_failed:
-            _best_table(console, report, plan)
-        for line in stop_lines(report) + memory_lines(report.memory) + error_lines(report):
-            console.print(escape(line))
-        console.print(escape(f"results: {shorten(Path(report.run_dir) / rundir.RESULTS_FILE)}"))
+        for line in lines:
+            print(line)
 
 
 def headline(report: Report) -> str:
@@ -213,20 +152,22 @@ def error_lines(report: Report) -> list[str]:
     return [f"note: {error}" for error in shown] + ([f"… and {more} more"] if more else [])
 
 
-def _best_table(console: Console, report: Report, plan: Plan) -> None:
+def best_lines(report: Report, plan: Plan) -> list[str]:
+    """The best combinations, as a table."""
     from supervisor.results import best
 
     path = Path(report.run_dir) / rundir.RESULTS_FILE
     metric = ranking_metric(path, plan)
     rows: list[dict[str, Any]] = best(path, metric, _BEST_SHOWN) if metric else []
     if not rows:
-        return
-    table = Table(title=f"best by {metric}", title_justify="left", box=None, pad_edge=False)
-    for name in rows[0]:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    console.print(table)
+        return []
+    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    table = [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in cells
+    ]
+    return [f"best by {metric}", *table]
 
 
 def ranking_metric(results: Path, plan: Plan) -> str | None:

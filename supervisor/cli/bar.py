@@ -1,0 +1,101 @@
+"""The progress bar on a terminal."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
+
+from supervisor.front import Progress
+from supervisor.states import RunStatus
+from supervisor.stopflag import Level
+
+_ASKED = {
+    Level.DRAIN: "draining: finishing the chunks in hand",
+    Level.STOP: "stopping; once more to kill",
+    Level.KILL: "killing",
+}
+
+
+class Bar:
+    """Combinations done, rate, memory, best so far, time passed and time left.
+
+    Parameters
+    ----------
+    total : int
+        Combinations of the grid.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._rate = _Rate()
+        self._bar = ProgressBar(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>5.1f} %"),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._bar.add_task("preparing", total=total, facts="")
+        self._bar.start()
+
+    def show(self, progress: Progress) -> None:
+        """Show how the run stands now."""
+        asked = progress.stop_level if progress.status is RunStatus.STOPPING else None
+        self._bar.update(
+            self._task,
+            completed=progress.done,
+            description=_ASKED[asked] if asked else str(progress.status),
+            facts=self._facts(progress),
+            refresh=True,
+        )
+
+    def say(self, line: str) -> None:
+        """Show a line above the bar."""
+        self._console.print(escape(line), soft_wrap=True)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        self._bar.stop()
+
+    def _facts(self, progress: Progress) -> str:
+        rate = self._rate.update(progress)
+        facts = [f"{progress.done:,}/{progress.total:,}", f"{rate:,.0f}/s"]
+        facts.append(f"{progress.ram_bytes / 2**20:,.0f} MB")
+        if progress.best is not None:
+            params = " ".join(f"{name}={value}" for name, value in progress.best[0].items())
+            facts.append(f"best {progress.best[1]:.3g} ({params})")
+        if progress.failed:
+            facts.append(f"{progress.failed} failed")
+        return escape("  ".join(facts))
+
+
+class _Rate:
+    """Combinations per second, smoothed over a few seconds."""
+
+    _SMOOTHING_S = 3.0
+
+    def __init__(self) -> None:
+        self._at: float | None = None
+        self._done = 0
+        self._rate = 0.0
+
+    def update(self, progress: Progress) -> float:
+        now = time.monotonic()
+        if self._at is None:
+            self._at, self._done = now, progress.done
+            return 0.0
+        passed = now - self._at
+        if passed > 0:
+            fresh = max(0, progress.done - self._done) / passed
+            weight = min(1.0, passed / self._SMOOTHING_S) if self._rate else 1.0
+            self._rate += weight * (fresh - self._rate)
+            self._at, self._done = now, progress.done
+        return self._rate
