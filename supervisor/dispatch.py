@@ -12,7 +12,7 @@ touches it; that one is given up as failed, and the sweep goes on.
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 CHUNK_TARGET_S = 0.25
 """Computing time aimed at per chunk: long against the 0.2 ms it takes to hand one
@@ -23,8 +23,7 @@ _TAIL_SHARE = 3  # the last chunks shrink so that all workers end together …
 _TAIL_FLOOR = 6  # … but not below this fraction of a full one
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Chunk:
+class Chunk(NamedTuple):
     """Combinations ``start`` to ``stop`` (exclusive).
 
     ``crashes`` counts the workers that died over exactly this range or one
@@ -41,8 +40,7 @@ class Chunk:
         return self.stop - self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What follows from a worker's death.
 
     Attributes
@@ -108,8 +106,8 @@ class Dispatcher:
             fair_share = self._left // (_TAIL_SHARE * self._n_workers)
             size = min(piece.size, self._size, max(fair_share, self._size // _TAIL_FLOOR, 1))
             if size < piece.size:
-                heapq.heappush(self._todo, replace(piece, start=piece.start + size))
-                piece = replace(piece, stop=piece.start + size)
+                heapq.heappush(self._todo, piece._replace(start=piece.start + size))
+                piece = piece._replace(stop=piece.start + size)
         self._left -= piece.size
         self._in_hand[worker] = (piece, now)
         return piece
@@ -123,7 +121,7 @@ class Dispatcher:
         if until > chunk.start:
             self._not_barren()
         if until < chunk.stop:
-            self._put_back(replace(chunk, start=until))
+            self._put_back(chunk._replace(start=until))
         elif chunk.crashes == 0:
             self._learn(chunk.size, now - since)
 
@@ -141,17 +139,17 @@ class Dispatcher:
             self._barren_crashes += 1
             self._failed_probes += chunk.start in self._probes
         if self._hopeless:
-            self._put_back(replace(chunk, start=chunk.start + done))
+            self._put_back(chunk._replace(start=chunk.start + done))
             return Verdict(hopeless=True)
-        left = replace(chunk, start=chunk.start + done, crashes=chunk.crashes + 1)
+        left = chunk._replace(start=chunk.start + done, crashes=chunk.crashes + 1)
         if left.size == 0:
             return Verdict()
         if left.crashes == 1:
             self._put_back(left)
         elif left.size > 1:
             middle = left.start + left.size // 2
-            self._put_back(replace(left, stop=middle))
-            self._put_back(replace(left, start=middle))
+            self._put_back(left._replace(stop=middle))
+            self._put_back(left._replace(start=middle))
         else:
             self.finished += 1
             return Verdict(failed=left.start)
@@ -187,9 +185,9 @@ class Dispatcher:
         self._todo.remove(piece)
         heapq.heapify(self._todo)
         if piece.size > 1:
-            heapq.heappush(self._todo, replace(piece, stop=piece.stop - 1))
+            heapq.heappush(self._todo, piece._replace(stop=piece.stop - 1))
         self._probes.add(piece.stop - 1)
-        return replace(piece, start=piece.stop - 1)
+        return piece._replace(start=piece.stop - 1)
 
     @property
     def _hopeless(self) -> bool:

@@ -10,8 +10,8 @@ any other, so there is one way out and it is always bounded.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 
 class State(Enum):
@@ -64,8 +64,7 @@ class Action(Enum):
     REPORT_SURVIVORS = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What follows from one event in one state."""
 
     state: State

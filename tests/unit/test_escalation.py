@@ -87,7 +87,7 @@ def test_the_module_is_pure() -> None:
         if isinstance(node, ast.Import)
         for alias in node.names
     } | {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert imported <= {"__future__", "dataclasses", "enum"}
+    assert imported <= {"__future__", "enum", "typing"}
 
 
 class Process:
