@@ -112,6 +112,10 @@ def test_rows_for_a_batch_point_into_the_bank() -> None:
     assert [flat[a + LENGTH - 1] for a in at] == (slots**2).tolist()
 
 
+def test_where_all_is_shared_a_batch_may_be_of_any_size() -> None:
+    assert bank(Squares()).most > 10**9
+
+
 @pytest.mark.parametrize("shared", [0, 3])
 def test_beyond_the_budget_rows_are_private_and_the_same(shared: int) -> None:
     fill = Squares()

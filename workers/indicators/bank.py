@@ -14,6 +14,7 @@ their place in one array.
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -79,7 +80,7 @@ class Bank:
         self.length = length
         self.shared = min(slots, budget // (8 * length))
         private = min(slots - self.shared, max(_LEAST_PRIVATE, _PRIVATE_BUDGET // (8 * length)))
-        self.most = private if private else slots
+        self.most = private or sys.maxsize
         self._fill = fill
         self._name = name
         self._disk = disk

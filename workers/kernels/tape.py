@@ -26,6 +26,8 @@ SPAN = np.dtype([("low", "f8"), ("high", "f8")])
 SUMS = np.dtype([("sum", "i8"), ("squares", "i8")])
 """Sums of per-bar returns and of their squares, in units of :class:`Units`."""
 
+_LINE_BYTES = 64
+
 
 class Fees(NamedTuple):
     """What fees leave of the money: ``1 / (1 + fee)`` and ``1 - fee``."""
@@ -108,9 +110,9 @@ def make_tape(close: NDArray[np.float64], fee: float, bars_per_year: float) -> T
     n_blocks, n_tiles = -(-n_bars // WORD), -(-n_bars // TILE_BARS)
     tape = Tape(
         np.array(close, dtype=np.float64),
-        np.zeros(n_bars, FILL),
-        np.zeros(n_bars + 1, FILL),
-        np.zeros(LEVELS * n_blocks, SPAN),
+        _in_cache_lines(n_bars, FILL),
+        _in_cache_lines(n_bars + 1, FILL),
+        _in_cache_lines(LEVELS * n_blocks, SPAN),
         np.zeros(n_blocks),
         np.zeros(n_tiles, SUMS),
         Fees(1.0 / (1.0 + fee), 1.0 - fee),
@@ -120,6 +122,13 @@ def make_tape(close: NDArray[np.float64], fee: float, bars_per_year: float) -> T
     fill_sums(*tape[:3], tape.tiles, tape.units, float(fee))
     fill_extremes(*tape[:5])
     return tape
+
+
+def _in_cache_lines(n: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
+    """Zeros that begin with a cache line, as no allocator promises."""
+    memory = np.zeros(n * dtype.itemsize + _LINE_BYTES, np.uint8)
+    start = -memory.ctypes.data % _LINE_BYTES
+    return memory[start : start + n * dtype.itemsize].view(dtype)
 
 
 def _units(close: NDArray[np.float64], fee: float) -> Units:
