@@ -36,7 +36,22 @@ def _strategy(arguments: list[str]) -> str:
         name, equals, value = argument.partition("=")
         if name == "--strategy":
             return value if equals else "".join(arguments[at + 1 : at + 2])
-    return "sma_cross" if len(arguments) == 1 else ""
+    for argument in arguments:
+        if argument.endswith(".toml"):
+            return _strategy_in(argument)
+    return "sma_cross" if "--grid" not in arguments else ""
+
+
+def _strategy_in(spec: str) -> str:
+    try:
+        with open(spec, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not loaded yet
+            for line in file:
+                key, _, value = line.partition("=")
+                if key.strip() == "strategy":
+                    return value.strip().strip("\"'")
+    except (OSError, ValueError):
+        pass  # whoever reads it in earnest will say so
+    return ""
 
 
 def _first_aid(arguments: list[str], error: ImportError) -> int:

@@ -23,6 +23,7 @@ def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
         from workers.numba_backtest import NumbaBacktest
 
         return NumbaBacktest(bars, plan.grid, plan.strategy, fee=plan.fee)
+    _load_for_functions()
     from workers.user_function import UserFunction, importer, unpickler
 
     if plan.source is Source.IMPORT:
@@ -33,21 +34,27 @@ def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
 
 
 def preload(strategy: str) -> None:
-    """Import what every backend needs, in the process that workers are forked from.
+    """Import what the run needs, in the process that workers are forked from.
 
     Parameters
     ----------
     strategy : str
-        What will probably be asked for; a built-in's kernels are loaded too, or
-        compiled where they were not before.
+        What will probably be asked for. A built-in's kernels are loaded, or
+        compiled where they were not before; they need no Numba.
     """
-    import dill  # noqa: F401
-    import numba  # noqa: F401
-
-    import workers.user_function  # noqa: F401
     from workers.catalog import STRATEGIES
 
     if strategy in STRATEGIES:
         from workers.numba_backtest import warm_up
 
         warm_up(strategy)
+    else:
+        _load_for_functions()
+
+
+def _load_for_functions() -> None:
+    """Import once what most functions of users import: each forked worker then has it."""
+    import dill  # noqa: F401
+    import numba  # noqa: F401
+
+    import workers.user_function  # noqa: F401
