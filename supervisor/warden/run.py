@@ -211,7 +211,8 @@ class RunInHand:
         self.events.emit("run_ended", outcome=ended.outcome, survivors=survivors)
         if self._control:
             self._control.broadcast(ended)
-        self.front.post(ended)  # last: a front that has heard it may have no more use for us
+            self._control.close()
+        self.front.post(ended)  # last: a front that has heard it may kill us at once
 
     def _outcome(self) -> str:
         if self.failure is not None:
