@@ -44,6 +44,7 @@ class StartRun(Message):
     kind: ClassVar[str] = "start_run"
     run_dir: str
     has_function: bool = False
+    retry_failed: bool = False
 
 
 @dataclass(frozen=True)
