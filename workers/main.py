@@ -133,6 +133,7 @@ class ChunkInHand:
         self.start = start
         self.stop = stop
         self.stop_flag = station.flag
+        self.checkpoints = station.run_dir / rundir.CHECKPOINT_DIR
         self.flag: NDArray[np.int64] = station.flag.array
         self._journal = journal
         self._row = station.board.rows[station.slot : station.slot + 1]
