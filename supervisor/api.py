@@ -147,7 +147,7 @@ def resume(
     ConfigError
         If the run still runs, or its data or code is gone or has changed.
     """
-    from supervisor.resume import prepare as prepare_again
+    from supervisor.resuming import prepare as prepare_again
 
     given = {"grace_s": grace_s, "terminate_s": terminate_s, "verify_s": verify_s}
     times = {name: value for name, value in given.items() if value is not None}

@@ -71,7 +71,7 @@ def reap() -> Iterator[Reaped]:
     """Clear dead runs away, one by one, and tell what was done about each."""
     sockets = list(registry.sockets())  # before the entries: a run has one before it has a socket
     for entry in list(registry.entries()):
-        reaped = _reap(entry)
+        reaped = reap_run(entry)
         if reaped is not None:
             yield reaped
     for path in registry.unreadable():
@@ -103,7 +103,7 @@ def send_for_dead_runs() -> None:
     threading.Thread(target=process.wait, name="fullstop-reap", daemon=True).start()
 
 
-def _reap(entry: Entry) -> Reaped | None:
+def reap_run(entry: Entry) -> Reaped | None:
     """Clear one run away; None if it lives, or somebody else is at it."""
     if entry.alive:
         return None

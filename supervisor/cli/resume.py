@@ -13,7 +13,7 @@ from supervisor.cli import show
 from supervisor.cli.run import carry_out
 from supervisor.prepare import Changes
 from supervisor.report import Report
-from supervisor.resume import complete, prepare
+from supervisor.resuming import complete, prepare
 
 
 def resume(

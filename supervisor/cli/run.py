@@ -101,7 +101,7 @@ def carry_out(prepared: Prepared, *, as_json: bool) -> int:
 
 def _resume(order: Order, times: dict[str, float], *, as_json: bool) -> int:
     from supervisor.cli.resume import say_complete
-    from supervisor.resume import prepare_order
+    from supervisor.resuming import prepare_order
 
     found = prepare_order(order, Changes(order.workers, times))
     if isinstance(found, Prepared):
