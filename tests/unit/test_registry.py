@@ -9,7 +9,7 @@ import pytest
 
 from supervisor import registry, rundir
 from supervisor.errors import ConfigError, RunNotFoundError
-from supervisor.process import Identity
+from supervisor.process import Identity, boot_id
 from supervisor.registry import Entry
 
 pytestmark = pytest.mark.usefixtures("own_state")
@@ -161,4 +161,4 @@ def test_a_state_directory_that_cannot_be_made_is_a_configuration_error(
 def test_what_is_written_is_json_for_others_too(tmp_path: Path) -> None:
     a_run(tmp_path, "one")
     plain = json.loads((registry.state_dir() / "one.json").read_text())
-    assert plain["front"] == {"pid": me().pid, "start_time": me().start_time}
+    assert plain["front"] == {"pid": me().pid, "start_time": me().start_time, "boot": boot_id()}
