@@ -539,10 +539,12 @@ def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:
 
 
 def _clear_dead_runs() -> None:
-    """Have what earlier runs left cleared away, now that this one is in nobody's way."""
-    from supervisor.reap import send_for_dead_runs
+    """Have what earlier runs left cleared away, now that this one's results are written."""
+    with contextlib.suppress(ConfigError, OSError):
+        if not all(entry.alive for entry in registry.entries()):
+            from supervisor.reap import send
 
-    send_for_dead_runs()
+            send()
 
 
 def _import_early() -> None:

@@ -22,6 +22,7 @@ from typing import Any
 from supervisor import control_socket, registry, rundir
 from supervisor.containment.cookie import escapees
 from supervisor.errors import ConfigError, FullstopError, RunBusyError
+from supervisor.link import child_environment
 from supervisor.process import Identity, command_name, state_letter
 from supervisor.registry import Entry
 
@@ -80,25 +81,16 @@ def reap() -> Iterator[Reaped]:
     yield from _lone_sockets(sockets)
 
 
-def dead_runs() -> list[Entry]:
-    """Runs in the registry whose front and warden are dead."""
-    return [entry for entry in registry.entries() if not entry.alive]
-
-
-def send_for_dead_runs() -> None:
-    """Have a process of its own clear dead runs away, if there are any; returns at once."""
-    try:
-        if not dead_runs():
-            return
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "supervisor.reap"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except (OSError, ConfigError):
-        return  # a favour to earlier runs: this one has nothing to do with it
+def send() -> None:
+    """Have a process of its own clear dead runs away; returns at once."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "supervisor.reap"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+        start_new_session=True,
+    )
     # in a long-lived program somebody has to collect it
     threading.Thread(target=process.wait, name="fullstop-reap", daemon=True).start()
 
