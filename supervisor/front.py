@@ -101,7 +101,7 @@ class Front:
         self.flag = StopFlag()
         self.changed = threading.Condition()
         """Notified whenever :attr:`finished` or :attr:`report` changes."""
-        self.finished = 0
+        self.finished = prepared.finished
         self.report: Report | None = None
         self._keep_warden = keep_warden
         self._prepared = prepared

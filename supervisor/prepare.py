@@ -78,6 +78,8 @@ class Prepared:
     function: bytes | None
     claim: rundir.Claim
     retry_failed: bool = False
+    finished: int = 0
+    """Combinations that earlier attempts have finished."""
     notes: tuple[str, ...] = ()
     """What the report should mention besides."""
 

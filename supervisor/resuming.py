@@ -151,8 +151,16 @@ def _begin(
     if report.exists():
         report.replace(run_dir / f"report-{plan.resumed}.json")
     registry.socket_path(plan.run_id).unlink(missing_ok=True)  # a killed warden's
+    done = covered(run_dir / rundir.JOURNAL_DIR, failed=not changes.retry_failed)
     return Prepared(
-        plan, run_dir, bars, function, claim, retry_failed=changes.retry_failed, notes=tuple(notes)
+        plan,
+        run_dir,
+        bars,
+        function,
+        claim,
+        retry_failed=changes.retry_failed,
+        finished=sum(stop - start for start, stop in done),
+        notes=tuple(notes),
     )
 
 

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from supervisor import registry
+from supervisor import registry, rundir
 from supervisor.cli import show
 from supervisor.cli.run import carry_out
+from supervisor.link import prewarm
 from supervisor.prepare import Changes
 from supervisor.report import Report
 from supervisor.resuming import complete, prepare
@@ -51,6 +52,8 @@ def resume(
     done = complete(run_dir, changes)
     if done is not None:
         return say_complete(done, run_dir, as_json=as_json)
+    # it loads its libraries while the data is read and checked
+    prewarm(str(rundir.read_json(run_dir / rundir.RUN_FILE).get("strategy", "")))
     return carry_out(prepare(str(run_dir), changes), as_json=as_json)
 
 

@@ -94,12 +94,12 @@ def test_a_run_that_was_killed_again_and_again_equals_one_that_was_not(
     finished(place.sweep(STEADY, n=600))
     whole = results_bytes(place)
     put_aside(place)
-    run = kill_and_resume(place, place.sweep(STEADY, *TIMES, n=600), 4, 120, seed)
+    run = kill_and_resume(place, place.sweep(STEADY, *TIMES, n=600), 3, 150, seed)
     report = finished(run)
     assert results_bytes(place) == whole
     assert report["status"] == "completed"
     assert (report["combos_done"], report["combos_total"]) == (600, 600)
-    assert report["resumed"] == 4
+    assert report["resumed"] == 3
     assert report["stop"] is None  # it is the last attempt's report
     assert max(run.kept().values()) == 1, "a combination was computed twice"
 
@@ -246,6 +246,29 @@ def test_run_resume_begins_carries_on_or_names_what_differs(place: Place) -> Non
     again.wait_marks("ready", 4)
     assert again.stop() == 143
     assert (again.report["resumed"], again.report["combos_done"]) == (1, DONE)
+
+
+def test_a_run_is_carried_on_from_anywhere(place: Place) -> None:
+    """Data and module were named relative to where the run was asked for."""
+    spec = place.strategy(POLITE, DONE=DONE)
+    (place.root / "strategy.py").rename(place.work / "mine.py")
+    assert spec.endswith(":f")
+    place.data.rename(place.work / "bars.csv")
+    run = place.start(
+        place.argv(
+            "run", "--data", "bars.csv", "--strategy", "mine:f", "--grid", "a=0:999", "--workers",
+            "2", "--run-dir", str(place.root / "run"), "--json",
+        )
+    )  # fmt: skip
+    run.wait_for(lambda: len(list(place.work.glob("ready-*"))) == 2, "two workers")
+    assert run.stop() == 143
+    place.work = place.root / "state"  # where the next commands are given
+    again = resume(place)
+    again.wait_for(
+        lambda: len(list((place.root / "work").glob("ready-*"))) == 4, "two more workers"
+    )
+    assert again.stop() == 143, again.tell()
+    assert again.report["combos_done"] == DONE
 
 
 # --- failed combinations -----------------------------------------------------------------------

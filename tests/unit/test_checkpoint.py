@@ -45,7 +45,9 @@ def test_what_nobody_can_pickle_is_an_error(file: CheckpointFile) -> None:
     assert file.load() == "before"
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign", "of no class"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "flipped", "another value", "empty", "foreign", "of no class"]
+)
 def test_a_damaged_state_is_ignored_and_named(
     file: CheckpointFile, damage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +57,7 @@ def test_a_damaged_state_is_ignored_and_named(
         {
             "cut": whole[:-1],
             "flipped": whole[:-1] + bytes([whole[-1] ^ 1]),
+            "another value": whole.replace(b"K\x01", b"K\x02"),
             "empty": b"",
             "foreign": pickle.dumps({"bar": 1}),
             "of no class": whole,
