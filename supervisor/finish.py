@@ -54,7 +54,8 @@ def constraint(plan: Plan) -> Valid | None:
 def finish_dead_run(run_dir: Path) -> Report:
     """Write results and report of a run whose front is gone and whose processes have ended.
 
-    The caller holds the :class:`~supervisor.rundir.Claim` on the directory.
+    The caller holds the :class:`~supervisor.rundir.Claim` on the directory. The
+    registry keeps its entry for who sees to it that no process is left.
     """
     plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
     errors: list[str] = []
@@ -87,7 +88,6 @@ def finish_dead_run(run_dir: Path) -> Report:
     if report.status is RunStatus.COMPLETED:
         drop_checkpoints(run_dir)
     report.write()
-    registry.remove(plan.run_id)
     return report
 
 
@@ -160,7 +160,9 @@ def main() -> None:
     try:
         with rundir.claim(run_dir):
             if not (run_dir / rundir.REPORT_FILE).exists():
-                finish_dead_run(run_dir)
+                report = finish_dead_run(run_dir)
+                if not (report.stop and report.stop.survivors):
+                    registry.remove(report.run_id)  # the warden saw everything gone
     except RunBusyError:
         pass  # the run is being resumed or cleared away already: whoever does that writes both
 

@@ -114,8 +114,7 @@ def reap_run(entry: Entry) -> Reaped | None:
 
 
 def _strike_off(entry: Entry) -> Reaped:
-    reaped = Reaped(entry.run_id, str(entry.run_dir))
-    _end_processes(reaped)
+    reaped = Reaped(entry.run_id, str(entry.run_dir), *end_escapees(entry.run_id))
     there = (entry.run_dir / rundir.RUN_FILE).exists()
     why = "does not hold this run any more" if there else "is gone"
     reaped.notes.append(f"its directory {why}: struck off")
@@ -127,8 +126,7 @@ def _clear(entry: Entry) -> Reaped:
     from supervisor.finish import finish_dead_run
     from supervisor.report import Report
 
-    reaped = Reaped(entry.run_id, str(entry.run_dir))
-    _end_processes(reaped)
+    reaped = Reaped(entry.run_id, str(entry.run_dir), *end_escapees(entry.run_id))
     written = entry.run_dir / rundir.REPORT_FILE
     try:
         if written.exists():
@@ -150,23 +148,31 @@ def _forget(run_id: str) -> None:
     registry.socket_path(run_id).unlink(missing_ok=True)
 
 
-def _end_processes(reaped: Reaped) -> None:
-    """Kill what carries the run's cookie, again and again for what is forked meanwhile."""
+def end_escapees(run_id: str) -> tuple[list[str], list[str]]:
+    """Kill what carries a dead run's cookie, again and again for what is forked meanwhile.
+
+    Returns
+    -------
+    killed, survivors : list of str
+        Each process named, a survivor with its state.
+    """
     deadline = time.monotonic() + _KILL_FOR_S
     seen: dict[Identity, str] = {}
     while True:
-        left = [identity for identity in escapees(reaped.run_id) if identity.alive]
+        left = [identity for identity in escapees(run_id) if identity.alive]
         for identity in left:
             seen.setdefault(identity, f"pid {identity.pid} ({command_name(identity.pid)})")
             identity.send(signal.SIGKILL)
         if not left or time.monotonic() >= deadline:
             break
         time.sleep(_KILL_AGAIN_S)
-    for identity, name in seen.items():
-        if identity.alive:
-            reaped.survivors.append(f"{name}, state {state_letter(identity.pid)}")
-        else:
-            reaped.processes_killed.append(name)
+    killed = [name for identity, name in seen.items() if not identity.alive]
+    survivors = [
+        f"{name}, state {state_letter(identity.pid)}"
+        for identity, name in seen.items()
+        if identity.alive
+    ]
+    return killed, survivors
 
 
 def _lone_sockets(sockets: list[Path]) -> Iterator[Reaped]:

@@ -20,6 +20,7 @@ from supervisor.finish import PATIENCE_S
 from supervisor.grid import Grid
 from supervisor.prepare import Changes, Order, Prepared, check, check_platform, circumstances
 from supervisor.prepare import prepare as prepare_new
+from supervisor.reap import end_escapees
 from supervisor.report import Report
 from supervisor.results import covered, gaps
 from supervisor.states import RunStatus
@@ -53,7 +54,7 @@ def prepare(name: str, changes: Changes) -> Prepared:
         # only now can nobody else change it
         asked = rundir.read_json(run_dir / rundir.RUN_FILE)
         plan = _plan(asked, run_dir)
-        notes = _other_versions(asked)
+        notes = _other_versions(asked) + _end_escapees(plan.run_id)
         function = inputs.function_again(run_dir, plan, changed_code=changes.changed_code)
         bars = inputs.bars_again(run_dir, plan, notes.append)
         return _begin(run_dir, asked, plan, changes, bars, function, claim, notes)
@@ -186,6 +187,14 @@ def _other_versions(asked: dict[str, Any]) -> list[str]:
         "rows may differ in their last bits"
         for name in _LIBRARIES
         if name in then and then[name] != now[name]
+    ]
+
+
+def _end_escapees(run_id: str) -> list[str]:
+    """End what an earlier attempt left: once this one is struck off, nobody would look for it."""
+    killed, survivors = end_escapees(run_id)
+    return [f"left by an earlier attempt, killed: {name}" for name in killed] + [
+        f"left by an earlier attempt, could not be killed: {name}" for name in survivors
     ]
 
 

@@ -84,6 +84,27 @@ def test_reap_ends_what_is_left_and_writes_what_was_finished(place: Place) -> No
     assert reaped(place) == []
 
 
+def test_what_an_earlier_attempt_left_is_ended_by_the_resume(place: Place) -> None:
+    run = dead_run(place, DAEMON)
+    wait_for(lambda: len(place.alive()) == 1, "the workers' end", tell=run.tell)
+    (daemon,) = place.alive()
+    again = place.start(place.argv("resume", str(run.run_dir), "--json"))
+    again.wait_marks("ready", 4)
+    assert not daemon.alive
+    assert again.stop() == 143
+    assert f"pid {daemon.pid} (sleep)" in " ".join(again.report["errors"])
+    run.assert_gone()
+
+
+def test_a_report_of_a_dead_run_leaves_its_processes_to_reap(place: Place) -> None:
+    run = dead_run(place, DAEMON)
+    wait_for(lambda: len(place.alive()) == 1, "the workers' end", tell=run.tell)
+    assert place.command("report", str(run.run_dir)).returncode == 0
+    assert len(place.alive()) == 1
+    assert len(reaped(place)[0]["processes_killed"]) == 1
+    run.assert_gone()
+
+
 def test_reap_speaks_to_people_and_names_the_next_step(place: Place) -> None:
     said = place.command("reap")
     assert (said.returncode, said.stdout) == (0, "no run has died\n")
