@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,7 @@ class BareChunk:
         self.flag: NDArray[np.int64] = self.stop_flag.array
         self.progress = np.zeros(1, np.int64) if progress is None else progress
         self.rows: list[NDArray[np.float64]] = []
+        self.checkpoints = Path("/nonexistent")
 
     def stop_requested(self) -> bool:
         """Whether a stop was requested."""

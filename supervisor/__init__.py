@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from supervisor.api import Run as Run
+    from supervisor.api import resume as resume
     from supervisor.api import sweep as sweep
     from supervisor.bars import Bars as Bars
     from supervisor.bars import load_bars as load_bars
@@ -25,10 +26,11 @@ _HOMES = {
     "Run": "supervisor.api",
     "StopFlag": "supervisor.stopflag",
     "load_bars": "supervisor.bars",
+    "resume": "supervisor.api",
     "sweep": "supervisor.api",
 }
 
-__all__ = ["Bars", "Grid", "Run", "StopFlag", "load_bars", "sweep"]
+__all__ = ["Bars", "Grid", "Run", "StopFlag", "load_bars", "resume", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

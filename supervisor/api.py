@@ -22,7 +22,7 @@ from supervisor.finish import constraint
 from supervisor.front import Front, Progress
 from supervisor.journal import Frame, FrameKind, JournalTail
 from supervisor.link import WardenLink, keep_warden, take_warden
-from supervisor.prepare import Axes, Order, Prepared, prepare
+from supervisor.prepare import Axes, Changes, Order, Prepared, prepare
 from supervisor.report import Report
 from supervisor.results import read
 from supervisor.stopflag import Level
@@ -112,6 +112,51 @@ def sweep(
     return Run(prepared, link, stop_event)
 
 
+def resume(
+    run: str | Path,
+    *,
+    workers: int | None = None,
+    grace_s: float | None = None,
+    terminate_s: float | None = None,
+    verify_s: float | None = None,
+    retry_failed: bool = False,
+    changed_code: bool = False,
+    stop_event: EventLike | None = None,
+) -> Run:
+    """Carry a run on, whatever ended it, and return it at once; only what is missing is computed.
+
+    The run keeps its id, directory and journals; its results are those of a run
+    that was never interrupted, bit for bit. :meth:`Run.rows` gives the rows of
+    earlier attempts too. A run that is complete ends at once.
+
+    Parameters
+    ----------
+    run : str or path
+        The run's id or its directory.
+    workers, grace_s, terminate_s, verify_s
+        As in :func:`sweep`; as before when left out.
+    retry_failed : bool
+        Compute combinations that failed once more.
+    changed_code : bool
+        Accept a strategy file that was edited since the run began.
+    stop_event : object with ``is_set``, optional
+        As in :func:`sweep`.
+
+    Raises
+    ------
+    ConfigError
+        If the run still runs, or its data or code is gone or has changed.
+    """
+    from supervisor.resuming import prepare as prepare_again
+
+    given = {"grace_s": grace_s, "terminate_s": terminate_s, "verify_s": verify_s}
+    times = {name: value for name, value in given.items() if value is not None}
+    prepared = prepare_again(
+        str(run), Changes(workers, times, retry_failed=retry_failed, changed_code=changed_code)
+    )
+    return Run(prepared, take_warden(prepared.plan.strategy), stop_event)
+
+
 class Run:
     """A running or finished sweep. All methods may be called from any thread.
 
@@ -129,7 +174,7 @@ class Run:
         self.run_id = prepared.plan.run_id
         self.run_dir = prepared.run_dir
         self._plan = prepared.plan
-        self._front = Front(prepared.plan, prepared.run_dir, prepared.bars, link, prepared.function)
+        self._front = Front(prepared, link)
         self._crash: BaseException | None = None
         self._thread = threading.Thread(
             target=self._carry_out, name=f"fullstop-{self.run_id}", daemon=True

@@ -26,6 +26,42 @@ class Source(StrEnum):
     """A Python callable, carried to the workers by dill."""
 
 
+class Origin(StrEnum):
+    """Where the bars of a run come from, and so where a resumed one finds them."""
+
+    EXAMPLE = "example"
+    """The embedded example, made anew."""
+    FILE = "file"
+    MEMORY = "memory"
+    """Handed in from Python; kept in the run directory while the run runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a resumed run needs to find the same data and the same code again.
+
+    Attributes
+    ----------
+    origin : Origin
+        Where the bars come from.
+    path : str
+        The data file, absolute; empty where there is none.
+    size, mtime_ns : int
+        Of that file when it was read, in bytes and in ns since the epoch.
+    code : str
+        Digest of the strategy's own file; empty where none was found.
+    cwd : str
+        Directory the run was asked for in: modules are imported from there.
+    """
+
+    origin: Origin = Origin.EXAMPLE
+    path: str = ""
+    size: int = 0
+    mtime_ns: int = 0
+    code: str = ""
+    cwd: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class StopTimes:
     """How long each rung of the escalation waits for the one before it, in s.
@@ -83,6 +119,10 @@ class Plan:
         Fee per fill, as a fraction of the traded value.
     times : StopTimes
         Timers of the escalation.
+    provenance : Provenance
+        How a resumed run finds the same data and code.
+    resumed : int
+        How often the run was resumed.
     """
 
     run_id: str
@@ -96,6 +136,8 @@ class Plan:
     device: str = "auto"
     fee: float = 0.0005
     times: StopTimes = field(default_factory=StopTimes)
+    provenance: Provenance = field(default_factory=Provenance)
+    resumed: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``run.json``."""
@@ -111,6 +153,8 @@ class Plan:
             "device": self.device,
             "fee": self.fee,
             "times": asdict(self.times),
+            "provenance": asdict(self.provenance),
+            "resumed": self.resumed,
         }
 
     @classmethod
@@ -120,7 +164,20 @@ class Plan:
         known["source"] = Source(known["source"])
         known["grid"] = Grid.of(known["grid"])
         known["times"] = StopTimes(**known["times"])
+        known["provenance"] = _provenance(plain)
         return cls(**known)
+
+
+def _provenance(plain: dict[str, Any]) -> Provenance:
+    if "provenance" in plain:
+        found = dict(plain["provenance"])
+        found["origin"] = Origin(found["origin"])
+        return Provenance(**found)
+    # before runs could be resumed, only the data's name and the directory were written down
+    cwd, data = str(plain.get("cwd", "")), str(plain.get("data", "example"))
+    if data == "example":
+        return Provenance(cwd=cwd)
+    return Provenance(Origin.FILE, path=os.path.join(cwd, data), cwd=cwd)  # noqa: PTH118
 
 
 def check_workers(workers: int | None) -> int:

@@ -36,6 +36,7 @@ class StartRun(NamedTuple):
 
     run_dir: str
     has_function: bool = False
+    retry_failed: bool = False
 
 
 class RequestStop(NamedTuple):

@@ -107,6 +107,17 @@ def connect(run_id: str, timeout_s: float = 5.0) -> socket.socket | None:
     return sock
 
 
+def is_running(run_id: str) -> bool:
+    """Whether a run's front or warden lives: by the registry, or by its answering."""
+    if any(entry.alive for entry in registry.entries() if entry.run_id == run_id):
+        return True
+    line = connect(run_id)
+    if line is None:
+        return False
+    line.close()
+    return True
+
+
 def peer_uid(sock: socket.socket) -> int:
     """User id of the process at the other end, as the kernel knows it."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)

@@ -78,6 +78,18 @@ class RunNotFoundError(ConfigError):
     """No run bears the id or lies in the directory that was named."""
 
 
+class RunBusyError(ConfigError):
+    """Another process is carrying the run out, or is finishing it.
+
+    Parameters
+    ----------
+    message : str
+        One line.
+    """
+
+    transient = True
+
+
 class RunFailedError(FullstopError):
     """The run could not go on; what was finished before is on disk.
 
@@ -111,6 +123,12 @@ class JournalError(FullstopError):
 
 class UserFunctionError(FullstopError):
     """A strategy function of the user's does not keep its side of the contract."""
+
+
+class CheckpointError(FullstopError):
+    """A checkpoint was asked for where there is no combination to keep it for, or of a state
+    that cannot be pickled.
+    """
 
 
 class ProtocolError(FullstopError):

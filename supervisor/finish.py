@@ -7,7 +7,7 @@ to do the rest: ``python -P -m supervisor.finish RUN_DIR``.
 
 from __future__ import annotations
 
-import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 
 from supervisor import registry, rundir
 from supervisor.config import Plan, Source
-from supervisor.errors import FullstopError
+from supervisor.errors import FullstopError, RunBusyError
 from supervisor.events import Fact, read_events
 from supervisor.journal import journal_paths
 from supervisor.report import MemoryReport, Report, Rung, StopReport
 from supervisor.results import Compaction, compact
 from supervisor.states import ExitCode, RunStatus
+
+PATIENCE_S = 10.0
+"""How long to wait for another process that is finishing the same run."""
 
 Valid = Callable[[Mapping[str, NDArray[np.generic]]], NDArray[np.bool_]]
 
@@ -49,7 +52,11 @@ def constraint(plan: Plan) -> Valid | None:
 
 
 def finish_dead_run(run_dir: Path) -> Report:
-    """Write results and report of a run whose front is gone and whose processes have ended."""
+    """Write results and report of a run whose front is gone and whose processes have ended.
+
+    The caller holds the :class:`~supervisor.rundir.Claim` on the directory. The
+    registry keeps its entry for who sees to it that no process is left.
+    """
     plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
     errors: list[str] = []
     done = failed = 0
@@ -76,10 +83,17 @@ def finish_dead_run(run_dir: Path) -> Report:
         stop=story.stop,
         memory=story.memory,
         errors=errors,
+        resumed=plan.resumed,
     )
+    if report.status is RunStatus.COMPLETED:
+        drop_checkpoints(run_dir)
     report.write()
-    registry.remove(plan.run_id)
     return report
+
+
+def drop_checkpoints(run_dir: Path) -> None:
+    """Remove what unfinished combinations had saved, once there are none."""
+    shutil.rmtree(run_dir / rundir.CHECKPOINT_DIR, ignore_errors=True)
 
 
 @dataclass(slots=True)
@@ -101,6 +115,8 @@ class _Story:
         """Read a run's ``events.jsonl``."""
         story = cls()
         for fact in read_events(run_dir):
+            if fact.name == "front.run_requested":
+                story = cls()  # the run was resumed: what came before is another attempt's story
             story.hear(fact)
         return story
 
@@ -138,6 +154,18 @@ def _last_written(run_dir: Path) -> float:
     return max((path.stat().st_mtime for path in journals), default=0.0)
 
 
+def main() -> None:
+    """Entry point of the process that a warden starts after its front has died."""
+    run_dir = Path(sys.argv[1])
+    try:
+        with rundir.claim(run_dir):
+            if not (run_dir / rundir.REPORT_FILE).exists():
+                report = finish_dead_run(run_dir)
+                if not (report.stop and report.stop.survivors):
+                    registry.remove(report.run_id)  # the warden saw everything gone
+    except RunBusyError:
+        pass  # the run is being resumed or cleared away already: whoever does that writes both
+
+
 if __name__ == "__main__":
-    with contextlib.suppress(BrokenPipeError):
-        finish_dead_run(Path(sys.argv[1]))
+    main()

@@ -17,15 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor import control, memory, process, registry, rundir
-from supervisor.bars import Bars
+from supervisor import control, inputs, memory, process, registry, rundir
 from supervisor.board import Board
-from supervisor.config import Plan
 from supervisor.errors import ConfigError, FullstopError, RunFailedError
 from supervisor.events import EventLog
-from supervisor.finish import compact_run
+from supervisor.finish import compact_run, drop_checkpoints
 from supervisor.grid import Value
 from supervisor.link import WardenLink, keep_warden
+from supervisor.prepare import Prepared
 from supervisor.process import Identity
 from supervisor.report import MemoryReport, Report, Rung, StopReport
 from supervisor.results import covered
@@ -82,14 +81,8 @@ class Front:
 
     Parameters
     ----------
-    plan : Plan
-        What to run; ``run_dir`` exists and is empty but for what a resumed run left.
-    run_dir : Path
-        Where everything goes.
-    bars : Bars
-        The data.
-    function : bytes, optional
-        The dilled callable, for a plan that sweeps one.
+    prepared : Prepared
+        What to run; its directory is claimed, and empty but for what a resumed run left.
     link : WardenLink
         A warden without a run; this object owns it from now on.
     keep_warden : bool
@@ -98,24 +91,23 @@ class Front:
 
     def __init__(
         self,
-        plan: Plan,
-        run_dir: Path,
-        bars: Bars,
+        prepared: Prepared,
         link: WardenLink,
-        function: bytes | None = None,
         *,
         keep_warden: bool = True,
     ) -> None:
-        self.plan = plan
-        self.run_dir = run_dir
+        self.plan = plan = prepared.plan
+        self.run_dir = run_dir = prepared.run_dir
         self.flag = StopFlag()
         self.changed = threading.Condition()
         """Notified whenever :attr:`finished` or :attr:`report` changes."""
-        self.finished = 0
+        self.finished = prepared.finished
         self.report: Report | None = None
         self._keep_warden = keep_warden
-        self._bars = bars
-        self._function = function
+        self._prepared = prepared
+        self._keeper = threading.Thread(
+            target=self._keep_inputs, name="fullstop-inputs", daemon=True
+        )
         self._link = link
         self._board = Board.create(plan.workers)
         self._events = EventLog(run_dir, "front")
@@ -131,7 +123,7 @@ class Front:
         self._stop_at = 0.0
         self._stop_signal: int | None = None
         self._reason = ""
-        self._errors: list[str] = []
+        self._errors: list[str] = list(prepared.notes)
         self._failed_combos = 0
         self._give_up_at: float | None = None
         self._next_tick = 0.0
@@ -196,6 +188,7 @@ class Front:
         except BaseException:
             # an exception of the caller's (Ctrl+C in a notebook): the run must not outlive it
             self._link.abandon()
+            self._prepared.claim.release()  # whom the warden sends to finish the run needs it
             raise
         report = self._finish(failure)
         with self.changed:
@@ -203,6 +196,7 @@ class Front:
             self.changed.notify_all()
         if on_tick:
             on_tick(self.progress())
+        _clear_dead_runs()
         return report
 
     def _start(self) -> None:
@@ -214,16 +208,27 @@ class Front:
                 self._link.identity,
             )
         )
-        fds = [self.flag.fileno(), self._board.fileno(), self._bars.memfd]
-        message = control.StartRun(str(self.run_dir), has_function=self._function is not None)
-        if self._function is None:
+        prepared = self._prepared
+        fds = [self.flag.fileno(), self._board.fileno(), prepared.bars.memfd]
+        message = control.StartRun(
+            str(self.run_dir),
+            has_function=prepared.function is not None,
+            retry_failed=prepared.retry_failed,
+        )
+        # said before the warden can say anything: it divides the attempts of a resumed run
+        self._events.emit(
+            "run_requested",
+            run_id=self.plan.run_id,
+            warden=self._link.pid,
+            resumed=self.plan.resumed,
+        )
+        if prepared.function is None:
             self._link.send(message, fds)
         else:
             with os.fdopen(os.memfd_create("fullstop-function", os.MFD_CLOEXEC), "wb") as file:
-                file.write(self._function)
+                file.write(prepared.function)
                 file.flush()
                 self._link.send(message, [*fds, file.fileno()])
-        self._events.emit("run_requested", run_id=self.plan.run_id, warden=self._link.pid)
 
     def _loop(self, on_tick: Tick | None) -> None:
         waiting = select.poll()
@@ -344,6 +349,7 @@ class Front:
                 if self._status is RunStatus.STARTING:
                     self._status = RunStatus.RUNNING
                 _import_early()
+                self._keeper.start()
             case control.RunRefused():
                 raise _refusal(message.error, usage=message.usage, run_dir=self.run_dir)
             case control.Finished():
@@ -399,6 +405,14 @@ class Front:
                 for line in file:
                     self._say(line.rstrip())
 
+    def _keep_inputs(self) -> None:
+        """Write down what a resumed run will need, while the workers compute."""
+        prepared = self._prepared
+        try:
+            inputs.keep(self.run_dir, self.plan, prepared.bars, prepared.function)
+        except OSError as error:
+            self._note_error(f"what resuming needs could not be kept: {error.strerror}")
+
     # -- the end -----------------------------------------------------------
 
     def _finish(self, failure: FullstopError | None) -> Report:
@@ -411,6 +425,8 @@ class Front:
         if failure or not self._keep_warden:
             self._link.kill()  # its run is over; it goes while we write
         done, failed = self._compact()
+        if self._keeper.ident is not None:
+            self._keeper.join()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
         survivors = ended.survivors if ended else []
         if self._stop:
@@ -436,6 +452,7 @@ class Front:
             stop=self._stop,
             memory=memory_report,
             errors=self._errors,
+            resumed=self.plan.resumed,
         )
         self._put_away(report)
         self._status = status
@@ -444,7 +461,10 @@ class Front:
 
     def _put_away(self, report: Report) -> None:
         registry.remove(self.plan.run_id)
-        if report.exit_code == ExitCode.USAGE and report.combos_done == 0:
+        if report.status is RunStatus.COMPLETED:
+            drop_checkpoints(self.run_dir)
+        fresh = self.plan.resumed == 0 and report.combos_done == 0
+        if report.exit_code == ExitCode.USAGE and fresh:
             rundir.discard(self.run_dir)  # a mistake that can be mended leaves nothing behind
             return
         try:
@@ -501,6 +521,7 @@ class Front:
         else:
             self._link.close()
         self._events.close()
+        self._prepared.claim.release()
         self._board.close()
         os.close(self._wake)
 
@@ -517,6 +538,15 @@ def describe(progress: Progress) -> str:
 
 def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:
     return ConfigError(error) if usage else RunFailedError(error, run_dir=str(run_dir))
+
+
+def _clear_dead_runs() -> None:
+    """Have what earlier runs left cleared away, now that this one's results are written."""
+    with contextlib.suppress(ConfigError, OSError):
+        if not all(entry.alive for entry in registry.entries()):
+            from supervisor.reap import send
+
+            send()
 
 
 def _import_early() -> None:

@@ -62,7 +62,7 @@ class WardenLink:
             stdin=subprocess.DEVNULL,
             stdout=self._complaints,
             stderr=self._complaints,
-            env=_environment(),
+            env=child_environment(),
             start_new_session=True,
         )
         theirs.close()
@@ -170,7 +170,8 @@ def release_wardens() -> None:
 atexit.register(release_wardens)
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """Environment for another process of this package's: it finds the package, and one thread."""
     env = dict(os.environ) | _ONE_THREAD
     root = str(Path(supervisor.__file__).parent.parent)
     if Path(root).name not in ("site-packages", "dist-packages"):

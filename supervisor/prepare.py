@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import supervisor
-from supervisor import config, registry, rundir
+from supervisor import config, inputs, registry, rundir
 from supervisor.bars import Bars, load_bars
 from supervisor.config import Plan, Source, StopTimes
 from supervisor.errors import ConfigError, UnsupportedPlatformError
@@ -47,6 +47,28 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """What may differ when a run is carried on; ``None`` means "as it was".
+
+    Attributes
+    ----------
+    workers : int or None
+        Worker processes.
+    times : dict of str to float
+        Timers of the escalation, by the names of :class:`~supervisor.config.StopTimes`.
+    retry_failed : bool
+        Compute combinations that failed once more.
+    changed_code : bool
+        Accept a strategy file that was edited since the run began.
+    """
+
+    workers: int | None = None
+    times: Mapping[str, float] = field(default_factory=dict)
+    retry_failed: bool = False
+    changed_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Prepared:
     """A checked order, its run directory made and ``run.json`` written."""
 
@@ -54,6 +76,12 @@ class Prepared:
     run_dir: Path
     bars: Bars
     function: bytes | None
+    claim: rundir.Claim
+    retry_failed: bool = False
+    finished: int = 0
+    """Combinations that earlier attempts have finished."""
+    notes: tuple[str, ...] = ()
+    """What the report should mention besides."""
 
 
 def prepare(order: Order) -> Prepared:
@@ -64,6 +92,34 @@ def prepare(order: Order) -> Prepared:
     ConfigError
         If anything about it cannot be done as asked; nothing is left behind.
     """
+    plan, bars, function = check(order)
+    run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / plan.run_id)
+    claim = rundir.claim(run_dir)
+    try:
+        rundir.check_empty(run_dir)  # once more, now that nobody else can begin a run there
+        rundir.write_json(run_dir / rundir.RUN_FILE, plan.to_json() | circumstances())
+    except OSError as error:
+        rundir.discard(run_dir)
+        claim.release()
+        raise ConfigError(
+            f"run directory {run_dir} cannot be written ({error.strerror}): "
+            "name another one with --run-dir",
+            key="run_dir",
+        ) from None
+    except BaseException:
+        claim.release()
+        raise
+    return Prepared(plan, run_dir, bars, function, claim)
+
+
+def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
+    """Check an order, as far as that goes without a directory: plan, data, dilled callable.
+
+    Raises
+    ------
+    ConfigError
+        If anything about it cannot be done as asked.
+    """
     check_platform()
     strategy, source, function = _strategy(order.strategy)
     grid = _grid(order, strategy)
@@ -71,12 +127,11 @@ def prepare(order: Order) -> Prepared:
     fee = config.check_fee(order.fee)
     device = config.check_device(order.device)
     combos_total = _count(strategy, source, grid)
+    found = inputs.provenance(order.data, strategy, source)
     bars = _bars(order.data)
     registry.check()
-    run_id = rundir.new_run_id()
-    run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / run_id)
     plan = Plan(
-        run_id=run_id,
+        run_id=rundir.new_run_id(),
         strategy=strategy,
         source=source,
         grid=grid,
@@ -87,17 +142,9 @@ def prepare(order: Order) -> Prepared:
         device=device,
         fee=fee,
         times=order.times,
+        provenance=found,
     )
-    try:
-        rundir.write_json(run_dir / rundir.RUN_FILE, plan.to_json() | _circumstances())
-    except OSError as error:
-        rundir.discard(run_dir)
-        raise ConfigError(
-            f"run directory {run_dir} cannot be written ({error.strerror}): "
-            "name another one with --run-dir",
-            key="run_dir",
-        ) from None
-    return Prepared(plan, run_dir, bars, function)
+    return plan, bars, function
 
 
 def check_platform() -> None:
@@ -159,7 +206,7 @@ def _bars(data: Any) -> Bars:
     return example_bars()
 
 
-def _circumstances() -> dict[str, Any]:
+def circumstances() -> dict[str, Any]:
     """When, where and with what a run was asked for."""
     return {
         "asked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,20 +71,26 @@ class Identity(NamedTuple):
         Its pid.
     start_time : int
         In clock ticks since boot.
+    boot : str
+        Which boot that was: after a reboot pid and start time may well come
+        again. Empty: not known, and not compared.
     """
 
     pid: int
     start_time: int
+    boot: str = ""
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:
         """Identity of the process that has this pid now, or None."""
         fields = _stat(pid)
-        return None if fields is None else cls(pid, int(fields[19]))
+        return None if fields is None else cls(pid, int(fields[19]), boot_id())
 
     @property
     def alive(self) -> bool:
         """Whether this very process still runs; a zombie does not."""
+        if self.boot and self.boot != boot_id():
+            return False
         fields = _stat(self.pid)
         return fields is not None and int(fields[19]) == self.start_time and fields[0] not in "ZX"
 
@@ -102,6 +109,15 @@ class Identity(NamedTuple):
         finally:
             os.close(pidfd)
         return True
+
+
+@cache
+def boot_id() -> str:
+    """Return the kernel's name for the time since it was booted; empty where it hides it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def state_letter(pid: int) -> str | None:

@@ -41,6 +41,13 @@ class Entry(NamedTuple):
         """Whether the front or the warden still runs."""
         return self.front.alive or self.warden.alive
 
+    @property
+    def intact(self) -> bool:
+        """Whether its directory is still there, and holds this run and not another one."""
+        with contextlib.suppress(ConfigError):
+            return bool(rundir.read_json(self.run_dir / rundir.RUN_FILE)["run_id"] == self.run_id)
+        return False
+
 
 def state_dir() -> Path:
     """Directory that outlives a reboot: the entries."""
@@ -83,17 +90,51 @@ def remove(run_id: str) -> None:
     (state_dir() / f"{run_id}.json").unlink(missing_ok=True)
 
 
+def sockets() -> list[Path]:
+    """Control sockets that are there, whoever answers them."""
+    return sorted(runtime_dir().glob("*.sock"))
+
+
 def entries() -> Iterator[Entry]:
     """Yield the runs that are written down, oldest first; unreadable entries are left out."""
+    for path in _files():
+        entry = _read(path)
+        if entry is not None:
+            yield entry
+
+
+def find(run_id: str) -> Entry | None:
+    """Return a run's entry as it is now."""
+    return _read(state_dir() / f"{run_id}.json")
+
+
+def unreadable() -> list[Path]:
+    """Return entries that nothing can be learnt from."""
+    return [path for path in _files() if path.exists() and _read(path) is None]
+
+
+def _files() -> list[Path]:
+    """Files of entries; one of another user's, put there by root, is nobody's business here."""
+    found = []
     for path in sorted(state_dir().glob("*.json")):
-        with contextlib.suppress(ConfigError, KeyError, TypeError):
-            plain = rundir.read_json(path)
-            yield Entry(
-                run_id=plain["run_id"],
-                run_dir=Path(plain["run_dir"]),
-                front=Identity(**plain["front"]),
-                warden=Identity(**plain["warden"]),
-            )
+        with contextlib.suppress(OSError):
+            if path.lstat().st_uid == os.getuid():
+                found.append(path)
+    return found
+
+
+def _read(path: Path) -> Entry | None:
+    with contextlib.suppress(ConfigError, KeyError, TypeError):
+        plain = rundir.read_json(path)
+        entry = Entry(
+            run_id=plain["run_id"],
+            run_dir=Path(plain["run_dir"]),
+            front=Identity(**plain["front"]),
+            warden=Identity(**plain["warden"]),
+        )
+        if f"{entry.run_id}.json" == path.name:
+            return entry
+    return None
 
 
 def find_running(name: str | None) -> Entry:
@@ -127,7 +168,8 @@ def find_dir(name: str | None) -> Path:
         If there is no such run.
     """
     for entry in entries():
-        if name is not None and (name == entry.run_id or _same_dir(name, entry.run_dir)):
+        named = name is not None and (name == entry.run_id or _same_dir(name, entry.run_dir))
+        if named and entry.intact:
             return entry.run_dir
     if name is not None:
         for candidate in (Path(name), rundir.DEFAULT_ROOT / name):

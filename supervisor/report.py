@@ -98,6 +98,9 @@ class Report:
     jobs: list[dict[str, Any]] = field(default_factory=list)
     components_cleaned: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    resumed: int = 0
+    """How often the run was resumed; the combinations are counted over all attempts, the
+    rest (times, memory, stop) is of the last one."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -99,12 +99,13 @@ def compact(
     return Compaction(*done, missing=tuple(gaps(index.merged(), grid.size)))
 
 
-def covered(journal_dir: Path | str) -> list[tuple[int, int]]:
+def covered(journal_dir: Path | str, *, failed: bool = True) -> list[tuple[int, int]]:
     """Ranges of combinations that the journals hold, merged and in order.
 
-    Failed combinations count as covered: trying them again is the user's choice.
+    Failed combinations count as covered, unless ``failed`` is False: trying
+    them again is the user's choice.
     """
-    return _Index.of(journal_dir).merged()
+    return _Index.of(journal_dir, failed=failed).merged()
 
 
 def gaps(ranges: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
@@ -184,20 +185,24 @@ class _Index:
     columns: list[tuple[str, ...]]
 
     @classmethod
-    def of(cls, journal_dir: Path | str) -> _Index:
+    def of(cls, journal_dir: Path | str, *, failed: bool = True) -> _Index:
         paths = journal_paths(journal_dir)
         columns: dict[tuple[str, ...], int] = {(): 0}
         flat = array("q")
         for path_id, path in enumerate(paths):
             for frame in iter_frames(path):
+                if not failed and frame.kind is FrameKind.FAILED:
+                    continue
                 columns_id = columns.setdefault(frame.columns, len(columns))
                 flat.extend(
                     (frame.start, frame.stop, path_id, columns_id, frame.offset, frame.size)
                 )
         table = np.frombuffer(flat, dtype=np.int64).reshape(-1, 6)
-        failed = table[:, 3] == 0
-        # rows before a failure of the same combination, earlier workers before later ones
-        order = np.lexsort((table[:, 4], table[:, 2], failed, table[:, 0]))
+        in_vain = table[:, 3] == 0
+        # rows before a failure of the same combination; earlier workers before later ones, but
+        # of two failures the later: it is what came of trying again
+        turn = np.where(in_vain, -1, 1)
+        order = np.lexsort((turn * table[:, 4], turn * table[:, 2], in_vain, table[:, 0]))
         table = table[order]
         start, stop, path_id_, columns_id_, offset, size = (
             np.ascontiguousarray(column) for column in table.T

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import time
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, ClassVar, Self
 
-from supervisor.errors import ConfigError
+from supervisor.errors import ConfigError, RunBusyError
 
 RUN_FILE = "run.json"
 REPORT_FILE = "report.json"
 RESULTS_FILE = "results.parquet"
 EVENTS_FILE = "events.jsonl"
+INPUTS_FILE = "inputs.json"
+FUNCTION_FILE = "function.dill"
+BARS_FILE = "bars.bin"
+LOCK_FILE = ".lock"
 JOURNAL_DIR = "journal"
 LOG_DIR = "logs"
+CHECKPOINT_DIR = "checkpoints"
 DEFAULT_ROOT = Path("runs")
+
+_CLAIM_AGAIN_S = 0.02
 
 
 def new_run_id() -> str:
@@ -43,12 +53,7 @@ def create(run_dir: Path) -> Path:
     try:
         run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         run_dir = run_dir.resolve()
-        if (run_dir / RUN_FILE).exists():
-            raise ConfigError(
-                f"run directory {run_dir} holds a run already: name another one, "
-                "or leave --run-dir out",
-                key="run_dir",
-            )
+        check_empty(run_dir)
         for name in (JOURNAL_DIR, LOG_DIR):
             (run_dir / name).mkdir(mode=0o700, exist_ok=True)
         (run_dir / ".probe").touch()
@@ -62,19 +67,123 @@ def create(run_dir: Path) -> Path:
     return run_dir
 
 
+def check_empty(run_dir: Path) -> None:
+    """Raise :class:`ConfigError` if a directory holds a run."""
+    if (run_dir / RUN_FILE).exists():
+        raise ConfigError(
+            f"run directory {run_dir} holds a run already: carry it on with --resume, name "
+            "another one, or leave --run-dir out",
+            key="run_dir",
+        )
+
+
 def discard(run_dir: Path) -> None:
     """Remove a run that never began, and the directory if nothing else is in it.
 
     Only what this package writes is removed: the directory may be the user's.
     """
-    for name in (JOURNAL_DIR, LOG_DIR):
+    for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR):
         shutil.rmtree(run_dir / name, ignore_errors=True)
-    for name in (RUN_FILE, REPORT_FILE, RESULTS_FILE, EVENTS_FILE):
+    for name in (
+        RUN_FILE, REPORT_FILE, RESULTS_FILE, EVENTS_FILE, INPUTS_FILE, FUNCTION_FILE, BARS_FILE,
+        LOCK_FILE,
+    ):  # fmt: skip
         (run_dir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         run_dir.rmdir()
         if run_dir.parent == DEFAULT_ROOT.resolve():
             run_dir.parent.rmdir()  # unless it holds other runs
+
+
+class Claim:
+    """The right to write a run's report and results: one process at a time has it.
+
+    Whoever carries a run out, finishes or clears away a dead one claims its
+    directory first. It is a file lock, so the kernel takes the claim back when
+    its holder dies; nobody ever waits for it without a limit, and no worker
+    knows of it.
+
+    Raises
+    ------
+    RunBusyError
+        If another process (or another part of this one) has it.
+    """
+
+    _held: ClassVar[set[int]] = set()
+    """Descriptors of this process's claims: a forked copy must not keep them alive."""
+
+    def __init__(self, run_dir: Path) -> None:
+        fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise RunBusyError(f"{run_dir} is in use by another process") from None
+        except OSError:
+            pass  # a file system without locks: the registry alone tells who is at work
+        self._fd = fd
+        self._held.add(fd)
+
+    def release(self) -> None:
+        """Give the claim up; harmless when repeated."""
+        fd, self._fd = self._fd, -1
+        if fd in self._held:
+            self._held.remove(fd)
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.release()
+
+    @classmethod
+    def drop_all(cls) -> None:
+        """In a forked copy of the holder: the claims are the original's."""
+        while cls._held:
+            os.close(cls._held.pop())
+
+
+os.register_at_fork(after_in_child=Claim.drop_all)
+
+
+def claim(run_dir: Path, patience_s: float = 0.0) -> Claim:
+    """Claim a run directory; wait at most ``patience_s`` for whoever is finishing it.
+
+    Raises
+    ------
+    RunBusyError
+        If it is still claimed then.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return Claim(run_dir)
+        except RunBusyError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(_CLAIM_AGAIN_S)
+
+
+def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
+    """Write a file whole or not at all; the bytes are on disk before the name is."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            for part in parts:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -83,18 +192,7 @@ def write_json(path: Path, value: Any) -> None:
     The bytes are on disk before the name is: after a power loss the name never
     leads to an empty file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(fd, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=2, default=str)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_bytes(path, [json.dumps(value, indent=2, default=str).encode(), b"\n"])
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor import futex
+from supervisor.errors import CheckpointError
 
 LINE_WORDS = 8
 """int64 words in one generation: 64 bytes, one cache line."""
@@ -34,6 +35,10 @@ LINE_WORDS = 8
 _STOP, _DRAIN, _KILL, _REQUESTED_AT_NS, _REQUESTED_BY = range(5)
 _SIZE = 1 << 20  # sparse: only lines that were written take memory
 _LINES = _SIZE // (8 * LINE_WORDS)
+_NO_COMBINATION = (
+    "stop.{name}() belongs to the `stop` that a worker hands to a strategy function: "
+    "this flag knows no combination to keep a state for"
+)
 _LOW_HALF = 0 if sys.byteorder == "little" else 4
 
 
@@ -153,6 +158,40 @@ class StopFlag:
         if level >= Level.STOP:
             words[self._stop] = 1
             futex.wake_all(self._futex_address)
+
+    def checkpoint(self, state: object) -> bool:
+        """Save the state of the combination that is being computed; keep the last one only.
+
+        It survives whatever happens to the worker, and :meth:`load_checkpoint`
+        gives it back when the combination is computed again.
+
+        Parameters
+        ----------
+        state : object
+            Anything that pickles.
+
+        Returns
+        -------
+        bool
+            False if the disk did not take it: then the last one is kept.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be pickled, or this is not the ``stop`` that a worker
+            hands to a strategy function.
+        """
+        raise CheckpointError(_NO_COMBINATION.format(name="checkpoint"))
+
+    def load_checkpoint(self, default: Any = None) -> Any:
+        """Return what :meth:`checkpoint` saved last for this combination, or ``default``.
+
+        Raises
+        ------
+        CheckpointError
+            If this is not the ``stop`` that a worker hands to a strategy function.
+        """
+        raise CheckpointError(_NO_COMBINATION.format(name="load_checkpoint"))
 
     @property
     def level(self) -> Level | None:

@@ -12,6 +12,7 @@ A backend lives through three moments:
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -32,6 +33,8 @@ class Chunk(Protocol):
     flag : ndarray of int64, shape (8,)
         The stop flag's line. Element 0 is non-zero once a stop is requested;
         compiled code reads it with :func:`workers.poll.stop_requested`.
+    checkpoints : Path
+        Directory where unfinished combinations keep their state.
     progress : ndarray of int64, shape (1,)
         Shared counter: raise it by one for each combination finished.
     """
@@ -39,6 +42,7 @@ class Chunk(Protocol):
     start: int
     stop: int
     stop_flag: StopFlag
+    checkpoints: Path
     flag: NDArray[np.int64]
     progress: NDArray[np.int64]
 

@@ -45,6 +45,9 @@ class Station:
     board: Board
     run_id: str
     run_dir: Path
+    cwd: str = ""
+    """Where a function of the user's expects to run: where the run was asked for, be it
+    resumed from elsewhere. Empty: anywhere."""
 
     @property
     def journal_path(self) -> Path:
@@ -87,6 +90,8 @@ def _settle_in(station: Station) -> None:
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)
+    if station.cwd:
+        _go_to(station.cwd)
     # Ctrl+C and a closed terminal are the front's business: it asks through the flag
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -96,6 +101,15 @@ def _settle_in(station: Station) -> None:
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     station.board.rows[station.slot]["pid"] = os.getpid()
+
+
+def _go_to(cwd: str) -> None:
+    try:
+        os.chdir(cwd)
+    except OSError as error:
+        raise ConfigError(
+            f"{cwd}, where the run was asked for, cannot be entered ({error.strerror})"
+        ) from None
 
 
 def _work(station: Station, backend: Backend, journal: JournalWriter) -> None:
@@ -119,6 +133,7 @@ class ChunkInHand:
         self.start = start
         self.stop = stop
         self.stop_flag = station.flag
+        self.checkpoints = station.run_dir / rundir.CHECKPOINT_DIR
         self.flag: NDArray[np.int64] = station.flag.array
         self._journal = journal
         self._row = station.board.rows[station.slot : station.slot + 1]

@@ -24,6 +24,7 @@ from supervisor.errors import ConfigError, UserFunctionError
 from supervisor.grid import Grid, Value
 from supervisor.stopflag import StopFlag
 from workers.backend import Chunk
+from workers.checkpoint import CheckpointFile
 
 Strategy = Callable[[Bars, Mapping[str, Value], StopFlag], Mapping[str, float] | None]
 
@@ -70,6 +71,7 @@ class UserFunction:
             if chunk.stop_requested():
                 pending.flush()
                 return index
+            flag.begin(chunk.checkpoints, index)
             row, error = self._call(index, flag)
             if flag.told_to_stop() or (row is None and error is None and chunk.stop_requested()):
                 pending.flush()
@@ -79,6 +81,9 @@ class UserFunction:
             else:
                 pending.flush()
                 chunk.keep_failed(index, error or "returned None though no stop was requested")
+            if flag.has_checkpoint:
+                pending.flush()  # not before its row is safe may its state go
+                flag.drop_checkpoint()
             chunk.progress[0] += 1
         pending.flush()
         return chunk.stop
@@ -103,6 +108,10 @@ class PolledFlag(StopFlag):
 
     _told = False
     _array_handed_out = False
+    _checkpoints: Path | None = None
+    _index = 0
+    has_checkpoint = False
+    """Whether the combination has saved a state, or been given one, that is to go with its row."""
 
     @classmethod
     def following(cls, chunk: Chunk) -> Self:
@@ -121,6 +130,31 @@ class PolledFlag(StopFlag):
         """The line, for compiled code; whoever reads it is out of our sight."""
         self._array_handed_out = True
         return super().array
+
+    def begin(self, checkpoints: Path, index: int) -> None:
+        """Serve the next combination; a state of it is kept in ``checkpoints``."""
+        self._checkpoints = checkpoints
+        self._index = index
+        self.has_checkpoint = False
+
+    def checkpoint(self, state: object) -> bool:
+        """Save the combination's state; see :meth:`StopFlag.checkpoint`."""
+        if self._checkpoints is None:
+            return super().checkpoint(state)
+        self.has_checkpoint = True
+        return CheckpointFile(self._checkpoints, self._index).save(state)
+
+    def load_checkpoint(self, default: Any = None) -> Any:
+        """Give the combination's state back; see :meth:`StopFlag.load_checkpoint`."""
+        if self._checkpoints is None:
+            return super().load_checkpoint(default)
+        self.has_checkpoint = True
+        return CheckpointFile(self._checkpoints, self._index).load(default)
+
+    def drop_checkpoint(self) -> None:
+        """Remove the combination's state: it has its row."""
+        if self._checkpoints is not None:
+            CheckpointFile(self._checkpoints, self._index).remove()
 
     def told_to_stop(self) -> bool:
         """Whether the function can have seen a stop."""

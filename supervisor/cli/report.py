@@ -14,7 +14,7 @@ from supervisor import control_socket, registry, rundir
 from supervisor.cli import show, status
 from supervisor.config import Plan
 from supervisor.errors import ConfigError
-from supervisor.finish import finish_dead_run
+from supervisor.finish import PATIENCE_S, finish_dead_run
 from supervisor.report import Report
 from supervisor.results import ERROR_COLUMN
 
@@ -51,7 +51,7 @@ def report(
     run_dir = registry.find_dir(run)
     asked = rundir.read_json(run_dir / rundir.RUN_FILE)
     plan = _plan(asked, run_dir)
-    if _is_running(plan.run_id):
+    if control_socket.is_running(plan.run_id):
         _show_running(plan, run_dir, as_json=as_json, as_html=as_html)
         return
     found = _load(run_dir, said=not as_json)
@@ -75,17 +75,6 @@ def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
         raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not what a run was asked") from None
 
 
-def _is_running(run_id: str) -> bool:
-    """Whether the front or the warden lives: by the registry, or by its answering."""
-    if any(entry.alive for entry in registry.entries() if entry.run_id == run_id):
-        return True
-    line = control_socket.connect(run_id)
-    if line is None:
-        return False
-    line.close()
-    return True
-
-
 def _show_running(plan: Plan, run_dir: Path, *, as_json: bool, as_html: bool) -> None:
     if as_html:
         raise ConfigError(
@@ -104,7 +93,9 @@ def _load(run_dir: Path, *, said: bool) -> Report:
         if said:
             print("its front and warden were killed: writing what the journals hold")
         try:
-            finish_dead_run(run_dir)
+            with rundir.claim(run_dir, PATIENCE_S):
+                if not path.exists():
+                    finish_dead_run(run_dir)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
     try:

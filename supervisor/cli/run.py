@@ -15,7 +15,7 @@ from supervisor.errors import ConfigError
 from supervisor.front import Front
 from supervisor.grid import Value, parse_axis
 from supervisor.link import take_warden
-from supervisor.prepare import Order, prepare
+from supervisor.prepare import Changes, Order, Prepared, prepare
 from supervisor.signals import SignalQueue
 from supervisor.states import ExitCode
 
@@ -54,6 +54,9 @@ def run(
     run_dir: Annotated[
         Path | None, typer.Option(help="Directory of the run.", show_default="runs/<run id>")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Carry on what --run-dir holds, if it is this order.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Run a sweep; with no argument, an embedded example.
@@ -73,17 +76,17 @@ def run(
         if given is not None:
             times[name] = given
     order.times = StopTimes(**times)
-    prepared = prepare(order)  # until here Ctrl+C simply ends the process: nothing was begun
+    if resume:
+        return _resume(order, times, as_json=as_json)
+    # until here Ctrl+C simply ends the process: nothing was begun
+    return carry_out(prepare(order), as_json=as_json)
+
+
+def carry_out(prepared: Prepared, *, as_json: bool) -> int:
+    """Carry a prepared run out, show it, and return its exit code."""
     with SignalQueue() as signals:
         screen = show.Screen(prepared, quiet=as_json)
-        front = Front(
-            prepared.plan,
-            prepared.run_dir,
-            prepared.bars,
-            take_warden(),
-            prepared.function,
-            keep_warden=False,
-        )
+        front = Front(prepared, take_warden(), keep_warden=False)
         report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)
         screen.end()
     if report.exit_code == ExitCode.USAGE:
@@ -93,6 +96,16 @@ def run(
     else:
         show.summary(report, prepared.plan)
     return report.exit_code
+
+
+def _resume(order: Order, times: dict[str, float], *, as_json: bool) -> int:
+    from supervisor.cli.resume import say_complete
+    from supervisor.resuming import prepare_order
+
+    found = prepare_order(order, Changes(order.workers, times))
+    if isinstance(found, Prepared):
+        return carry_out(found, as_json=as_json)
+    return say_complete(found, Path(found.run_dir), as_json=as_json)
 
 
 def _from_spec(path: Path | None) -> tuple[Order, dict[str, float]]:

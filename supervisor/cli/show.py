@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -183,6 +184,11 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return "" if value is None else str(value)
+
+
+def quoted(path: str) -> str:
+    """Show a path as a shell takes it."""
+    return shlex.quote(shorten(Path(path)))
 
 
 def shorten(path: Path) -> str:

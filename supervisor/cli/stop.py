@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from supervisor import control, control_socket, registry, rundir
-from supervisor.errors import ConfigError, RunFailedError
+from supervisor import control, control_socket, process, registry, rundir
+from supervisor.errors import ConfigError
+from supervisor.process import Identity
+from supervisor.reap import reap_run
 from supervisor.registry import Entry
 from supervisor.states import ExitCode
 from supervisor.stopflag import Level
 
 _POLL_S = 0.01
-_MARGIN_S = 5.0
+_MARGIN_S = 3.0  # past the last rung, before a warden that says nothing is killed
+_KILLED_S = 5.0
 
 
 def stop(
@@ -39,62 +45,182 @@ def stop(
         entries = [entry for entry in registry.entries() if entry.alive]
     else:
         entries = [registry.find_running(run)]
-    calls = [(entry, _ask(entry, level)) for entry in entries]
-    outcomes = [_see_gone(entry, line, patient=drain) for entry, line in calls]
-    for outcome in outcomes:
-        if as_json:
-            continue
-        gone = f"gone after {outcome['elapsed_s']:.2f} s" if outcome["gone"] else "NOT gone"
-        print(f"{outcome['run_id']}: {gone}")
-        for survivor in outcome["survivors"]:
-            print(f"  survivor: {survivor}")
+    stops = [_Stop.begin(entry, level) for entry in entries]
+    outcomes = [begun.see_gone(patient=drain) for begun in stops]
     if as_json:
-        print(json.dumps({"stopped": outcomes}))
-    elif not outcomes:
+        print(json.dumps({"stopped": [outcome.to_json() for outcome in outcomes]}))
+    else:
+        _say(outcomes)
+    return ExitCode.DONE if all(outcome.gone for outcome in outcomes) else ExitCode.INCOMPLETE
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What was seen of one run's end.
+
+    Attributes
+    ----------
+    run_id : str
+        Its id.
+    gone : bool
+        Whether no process of the run is left but those that were to outlive it.
+    survivors : list of str
+        What is left, each named with its state.
+    elapsed_s : float
+        Since it was asked to stop.
+    escalated : list of str
+        What had to be done because the warden did not do its part.
+    """
+
+    run_id: str
+    gone: bool
+    survivors: list[str]
+    elapsed_s: float
+    escalated: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def _say(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        for line in outcome.escalated:
+            print(f"{outcome.run_id}: {line}")
+        gone = f"gone after {outcome.elapsed_s:.2f} s" if outcome.gone else "NOT gone"
+        print(f"{outcome.run_id}: {gone}")
+        for survivor in outcome.survivors:
+            print(f"  survivor: {survivor}")
+    if not outcomes:
         print("no run is running")
-    return ExitCode.DONE if all(o["gone"] for o in outcomes) else ExitCode.INCOMPLETE
 
 
-def _ask(entry: Entry, level: Level) -> socket.socket:
-    line = control_socket.connect(entry.run_id)
-    if line is None:
-        raise RunFailedError(
-            f"run {entry.run_id}: its warden (pid {entry.warden.pid}) does not answer; "
-            f"end the run by its front: kill {entry.front.pid}"
+@dataclass(slots=True)
+class _Stop:
+    """One run that was asked to end: all are asked before any is waited for.
+
+    The warden ends the run. If it was suspended, it is woken; if it does not
+    answer in time, it is killed, and containment takes its workers along.
+    """
+
+    entry: Entry
+    line: socket.socket | None
+    began: float
+    below: set[Identity] = field(default_factory=set)
+    """Descendants of the warden that were seen: whoever else says so, they must be gone."""
+    escalated: list[str] = field(default_factory=list)
+
+    @classmethod
+    def begin(cls, entry: Entry, level: Level) -> _Stop:
+        stop = cls(entry, control_socket.connect(entry.run_id), time.monotonic())
+        stop._look()
+        warden = entry.warden
+        if stop.line is not None:
+            control.send(stop.line, control.RequestStop(int(level), "asked by the stop command"))
+        elif warden.alive:
+            number = signal.SIGKILL if level is Level.KILL else signal.SIGTERM
+            stop._escalate(number, "its warden (pid {pid}) cannot be called: sent it {name}")
+        if _suspended(warden):
+            stop._escalate(signal.SIGCONT, "its warden (pid {pid}) was suspended: sent it {name}")
+        return stop
+
+    def see_gone(self, *, patient: bool) -> Outcome:
+        """Wait for the warden's word, then for the report; ``patient``: a chunk in hand
+        takes long.
+        """
+        deadline = None if patient else self.began + self._longest_s()
+        ended = self._hear_end(deadline)
+        if ended is not None:
+            survivors = list(ended.survivors)
+        else:
+            if self.entry.warden.alive and not self._over_without_us():
+                self._look()
+                self._escalate(
+                    signal.SIGKILL,
+                    "its warden (pid {pid}) did not end the run in time: sent it {name}",
+                )
+            survivors = self._see_dead()
+        self._await_report()
+        return Outcome(
+            self.entry.run_id,
+            gone=not survivors,
+            survivors=survivors,
+            elapsed_s=round(time.monotonic() - self.began, 3),
+            escalated=self.escalated,
         )
-    control.send(line, control.RequestStop(int(level), "asked by the stop command"))
-    return line
+
+    def _longest_s(self) -> float:
+        """How long a warden may take that is well."""
+        try:
+            times = rundir.read_json(self.entry.run_dir / rundir.RUN_FILE)["times"]
+            return float(sum(times.values())) + _MARGIN_S
+        except (ConfigError, KeyError, TypeError, AttributeError):
+            return _MARGIN_S
+
+    def _hear_end(self, deadline: float | None) -> control.RunEnded | None:
+        if self.line is None:
+            while not _over(deadline) and self.entry.warden.alive and not self._over_without_us():
+                time.sleep(_POLL_S)
+            return None
+        with self.line as line:
+            while not _over(deadline):
+                left = None if deadline is None else max(_POLL_S, deadline - time.monotonic())
+                line.settimeout(left)
+                try:
+                    message, _ = control.receive(line)
+                except TimeoutError:
+                    return None
+                if message is None or isinstance(message, control.RunEnded):
+                    return message
+        return None
+
+    def _over_without_us(self) -> bool:
+        """Whether the run has ended though nobody told us: its warden may serve another one."""
+        return self._report.exists() or registry.find(self.entry.run_id) is None
+
+    def _look(self) -> None:
+        if self.entry.warden.alive:
+            found = map(Identity.of, process.descendants(self.entry.warden.pid))
+            self.below.update(who for who in found if who is not None)
+
+    def _see_dead(self) -> list[str]:
+        """See the warden's descendants gone with it; return what is left of them."""
+        left = list(self.below)
+        deadline = time.monotonic() + _KILLED_S
+        while (left := [who for who in left if who.alive]) and not _over(deadline):
+            for who in left:
+                who.send(signal.SIGKILL)
+            time.sleep(_POLL_S)
+        if not self.entry.alive:
+            reaped = reap_run(self.entry)  # nobody else is left to write what it has finished
+            left = [who for who in left if who.alive]
+            if reaped is not None:
+                return reaped.survivors
+        return [
+            f"pid {who.pid} ({process.command_name(who.pid)}), "
+            f"state {process.state_letter(who.pid)}"
+            for who in left
+        ]
+
+    def _await_report(self) -> None:
+        """Wait for what the front still has to write; not for one that is dead or hangs."""
+        deadline = time.monotonic() + _MARGIN_S
+        while not self._report.exists() and not _over(deadline):
+            if not self.entry.front.alive or _suspended(self.entry.front):
+                return
+            time.sleep(_POLL_S)
+
+    @property
+    def _report(self) -> Path:
+        return self.entry.run_dir / rundir.REPORT_FILE
+
+    def _escalate(self, number: signal.Signals, why: str) -> None:
+        if self.entry.warden.send(number):
+            self.escalated.append(why.format(pid=self.entry.warden.pid, name=number.name))
 
 
-def _see_gone(entry: Entry, line: socket.socket, *, patient: bool) -> dict[str, Any]:
-    """Wait for the warden's word, then for the report; ``patient``: a chunk in hand takes long."""
-    began = time.monotonic()
-    times = rundir.read_json(entry.run_dir / rundir.RUN_FILE).get("times", {})
-    deadline = None if patient else began + sum(times.values()) + _MARGIN_S
-    ended = _hear_end(line, deadline)
-    survivors = list(ended.survivors) if ended else ["the warden did not confirm the end"]
-    written = entry.run_dir / rundir.REPORT_FILE
-    while entry.front.alive and not written.exists() and not _over(deadline):
-        time.sleep(_POLL_S)
-    return {
-        "run_id": entry.run_id,
-        "gone": ended is not None and not survivors,
-        "survivors": survivors,
-        "elapsed_s": round(time.monotonic() - began, 3),
-    }
-
-
-def _hear_end(line: socket.socket, deadline: float | None) -> control.RunEnded | None:
-    with line:
-        while not _over(deadline):
-            line.settimeout(None if deadline is None else max(_POLL_S, deadline - time.monotonic()))
-            try:
-                message, _ = control.receive(line)
-            except TimeoutError:
-                return None
-            if message is None or isinstance(message, control.RunEnded):
-                return message
-    return None
+def _suspended(who: Identity) -> bool:
+    return who.alive and process.state_letter(who.pid) in ("T", "t")
 
 
 def _over(deadline: float | None) -> bool:

@@ -13,6 +13,7 @@ from supervisor.doctor.finding import Finding, Status
 
 _LONGEST_SOCKET_PATH = 107  # unix(7): sun_path holds 108 bytes with the final zero
 _SOME_RUN_ID = "20000101-000000-abcdef"
+_MOST_NAMED = 3
 _KERNEL = re.compile(r'= Kernel\("(\w+)", "(\w+)"\)')
 
 
@@ -21,6 +22,22 @@ def registry_dir() -> Finding:
     from supervisor import registry
 
     return _private("registry", registry.state_dir, "XDG_STATE_HOME")
+
+
+def dead_runs() -> Finding:
+    """Runs that died with nobody left to finish them."""
+    from supervisor import registry
+
+    dead = [entry.run_id for entry in registry.entries() if not entry.alive]
+    if not dead:
+        return Finding("dead runs", Status.OK, "none")
+    listed = ", ".join(dead[:_MOST_NAMED]) + (", …" if len(dead) > _MOST_NAMED else "")
+    return Finding(
+        "dead runs",
+        Status.WARNING,
+        f"{len(dead)} died with front and warden and left something behind: {listed}",
+        "fullstop reap clears them away and writes their results; fullstop resume carries one on",
+    )
 
 
 def runtime_dir() -> Finding:

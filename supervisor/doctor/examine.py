@@ -29,6 +29,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("huge pages", kernel.huge_pages),
     ("registry", disk.registry_dir),
     ("runtime dir", disk.runtime_dir),
+    ("dead runs", disk.dead_runs),
     ("kernel cache", disk.kernel_cache),
     ("kernels", disk.kernels),
     ("CUDA", devices.cuda),

@@ -59,7 +59,9 @@ def _run(message: control.StartRun, fds: list[int], front: Front, signals: socke
         plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
         _log_to(run_dir)
         os.environ["FULLSTOP_RUN_ID"] = plan.run_id
-        front_there = RunInHand(plan, run_dir, descriptors, front).carry_out(signals)
+        front_there = RunInHand(
+            plan, run_dir, descriptors, front, retry_failed=message.retry_failed
+        ).carry_out(signals)
     except (FullstopError, OSError) as error:
         usage = isinstance(error, ConfigError)
         front.post(control.RunRefused(control.clip(str(error)), usage=usage))

@@ -17,7 +17,7 @@ from typing import ClassVar
 from supervisor import control, memory, process, rundir
 from supervisor.bars import Bars
 from supervisor.board import Board
-from supervisor.config import Plan
+from supervisor.config import Plan, Source
 from supervisor.containment import Containment
 from supervisor.containment.subreaper import Subreaper
 from supervisor.control_socket import ControlSocket
@@ -73,6 +73,7 @@ class RunInHand:
     failure: str | None = None
     failure_usage: bool = False
     workers: dict[int, Worker] = field(default_factory=dict)
+    retry_failed: bool = False
     containment: Containment = field(default_factory=Subreaper)
 
     def __post_init__(self) -> None:
@@ -114,7 +115,7 @@ class RunInHand:
         return not self._front_lost
 
     def _begin(self) -> None:
-        done = covered(self.run_dir / rundir.JOURNAL_DIR)
+        done = covered(self.run_dir / rundir.JOURNAL_DIR, failed=not self.retry_failed)
         self.dispatcher = Dispatcher(gaps(done, self.plan.grid.size), self.plan.workers)
         self.dispatcher.finished = sum(stop - start for start, stop in done)
         self.containment.prepare_warden()
@@ -302,8 +303,9 @@ class RunInHand:
                 self.containment.prepare_worker(warden_pid)
                 self._leave_warden(ours)
                 station = Station(
-                    slot, serial, theirs, self.flag, self.board, self.plan.run_id, self.run_dir
-                )
+                    slot, serial, theirs, self.flag, self.board, self.plan.run_id, self.run_dir,
+                    "" if self.plan.source is Source.BUILT_IN else self.plan.provenance.cwd,
+                )  # fmt: skip
                 if self.backend is not None:
                     run_worker(station, self.backend)
                     code = 0

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import threading
 
 import pytest
 
-from supervisor import control, control_socket
+from supervisor import control, control_socket, process
+from supervisor.process import Identity
 from tests.support.cli import DEAF, POLITE, Place, Started
 from tests.support.waiting import wait_for
+from workers.user_function import KEEP_ROWS
 
 DONE = 50
 
@@ -214,3 +218,72 @@ def test_two_runs_side_by_side_are_told_apart(place: Place) -> None:
     memory = json.loads((place.root / "other" / "report.json").read_text())["memory"]
     assert memory["settled_s"] is not None, memory  # whoever else comes and goes meanwhile
     first.assert_gone()
+
+
+def test_a_suspended_warden_is_woken(place: Place) -> None:
+    run = place.sweep(POLITE, "--grace", "0.2", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
+    run.wait_marks("ready", 2)
+    warden = run.warden
+    os.kill(warden, signal.SIGSTOP)
+    wait_for(lambda: process.state_letter(warden) == "T", "a suspended warden")
+    stop = place.command("stop", "--json")
+    assert stop.returncode == 0, stop.stderr
+    (said,) = json.loads(stop.stdout)["stopped"]
+    assert said["gone"]
+    assert ["SIGCONT" in line for line in said["escalated"]] == [True]
+    assert run.end() == 143, run.tell()
+    run.assert_gone()
+    run.assert_nothing_lost(DONE)
+
+
+@pytest.mark.parametrize("front", ["well", "suspended"])
+def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
+    place: Place, front: str
+) -> None:
+    run = place.sweep(POLITE, "--grace", "0.2", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
+    workers = run.wait_marks("ready", 2)
+    if front == "suspended":
+        run.signal(signal.SIGSTOP)
+    warden = Identity.of(run.warden)
+    assert warden is not None
+    over = threading.Event()
+
+    def keep_suspended() -> None:
+        while warden.send(signal.SIGSTOP) and not over.is_set():
+            pass
+
+    thread = threading.Thread(target=keep_suspended)
+    thread.start()
+    try:
+        wait_for(lambda: process.state_letter(warden.pid) == "T", "a suspended warden")
+        stop = place.command("stop", "--json")
+    finally:
+        over.set()
+        thread.join()
+    assert stop.returncode == 0, stop.stdout
+    (said,) = json.loads(stop.stdout)["stopped"]
+    assert said["gone"]
+    assert "SIGKILL" in said["escalated"][-1]
+    assert str(warden.pid) in said["escalated"][-1]
+    assert not any(process.state_letter(pid) not in (None, "Z") for pid in workers)
+    if front == "suspended":
+        run.popen.send_signal(signal.SIGCONT)
+    assert run.end() == 1, run.tell()
+    run.assert_gone()
+    run.assert_nothing_lost(DONE - 2 * KEEP_ROWS)  # killed: short calls' last rows were pending
+
+
+def test_a_run_whose_socket_is_lost_is_stopped_by_its_warden(place: Place) -> None:
+    """Something has tidied the runtime directory away."""
+    run = place.sweep(POLITE, DONE=DONE)
+    run.wait_marks("ready", 2)
+    (path,) = (place.root / "runtime" / "fullstop").iterdir()
+    path.unlink()
+    stop = place.command("stop", "--json")
+    assert stop.returncode == 0, stop.stderr
+    (said,) = json.loads(stop.stdout)["stopped"]
+    assert said["gone"]
+    assert "SIGTERM" in said["escalated"][0]
+    assert run.end() == 143, run.tell()
+    run.assert_gone()
+    run.assert_nothing_lost(DONE)

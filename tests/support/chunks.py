@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ class FakeChunk:
     flag: NDArray[np.int64] = field(default_factory=lambda: np.zeros(8, np.int64))
     progress: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     kept: list[tuple[int, tuple[str, ...], NDArray[np.float64]]] = field(default_factory=list)
+    checkpoints: Path = Path("/nonexistent")
     failed: list[tuple[int, str]] = field(default_factory=list)
 
     def stop_requested(self) -> bool:

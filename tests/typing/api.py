@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, assert_type
 
-from supervisor import Bars, StopFlag, load_bars, sweep
+from supervisor import Bars, StopFlag, load_bars, resume, sweep
 from supervisor.api import Run
 from supervisor.report import Report
 
@@ -23,6 +23,10 @@ with sweep(strategy, grid={"fast": range(5, 50), "slow": [50, 100]}, data=bars) 
     assert_type(run.stop(), Report)
     assert_type(run.wait(1.0), Report | None)
 
+with resume("20260101-000000-abcdef", workers=2, retry_failed=True) as again:
+    assert_type(again, Run)
+
 flag = StopFlag()
+assert_type(flag.checkpoint({"bar": 7}), bool)
 assert_type(flag.is_set(), bool)
 assert_type(flag.wait(0.1), bool)

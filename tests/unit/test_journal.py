@@ -407,3 +407,26 @@ def test_sync_and_close_are_harmless_when_repeated(tmp_path: Path) -> None:
 def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(RunFailedError, match="cannot be written: No such file or directory"):
         JournalWriter(tmp_path / "gone" / "worker-0000.bin", "r", 0)
+
+
+# --- older versions ----------------------------------------------------------------------------
+
+V1 = Path(__file__).resolve().parents[1] / "support" / "journal-v1.bin"
+
+
+def test_a_journal_of_version_1_stays_readable() -> None:
+    """Written by the code of version 1 and kept since, torn tail included: a run may be old."""
+    assert read_header(V1) == Header("20260101-000000-abcdef", 7)
+    frames, offset = read_journal(V1)
+    assert offset == V1.stat().st_size - 9
+    assert [(f.kind, f.start, f.stop, f.columns) for f in frames] == [
+        (FrameKind.ROWS, 0, 2, ("total_return", "sharpe", "trades")),
+        (FrameKind.FAILED, 2, 3, ()),
+        (FrameKind.ROWS, 3, 4, ("total_return", "sharpe", "trades")),
+        (FrameKind.ROWS, 4, 6, ("größe",)),
+    ]
+    wanted = np.array([[0.5, np.nan, 3.0], [-0.25, -0.0, 0.0]])
+    assert frames[0].rows().tobytes() == wanted.tobytes()
+    assert frames[1].error() == "ValueError: no bars (mine.py:3)"
+    assert frames[2].rows().tolist() == [[1e-300, np.inf, 12.0]]
+    assert frames[3].rows().tolist() == [[1.5], [2.5]]

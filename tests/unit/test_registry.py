@@ -9,7 +9,7 @@ import pytest
 
 from supervisor import registry, rundir
 from supervisor.errors import ConfigError, RunNotFoundError
-from supervisor.process import Identity
+from supervisor.process import Identity, boot_id
 from supervisor.registry import Entry
 
 pytestmark = pytest.mark.usefixtures("own_state")
@@ -161,4 +161,35 @@ def test_a_state_directory_that_cannot_be_made_is_a_configuration_error(
 def test_what_is_written_is_json_for_others_too(tmp_path: Path) -> None:
     a_run(tmp_path, "one")
     plain = json.loads((registry.state_dir() / "one.json").read_text())
-    assert plain["front"] == {"pid": me().pid, "start_time": me().start_time}
+    assert plain["front"] == {"pid": me().pid, "start_time": me().start_time, "boot": boot_id()}
+
+
+def test_an_identity_of_another_boot_is_nobody(tmp_path: Path) -> None:
+    before = Identity(me().pid, me().start_time, "another boot")
+    assert not before.alive
+    assert not before.send(0)
+    assert Identity(me().pid, me().start_time).alive  # of an entry that knows no boot
+    assert a_run(tmp_path, "one", front=before).alive is False
+
+
+def test_a_directory_with_another_run_is_not_this_ones(tmp_path: Path) -> None:
+    entry = a_run(tmp_path, "one", alive=False)
+    assert entry.intact
+    rundir.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": "two"})
+    assert not entry.intact
+    with pytest.raises(RunNotFoundError):
+        registry.find_dir("one")
+    (entry.run_dir / rundir.RUN_FILE).unlink()
+    assert not entry.intact
+
+
+def test_entries_that_nothing_can_be_learnt_from_are_listed(tmp_path: Path) -> None:
+    entry = a_run(tmp_path, "one")
+    bad = registry.state_dir() / "bad.json"
+    bad.write_text("{")
+    misnamed = registry.state_dir() / "misnamed.json"
+    misnamed.write_text((registry.state_dir() / "one.json").read_text())
+    assert registry.unreadable() == [bad, misnamed]
+    assert list(registry.entries()) == [entry]
+    assert registry.find("one") == entry
+    assert registry.find("bad") is registry.find("nothing") is None

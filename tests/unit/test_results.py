@@ -320,3 +320,20 @@ def test_pandas_is_not_imported_behind_the_users_back(tmp_path: Path) -> None:
         timeout=120,
     )
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
+
+
+def test_of_two_failures_the_later_one_is_told(tmp_path: Path) -> None:
+    for serial, error in enumerate(("ValueError: before", "KeyError: after")):
+        (tmp_path / "journal").mkdir(exist_ok=True)
+        with JournalWriter(journal_path(tmp_path / "journal", serial), "run", serial) as writer:
+            writer.append_failed(0, error)
+            writer.append(1 + serial, METRICS, metrics_of(1 + serial, 2 + serial))
+    out = tmp_path / "r.parquet"
+    compact(tmp_path / "journal", out, GRID)
+    assert [row["error"] for row in read(out).to_pylist()] == ["KeyError: after", None, None]
+
+
+def test_failed_combinations_can_be_left_out_of_what_is_covered(tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal", 0, [(0, 5), (6, 8)], failed=(5, 9))
+    assert covered(tmp_path / "journal") == [(0, 8), (9, 10)]
+    assert covered(tmp_path / "journal", failed=False) == [(0, 5), (6, 8)]
