@@ -23,7 +23,7 @@ def main() -> None:
         if sys.platform == "linux" and arguments[:1] == ["run"] and "--help" not in arguments:
             from supervisor.link import prewarm
 
-            prewarm(_strategy(arguments))
+            prewarm(_strategy(arguments), _option(arguments, "--containment") or "auto")
         from supervisor.cli.main import main as run_command_line
     except ImportError as error:
         sys.exit(_first_aid(arguments, error))
@@ -32,11 +32,15 @@ def main() -> None:
 
 def _strategy(arguments: list[str]) -> str:
     """Guess which strategy will be asked for; a wrong guess costs the time it would save."""
+    return _option(arguments, "--strategy") or ("sma_cross" if len(arguments) == 1 else "")
+
+
+def _option(arguments: list[str], wanted: str) -> str:
     for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name == "--strategy":
+        if name == wanted:
             return value if equals else "".join(arguments[at + 1 : at + 2])
-    return "sma_cross" if len(arguments) == 1 else ""
+    return ""
 
 
 def _first_aid(arguments: list[str], error: ImportError) -> int:

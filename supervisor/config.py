@@ -14,6 +14,7 @@ from supervisor.grid import Grid
 MAX_WORKERS = 1024
 MAX_WAIT_S = 86_400.0
 DEVICES = "auto, cpu"
+CONTAINMENTS = ("auto", "pid-namespace", "cgroup", "subreaper")
 
 
 class Source(StrEnum):
@@ -83,6 +84,8 @@ class Plan:
         Fee per fill, as a fraction of the traded value.
     times : StopTimes
         Timers of the escalation.
+    containment : str
+        One of :data:`CONTAINMENTS`.
     """
 
     run_id: str
@@ -96,6 +99,7 @@ class Plan:
     device: str = "auto"
     fee: float = 0.0005
     times: StopTimes = field(default_factory=StopTimes)
+    containment: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``run.json``."""
@@ -111,6 +115,7 @@ class Plan:
             "device": self.device,
             "fee": self.fee,
             "times": asdict(self.times),
+            "containment": self.containment,
         }
 
     @classmethod
@@ -164,6 +169,16 @@ def check_device(device: str) -> str:
             key="device",
         )
     raise ConfigError(f"device {device!r} is unknown; known: {DEVICES}", key="device")
+
+
+def check_containment(containment: str) -> str:
+    """Return the containment, or raise :class:`ConfigError` when there is none of that name."""
+    if containment not in CONTAINMENTS:
+        known = ", ".join(CONTAINMENTS)
+        raise ConfigError(
+            f"containment {containment!r} is unknown; known: {known}", key="containment"
+        )
+    return containment
 
 
 def usable_cores() -> int:

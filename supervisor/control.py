@@ -73,6 +73,18 @@ class DumpStacks(Message):
 
 
 @dataclass(frozen=True)
+class WardenBorn(Message):
+    """Who the warden is, before it loads anything.
+
+    Descriptors that travel with it: the warden's own pidfd, then those of
+    processes that were spent on a containment that failed, for the front to reap.
+    """
+
+    kind: ClassVar[str] = "warden_born"
+    containment: str
+
+
+@dataclass(frozen=True)
 class WardenReady(Message):
     """The warden has loaded its libraries and waits for a run."""
 

@@ -122,7 +122,7 @@ class Front:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lock = threading.Lock()
         self._requests: list[tuple[Level, str, str]] = []
-        self._sampler = memory.Sampler(link.pid)
+        self._sampler = memory.Sampler(0)  # the root is told when the warden has introduced itself
         self._status = RunStatus.STARTING
         self._began = time.monotonic()
         self._started: control.RunStarted | None = None
@@ -189,7 +189,10 @@ class Front:
         self._say = say or (lambda _line: None)
         failure: FullstopError | None = None
         try:
-            self._start()
+            # the warden may only just have been spawned; a stop in the meantime is heard
+            self._loop(on_tick, until=lambda: self._link.born)
+            if self._ended is None:
+                self._start()
             self._loop(on_tick)
         except FullstopError as error:
             failure = error
@@ -206,6 +209,7 @@ class Front:
         return report
 
     def _start(self) -> None:
+        self._sampler.root = self._link.pid
         registry.add(
             registry.Entry(
                 self.plan.run_id,
@@ -225,13 +229,14 @@ class Front:
                 self._link.send(message, [*fds, file.fileno()])
         self._events.emit("run_requested", run_id=self.plan.run_id, warden=self._link.pid)
 
-    def _loop(self, on_tick: Tick | None) -> None:
+    def _loop(self, on_tick: Tick | None, until: Callable[[], bool] = bool) -> None:
+        """Watch the run until it has ended, or until a condition holds."""
         waiting = select.poll()
         for fd in (self._link.sock.fileno(), self._link.pidfd, self._wake):
             waiting.register(fd, select.POLLIN)
         if self._signals:
             waiting.register(self._signals.fileno(), select.POLLIN)
-        while self._ended is None:
+        while self._ended is None and not until():
             ready = {fd for fd, _ in waiting.poll(1000 * self._pause(on_tick))}
             self._hear_warden()
             self._hear_requests()
@@ -326,7 +331,7 @@ class Front:
         """Hear all it has said so far: an answer must not be taken for outstanding."""
         with contextlib.suppress(BlockingIOError):
             while self._ended is None:
-                message, fds = control.receive(self._link.sock)
+                message, fds = self._link.receive()
                 for fd in fds:
                     os.close(fd)
                 self._on_message(message)

@@ -44,6 +44,7 @@ class Order:
     fee: float = 0.0005
     times: StopTimes = field(default_factory=StopTimes)
     run_dir: Path | None = None
+    containment: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def prepare(order: Order) -> Prepared:
     workers = config.check_workers(order.workers)
     fee = config.check_fee(order.fee)
     device = config.check_device(order.device)
+    containment = config.check_containment(order.containment)
     combos_total = _count(strategy, source, grid)
     bars = _bars(order.data)
     registry.check()
@@ -87,6 +89,7 @@ def prepare(order: Order) -> Prepared:
         device=device,
         fee=fee,
         times=order.times,
+        containment=containment,
     )
     try:
         rundir.write_json(run_dir / rundir.RUN_FILE, plan.to_json() | _circumstances())

@@ -98,6 +98,27 @@ class Identity:
         return True
 
 
+def pid_of(pidfd: int, proc: int | None = None) -> int:
+    """Pid of the process that a pidfd means; 0 when it is gone and reaped.
+
+    Parameters
+    ----------
+    pidfd : int
+        The process.
+    proc : int, optional
+        Descriptor of a ``/proc`` whose view of the pids is wanted, where it is
+        not that of ``/proc`` itself.
+    """
+    home = "/proc/" if proc is None else ""
+    fd = os.open(f"{home}self/fdinfo/{pidfd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        text = os.read(fd, 4096).decode(errors="replace")
+    finally:
+        os.close(fd)
+    pid = text.partition("\nPid:")[2].split(maxsplit=1)[:1]
+    return max(0, int(pid[0])) if pid else 0
+
+
 def state_letter(pid: int) -> str | None:
     """Return a process's state as ``ps`` shows it (R, S, D, T, Z …), or None when gone."""
     fields = _stat(pid)

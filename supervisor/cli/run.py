@@ -54,6 +54,10 @@ def run(
     run_dir: Annotated[
         Path | None, typer.Option(help="Directory of the run.", show_default="runs/<run id>")
     ] = None,
+    containment: Annotated[
+        str | None,
+        typer.Option(help="auto, pid-namespace, cgroup or subreaper.", show_default="auto"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Run a sweep; with no argument, an embedded example.
@@ -62,7 +66,8 @@ def run(
     """
     order, times = _from_spec(spec)
     for name, given in (("data", data), ("strategy", strategy), ("workers", workers),
-                        ("device", device), ("fee", fee), ("run_dir", run_dir)):  # fmt: skip
+                        ("device", device), ("fee", fee), ("run_dir", run_dir),
+                        ("containment", containment)):  # fmt: skip
         if given is not None:
             setattr(order, name, given)
     if grid:
@@ -80,7 +85,7 @@ def run(
             prepared.plan,
             prepared.run_dir,
             prepared.bars,
-            take_warden(),
+            take_warden(containment=prepared.plan.containment),
             prepared.function,
             keep_warden=False,
         )
