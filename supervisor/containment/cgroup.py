@@ -104,7 +104,7 @@ def available() -> Cgroup:
         finally:
             trial.rmdir()
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
+        where = f"{Path(error.filename).parent}: " if error.filename else ""
         raise UnavailableError(f"no cgroup of our own: {where}{error.strerror}", _MEND) from None
     return Cgroup(home)
 

@@ -220,7 +220,8 @@ _MENDS = {
 
 def _unavailable(error: OSError) -> UnavailableError:
     mend = _MENDS.get(error.errno or 0, _MEND_REFUSED)
-    return UnavailableError(f"no PID namespace: {error.strerror}", mend)
+    why = "no more of them are allowed" if error.errno == errno.ENOSPC else error.strerror
+    return UnavailableError(f"no PID namespace: {why}", mend)
 
 
 # -- its first steps -------------------------------------------------------
