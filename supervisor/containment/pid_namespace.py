@@ -245,16 +245,27 @@ def _settle_in(ids: tuple[int, int] | None) -> PidNamespace:
     if ids is not None:
         _map_ids(*ids)
     containment = PidNamespace(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    if containment.outside(os.getpid()) <= 0:
+    known_as = containment.outside(os.getpid())
+    if known_as <= 0:
         raise OSError(0, "the outer /proc does not tell pids")
     _mount(None, "/", None, _MS_SLAVE | _MS_REC)
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     if str(Path("/proc/self").readlink()) != "1":
         raise OSError(0, "the new /proc does not show the new namespace")
+    _number_from(known_as)
     if ids is not None:
         _drop_capabilities()
     os.setsid()
     return containment
+
+
+def _number_from(pid: int) -> None:
+    """Have the pids inside begin where ours is outside, and not at 2 in every run.
+
+    Programs name files by their pid, and two runs at a time would take the same names.
+    """
+    with contextlib.suppress(OSError):  # a convenience only
+        Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid))
 
 
 def _map_ids(uid: int, gid: int) -> None:
