@@ -130,3 +130,7 @@ def work(
     faulthandler.enable()
     hold = Hold(containment, cookie)
     serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), strategy, hold)
+
+
+if __name__ == "__main__":
+    sys.exit("a front starts its warden itself: python -P -m supervisor.warden.birth …")

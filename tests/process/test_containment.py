@@ -349,6 +349,45 @@ def test_where_it_is_forbidden_auto_takes_the_next(
     run.assert_gone()
 
 
+@pytest.fixture
+def with_masked_proc(place: Place) -> Iterator[list[str]]:
+    """A command that runs another where a part of ``/proc`` is hidden, as containers do.
+
+    Namespaces can be made there, but none gets a ``/proc`` that would show what is hidden.
+    """
+    mask = 'mount -t tmpfs none /proc/fs; exec "$@"'
+    command = [
+        "unshare", "-Urm", "sh", "-c", mask, "sh",
+        "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin",
+    ]  # fmt: skip
+    try:
+        subprocess.run([*command, "true"], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no user namespace to try it in: {getattr(error, 'stderr', error)}")
+    yield command
+
+
+def test_where_proc_is_masked_auto_takes_the_next_and_reaps_the_attempt(
+    place: Place, with_masked_proc: list[str]
+) -> None:
+    run = place.start([*with_masked_proc, *place.run_argv(IDLE, *TIMES, DONE=DONE)])
+    run.wait_marks("ready", 2)
+    assert process.children(run.front) == [run.warden]  # and no zombie beside it
+    assert run.stop() == 143, run.tell()
+    assert run.report["containment"] in ("cgroup", "subreaper")
+    run.assert_gone()
+
+
+def test_where_proc_is_masked_a_forced_namespace_is_refused(
+    place: Place, with_masked_proc: list[str]
+) -> None:
+    argv = place.run_argv(IDLE, "--containment", "pid-namespace", n=DONE, json=False, DONE=DONE)
+    run = place.start([*with_masked_proc, *argv])
+    assert run.end() == 2, run.tell()
+    assert "/proc cannot be mounted in a namespace" in run.err
+    run.assert_gone()
+
+
 def test_an_unknown_strength_is_refused(place: Place) -> None:
     run = place.sweep(IDLE, "--containment", "bucket", json=False, DONE=DONE)
     assert run.end() == 2
