@@ -5,8 +5,8 @@ One strength a file, behind one protocol, strongest first: :mod:`pid_namespace`,
 here, or the one that was asked for; the run's report names it. What outlives
 the warden all the same is found by :mod:`cookie` and cleared by :mod:`leftovers`.
 
-Nothing in this package imports more than the standard library: the warden
-chooses before it loads anything.
+What takes part in the choice imports the standard library and little else: the
+warden chooses before it loads anything.
 """
 
 from __future__ import annotations
