@@ -413,9 +413,9 @@ class Front:
         ended = self._ended
         if failure or not self._keep_warden:
             self._link.kill()  # its run is over; it goes while we write
+        survivors = self._end_leftovers() if failure else (ended.survivors if ended else [])
         done, failed = self._compact()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
-        survivors = ended.survivors if ended else []
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
             self._stop.survivors = survivors
@@ -444,6 +444,23 @@ class Front:
         self._status = status
         self._close(keep=self._keep_warden and failure is None and not survivors)
         return report
+
+    def _end_leftovers(self) -> list[str]:
+        """End what a warden that was lost has left; return what is alive all the same."""
+        if self._started is None:
+            return []  # it had no worker yet
+        from supervisor.containment.leftovers import clear_leftovers, end_escapees
+
+        if not self._link.see_dead():
+            return [f"pid {self._link.pid} (the warden), {_state(self._link.pid)}"]
+        try:
+            clear_leftovers(self.run_dir)
+        except OSError as error:
+            self._note_error(f"the run's cgroup could not be cleared: {error}")
+        return [
+            f"pid {who.pid} ({process.command_name(who.pid)}), {_state(who.pid)}"
+            for who in end_escapees(self.plan.run_id)
+        ]
 
     def _put_away(self, report: Report) -> None:
         registry.remove(self.plan.run_id)
@@ -520,6 +537,10 @@ def describe(progress: Progress) -> str:
 
 def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:
     return ConfigError(error) if usage else RunFailedError(error, run_dir=str(run_dir))
+
+
+def _state(pid: int) -> str:
+    return f"state {process.state_letter(pid) or 'gone'}"
 
 
 def _import_early() -> None:

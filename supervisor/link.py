@@ -184,6 +184,11 @@ class WardenLink:
             run_dir=None if run_dir is None else str(run_dir),
         )
 
+    def see_dead(self) -> bool:
+        """SIGKILL the warden and wait for its end; False if it does not end in time."""
+        self.kill()
+        return _wait_readable(self.pidfd, patience_s=_END_S)
+
     def close(self) -> None:
         """Hang up and see the warden gone.
 

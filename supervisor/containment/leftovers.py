@@ -1,8 +1,8 @@
-"""Clears what a dead run's containment left: for whoever finishes the run later.
+"""Clears what a killed warden left: for the front that has lost it, or for whoever comes later.
 
-A PID namespace leaves nothing. A run's cgroup outlives a warden that was killed,
-with every daemon in it. (What a subreaper's run left is found by its cookie, see
-:mod:`supervisor.containment.cookie`.)
+A PID namespace leaves nothing. A run's cgroup outlives its warden, with every
+daemon in it. What a subreaper's run left is found by its cookie, see
+:mod:`supervisor.containment.cookie`.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import select
+import signal
 import time
 from pathlib import Path
 
 from supervisor.containment.cgroup import KILL_FILE, hierarchies, name_of
+from supervisor.containment.cookie import escapees
 from supervisor.events import read_events
 from supervisor.process import Identity
 from supervisor.rundir import RUN_FILE
@@ -49,6 +51,31 @@ def clear_leftovers(run_dir: Path, patience_s: float = _PATIENCE_S) -> list[Iden
     for path in _cgroups(run_dir):
         killed += _clear(path, patience_s)
     return killed
+
+
+def end_escapees(run_id: str, patience_s: float = _PATIENCE_S) -> list[Identity]:
+    """Kill what carries a dead run's cookie, again until nobody is left.
+
+    Parameters
+    ----------
+    run_id : str
+        The run. Its warden must be dead: it carries the cookie too.
+    patience_s : float
+        How long to go on, in s.
+
+    Returns
+    -------
+    list of Identity
+        Who is alive all the same: in D state, or forked faster than found.
+    """
+    deadline = time.monotonic() + patience_s
+    while left := escapees(run_id):
+        if time.monotonic() >= deadline:
+            break
+        for escapee in left:
+            escapee.send(signal.SIGKILL)
+        select.select([], [], [], _LOOK_EVERY_S)
+    return left
 
 
 def _cgroups(run_dir: Path) -> list[Path]:

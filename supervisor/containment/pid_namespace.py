@@ -207,8 +207,8 @@ def _keep_thread_id(arguments: _CloneArgs) -> None:
 
 
 _MEND_REFUSED = (
-    "allow namespaces (a container's seccomp profile, AppArmor or Yama may forbid them; on "
-    "Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0)"
+    "allow namespaces and a /proc in them (a container's seccomp profile or masked paths, or "
+    "AppArmor, forbid them; on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0)"
 )
 _MENDS = {
     errno.ENOSPC: "raise user.max_user_namespaces and user.max_pid_namespaces with sysctl",

@@ -165,16 +165,19 @@ def test_kill_9_of_front_and_warden_does_not_reach_a_subreapers_daemons(place: P
     assert escapees(run_id(run)) == []
 
 
-def test_a_killed_warden_takes_daemons_along_before_the_front_says_so(place: Place) -> None:
-    require("pid-namespace")
-    run = place.sweep(DAEMONS, *TIMES, "--containment", "pid-namespace", DONE=DONE)
+def test_a_killed_warden_leaves_nothing_once_the_front_says_so(place: Place, strength: str) -> None:
+    """By the kernel in a PID namespace; elsewhere the front finds what is left and ends it."""
+    run = place.sweep(DAEMONS, *TIMES, "--containment", strength, DONE=DONE)
     daemons(run)
     run.look_below()
     os.kill(run.warden, signal.SIGKILL)
     assert run.end() == 1, run.tell()
     assert run.report["status"] == "failed"
     assert "died with status -9" in run.report["reason"]
+    assert not place.alive()  # already
     run.assert_gone()
+    if strength == "cgroup":
+        assert not [p for p in cgroups_of_runs() if p.name.endswith(run.report["run_id"])]
 
 
 # -- an ordinary stop --------------------------------------------------------

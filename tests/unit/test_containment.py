@@ -23,12 +23,18 @@ WEARER = """
 import os, sys
 from supervisor.containment.cookie import Cookie
 cookie = Cookie()
+ours, alive = os.pipe()
 for line in sys.stdin:
     if line.strip():
         cookie.show(line.strip())
     else:
         cookie.hide()
-    print(os.fork() or sys.stdin.read(), flush=True)
+    child = os.fork()
+    if child == 0:
+        os.close(alive)
+        os.read(ours, 1)
+        os._exit(0)
+    print(child, flush=True)
 """
 """Shows what it reads, and forks a child that goes on without becoming another program."""
 
