@@ -119,6 +119,16 @@ def pid_of(pidfd: int, proc: int | None = None) -> int:
     return max(0, int(pid[0])) if pid else 0
 
 
+def own_pid(pid: int) -> int:
+    """Pid that a process has for itself: in a PID namespace of its own another one; 0: gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return 0
+    pids = text.partition("\nNSpid:")[2].partition("\n")[0].split()
+    return int(pids[-1]) if pids else pid
+
+
 def state_letter(pid: int) -> str | None:
     """Return a process's state as ``ps`` shows it (R, S, D, T, Z …), or None when gone."""
     fields = _stat(pid)

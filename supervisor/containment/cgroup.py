@@ -18,8 +18,11 @@ Kernel documentation, admin-guide/cgroup-v2, "Core Interface Files" and
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import select
 import signal
+import time
 from pathlib import Path
 
 from supervisor.containment import Note
@@ -28,6 +31,8 @@ from supervisor.containment.unavailable import UnavailableError
 
 KILL_FILE = "cgroup.kill"
 _PROCS_FILE = "cgroup.procs"
+_EMPTY_S = 0.5
+_LOOK_EVERY_S = 0.001
 _MEND = (
     "run as root or in a systemd user session (systemd-run --user --scope), on Linux 5.14 or newer"
 )
@@ -74,14 +79,29 @@ class Cgroup(Subreaper):
         return reached
 
     def end(self) -> None:
-        """Remove the cgroup; one with survivors in it stays, and is cleared later."""
+        """Remove the cgroup; one with survivors in it stays, and is cleared later.
+
+        A process that was reaped may be counted in it for a moment longer.
+        """
         if self._procs >= 0:
             os.close(self._procs)
             self._procs = -1
         if self._path is not None:
-            with contextlib.suppress(OSError):
-                self._path.rmdir()
+            _remove(self._path)
             self._path = None
+
+
+def _remove(path: Path) -> None:
+    deadline = time.monotonic() + _EMPTY_S
+    while True:
+        try:
+            path.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= deadline:
+                return
+            select.select([], [], [], _LOOK_EVERY_S)
+        else:
+            return
 
 
 def available() -> Cgroup:

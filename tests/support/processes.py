@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-from supervisor.process import Identity, command_name, descendants, state_letter
+from supervisor.process import Identity, command_name, descendants, own_pid, state_letter
 
 COOKIE = "FULLSTOP_TEST"
 """Environment variable that every process started by a test inherits, daemons too."""
@@ -65,17 +65,8 @@ def outside(warden: int, inner: Iterable[int]) -> list[int]:
 
     In a PID namespace the two differ; where there is none they are the same.
     """
-    known = {_inner_pid(pid): pid for pid in descendants(warden)}
+    known = {own_pid(pid): pid for pid in descendants(warden)}
     return [known[pid] for pid in inner if pid in known]
-
-
-def _inner_pid(pid: int) -> int:
-    """The pid that a process has for itself: the last of those it has."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("NSpid:"):
-                return int(line.split()[-1])
-    return 0
 
 
 def children_of_this() -> set[Identity]:
