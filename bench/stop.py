@@ -7,6 +7,7 @@ than that, and it loses what the workers held.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from bench.record import Comparison, Row, Target, compare
 from bench.shape import Shape
 from bench.words import BEAT, PID
 from bench.workspace import DEADLINE_S, CommandRun, Workspace, wait_until
-from supervisor import sweep
+from supervisor import process, sweep
 from supervisor.errors import FullstopError
 from supervisor.example import example_bars
 from supervisor.link import release_wardens
@@ -176,7 +177,9 @@ class _Bench:
             run_dir=self._workspace.new_run_dir(),
         ) as run:
             self._wait_inside()
-            pids = [int(self._workspace.words.lines[slot, PID]) for slot in self._slots]
+            inside = {int(self._workspace.words.lines[slot, PID]) for slot in self._slots}
+            below = process.descendants(os.getpid())
+            pids = [pid for pid in below if process.own_pid(pid) in inside]
             with Watch(pids) as gone:
                 begun = time.monotonic()
                 report = run.stop()
@@ -211,7 +214,7 @@ class _Bench:
 
     def _check_all_seen(self, watch: Watch) -> None:
         inside = {int(self._workspace.words.lines[slot, PID]) for slot in self._slots}
-        if not inside <= set(watch.pids):
+        if not inside <= set(map(process.own_pid, watch.pids)):
             raise FullstopError("a worker is not among its front's descendants")
 
 

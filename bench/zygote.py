@@ -88,7 +88,7 @@ def _time_worker(run_dir: Path, backtest: Backend) -> float:
     rundir.create(run_dir)
     ours, theirs = control.pair()
     flag, board = StopFlag(), Board.create(1)
-    station = Station(0, 0, theirs, flag, board, "bench", run_dir)
+    station = Station(0, 0, os.getpid(), theirs, flag, board, "bench", run_dir)
 
     def work() -> None:
         ours.close()

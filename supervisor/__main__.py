@@ -23,7 +23,7 @@ def main() -> None:
         if sys.platform == "linux" and arguments[:1] == ["run"] and "--help" not in arguments:
             from supervisor.link import prewarm
 
-            prewarm(_strategy(arguments))
+            prewarm(_strategy(arguments), _option(arguments, "--containment") or "auto")
         from supervisor.cli.main import main as run_command_line
     except ImportError as error:
         sys.exit(_first_aid(arguments, error))
@@ -32,14 +32,19 @@ def main() -> None:
 
 def _strategy(arguments: list[str]) -> str:
     """Guess which strategy will be asked for; a wrong guess costs the time it would save."""
+    asked = _option(arguments, "--strategy")
+    for argument in arguments:
+        if not asked and argument.endswith(".toml"):
+            asked = _strategy_in(argument)
+    return asked or ("" if "--grid" in arguments else "sma_cross")
+
+
+def _option(arguments: list[str], wanted: str) -> str:
     for at, argument in enumerate(arguments):
         name, equals, value = argument.partition("=")
-        if name == "--strategy":
+        if name == wanted:
             return value if equals else "".join(arguments[at + 1 : at + 2])
-    for argument in arguments:
-        if argument.endswith(".toml"):
-            return _strategy_in(argument)
-    return "sma_cross" if "--grid" not in arguments else ""
+    return ""
 
 
 def _strategy_in(spec: str) -> str:

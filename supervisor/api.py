@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from supervisor import rundir
-from supervisor.config import Plan, StopTimes
+from supervisor.config import Plan, StopTimes, check_containment
 from supervisor.errors import ConfigError, FullstopError, InternalError, RunFailedError
 from supervisor.finish import constraint
 from supervisor.front import Front, Progress
@@ -52,6 +52,7 @@ def sweep(
     verify_s: float = 10.0,
     run_dir: str | Path | None = None,
     stop_event: EventLike | None = None,
+    containment: str = "auto",
 ) -> Run:
     """Start a sweep and return it at once; use it as a context manager.
 
@@ -80,6 +81,9 @@ def sweep(
         An event of the caller's that stops the run too. It is polled from a
         thread of this process and never handed to a worker: one that hangs in
         ``is_set`` (cpython#126434) does no harm.
+    containment : str
+        How the run's processes are held together: ``pid-namespace``, ``cgroup``,
+        ``subreaper``, or ``auto`` for the strongest that works here.
 
     Raises
     ------
@@ -101,9 +105,10 @@ def sweep(
         fee=fee,
         times=StopTimes(grace_s, terminate_s, verify_s),
         run_dir=None if run_dir is None else Path(run_dir),
+        containment=check_containment(containment),
     )
     # the first warden of a process loads its libraries while we read the data
-    link = take_warden(strategy if isinstance(strategy, str) else "")
+    link = take_warden(strategy if isinstance(strategy, str) else "", containment)
     try:
         prepared = prepare(order)
     except BaseException:
@@ -154,7 +159,8 @@ def resume(
     prepared = prepare_again(
         str(run), Changes(workers, times, retry_failed=retry_failed, changed_code=changed_code)
     )
-    return Run(prepared, take_warden(prepared.plan.strategy), stop_event)
+    link = take_warden(prepared.plan.strategy, prepared.plan.containment)
+    return Run(prepared, link, stop_event)
 
 
 class Run:

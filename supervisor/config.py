@@ -14,6 +14,7 @@ from supervisor.grid import Grid
 MAX_WORKERS = 1024
 MAX_WAIT_S = 86_400.0
 DEVICES = "auto, cpu"
+CONTAINMENTS = ("auto", "pid-namespace", "cgroup", "subreaper")
 
 
 class Source(StrEnum):
@@ -123,6 +124,8 @@ class Plan:
         How a resumed run finds the same data and code.
     resumed : int
         How often the run was resumed.
+    containment : str
+        One of :data:`CONTAINMENTS`.
     """
 
     run_id: str
@@ -138,6 +141,7 @@ class Plan:
     times: StopTimes = field(default_factory=StopTimes)
     provenance: Provenance = field(default_factory=Provenance)
     resumed: int = 0
+    containment: str = "auto"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``run.json``."""
@@ -155,6 +159,7 @@ class Plan:
             "times": asdict(self.times),
             "provenance": asdict(self.provenance),
             "resumed": self.resumed,
+            "containment": self.containment,
         }
 
     @classmethod
@@ -221,6 +226,16 @@ def check_device(device: str) -> str:
             key="device",
         )
     raise ConfigError(f"device {device!r} is unknown; known: {DEVICES}", key="device")
+
+
+def check_containment(containment: str) -> str:
+    """Return the containment, or raise :class:`ConfigError` when there is none of that name."""
+    if containment not in CONTAINMENTS:
+        known = ", ".join(CONTAINMENTS)
+        raise ConfigError(
+            f"containment {containment!r} is unknown; known: {known}", key="containment"
+        )
+    return containment
 
 
 def usable_cores() -> int:

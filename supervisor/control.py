@@ -57,6 +57,16 @@ class DumpStacks(NamedTuple):
 # -- warden → front and outside --------------------------------------------
 
 
+class WardenBorn(NamedTuple):
+    """Who the warden is, before it loads anything.
+
+    Descriptors that travel with it: the warden's own pidfd, then those of
+    processes that were spent on a containment that failed, for the front to reap.
+    """
+
+    containment: str
+
+
 class WardenReady(NamedTuple):
     """The warden has loaded its libraries and waits for a run."""
 
@@ -166,6 +176,7 @@ Message = (
     | RequestStop
     | AskStatus
     | DumpStacks
+    | WardenBorn
     | WardenReady
     | RunStarted
     | RunRefused

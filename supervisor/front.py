@@ -114,7 +114,7 @@ class Front:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lock = threading.Lock()
         self._requests: list[tuple[Level, str, str]] = []
-        self._sampler = memory.Sampler(link.pid)
+        self._sampler = memory.Sampler(0)  # the root is told when the warden has introduced itself
         self._status = RunStatus.STARTING
         self._began = time.monotonic()
         self._started: control.RunStarted | None = None
@@ -181,7 +181,10 @@ class Front:
         self._say = say or (lambda _line: None)
         failure: FullstopError | None = None
         try:
-            self._start()
+            # the warden may only just have been spawned; a stop in the meantime is heard
+            self._loop(on_tick, until=lambda: self._link.born)
+            if self._ended is None:
+                self._start()
             self._loop(on_tick)
         except FullstopError as error:
             failure = error
@@ -200,6 +203,7 @@ class Front:
         return report
 
     def _start(self) -> None:
+        self._sampler.root = self._link.pid
         registry.add(
             registry.Entry(
                 self.plan.run_id,
@@ -230,13 +234,14 @@ class Front:
                 file.flush()
                 self._link.send(message, [*fds, file.fileno()])
 
-    def _loop(self, on_tick: Tick | None) -> None:
+    def _loop(self, on_tick: Tick | None, until: Callable[[], bool] = bool) -> None:
+        """Watch the run until it has ended, or until a condition holds."""
         waiting = select.poll()
         for fd in (self._link.sock.fileno(), self._link.pidfd, self._wake):
             waiting.register(fd, select.POLLIN)
         if self._signals:
             waiting.register(self._signals.fileno(), select.POLLIN)
-        while self._ended is None:
+        while self._ended is None and not until():
             ready = {fd for fd, _ in waiting.poll(1000 * self._pause(on_tick))}
             self._hear_warden()
             self._hear_requests()
@@ -333,7 +338,7 @@ class Front:
         """Hear all it has said so far: an answer must not be taken for outstanding."""
         with contextlib.suppress(BlockingIOError):
             while self._ended is None:
-                message, fds = control.receive(self._link.sock)
+                message, fds = self._link.receive()
                 for fd in fds:
                     os.close(fd)
                 self._on_message(message)
@@ -424,11 +429,11 @@ class Front:
         ended = self._ended
         if failure or not self._keep_warden:
             self._link.kill()  # its run is over; it goes while we write
+        survivors = self._end_leftovers() if failure else (ended.survivors if ended else [])
         done, failed = self._compact()
         if self._keeper.ident is not None:
             self._keeper.join()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
-        survivors = ended.survivors if ended else []
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
             self._stop.survivors = survivors
@@ -458,6 +463,17 @@ class Front:
         self._status = status
         self._close(keep=self._keep_warden and failure is None and not survivors)
         return report
+
+    def _end_leftovers(self) -> list[str]:
+        """End what a warden that was lost has left; return what is alive all the same."""
+        if self._started is None:
+            return []  # it had no worker yet
+        from supervisor.containment.leftovers import end_leftovers
+
+        if not self._link.see_dead():
+            pid = self._link.pid
+            return [f"pid {pid} (the warden), state {process.state_letter(pid) or 'gone'}"]
+        return end_leftovers(self.plan.run_id, self.run_dir).survivors
 
     def _put_away(self, report: Report) -> None:
         registry.remove(self.plan.run_id)

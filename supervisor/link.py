@@ -16,12 +16,17 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import supervisor
 from supervisor import control
+from supervisor.containment.cookie import with_room
 from supervisor.errors import WardenLostError
-from supervisor.process import Identity
+from supervisor.process import Identity, pid_of
+
+_BIRTH_S = 1.0  # for what a killed starter has already set going to introduce itself
+_END_S = 2.0  # beyond this a killed warden waits for a process in D state: it is left to the kernel
 
 _ONE_THREAD = {
     # The warden must have one thread (PR_SET_PDEATHSIG follows the thread that forks, and a
@@ -36,10 +41,17 @@ _ONE_THREAD = {
 class WardenLink:
     """A warden process and the line to it.
 
+    The process that is started may not be the one that is the warden in the end
+    (see :mod:`supervisor.containment.pid_namespace`): that one introduces itself
+    along the line, and is a child of this process too. Until then, ``pidfd``
+    stands for the process that was started.
+
     Parameters
     ----------
     strategy : str
         What it will probably be asked for: a built-in's kernels are loaded early.
+    containment : str
+        The strength that is wanted, or ``auto``.
 
     Attributes
     ----------
@@ -47,29 +59,89 @@ class WardenLink:
         Packet socket; EOF on it tells the warden that we are gone.
     pidfd : int
         Readable once the warden is dead.
-    pid : int
-        The warden's pid.
+    wanted, containment : str
+        The strength that was asked for, and the one there is; empty: not known yet.
     """
 
-    def __init__(self, strategy: str = "") -> None:
+    def __init__(self, strategy: str = "", containment: str = "auto") -> None:
         self.sock, theirs = control.pair()
         self.sock.setblocking(False)
+        self.wanted, self.containment = containment, ""
         self._complaints = os.memfd_create("fullstop-warden-stderr", os.MFD_CLOEXEC)
-        arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
+        arguments = [sys.executable, "-P", "-m", "supervisor.warden.birth"]
         self._process = subprocess.Popen(
-            [*arguments, str(theirs.fileno()), str(os.getpid()), strategy],
+            [*arguments, str(theirs.fileno()), str(os.getpid()), strategy, containment],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self._complaints,
             stderr=self._complaints,
-            env=child_environment(),
+            env=with_room(child_environment()),
             start_new_session=True,
         )
         theirs.close()
-        self.pid = self._process.pid
-        self.pidfd = os.pidfd_open(self.pid)
-        self.identity = Identity.of(self.pid) or Identity(self.pid, 0)
+        self.pidfd = os.pidfd_open(self._process.pid)
+        self._pid = 0
+        self._heard: list[tuple[control.Message | None, list[int]]] = []
         self._owner = os.getpid()
+
+    @property
+    def born(self) -> bool:
+        """Whether the warden has introduced itself, as far as its line has been heard."""
+        return self._pid > 0
+
+    @property
+    def pid(self) -> int:
+        """The warden's pid; waits until it has introduced itself.
+
+        Raises
+        ------
+        WardenLostError
+            If it died first, or refused.
+        """
+        while not self.born:
+            _wait_readable(self.sock.fileno(), self.pidfd)
+            self._listen()
+            if not self.born and (self._heard or _wait_readable(self.pidfd, patience_s=0)):
+                raise self.lost()
+        return self._pid
+
+    @property
+    def identity(self) -> Identity:
+        """The warden as the registry knows it."""
+        return Identity.of(self.pid) or Identity(self.pid, 0)
+
+    def receive(self) -> tuple[control.Message | None, list[int]]:
+        """Receive a message, see :func:`supervisor.control.receive`; introductions are heeded."""
+        if not self._heard and not self._listen():
+            raise BlockingIOError
+        return self._heard.pop(0)
+
+    def _listen(self) -> bool:
+        """Take in one message; False when there is none that anybody but us would want."""
+        try:
+            message, fds = control.receive(self.sock)
+        except BlockingIOError:
+            return False
+        if not isinstance(message, control.WardenBorn):
+            self._heard.append((message, fds))
+            return True
+        if fds and not self.born:
+            self._meet(message, fds)
+        return self._listen()
+
+    def _meet(self, message: control.WardenBorn, fds: list[int]) -> None:
+        """Take the warden for the one that holds this pidfd; who was spent on the way is reaped."""
+        warden, *spent = fds
+        self.containment, self._pid = message.containment, pid_of(warden)
+        if self._pid != self._process.pid:
+            self._process.kill()  # it has done its work
+            self._process.wait()
+        os.close(self.pidfd)
+        self.pidfd = warden
+        for fd in spent:
+            _kill(fd)
+            _reap(fd)
+            os.close(fd)
 
     def send(self, message: control.Message, fds: list[int] | None = None) -> None:
         """Send a message; one to a dead warden is lost, and its death is told by the pidfd."""
@@ -80,14 +152,17 @@ class WardenLink:
         """Whether the warden is this very process's own, and alive."""
         if self._owner != os.getpid():
             return False  # a forked copy: it serves the process that forked us
-        poller = select.poll()
-        poller.register(self.pidfd, select.POLLIN)
-        return not poller.poll(0)
+        if not self.born and not self._heard:
+            self._listen()
+        return not _wait_readable(self.pidfd, patience_s=0)
+
+    def serves(self, wanted: str) -> bool:
+        """Whether a run that wants this containment can have this warden."""
+        return wanted == self.wanted or (self.wanted == "auto" and wanted == self.containment)
 
     def kill(self) -> None:
         """SIGKILL the warden; the kernel ends its workers with it."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        _kill(self.pidfd)
 
     def wake(self) -> None:
         """SIGCONT the warden, in case somebody stopped it."""
@@ -101,16 +176,18 @@ class WardenLink:
 
     def lost(self, run_dir: Path | None = None) -> WardenLostError:
         """Describe the warden's death."""
-        try:
-            code: int | None = self._process.wait(1.0)  # it may have hung up just before dying
-        except subprocess.TimeoutExpired:
-            code = None
+        code = self._wait(1.0)  # it may have hung up just before dying
         last = self.complaints().splitlines()[-1:]
         detail = f": {last[0]}" if last else ""
         return WardenLostError(
-            f"the warden (pid {self.pid}) died with status {code}{detail}",
+            f"the warden (pid {self._pid or self._process.pid}) died with status {code}{detail}",
             run_dir=None if run_dir is None else str(run_dir),
         )
+
+    def see_dead(self) -> bool:
+        """SIGKILL the warden and wait for its end; False if it does not end in time."""
+        self.kill()
+        return _wait_readable(self.pidfd, patience_s=_END_S)
 
     def close(self) -> None:
         """Hang up and see the warden gone.
@@ -118,36 +195,85 @@ class WardenLink:
         Called when it holds no run (then there is nothing an orderly end
         would add) or when it has been given up on.
         """
-        self.sock.close()
         if self._owner == os.getpid():  # in a forked copy the warden is not our child
             self.kill()
-            self._process.wait()
+            self._wait(_END_S)
+            if not self.born and self._await_birth():
+                self.kill()
+                self._wait(_END_S)
+        self.sock.close()
         os.close(self.pidfd)
         os.close(self._complaints)
+        for _, fds in self._heard:
+            for fd in fds:
+                os.close(fd)
 
     def abandon(self) -> None:
         """Hang up only: the warden takes it for our death and ends the run by itself."""
         self.sock.close()
+        # it ends some time later, and is our child
+        threading.Thread(target=self._wait, name="fullstop-reaper", daemon=True).start()
+
+    def _wait(self, patience_s: float | None = None) -> int | None:
+        """Wait for the warden's death and reap it; return its status, None: unknown."""
+        if not _wait_readable(self.pidfd, patience_s=patience_s):
+            return None
+        if self._pid in (0, self._process.pid):
+            return self._process.wait()
+        return _reap(self.pidfd)
+
+    def _await_birth(self) -> bool:
+        """After the starter's death: hear whether it had a successor. EOF says that it had not."""
+        deadline = time.monotonic() + _BIRTH_S
+        while not self.born and not any(message is None for message, _ in self._heard):
+            if not _wait_readable(self.sock.fileno(), patience_s=deadline - time.monotonic()):
+                break
+            self._listen()
+        return self.born
+
+
+def _wait_readable(*fds: int, patience_s: float | None = None) -> bool:
+    """Wait until one of some descriptors is readable; False if it took too long."""
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return bool(poller.poll(None if patience_s is None else max(0.0, 1000 * patience_s)))
+
+
+def _kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+def _reap(pidfd: int) -> int | None:
+    """Reap a dead or dying child; return its status, None if somebody else has done so."""
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
+    except ChildProcessError:
+        return None
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
 
 
 _spare: list[WardenLink] = []
 _spare_lock = threading.Lock()
 
 
-def take_warden(strategy: str = "") -> WardenLink:
+def take_warden(strategy: str = "", containment: str = "auto") -> WardenLink:
     """Take a warm warden, or spawn one that will probably be asked for ``strategy``."""
     with _spare_lock:
         links, _spare[:] = list(_spare), []
     for link in links:
-        if link.usable:
+        if link.usable and link.serves(containment):
             return link
         link.close()
-    return WardenLink(strategy)
+    return WardenLink(strategy, containment)
 
 
-def prewarm(strategy: str) -> None:
+def prewarm(strategy: str, containment: str = "auto") -> None:
     """Spawn a warden for a run that is about to be asked for; it loads while we do."""
-    keep_warden(WardenLink(strategy))
+    keep_warden(WardenLink(strategy, containment))
 
 
 def keep_warden(link: WardenLink) -> None:

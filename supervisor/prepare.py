@@ -44,6 +44,7 @@ class Order:
     fee: float = 0.0005
     times: StopTimes = field(default_factory=StopTimes)
     run_dir: Path | None = None
+    containment: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,15 @@ class Changes:
         Compute combinations that failed once more.
     changed_code : bool
         Accept a strategy file that was edited since the run began.
+    containment : str or None
+        How the run's processes are held together.
     """
 
     workers: int | None = None
     times: Mapping[str, float] = field(default_factory=dict)
     retry_failed: bool = False
     changed_code: bool = False
+    containment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
     workers = config.check_workers(order.workers)
     fee = config.check_fee(order.fee)
     device = config.check_device(order.device)
+    containment = config.check_containment(order.containment)
     combos_total = _count(strategy, source, grid)
     found = inputs.provenance(order.data, strategy, source)
     bars = _bars(order.data)
@@ -143,6 +148,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         fee=fee,
         times=order.times,
         provenance=found,
+        containment=containment,
     )
     return plan, bars, function
 

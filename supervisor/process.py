@@ -120,6 +120,37 @@ def boot_id() -> str:
         return ""
 
 
+def pid_of(pidfd: int, proc: int | None = None) -> int:
+    """Pid of the process that a pidfd means; 0 when it is gone and reaped.
+
+    Parameters
+    ----------
+    pidfd : int
+        The process.
+    proc : int, optional
+        Descriptor of a ``/proc`` whose view of the pids is wanted, where it is
+        not that of ``/proc`` itself.
+    """
+    home = "/proc/" if proc is None else ""
+    fd = os.open(f"{home}self/fdinfo/{pidfd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
+    try:
+        text = os.read(fd, 4096).decode(errors="replace")
+    finally:
+        os.close(fd)
+    pid = text.partition("\nPid:")[2].split(maxsplit=1)[:1]
+    return max(0, int(pid[0])) if pid else 0
+
+
+def own_pid(pid: int) -> int:
+    """Pid that a process has for itself: in a PID namespace of its own another one; 0: gone."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text(errors="replace")
+    except OSError:
+        return 0
+    pids = text.partition("\nNSpid:")[2].partition("\n")[0].split()
+    return int(pids[-1]) if pids else pid
+
+
 def state_letter(pid: int) -> str | None:
     """Return a process's state as ``ps`` shows it (R, S, D, T, Z …), or None when gone."""
     fields = _stat(pid)

@@ -9,25 +9,19 @@ dead one: ``python -P -m supervisor.reap``.
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from supervisor import control_socket, registry, rundir
-from supervisor.containment.cookie import escapees
+from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError, FullstopError, RunBusyError
 from supervisor.link import child_environment
-from supervisor.process import Identity, command_name, state_letter
 from supervisor.registry import Entry
-
-_KILL_FOR_S = 5.0
-_KILL_AGAIN_S = 0.02
 
 
 @dataclass(slots=True)
@@ -114,7 +108,7 @@ def reap_run(entry: Entry) -> Reaped | None:
 
 
 def _strike_off(entry: Entry) -> Reaped:
-    reaped = Reaped(entry.run_id, str(entry.run_dir), *end_escapees(entry.run_id))
+    reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, None))
     there = (entry.run_dir / rundir.RUN_FILE).exists()
     why = "does not hold this run any more" if there else "is gone"
     reaped.notes.append(f"its directory {why}: struck off")
@@ -126,7 +120,7 @@ def _clear(entry: Entry) -> Reaped:
     from supervisor.finish import finish_dead_run
     from supervisor.report import Report
 
-    reaped = Reaped(entry.run_id, str(entry.run_dir), *end_escapees(entry.run_id))
+    reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, entry.run_dir))
     written = entry.run_dir / rundir.REPORT_FILE
     try:
         if written.exists():
@@ -146,33 +140,6 @@ def _clear(entry: Entry) -> Reaped:
 def _forget(run_id: str) -> None:
     registry.remove(run_id)
     registry.socket_path(run_id).unlink(missing_ok=True)
-
-
-def end_escapees(run_id: str) -> tuple[list[str], list[str]]:
-    """Kill what carries a dead run's cookie, again and again for what is forked meanwhile.
-
-    Returns
-    -------
-    killed, survivors : list of str
-        Each process named, a survivor with its state.
-    """
-    deadline = time.monotonic() + _KILL_FOR_S
-    seen: dict[Identity, str] = {}
-    while True:
-        left = [identity for identity in escapees(run_id) if identity.alive]
-        for identity in left:
-            seen.setdefault(identity, f"pid {identity.pid} ({command_name(identity.pid)})")
-            identity.send(signal.SIGKILL)
-        if not left or time.monotonic() >= deadline:
-            break
-        time.sleep(_KILL_AGAIN_S)
-    killed = [name for identity, name in seen.items() if not identity.alive]
-    survivors = [
-        f"{name}, state {state_letter(identity.pid)}"
-        for identity, name in seen.items()
-        if identity.alive
-    ]
-    return killed, survivors
 
 
 def _lone_sockets(sockets: list[Path]) -> Iterator[Reaped]:

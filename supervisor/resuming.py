@@ -15,12 +15,12 @@ from typing import Any
 from supervisor import config, control_socket, inputs, registry, rundir
 from supervisor.bars import Bars
 from supervisor.config import Origin, Plan, StopTimes
+from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.finish import PATIENCE_S
 from supervisor.grid import Grid
 from supervisor.prepare import Changes, Order, Prepared, check, check_platform, circumstances
 from supervisor.prepare import prepare as prepare_new
-from supervisor.reap import end_escapees
 from supervisor.report import Report
 from supervisor.results import covered, gaps
 from supervisor.states import RunStatus
@@ -54,7 +54,7 @@ def prepare(name: str, changes: Changes) -> Prepared:
         # only now can nobody else change it
         asked = rundir.read_json(run_dir / rundir.RUN_FILE)
         plan = _plan(asked, run_dir)
-        notes = _other_versions(asked) + _end_escapees(plan.run_id)
+        notes = _other_versions(asked) + _end_leftovers(plan.run_id, run_dir)
         function = inputs.function_again(run_dir, plan, changed_code=changes.changed_code)
         bars = inputs.bars_again(run_dir, plan, notes.append)
         return _begin(run_dir, asked, plan, changes, bars, function, claim, notes)
@@ -140,6 +140,7 @@ def _begin(
         plan,
         workers=plan.workers if changes.workers is None else config.check_workers(changes.workers),
         times=StopTimes(**_times(plan) | dict(changes.times)),
+        containment=config.check_containment(changes.containment or plan.containment),
         provenance=replace(plan.provenance, code=code),
         resumed=plan.resumed + 1,
     )
@@ -190,9 +191,9 @@ def _other_versions(asked: dict[str, Any]) -> list[str]:
     ]
 
 
-def _end_escapees(run_id: str) -> list[str]:
+def _end_leftovers(run_id: str, run_dir: Path) -> list[str]:
     """End what an earlier attempt left: once this one is struck off, nobody would look for it."""
-    killed, survivors = end_escapees(run_id)
+    killed, survivors = end_leftovers(run_id, run_dir)
     return [f"left by an earlier attempt, killed: {name}" for name in killed] + [
         f"left by an earlier attempt, could not be killed: {name}" for name in survivors
     ]

@@ -54,6 +54,7 @@ class Spec(BaseModel):
     device: str | None = None
     fee: float | None = None
     run_dir: str | None = None
+    containment: str | None = None
     stop: StopSection = Field(default_factory=StopSection)
 
 
@@ -87,7 +88,7 @@ def read_spec(path: Path) -> tuple[Order, dict[str, float]]:
         order.data = str(path.parent / spec.data)
     if spec.run_dir is not None:
         order.run_dir = path.parent / spec.run_dir
-    for name in ("workers", "device", "fee"):
+    for name in ("workers", "device", "fee", "containment"):
         value = getattr(spec, name)
         if value is not None:
             setattr(order, name, value)

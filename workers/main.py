@@ -36,10 +36,15 @@ RANKED_BY = "sharpe"
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """Where a worker works: its number, its line to the warden, its shared memory."""
+    """Where a worker works: its number, its line to the warden, its shared memory.
+
+    ``pid`` is its own as the front and the user know it, which in a PID namespace
+    differs from what ``os.getpid()`` says.
+    """
 
     slot: int
     serial: int
+    pid: int
     link: socket.socket
     flag: StopFlag
     board: Board
@@ -100,7 +105,7 @@ def _settle_in(station: Station) -> None:
     faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-    station.board.rows[station.slot]["pid"] = os.getpid()
+    station.board.rows[station.slot]["pid"] = station.pid
 
 
 def _go_to(cwd: str) -> None:

@@ -33,6 +33,10 @@ def resume(
         float | None,
         typer.Option(help="Seconds from SIGKILL to giving up.", show_default="as before"),
     ] = None,
+    containment: Annotated[
+        str | None,
+        typer.Option(help="auto, pid-namespace, cgroup or subreaper.", show_default="as before"),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Compute failed combinations once more.")
     ] = False,
@@ -47,13 +51,21 @@ def resume(
     """
     given = {"grace_s": grace, "terminate_s": terminate, "verify_s": verify}
     times = {name: value for name, value in given.items() if value is not None}
-    changes = Changes(workers, times, retry_failed=retry_failed, changed_code=changed_code)
+    changes = Changes(
+        workers,
+        times,
+        retry_failed=retry_failed,
+        changed_code=changed_code,
+        containment=containment,
+    )
     run_dir = registry.find_dir(run)
     done = complete(run_dir, changes)
     if done is not None:
         return say_complete(done, run_dir, as_json=as_json)
     # it loads its libraries while the data is read and checked
-    prewarm(str(rundir.read_json(run_dir / rundir.RUN_FILE).get("strategy", "")))
+    asked = rundir.read_json(run_dir / rundir.RUN_FILE)
+    wanted = containment or str(asked.get("containment", "auto"))
+    prewarm(str(asked.get("strategy", "")), wanted)
     return carry_out(prepare(str(run_dir), changes), as_json=as_json)
 
 

@@ -57,6 +57,10 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Carry on what --run-dir holds, if it is this order.")
     ] = False,
+    containment: Annotated[
+        str | None,
+        typer.Option(help="auto, pid-namespace, cgroup or subreaper.", show_default="auto"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Run a sweep; with no argument, an embedded example.
@@ -65,7 +69,8 @@ def run(
     """
     order, times = _from_spec(spec)
     for name, given in (("data", data), ("strategy", strategy), ("workers", workers),
-                        ("device", device), ("fee", fee), ("run_dir", run_dir)):  # fmt: skip
+                        ("device", device), ("fee", fee), ("run_dir", run_dir),
+                        ("containment", containment)):  # fmt: skip
         if given is not None:
             setattr(order, name, given)
     if grid:
@@ -86,7 +91,8 @@ def carry_out(prepared: Prepared, *, as_json: bool) -> int:
     """Carry a prepared run out, show it, and return its exit code."""
     with SignalQueue() as signals:
         screen = show.Screen(prepared, quiet=as_json)
-        front = Front(prepared, take_warden(), keep_warden=False)
+        link = take_warden(containment=prepared.plan.containment)
+        front = Front(prepared, link, keep_warden=False)
         report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)
         screen.end()
     if report.exit_code == ExitCode.USAGE:

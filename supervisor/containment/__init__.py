@@ -1,11 +1,21 @@
 """How a run's processes are held together, so that none escapes a stop.
 
-One strength a file, behind one protocol; the run's report names the one in use.
+One strength a file, behind one protocol, strongest first: :mod:`pid_namespace`,
+:mod:`cgroup`, :mod:`subreaper`. :mod:`choice` takes the strongest that works
+here, or the one that was asked for; the run's report names it. What outlives
+the warden all the same is found by :mod:`cookie` and cleared by :mod:`leftovers`.
+
+What takes part in the choice imports the standard library and little else: the
+warden chooses before it loads anything.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
+
+Note = Callable[..., Any]
+"""Writes a fact down before it is acted on: ``note("cgroup_made", path=…)``."""
 
 
 class Containment(Protocol):
@@ -19,8 +29,8 @@ class Containment(Protocol):
 
     name: str
 
-    def prepare_warden(self) -> None:
-        """Called once in the warden, before it forks anything."""
+    def begin(self, run_id: str, note: Note) -> None:
+        """Called in the warden before it forks a run's first worker."""
         ...
 
     def prepare_worker(self, warden_pid: int) -> None:
@@ -32,5 +42,13 @@ class Containment(Protocol):
         ...
 
     def living(self) -> list[int]:
-        """Pids of the descendants that are still alive."""
+        """Pids of the descendants that are still alive, as the warden knows them."""
+        ...
+
+    def outside(self, pid: int) -> int:
+        """Pid by which the front and the user know the process that we know as ``pid``."""
+        ...
+
+    def end(self) -> None:
+        """Called when the run is over; takes back what :meth:`begin` made."""
         ...

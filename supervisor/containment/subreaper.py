@@ -5,7 +5,8 @@ The warden is a subreaper, so whatever its workers leave behind (daemonised and
 "no descendant left". Workers ask the kernel to die with the warden.
 
 What it cannot do: when the warden itself is SIGKILLed, grandchildren live on,
-since the death signal reaches its direct children only.
+since the death signal reaches its direct children only. They are found by the
+run's cookie, see :mod:`supervisor.containment.cookie`.
 
 References
 ----------
@@ -17,6 +18,7 @@ from __future__ import annotations
 import os
 
 from supervisor import process
+from supervisor.containment import Note
 
 
 class Subreaper:
@@ -24,7 +26,7 @@ class Subreaper:
 
     name = "subreaper"
 
-    def prepare_warden(self) -> None:
+    def begin(self, run_id: str, note: Note) -> None:
         """Adopt every orphan below this process from now on."""
         process.become_subreaper()
 
@@ -45,3 +47,10 @@ class Subreaper:
             for pid in process.descendants(os.getpid())
             if process.state_letter(pid) not in (None, "Z", "X")
         ]
+
+    def outside(self, pid: int) -> int:
+        """The pid itself: here everybody sees the same."""
+        return pid
+
+    def end(self) -> None:
+        """Nothing was made."""

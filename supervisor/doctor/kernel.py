@@ -124,12 +124,10 @@ def smaps_rollup() -> Finding:
 
 
 def containment() -> Finding:
-    """The containment that runs use today."""
-    from supervisor.containment.subreaper import Subreaper
-
-    return Finding(
-        "containment", Status.INFO, f"runs use: {Subreaper.name}; tried on this machine:"
-    )
+    """The containment that runs use here unless told otherwise: the strongest that works."""
+    strengths = {"pid_namespace": "pid-namespace", "cgroup": "cgroup", "subreaper": "subreaper"}
+    name = next((name for what, name in strengths.items() if try_out(what)[0]), "none")
+    return Finding("containment", Status.INFO, f"runs use: {name}; tried on this machine:")
 
 
 def pid_namespace() -> Finding:

@@ -17,9 +17,12 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+_CLONE_NEWNS = 0x00020000
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWPID = 0x20000000
 _PR_SET_CHILD_SUBREAPER = 36
+_MS_REC = 1 << 14
+_MS_SLAVE = 1 << 19
 _PATIENCE_S = 3.0
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -34,13 +37,18 @@ def pid_namespace() -> str:
     if child == 0:
         os.close(held)
         os.close(ready)
-        if os.getpid() != 1:
+        try:
+            _mount_proc()
+        except OSError as error:
+            os.write(tell, f"/proc cannot be mounted in it: {error.strerror}".encode())
             os._exit(1)
         _daemonise_and_wait(tell)
     os.close(ours)
     os.close(tell)
-    if os.read(ready, 1) != b"x":
-        raise OSError(0, "the namespace's first process did not start")
+    said = os.read(ready, 4096).decode()
+    if said != "x":
+        os.waitpid(child, 0)
+        raise OSError(0, said or "the namespace's first process did not start")
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     if not _ended(held):
@@ -108,15 +116,26 @@ def subreaper() -> str:
 def _unshare_pids() -> str:
     """Have the next child be the first process of a new PID namespace."""
     uid, gid = os.getuid(), os.getgid()
-    if _libc.unshare(_CLONE_NEWPID) == 0:
+    if _libc.unshare(_CLONE_NEWPID | _CLONE_NEWNS) == 0:
         return "with privilege"
-    if _libc.unshare(_CLONE_NEWPID | _CLONE_NEWUSER) != 0:
+    if _libc.unshare(_CLONE_NEWPID | _CLONE_NEWNS | _CLONE_NEWUSER) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
-    return "without privilege, in a user namespace"
+    return "without privilege, in a user namespace (setuid programs such as sudo fail in it)"
+
+
+def _mount_proc() -> None:
+    """Have a ``/proc`` that shows the new namespace; containers often forbid just this."""
+    for source, target, kind, flags in (
+        (None, b"/", None, _MS_SLAVE | _MS_REC),
+        (b"proc", b"/proc", b"proc", 0b1110),  # nosuid, nodev, noexec
+    ):
+        if _libc.mount(source, target, kind, ctypes.c_ulong(flags), None) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
 
 
 def _own_cgroup() -> Path:

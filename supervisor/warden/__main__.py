@@ -1,4 +1,4 @@
-"""The warden's process: ``python -P -m supervisor.warden SOCKET FRONT_PID STRATEGY``."""
+"""The warden's process, once it is contained: see :mod:`supervisor.warden.birth`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,31 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
-from supervisor import control, process, rundir
+from supervisor import control, rundir
 from supervisor.config import Plan
+from supervisor.containment import Containment
+from supervisor.containment.cookie import Cookie
 from supervisor.errors import ConfigError, FullstopError, ProtocolError
 from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.run import RunInHand
 from workers.registry import preload
 
 
-def serve(front: Front, signals: socket.socket, strategy: str) -> None:
+@dataclass(frozen=True)
+class Hold:
+    """What keeps a run's processes within reach: containment, and the id they all show."""
+
+    containment: Containment
+    cookie: Cookie
+
+
+def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> None:
     """Serve one front: run after run, until it goes; ``strategy`` is likely to come first."""
     gc.disable()  # importing makes many objects and no garbage: a sixth of the time
     preload(strategy)
@@ -29,7 +40,7 @@ def serve(front: Front, signals: socket.socket, strategy: str) -> None:
     # workers share; so the collection after each run takes no time
     gc.freeze()
     gc.enable()
-    front.post(control.WardenReady(os.getpid()))
+    front.post(control.WardenReady(hold.containment.outside(os.getpid())))
     waiting = select.poll()
     waiting.register(front.sock, select.POLLIN)
     waiting.register(front.pidfd, select.POLLIN)
@@ -47,21 +58,29 @@ def serve(front: Front, signals: socket.socket, strategy: str) -> None:
             continue
         if message is None:
             return
-        if isinstance(message, control.StartRun) and not _run(message, fds, front, signals):
+        if isinstance(message, control.StartRun) and not _run(message, fds, front, signals, hold):
             return
 
 
-def _run(message: control.StartRun, fds: list[int], front: Front, signals: socket.socket) -> bool:
+def _run(
+    message: control.StartRun, fds: list[int], front: Front, signals: socket.socket, hold: Hold
+) -> bool:
     """Carry one run out; return whether the front is still there."""
     run_dir = Path(message.run_dir)
     try:
         descriptors = Descriptors.of(message, fds)
         plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
         _log_to(run_dir)
-        os.environ["FULLSTOP_RUN_ID"] = plan.run_id
-        front_there = RunInHand(
-            plan, run_dir, descriptors, front, retry_failed=message.retry_failed
-        ).carry_out(signals)
+        hold.cookie.show(plan.run_id)
+        run = RunInHand(
+            plan,
+            run_dir,
+            descriptors,
+            front,
+            hold.containment,
+            retry_failed=message.retry_failed,
+        )
+        front_there = run.carry_out(signals)
     except (FullstopError, OSError) as error:
         usage = isinstance(error, ConfigError)
         front.post(control.RunRefused(control.clip(str(error)), usage=usage))
@@ -72,19 +91,19 @@ def _run(message: control.StartRun, fds: list[int], front: Front, signals: socke
         front.post(control.RunRefused(control.clip(what), usage=False))
         return True
     finally:
+        hold.cookie.hide()
         gc.collect()
     if not front_there:
         _finish_alone(run_dir)
     return front_there
 
 
-def _finish_alone(run_dir: Path) -> None:
-    """Have a fresh process write results and report: this one loads no more libraries."""
-    subprocess.Popen(
-        [sys.executable, "-P", "-m", "supervisor.finish", str(run_dir)],
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+def _finish_alone(run_dir: Path) -> NoReturn:
+    """Become a fresh program that writes results and report: nothing of ours is needed for it.
+
+    This very process goes on, so it is no descendant that the warden's end would end.
+    """
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "supervisor.finish", str(run_dir)])
 
 
 def _log_to(run_dir: Path) -> None:
@@ -111,23 +130,14 @@ def _signals_as_bytes() -> socket.socket:
     return reader
 
 
-def main() -> None:
-    """Entry point of the process."""
-    sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    sock.set_inheritable(False)
-    try:
-        pidfd = os.pidfd_open(front_pid)
-        if os.getppid() != front_pid:
-            os._exit(0)  # it died before we could watch it
-        process.set_title("fullstop-warden")
-        faulthandler.enable()
-        serve(Front(sock, pidfd, Outbox(sock)), _signals_as_bytes(), sys.argv[3])
-        os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
-    except BaseException:  # noqa: BLE001 - the front reads the last line of this
-        traceback.print_exc()
-        sys.stderr.flush()
-        os._exit(1)
+def work(
+    sock: socket.socket, front_pidfd: int, strategy: str, containment: Containment, cookie: Cookie
+) -> None:
+    """Be the warden of a front, until it goes."""
+    faulthandler.enable()
+    hold = Hold(containment, cookie)
+    serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), strategy, hold)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit("a front starts its warden itself: python -P -m supervisor.warden.birth …")

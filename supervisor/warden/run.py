@@ -19,7 +19,6 @@ from supervisor.bars import Bars
 from supervisor.board import Board
 from supervisor.config import Plan, Source
 from supervisor.containment import Containment
-from supervisor.containment.subreaper import Subreaper
 from supervisor.control_socket import ControlSocket
 from supervisor.dispatch import Chunk, Dispatcher
 from supervisor.errors import FullstopError, ProtocolError
@@ -41,11 +40,12 @@ _REPORT_EVERY_S = 0.05
 
 @dataclass
 class Worker:
-    """A forked worker as the warden sees it."""
+    """A forked worker as the warden sees it; ``outside`` is its pid as others know it."""
 
     slot: int
     serial: int
     pid: int
+    outside: int
     link: socket.socket
 
 
@@ -67,6 +67,7 @@ class RunInHand:
     run_dir: Path
     fds: Descriptors
     front: Front
+    containment: Containment
     state: State = State.RUNNING
     deadline: float | None = None
     stop: StopRecord | None = None
@@ -74,7 +75,6 @@ class RunInHand:
     failure_usage: bool = False
     workers: dict[int, Worker] = field(default_factory=dict)
     retry_failed: bool = False
-    containment: Containment = field(default_factory=Subreaper)
 
     def __post_init__(self) -> None:
         self.events = EventLog(self.run_dir, "warden")
@@ -118,7 +118,7 @@ class RunInHand:
         done = covered(self.run_dir / rundir.JOURNAL_DIR, failed=not self.retry_failed)
         self.dispatcher = Dispatcher(gaps(done, self.plan.grid.size), self.plan.workers)
         self.dispatcher.finished = sum(stop - start for start, stop in done)
-        self.containment.prepare_warden()
+        self.containment.begin(self.plan.run_id, self.events.emit)
         bars = Bars.from_fd(self.fds.bars)
         self.backend = backend = make_backend(self.plan, bars, self.fds.function)
         backend.prepare()
@@ -195,7 +195,8 @@ class RunInHand:
 
     def _report_end(self) -> None:
         survivors = [
-            f"pid {pid} ({process.command_name(pid)}), state {process.state_letter(pid)}"
+            f"pid {self.containment.outside(pid)} ({process.command_name(pid)}), "
+            f"state {process.state_letter(pid)}"
             for pid in self.containment.living()
         ]
         stop = self.stop
@@ -303,9 +304,16 @@ class RunInHand:
                 self.containment.prepare_worker(warden_pid)
                 self._leave_warden(ours)
                 station = Station(
-                    slot, serial, theirs, self.flag, self.board, self.plan.run_id, self.run_dir,
+                    slot,
+                    serial,
+                    self.containment.outside(os.getpid()),
+                    theirs,
+                    self.flag,
+                    self.board,
+                    self.plan.run_id,
+                    self.run_dir,
                     "" if self.plan.source is Source.BUILT_IN else self.plan.provenance.cwd,
-                )  # fmt: skip
+                )
                 if self.backend is not None:
                     run_worker(station, self.backend)
                     code = 0
@@ -314,11 +322,11 @@ class RunInHand:
                 sys.stderr.flush()
                 os._exit(code)  # no atexit, no finalizer of the warden's runs in a worker
         theirs.close()
-        worker = Worker(slot, serial, pid, ours)
+        worker = Worker(slot, serial, pid, self.containment.outside(pid), ours)
         self.workers[slot] = worker
         self._by_pid[pid] = worker
         self._watch(ours, lambda: self._on_worker(worker))
-        self.events.emit("worker_started", slot=slot, serial=serial, pid=pid)
+        self.events.emit("worker_started", slot=slot, serial=serial, pid=worker.outside)
 
     def _leave_warden(self, ours: socket.socket) -> None:
         """In the child: drop every line of the warden's, so that EOF means what it says."""
@@ -397,14 +405,14 @@ class RunInHand:
         kept_until = self._kept_until(worker.slot, chunk)
         code = os.waitstatus_to_exitcode(status)
         self._heed_flag()
-        self.events.emit("worker_reaped", serial=worker.serial, pid=worker.pid, code=code)
+        self.events.emit("worker_reaped", serial=worker.serial, pid=worker.outside, code=code)
         if self.state is not State.RUNNING:
             if chunk is not None:
                 self.dispatcher.returned(worker.slot, kept_until, time.monotonic())
                 self._check_done()
             return
         why = describe_exit(code)
-        self.front.post(control.WorkerLost(worker.serial, worker.pid, why))
+        self.front.post(control.WorkerLost(worker.serial, worker.outside, why))
         verdict = self.dispatcher.crashed(worker.slot, kept_until)
         if verdict.failed is not None:
             self._give_up(verdict.failed, f"the worker {why} twice over this combination")
@@ -481,7 +489,7 @@ class RunInHand:
                 status=RunStatus.STOPPING if stopping else RunStatus.RUNNING,
                 done=self.dispatcher.finished + self.board.in_flight(),
                 total=self.plan.grid.size,
-                workers=[worker.pid for worker in self.workers.values()],
+                workers=[worker.outside for worker in self.workers.values()],
             )
         self._obey(message, "stop command")
         return None
@@ -503,6 +511,7 @@ class RunInHand:
         for worker in self.workers.values():
             worker.link.close()
         self._selector.close()
+        self.containment.end()
         self.events.close()
         for fd in (self.fds.bars, self.fds.function):
             if fd is not None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -129,7 +130,9 @@ def test_a_front_that_breaks_but_lives_on_hangs_up(place: Place) -> None:
         run = Started(place, caller)
         assert caller.stdout.readline() == "broken\n"
         wait_for((run.run_dir / "report.json").exists, "a report")
-        workers = [int(mark.name.rpartition("-")[2]) for mark in place.root.glob("ready-*")]
+        facts = [json.loads(line) for line in run.events.splitlines()]
+        workers = [fact["pid"] for fact in facts if fact["event"] == "warden.worker_started"]
+        assert len(workers) == 2
         wait_for(lambda: not any(map(process.state_letter, workers)), "the workers' end")
         assert caller.poll() is None
         assert run.report["status"] == "stopped"

@@ -18,7 +18,7 @@ from typing import Any
 from supervisor import process
 from supervisor.journal import iter_frames, journal_paths
 from supervisor.process import Identity
-from tests.support.processes import COOKIE, kill, present, with_cookie
+from tests.support.processes import COOKIE, kill, outside, present, with_cookie
 from tests.support.waiting import DEADLINE_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -229,13 +229,13 @@ class Started:
         return wait_for(look, what, tell=self.tell, **kw)
 
     def wait_marks(self, name: str, n: int) -> list[int]:
-        """Wait until ``n`` processes have left a mark; return their pids."""
+        """Wait until ``n`` processes have left a mark; return the pids we know them by."""
         marks = self.wait_for(
             lambda: (m := sorted(self.place.root.glob(f"{name}-*"))) and len(m) >= n and m,
             f"{n} marks {name!r}",
         )
         self.look()
-        return [int(mark.name.rpartition("-")[2]) for mark in marks]
+        return outside(self.warden, (int(mark.name.rpartition("-")[2]) for mark in marks))
 
     def wait_report(self) -> dict[str, Any]:
         """Wait for the report of a run whose front may be gone."""
@@ -250,8 +250,14 @@ class Started:
 
     @property
     def warden(self) -> int:
-        """Pid of the warden: the front's only child."""
-        return self.wait_for(lambda: process.children(self.front), "a warden")[0]
+        """Pid of the warden, as the front says; it is the front's only child."""
+
+        def said() -> int | None:
+            facts = [json.loads(line) for line in self.events.splitlines()]
+            pids = [fact["warden"] for fact in facts if fact["event"] == "front.run_requested"]
+            return pids[-1] if pids else None
+
+        return self.wait_for(said, "a warden")
 
     @property
     def front(self) -> int:

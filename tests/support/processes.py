@@ -8,7 +8,7 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-from supervisor.process import Identity, command_name, state_letter
+from supervisor.process import Identity, command_name, descendants, own_pid, state_letter
 
 COOKIE = "FULLSTOP_TEST"
 """Environment variable that every process started by a test inherits, daemons too."""
@@ -58,6 +58,15 @@ def kill(identities: Iterable[Identity]) -> None:
     """Clear away what a failed test has left; each is one that the test started."""
     for identity in identities:
         identity.send(signal.SIGKILL)
+
+
+def outside(warden: int, inner: Iterable[int]) -> list[int]:
+    """Pids, as this process knows them, of a warden's descendants that know their own as these.
+
+    In a PID namespace the two differ; where there is none they are the same.
+    """
+    known = {own_pid(pid): pid for pid in descendants(warden)}
+    return [known[pid] for pid in inner if pid in known]
 
 
 def children_of_this() -> set[Identity]:

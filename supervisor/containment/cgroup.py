@@ -1,0 +1,166 @@
+"""Containment by a cgroup of the run's own: ``cgroup.kill`` kills all of it in one step.
+
+Workers enter the cgroup right after the fork, so whatever they start is born in
+it and cannot leave. The warden stays outside. What the cgroup adds to the
+subreaper: a kill that no fork outruns, and a name under which everything is
+still found when front and warden were both killed, see
+:mod:`supervisor.containment.leftovers`.
+
+It needs a cgroup v2 hierarchy in which our own cgroup is writable (as root, in a
+systemd user session, or where one was delegated) and Linux 5.14.
+
+References
+----------
+Kernel documentation, admin-guide/cgroup-v2, "Core Interface Files" and
+"Delegation"; cgroups(7); proc(5), ``/proc/[pid]/mountinfo``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+from supervisor.containment import Note
+from supervisor.containment.subreaper import Subreaper
+from supervisor.containment.unavailable import UnavailableError
+
+KILL_FILE = "cgroup.kill"
+_PROCS_FILE = "cgroup.procs"
+_EMPTY_S = 0.5
+_LOOK_EVERY_S = 0.001
+_MEND = (
+    "run as root or in a systemd user session (systemd-run --user --scope), on Linux 5.14 or newer"
+)
+
+
+def name_of(run_id: str) -> str:
+    """Name of a run's cgroup."""
+    return f"fullstop-{run_id}"
+
+
+class Cgroup(Subreaper):
+    """Where namespaces are forbidden and a cgroup is ours to divide."""
+
+    name = "cgroup"
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._path: Path | None = None
+        self._procs = -1
+
+    def begin(self, run_id: str, note: Note) -> None:
+        """Make the run's cgroup; written down first, so that it is found whatever dies."""
+        super().begin(run_id, note)
+        path = self._home / name_of(run_id)
+        note("cgroup_made", path=str(path))
+        path.mkdir(exist_ok=True)
+        self._path = path
+        self._procs = os.open(path / _PROCS_FILE, os.O_WRONLY | os.O_CLOEXEC)
+
+    def prepare_worker(self, warden_pid: int) -> None:
+        """Enter the cgroup, before there is anybody below."""
+        super().prepare_worker(warden_pid)
+        os.write(self._procs, b"0")  # 0: the process that writes
+
+    def signal_all(self, *numbers: int) -> int:
+        """Signal every descendant; SIGKILL goes to the whole cgroup at once too.
+
+        To each as well: a worker that was just forked may not have entered yet.
+        """
+        reached = super().signal_all(*numbers)
+        if signal.SIGKILL in numbers and self._path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                (self._path / KILL_FILE).write_text("1")
+        return reached
+
+    def end(self) -> None:
+        """Remove the cgroup; one with survivors in it stays, and is cleared later.
+
+        A process that was reaped may be counted in it for a moment longer.
+        """
+        if self._procs >= 0:
+            os.close(self._procs)
+            self._procs = -1
+        if self._path is not None:
+            _remove(self._path)
+            self._path = None
+
+
+def _remove(path: Path) -> None:
+    deadline = time.monotonic() + _EMPTY_S
+    while True:
+        try:
+            path.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= deadline:
+                return
+            select.select([], [], [], _LOOK_EVERY_S)
+        else:
+            return
+
+
+def available() -> Cgroup:
+    """Try it out: make a cgroup below our own and remove it.
+
+    Raises
+    ------
+    UnavailableError
+        With what is missing.
+    """
+    try:
+        home = own_cgroup()
+        trial = home / f"fullstop-trial-{os.getpid()}"
+        trial.mkdir()
+        try:
+            if not (trial / KILL_FILE).exists():
+                raise OSError(0, "cgroup.kill is missing (it needs Linux 5.14)")
+            if not os.access(home / _PROCS_FILE, os.W_OK):
+                raise OSError(0, f"{home / _PROCS_FILE} is not writable")
+        finally:
+            trial.rmdir()
+    except OSError as error:
+        where = f"{Path(error.filename).parent}: " if error.filename else ""
+        raise UnavailableError(f"no cgroup of our own: {where}{error.strerror}", _MEND) from None
+    return Cgroup(home)
+
+
+def own_cgroup() -> Path:
+    """Directory of the cgroup that this process is in.
+
+    Raises
+    ------
+    OSError
+        If there is no cgroup v2, or it is not mounted where we could see it.
+    """
+    for root, mount in hierarchies():
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            below = line.removeprefix("0::")
+            if below == line:
+                continue
+            inside = os.path.relpath(below, root)
+            if not inside.startswith(".."):
+                return Path(mount) / inside
+    raise OSError(0, "no cgroup v2 is mounted that holds this process")
+
+
+def hierarchies() -> list[tuple[str, str]]:
+    """Root and mount point of each cgroup v2 mount."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        if right.split()[0] == "cgroup2":
+            root, mount = left.split()[3:5]
+            found.append((_unescaped(root), _unescaped(mount)))
+    return found
+
+
+def _unescaped(text: str) -> str:
+    """A path of mountinfo: blanks and backslashes are written in octal."""
+    for code in ("\\040", "\\011", "\\012", "\\134"):
+        text = text.replace(code, chr(int(code[1:], 8)))
+    return text

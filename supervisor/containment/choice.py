@@ -1,0 +1,59 @@
+"""Which strength of containment holds a run: the strongest that works, or the one asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from supervisor.containment import Containment, cgroup, pid_namespace
+from supervisor.containment.cgroup import Cgroup
+from supervisor.containment.pid_namespace import PidNamespace
+from supervisor.containment.subreaper import Subreaper
+from supervisor.containment.unavailable import UnavailableError
+
+STRENGTHS = (PidNamespace.name, Cgroup.name, Subreaper.name)
+"""Strongest first."""
+
+Introduce = Callable[[Containment, list[int]], None]
+"""Tells the front who the warden is: its containment, and pidfds of spent attempts to reap."""
+
+
+def contain(wanted: str, introduce: Introduce) -> Containment:
+    """Take a strength of containment, in the process that is to be the warden.
+
+    For a PID namespace the calling process ends here, and another one returns.
+
+    Parameters
+    ----------
+    wanted : str
+        One of :data:`STRENGTHS`, or ``auto``: the strongest that works.
+    introduce : callable
+        Called once, in the process that returns.
+
+    Raises
+    ------
+    UnavailableError
+        If the one that was asked for is not to be had.
+    """
+    spent: list[int] = []
+    for name in STRENGTHS if wanted == "auto" else (wanted,):
+        try:
+            return _take(name, introduce, spent)
+        except UnavailableError as error:
+            if error.spent is not None:
+                spent.append(error.spent)
+            if wanted != "auto":
+                raise
+    raise UnavailableError(f"no containment {wanted!r}", f"known: auto, {', '.join(STRENGTHS)}")
+
+
+def _take(name: str, introduce: Introduce, spent: list[int]) -> Containment:
+    if name == PidNamespace.name:
+        return pid_namespace.enter(lambda entered: introduce(entered, spent))
+    if name == Cgroup.name:
+        made: Containment = cgroup.available()
+    elif name == Subreaper.name:
+        made = Subreaper()
+    else:
+        raise UnavailableError(f"no containment {name!r}", f"known: auto, {', '.join(STRENGTHS)}")
+    introduce(made, spent)
+    return made

@@ -1,0 +1,148 @@
+"""Clears what a killed warden left: for the front that has lost it, or for whoever comes later.
+
+A PID namespace leaves nothing. A run's cgroup outlives its warden, with every
+daemon in it. What a subreaper's run left is found by its cookie, see
+:mod:`supervisor.containment.cookie`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import select
+import signal
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from supervisor.containment.cgroup import KILL_FILE, hierarchies, name_of
+from supervisor.containment.cookie import escapees
+from supervisor.events import read_events
+from supervisor.process import Identity, command_name, state_letter
+from supervisor.rundir import RUN_FILE
+
+_PATIENCE_S = 5.0
+_LOOK_EVERY_S = 0.005
+
+
+def clear_leftovers(run_dir: Path, patience_s: float = _PATIENCE_S) -> list[Identity]:
+    """Kill what is left in a dead run's cgroup, and remove the cgroup.
+
+    Only a directory of a cgroup v2 hierarchy that bears the run's id in its name
+    is touched, whatever the run's files say.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run's directory. Its front and its warden must be dead.
+    patience_s : float
+        How long to wait for the killed to be gone, in s.
+
+    Returns
+    -------
+    list of Identity
+        Who was in it and was killed.
+
+    Raises
+    ------
+    OSError
+        If it could not be cleared: no right to, or a process in D state.
+    """
+    killed: list[Identity] = []
+    for path in _cgroups(run_dir):
+        killed += _clear(path, patience_s)
+    return killed
+
+
+class Ended(NamedTuple):
+    """What became of a dead run's leftover processes, each named for people.
+
+    Attributes
+    ----------
+    killed : list of str
+        Those that were alive and are gone.
+    survivors : list of str
+        Those that are alive all the same, with their state, and what could not be cleared.
+    """
+
+    killed: list[str]
+    survivors: list[str]
+
+
+def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIENCE_S) -> Ended:
+    """Kill all that a dead run has left: its cgroup, then what carries its cookie.
+
+    The latter again and again, for what is forked in the meantime.
+
+    Parameters
+    ----------
+    run_id : str
+        The run. Its warden must be dead: it carries the cookie too.
+    run_dir : Path or None
+        Its directory, where that is still its own.
+    patience_s : float
+        How long to go on, in s.
+    """
+    ended = Ended([], [])
+    if run_dir is not None:
+        try:
+            ended.killed.extend(f"pid {who.pid}" for who in clear_leftovers(run_dir, patience_s))
+        except OSError as error:
+            ended.survivors.append(f"what is in the run's cgroup: {error}")
+    deadline = time.monotonic() + patience_s
+    seen: dict[Identity, str] = {}
+    while left := escapees(run_id):
+        for who in left:
+            seen.setdefault(who, f"pid {who.pid} ({command_name(who.pid)})")
+            who.send(signal.SIGKILL)
+        if time.monotonic() >= deadline:
+            break
+        select.select([], [], [], _LOOK_EVERY_S)
+    for who, name in seen.items():
+        if who.alive:
+            ended.survivors.append(f"{name}, state {state_letter(who.pid)}")
+        else:
+            ended.killed.append(name)
+    return ended
+
+
+def _cgroups(run_dir: Path) -> list[Path]:
+    """The run's cgroups that are still there; several, if it was resumed."""
+    try:
+        run_id = json.loads((run_dir / RUN_FILE).read_text(encoding="utf-8"))["run_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    mounts = [Path(mount) for _, mount in hierarchies()]
+    noted = {
+        Path(str(fact.fields.get("path", "")))
+        for fact in read_events(run_dir)
+        if fact.name == "warden.cgroup_made"
+    }
+    return [
+        path
+        for path in sorted(noted)
+        if path.name == name_of(run_id)
+        and ".." not in path.parts
+        and any(mount in path.parents for mount in mounts)
+        and path.is_dir()
+    ]
+
+
+def _clear(path: Path, patience_s: float) -> list[Identity]:
+    deadline = time.monotonic() + patience_s
+    killed: dict[int, Identity] = {}
+    with contextlib.suppress(FileNotFoundError):  # somebody else has just cleared it
+        while True:
+            pids = [int(pid) for pid in (path / "cgroup.procs").read_text().split()]
+            killed |= {pid: who for pid in pids if (who := Identity.of(pid)) is not None}
+            (path / KILL_FILE).write_text("1")
+            try:
+                path.rmdir()
+                break
+            except FileNotFoundError:
+                raise
+            except OSError:
+                if time.monotonic() >= deadline:
+                    raise
+            select.select([], [], [], _LOOK_EVERY_S)
+    return list(killed.values())

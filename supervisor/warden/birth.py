@@ -1,0 +1,70 @@
+"""How a warden comes to be: ``python -P -m supervisor.warden.birth SOCKET FRONT_PID STRATEGY
+CONTAINMENT``.
+
+The containment is taken first, while the process is small: a PID namespace means
+another process, and forking one costs what has been loaded. Whoever is the
+warden in the end introduces itself to the front with a pidfd, which needs no
+translation between namespaces. Only then are the libraries loaded.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from typing import NoReturn
+
+from supervisor import control, process
+from supervisor.containment import Containment
+from supervisor.containment.choice import contain
+from supervisor.containment.cookie import Cookie
+from supervisor.containment.unavailable import UnavailableError
+
+
+def main() -> None:
+    """Entry point of the process."""
+    sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    strategy, wanted = sys.argv[3], sys.argv[4]
+    sock.set_inheritable(False)
+    try:
+        front = os.pidfd_open(front_pid)
+        if os.getppid() != front_pid:
+            os._exit(0)  # it died before we could watch it
+        process.set_title("fullstop-warden")
+        cookie = Cookie()
+        try:
+            containment = contain(wanted, lambda held, spent: _introduce(sock, held, spent))
+        except UnavailableError as error:
+            _refuse(sock, wanted, error)
+        from supervisor.warden.__main__ import work
+
+        work(sock, front, strategy, containment, cookie)
+        os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
+    except BaseException:  # noqa: BLE001 - the front reads the last line of this
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) -> None:
+    me = os.pidfd_open(os.getpid())
+    control.send(sock, control.WardenBorn(containment.name), [me, *spent])
+    for fd in (me, *spent):
+        os.close(fd)
+
+
+def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoReturn:
+    """Say what is missing, and stay until the front hangs up: our death would say less."""
+    why = f"containment {wanted}: {error.why}: {error.mend}; or leave --containment at auto"
+    control.send(sock, control.RunRefused(control.clip(why), usage=True))
+    while True:
+        message, fds = control.receive(sock)
+        for fd in fds:
+            os.close(fd)
+        if message is None:
+            os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from supervisor import config
+from supervisor.containment import Containment, cgroup, choice, leftovers, pid_namespace
+from supervisor.containment.cookie import VARIABLE, escapees, with_room
+from supervisor.containment.leftovers import clear_leftovers
+from supervisor.containment.pid_namespace import PidNamespace
+from supervisor.containment.unavailable import UnavailableError
+from supervisor.events import EventLog
+from supervisor.process import Identity, pid_of
+
+WEARER = """
+import os, sys
+from supervisor.containment.cookie import Cookie
+cookie = Cookie()
+ours, alive = os.pipe()
+for line in sys.stdin:
+    if line.strip():
+        cookie.show(line.strip())
+    else:
+        cookie.hide()
+    child = os.fork()
+    if child == 0:
+        os.close(alive)
+        os.read(ours, 1)
+        os._exit(0)
+    print(child, flush=True)
+"""
+"""Shows what it reads, and forks a child that goes on without becoming another program."""
+
+
+@contextmanager
+def wearer() -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", WEARER], env=with_room(dict(os.environ)),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as popen:  # fmt: skip
+        yield popen
+        popen.communicate()
+
+
+def wear(popen: subprocess.Popen[str], run_id: str) -> int:
+    assert popen.stdin and popen.stdout
+    popen.stdin.write(run_id + "\n")
+    popen.stdin.flush()
+    return int(popen.stdout.readline())
+
+
+# -- the cookie ----------------------------------------------------------------
+
+
+def test_a_process_is_found_by_the_run_it_was_told_after_its_start() -> None:
+    run_id = f"20240229-120000-{os.getpid():06x}"
+    assert escapees(run_id) == []
+    with wearer() as popen:
+        child = wear(popen, run_id)
+        assert set(escapees(run_id)) == {Identity.of(popen.pid), Identity.of(child)}
+        assert escapees(run_id[:-1]) == []
+        assert escapees(run_id + "0") == []
+        wear(popen, "")
+        assert set(escapees(run_id)) == {Identity.of(child)}  # what it forked then carries it still
+    assert escapees(run_id) == []
+
+
+def test_a_program_started_below_carries_the_run_too() -> None:
+    run_id = f"20240229-120001-{os.getpid():06x}"
+    env = dict(os.environ) | {VARIABLE: run_id}
+    with subprocess.Popen(["sleep", "1000"], env=env) as popen:
+        assert escapees(run_id) == [Identity.of(popen.pid)]
+        popen.kill()
+        popen.wait()
+        assert escapees(run_id) == []
+
+
+def test_the_process_that_asks_is_left_out() -> None:
+    code = (
+        "import os; from supervisor.containment.cookie import *;"
+        f"print(escapees(os.environ['{VARIABLE}']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=dict(os.environ) | {VARIABLE: "a-run"},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_an_id_too_long_for_the_room_is_not_written_over_what_follows() -> None:
+    code = (
+        "import os, sys; from supervisor.containment.cookie import *; c = Cookie();"
+        "before = open('/proc/self/environ', 'rb').read(); c.show('x' * 65);"
+        "print(before == open('/proc/self/environ', 'rb').read(), len(os.environ[VARIABLE]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=with_room(dict(os.environ)),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.stdout == "True 65\n", done.stderr
+
+
+# -- the choice ----------------------------------------------------------------
+
+
+def test_the_settings_know_the_strengths_there_are() -> None:
+    assert ("auto", *choice.STRENGTHS) == config.CONTAINMENTS
+
+
+def refuse(spent: int | None) -> object:
+    def refusing(*_: object) -> object:
+        raise UnavailableError("refused", "allow it", spent=spent)
+
+    return refusing
+
+
+def test_auto_goes_down_to_what_works_and_hands_the_spent_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pid_namespace, "enter", refuse(77))
+    monkeypatch.setattr(cgroup, "available", refuse(None))
+    told: list[tuple[str, list[int]]] = []
+    taken = choice.contain("auto", lambda held, spent: told.append((held.name, list(spent))))
+    assert taken.name == "subreaper"
+    assert told == [("subreaper", [77])]
+
+
+@pytest.mark.parametrize("wanted", ["pid-namespace", "cgroup"])
+def test_one_that_was_asked_for_is_not_replaced(
+    wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pid_namespace, "enter", refuse(None))
+    monkeypatch.setattr(cgroup, "available", refuse(None))
+    with pytest.raises(UnavailableError, match="refused") as caught:
+        choice.contain(wanted, never)
+    assert caught.value.mend == "allow it"
+
+
+def never(held: Containment, spent: list[int]) -> None:
+    raise AssertionError(held, spent)
+
+
+def test_an_unknown_one_is_refused() -> None:
+    with pytest.raises(UnavailableError, match="bucket"):
+        choice.contain("bucket", never)
+
+
+def test_all_of_a_namespace_is_signalled_by_its_first_process_only() -> None:
+    """Anywhere else ``kill(-1)`` would end every process of the user's."""
+    with pytest.raises(RuntimeError, match="first process"):
+        PidNamespace(-1).signal_all(0)
+
+
+# -- what is left ----------------------------------------------------------------
+
+
+def run_with_cgroup(run_dir: Path, run_id: str, *paths: Path) -> Path:
+    run_dir.mkdir()
+    (run_dir / "run.json").write_text(json.dumps({"run_id": run_id}))
+    log = EventLog(run_dir, "warden")
+    for path in paths:
+        log.emit("cgroup_made", path=str(path))
+    log.close()
+    return run_dir
+
+
+def lookalike(path: Path) -> Path:
+    path.mkdir(parents=True)
+    (path / "cgroup.procs").write_text(f"{os.getpid()}\n")
+    (path / "cgroup.kill").write_text("")
+    return path
+
+
+def test_a_directory_that_is_no_cgroup_is_left_alone(tmp_path: Path) -> None:
+    path = lookalike(tmp_path / "fullstop-x")
+    assert clear_leftovers(run_with_cgroup(tmp_path / "run", "x", path)) == []
+    assert (path / "cgroup.kill").read_text() == ""
+
+
+def test_a_cgroup_of_another_name_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "hierarchies", lambda: [("/", str(tmp_path))])
+    others = [lookalike(tmp_path / name) for name in ("fullstop-y", "fullstop-x2", "user.slice")]
+    sneaky = tmp_path / "none" / ".." / "fullstop-x"
+    lookalike(tmp_path / "fullstop-x")
+    run_dir = run_with_cgroup(tmp_path / "run", "x", *others, sneaky, Path("fullstop-x"))
+    assert clear_leftovers(run_dir) == []
+    assert all((path / "cgroup.kill").read_text() == "" for path in others)
+
+
+def test_a_run_without_a_cgroup_has_nothing_to_clear(tmp_path: Path) -> None:
+    assert clear_leftovers(run_with_cgroup(tmp_path / "run", "x")) == []
+    assert clear_leftovers(tmp_path / "nowhere") == []
+    (tmp_path / "run" / "run.json").write_text("[]")
+    assert clear_leftovers(tmp_path / "run") == []
+
+
+def own_or_skip() -> Path:
+    try:
+        cgroup.available()
+    except UnavailableError as error:
+        pytest.skip(f"no cgroup here: {error.why}")
+    return cgroup.own_cgroup()
+
+
+def test_a_cgroup_with_processes_in_it_is_killed_and_removed(tmp_path: Path) -> None:
+    path = own_or_skip() / f"fullstop-test-{os.getpid()}"
+    path.mkdir()
+    try:
+        with subprocess.Popen(["sleep", "1000"]) as popen:
+            who = Identity.of(popen.pid)
+            (path / "cgroup.procs").write_text(str(popen.pid))
+            run_dir = run_with_cgroup(tmp_path / "run", f"test-{os.getpid()}", path)
+            assert clear_leftovers(run_dir) == [who]
+            assert popen.wait() == -9
+        assert not path.exists()
+    finally:
+        if path.exists():
+            path.rmdir()
+
+
+def test_trying_a_cgroup_out_leaves_none() -> None:
+    home = own_or_skip()
+    assert not list(home.glob("fullstop-trial-*"))
+
+
+# -- pids ----------------------------------------------------------------------
+
+
+def test_the_pid_of_a_pidfd() -> None:
+    with subprocess.Popen(["sleep", "1000"]) as popen:
+        pidfd = os.pidfd_open(popen.pid)
+        proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
+        try:
+            assert pid_of(pidfd) == pid_of(pidfd, proc) == popen.pid
+            popen.kill()
+            popen.wait()
+            assert pid_of(pidfd) == 0
+        finally:
+            os.close(pidfd)
+            os.close(proc)
