@@ -38,6 +38,7 @@ _DUMP_WAIT_S = 0.5
 _SETTLE_POLL_S = 0.005
 _MAX_ERRORS_KEPT = 100
 _MEMORY_FACT_EVERY_S = 0.5
+_KEEP_AFTER_S = 0.25  # a run that is shorter is computed again as soon as resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,7 @@ class Front:
         self.report: Report | None = None
         self._keep_warden = keep_warden
         self._prepared = prepared
+        self._keep_at: float | None = None
         self._keeper = threading.Thread(
             target=self._keep_inputs, name="fullstop-inputs", daemon=True
         )
@@ -256,6 +258,8 @@ class Front:
             due.append(self._next_tick)
         if self._give_up_at is not None:
             due.append(self._give_up_at)
+        if self._keep_at is not None:
+            due.append(self._keep_at)
         return max(0.0, min(due) - time.monotonic())
 
     def _keep_time(self, on_tick: Tick | None) -> None:
@@ -265,6 +269,9 @@ class Front:
                 self._sample_memory()
             else:
                 self._sampler.due = now + TICK_S  # the baseline is the warden's to measure
+        if self._keep_at is not None and now >= self._keep_at:
+            self._keep_at = None
+            self._keeper.start()
         if on_tick and now >= self._next_tick:
             self._next_tick = now + TICK_S
             on_tick(self.progress())
@@ -354,7 +361,7 @@ class Front:
                 if self._status is RunStatus.STARTING:
                     self._status = RunStatus.RUNNING
                 _import_early()
-                self._keeper.start()
+                self._keep_at = self._began + _KEEP_AFTER_S
             case control.RunRefused():
                 raise _refusal(message.error, usage=message.usage, run_dir=self.run_dir)
             case control.Finished():
@@ -410,6 +417,14 @@ class Front:
                 for line in file:
                     self._say(line.rstrip())
 
+    def _have_inputs_kept(self, *, wanted: bool) -> None:
+        """See the writing of what resuming needs to its end, if it has begun or is wanted."""
+        if self._keep_at is not None and wanted:
+            self._keep_at = None
+            self._keeper.start()
+        if self._keeper.ident is not None:
+            self._keeper.join()
+
     def _keep_inputs(self) -> None:
         """Write down what a resumed run will need, while the workers compute."""
         prepared = self._prepared
@@ -431,9 +446,8 @@ class Front:
             self._link.kill()  # its run is over; it goes while we write
         survivors = self._end_leftovers() if failure else (ended.survivors if ended else [])
         done, failed = self._compact()
-        if self._keeper.ident is not None:
-            self._keeper.join()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
+        self._have_inputs_kept(wanted=status is not RunStatus.COMPLETED)
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
             self._stop.survivors = survivors
