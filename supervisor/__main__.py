@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 def main() -> None:
@@ -19,15 +23,36 @@ def main() -> None:
     # until a run listens for itself, Ctrl+C simply ends this process: it has begun nothing yet
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     arguments = sys.argv[1:]
+    gc.disable()  # importing makes many objects and no garbage; whoever runs for long enables it
     try:
         if sys.platform == "linux" and arguments[:1] == ["run"] and "--help" not in arguments:
             from supervisor.link import prewarm
 
             prewarm(_strategy(arguments), _option(arguments, "--containment") or "auto")
-        from supervisor.cli.main import main as run_command_line
+        with _one_thread():
+            from supervisor.cli.main import main as run_command_line
     except ImportError as error:
         sys.exit(_first_aid(arguments, error))
     run_command_line(arguments)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Have NumPy's linear algebra, which nobody here calls, not start a thread for each core:
+    they spin for 0.1 s, just when the warden needs the core.
+    """
+    name = "OPENBLAS_NUM_THREADS"
+    given = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        import numpy  # noqa: F401
+
+        yield
+    finally:
+        if given is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = given
 
 
 def _strategy(arguments: list[str]) -> str:

@@ -21,13 +21,11 @@ from supervisor import control, inputs, memory, process, registry, rundir
 from supervisor.board import Board
 from supervisor.errors import ConfigError, FullstopError, RunFailedError
 from supervisor.events import EventLog
-from supervisor.finish import compact_run, drop_checkpoints
 from supervisor.grid import Value
 from supervisor.link import WardenLink, keep_warden
 from supervisor.prepare import Prepared
 from supervisor.process import Identity
 from supervisor.report import MemoryReport, Report, Rung, StopReport
-from supervisor.results import covered
 from supervisor.signals import STOPPING, SignalQueue
 from supervisor.states import ExitCode, RunStatus
 from supervisor.stopflag import Level, StopFlag
@@ -492,6 +490,8 @@ class Front:
     def _put_away(self, report: Report) -> None:
         registry.remove(self.plan.run_id)
         if report.status is RunStatus.COMPLETED:
+            from supervisor.finish import drop_checkpoints
+
             drop_checkpoints(self.run_dir)
         fresh = self.plan.resumed == 0 and report.combos_done == 0
         if report.exit_code == ExitCode.USAGE and fresh:
@@ -537,6 +537,9 @@ class Front:
 
     def _compact(self) -> tuple[int, int]:
         """Write ``results.parquet``; return the rows and the failed combinations in it."""
+        from supervisor.finish import compact_run
+        from supervisor.results import covered
+
         try:
             compaction = compact_run(self.run_dir, self.plan)
         except (FullstopError, OSError) as error:
@@ -581,8 +584,10 @@ def _clear_dead_runs() -> None:
 
 def _import_early() -> None:
     """Load what the end of the run needs while the workers compute, not after the stop."""
-    threading.Thread(target=_load_parquet, name="fullstop-import", daemon=True).start()
+    threading.Thread(target=_load_libraries, name="fullstop-import", daemon=True).start()
 
 
-def _load_parquet() -> None:
+def _load_libraries() -> None:
     import pyarrow.parquet  # noqa: F401
+
+    import supervisor.finish  # noqa: F401

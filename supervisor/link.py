@@ -68,7 +68,7 @@ class WardenLink:
         self.sock.setblocking(False)
         self.wanted, self.containment = containment, ""
         self._complaints = os.memfd_create("fullstop-warden-stderr", os.MFD_CLOEXEC)
-        arguments = [sys.executable, "-P", "-m", "supervisor.warden.birth"]
+        arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
         self._process = subprocess.Popen(
             [*arguments, str(theirs.fileno()), str(os.getpid()), strategy, containment],
             pass_fds=[theirs.fileno()],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,6 +94,8 @@ def carry_out(prepared: Prepared, *, as_json: bool) -> int:
         screen = show.Screen(prepared, quiet=as_json)
         link = take_warden(containment=prepared.plan.containment)
         front = Front(prepared, link, keep_warden=False)
+        gc.freeze()  # what is loaded stays
+        gc.enable()
         report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)
         screen.end()
     if report.exit_code == ExitCode.USAGE:

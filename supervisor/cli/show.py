@@ -14,7 +14,6 @@ from supervisor.config import Plan
 from supervisor.front import Progress, describe
 from supervisor.prepare import Prepared
 from supervisor.report import MemoryReport, Report
-from supervisor.results import ERROR_COLUMN
 
 if TYPE_CHECKING:
     from supervisor.cli.bar import Bar
@@ -174,6 +173,8 @@ def best_lines(report: Report, plan: Plan) -> list[str]:
 def ranking_metric(results: Path, plan: Plan) -> str | None:
     """Metric that combinations are ranked by: ``sharpe`` if there is one, else the first."""
     import pyarrow.parquet
+
+    from supervisor.results import ERROR_COLUMN
 
     names = pyarrow.parquet.read_schema(results).names
     metrics = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]

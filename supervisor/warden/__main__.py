@@ -1,143 +1,72 @@
-"""The warden's process, once it is contained: see :mod:`supervisor.warden.birth`."""
+"""How a warden comes to be: ``python -P -m supervisor.warden SOCKET FRONT_PID STRATEGY
+CONTAINMENT``.
+
+The containment is taken first, while the process is small: a PID namespace means
+another process, and forking one costs what has been loaded. Whoever is the
+warden in the end introduces itself to the front with a pidfd, which needs no
+translation between namespaces. Only then are the libraries loaded.
+"""
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
-import select
-import signal
 import socket
 import sys
 import traceback
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
-from supervisor import control, rundir
-from supervisor.config import Plan
+from supervisor import control, process
 from supervisor.containment import Containment
+from supervisor.containment.choice import contain
 from supervisor.containment.cookie import Cookie
-from supervisor.errors import ConfigError, FullstopError, ProtocolError
-from supervisor.warden.lines import Descriptors, Front, Outbox
-from supervisor.warden.run import RunInHand
-from workers.registry import preload
+from supervisor.containment.unavailable import UnavailableError
 
 
-@dataclass(frozen=True)
-class Hold:
-    """What keeps a run's processes within reach: containment, and the id they all show."""
-
-    containment: Containment
-    cookie: Cookie
-
-
-def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> None:
-    """Serve one front: run after run, until it goes; ``strategy`` is likely to come first."""
+def main() -> None:
+    """Entry point of the process."""
     gc.disable()  # importing makes many objects and no garbage: a sixth of the time
-    preload(strategy)
-    # what is loaded stays: the collector need not look at it again, nor touch the pages that
-    # workers share; so the collection after each run takes no time
-    gc.freeze()
-    gc.enable()
-    front.post(control.WardenReady(hold.containment.outside(os.getpid())))
-    waiting = select.poll()
-    waiting.register(front.sock, select.POLLIN)
-    waiting.register(front.pidfd, select.POLLIN)
-    while True:
-        patience = front.outbox.patience(None)
-        ready = {fd for fd, _ in waiting.poll(None if patience is None else 1000 * patience)}
-        if not ready:
-            continue
-        if front.sock.fileno() not in ready:
-            return
-        try:
-            message, fds = control.receive(front.sock)
-        except ProtocolError as error:
-            front.post(control.RunRefused(str(error), usage=False))
-            continue
-        if message is None:
-            return
-        if isinstance(message, control.StartRun) and not _run(message, fds, front, signals, hold):
-            return
-
-
-def _run(
-    message: control.StartRun, fds: list[int], front: Front, signals: socket.socket, hold: Hold
-) -> bool:
-    """Carry one run out; return whether the front is still there."""
-    run_dir = Path(message.run_dir)
+    sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
+    strategy, wanted = sys.argv[3], sys.argv[4]
+    sock.set_inheritable(False)
     try:
-        descriptors = Descriptors.of(message, fds)
-        plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
-        _log_to(run_dir)
-        hold.cookie.show(plan.run_id)
-        run = RunInHand(
-            plan,
-            run_dir,
-            descriptors,
-            front,
-            hold.containment,
-            retry_failed=message.retry_failed,
-        )
-        front_there = run.carry_out(signals)
-    except (FullstopError, OSError) as error:
-        usage = isinstance(error, ConfigError)
-        front.post(control.RunRefused(control.clip(str(error)), usage=usage))
-        return True
-    except Exception as error:  # noqa: BLE001 - our own fault: told to the front, not swallowed
+        front = os.pidfd_open(front_pid)
+        if os.getppid() != front_pid:
+            os._exit(0)  # it died before we could watch it
+        process.set_title("fullstop-warden")
+        cookie = Cookie()
+        try:
+            containment = contain(wanted, lambda held, spent: _introduce(sock, held, spent))
+        except UnavailableError as error:
+            _refuse(sock, wanted, error)
+        from supervisor.warden.serve import work
+
+        work(sock, front, strategy, containment, cookie)
+        os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
+    except BaseException:  # noqa: BLE001 - the front reads the last line of this
         traceback.print_exc()
-        what = f"{type(error).__name__}: {error} (see {rundir.LOG_DIR}/warden.log)"
-        front.post(control.RunRefused(control.clip(what), usage=False))
-        return True
-    finally:
-        hold.cookie.hide()
-        gc.collect()
-    if not front_there:
-        _finish_alone(run_dir)
-    return front_there
+        sys.stderr.flush()
+        os._exit(1)
 
 
-def _finish_alone(run_dir: Path) -> NoReturn:
-    """Become a fresh program that writes results and report: nothing of ours is needed for it.
-
-    This very process goes on, so it is no descendant that the warden's end would end.
-    """
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "supervisor.finish", str(run_dir)])
-
-
-def _log_to(run_dir: Path) -> None:
-    log = os.open(
-        run_dir / rundir.LOG_DIR / "warden.log",
-        os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
-        0o600,
-    )
-    os.dup2(log, 1)
-    os.dup2(log, 2)
-    os.close(log)
+def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) -> None:
+    me = os.pidfd_open(os.getpid())
+    control.send(sock, control.WardenBorn(containment.name), [me, *spent])
+    for fd in (me, *spent):
+        os.close(fd)
 
 
-def _signals_as_bytes() -> socket.socket:
-    """Make SIGCHLD and SIGTERM readable on a socket, so that one wait covers them too."""
-    reader, writer = socket.socketpair()
-    reader.setblocking(False)
-    writer.setblocking(False)
-    signal.set_wakeup_fd(writer.detach(), warn_on_full_buffer=False)
-    for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the terminal's signals are the front's business
-    return reader
-
-
-def work(
-    sock: socket.socket, front_pidfd: int, strategy: str, containment: Containment, cookie: Cookie
-) -> None:
-    """Be the warden of a front, until it goes."""
-    faulthandler.enable()
-    hold = Hold(containment, cookie)
-    serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), strategy, hold)
+def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoReturn:
+    """Say what is missing, and stay until the front hangs up: our death would say less."""
+    why = f"containment {wanted}: {error.why}: {error.mend}; or leave --containment at auto"
+    control.send(sock, control.RunRefused(control.clip(why), usage=True))
+    while True:
+        message, fds = control.receive(sock)
+        for fd in fds:
+            os.close(fd)
+        if message is None:
+            os._exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit("a front starts its warden itself: python -P -m supervisor.warden.birth …")
+    main()
