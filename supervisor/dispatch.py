@@ -27,12 +27,13 @@ class Chunk(NamedTuple):
     """Combinations ``start`` to ``stop`` (exclusive).
 
     ``crashes`` counts the workers that died over exactly this range or one
-    that contained it.
+    that contained it, ``spared`` those whose death was not held against it.
     """
 
     start: int
     stop: int
     crashes: int = 0
+    spared: int = 0
 
     @property
     def size(self) -> int:
@@ -65,6 +66,10 @@ in a combination, and the run is failed."""
 
 MAX_BARREN_CRASHES = 1_000
 """Deaths in a row after which a run is failed even so: a search must end."""
+
+SPARED = 4
+"""Deaths over a chunk that were somebody else's doing and are not held against it. Beyond
+that they are: a function may well SIGKILL its own process."""
 
 _SEARCH_DEPTH = 34  # halving the largest chunk, 2³² combinations, down to one; per worker
 _PROBE_AFTER = BARREN_CRASHES // 2
@@ -125,8 +130,18 @@ class Dispatcher:
         elif chunk.crashes == 0:
             self._learn(chunk.size, now - since)
 
-    def crashed(self, worker: int, kept_until: int) -> Verdict:
-        """Take back the chunk of a worker that died having kept all below ``kept_until``."""
+    def crashed(self, worker: int, kept_until: int, *, blamed: bool = True) -> Verdict:
+        """Take back the chunk of a worker that died having kept all below ``kept_until``.
+
+        Parameters
+        ----------
+        worker : int
+            Who died.
+        kept_until : int
+            First combination of its chunk that is not in its journal.
+        blamed : bool
+            Whether what it computed may be to blame, as far as can be told.
+        """
         if worker not in self._in_hand:
             self._empty_handed += 1  # before it was ready for a chunk: no combination's fault
             return Verdict(hopeless=self._hopeless)
@@ -141,10 +156,13 @@ class Dispatcher:
         if self._hopeless:
             self._put_back(chunk._replace(start=chunk.start + done))
             return Verdict(hopeless=True)
-        left = chunk._replace(start=chunk.start + done, crashes=chunk.crashes + 1)
+        if not blamed and chunk.spared < SPARED:
+            left = chunk._replace(start=chunk.start + done, spared=chunk.spared + 1)
+        else:
+            left = chunk._replace(start=chunk.start + done, crashes=chunk.crashes + 1)
         if left.size == 0:
             return Verdict()
-        if left.crashes == 1:
+        if left.crashes == chunk.crashes or left.crashes == 1:
             self._put_back(left)
         elif left.size > 1:
             middle = left.start + left.size // 2

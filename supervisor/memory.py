@@ -66,6 +66,15 @@ def rss_bytes(pid: int) -> int:
         return 0
 
 
+def oom_kills() -> int:
+    """Count the processes that the kernel has killed for lack of memory since it was booted."""
+    try:
+        text = Path("/proc/vmstat").read_text()
+    except OSError:
+        return 0
+    return int(text.partition("\noom_kill ")[2].partition("\n")[0] or 0)
+
+
 @dataclass
 class Sampler:
     """Samples a tree's memory several times a second at next to no cost.

@@ -90,6 +90,7 @@ class RunInHand:
         self._front_lost = False
         self._own_children: set[int] = set()
         self._control: ControlSocket | None = None
+        self._oom_kills = memory.oom_kills()
 
     # -- the run -----------------------------------------------------------
 
@@ -413,14 +414,21 @@ class RunInHand:
             return
         why = describe_exit(code)
         self.front.post(control.WorkerLost(worker.serial, worker.outside, why))
-        verdict = self.dispatcher.crashed(worker.slot, kept_until)
+        verdict = self.dispatcher.crashed(worker.slot, kept_until, blamed=self._to_blame(code))
         if verdict.failed is not None:
-            self._give_up(verdict.failed, f"the worker {why} twice over this combination")
+            self._give_up(verdict.failed, f"the worker {why} again and again over this combination")
         if verdict.hopeless:
             self._fail(f"workers keep dying with nothing finished in between (the last {why})")
             return
         self._start_worker(worker.slot)
         self._check_done()
+
+    def _to_blame(self, code: int) -> bool:
+        """Whether what a worker computed may have killed it: a SIGKILL comes from somebody
+        else, unless the kernel has just run out of memory.
+        """
+        oom_kills, self._oom_kills = self._oom_kills, memory.oom_kills()
+        return code != -signal.SIGKILL or self._oom_kills != oom_kills
 
     def _kept_until(self, slot: int, chunk: Chunk | None) -> int:
         """First index of a dead worker's chunk that is not in its journal."""

@@ -113,11 +113,12 @@ def test_killing_workers_at_random_loses_and_doubles_nothing(inside: Place) -> N
     body = """
     def f(bars, params, stop):
         mark("alive")
-        time.sleep(0.0005)
+        if not os.path.exists(ENOUGH):
+            time.sleep(0.002)  # it must not be over before it was killed often enough
         return row(params)
     """
-    n, kills = 2500, 12
-    run = sweep_inside(inside, body, n=n)
+    n, kills, enough = 10_000, 12, inside.root / "enough"
+    run = sweep_inside(inside, body, n=n, ENOUGH=str(enough))
     run.wait_marks("alive", 2)
     generator = random.Random(20240229)
     warden = run.warden
@@ -127,6 +128,7 @@ def test_killing_workers_at_random_loses_and_doubles_nothing(inside: Place) -> N
         workers = children(warden)
         os.kill(generator.choice(workers), signal.SIGKILL)
         run.wait_for(lambda old=workers: set(children(warden)) != set(old), "its death noticed")
+    enough.touch()
     assert run.end() == 0, run.tell()
     run.assert_gone()
     assert_only_these_failed(run, n, set())

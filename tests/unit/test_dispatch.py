@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.dispatch import BARREN_CRASHES, CHUNK_TARGET_S, Dispatcher
+from supervisor.dispatch import BARREN_CRASHES, CHUNK_TARGET_S, SPARED, Dispatcher
 
 COST_S = 0.001
 
@@ -136,6 +136,18 @@ def test_two_deaths_convict_and_one_does_not() -> None:
     assert dispatcher.crashed(0, 0).failed == 0
     assert dispatcher.exhausted
     assert dispatcher.finished == 1
+
+
+def test_deaths_by_another_hand_are_not_held_against_it_for_a_while() -> None:
+    dispatcher = Dispatcher([(0, 1)], 1)
+    for _ in range(SPARED):
+        dispatcher.take(0, 0.0)
+        assert dispatcher.crashed(0, 0, blamed=False).failed is None
+    dispatcher.take(0, 0.0)
+    assert dispatcher.crashed(0, 0, blamed=False).failed is None
+    dispatcher.take(0, 0.0)
+    assert dispatcher.crashed(0, 0, blamed=False).failed == 0
+    assert dispatcher.exhausted
 
 
 def grown(n_workers: int, size: int) -> Dispatcher:
