@@ -253,7 +253,8 @@ class Started:
         """Pid of the warden, as the front says; it is the front's only child."""
 
         def said() -> int | None:
-            facts = [json.loads(line) for line in self.events.splitlines()]
+            whole = self.events.rpartition("\n")[0]  # the last line may be half-written
+            facts = [json.loads(line) for line in whole.splitlines()]
             pids = [fact["warden"] for fact in facts if fact["event"] == "front.run_requested"]
             return pids[-1] if pids else None
 

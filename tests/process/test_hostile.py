@@ -1,0 +1,182 @@
+"""Workloads that do their worst: every stop ends in bounded time, and what is left is named."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from supervisor import process
+from tests.support.cli import POLITE, Place
+from tests.support.waiting import wait_for
+
+FREEZER = Path("/sys/fs/cgroup/freezer")
+QUICK = ("--grace", "0.3", "--terminate", "0.2", "--verify", "1")
+BOUND_S = 8.0
+
+
+@pytest.fixture
+def freezer() -> Iterator[Path]:
+    """A cgroup whose processes no signal reaches while it is frozen, SIGKILL included."""
+    home = FREEZER / f"fullstop-test-{os.getpid()}"
+    try:
+        home.mkdir()
+    except OSError as error:
+        pytest.skip(f"no freezer cgroup (v1) of our own: {error.strerror}")
+    try:
+        yield home
+    finally:
+        (home / "freezer.state").write_text("THAWED")
+        wait_for(lambda: not (home / "cgroup.procs").read_text(), "the thawed to be gone")
+        home.rmdir()
+
+
+FROZEN = """
+def f(bars, params, stop):
+    if params["a"] < 20:
+        return row(params)
+    if first("cold"):
+        with open(PROCS, "w") as file:
+            file.write("0")
+        mark("frozen")
+    else:
+        mark("ready")
+    while not stop.wait(1):
+        pass
+"""
+
+
+@pytest.mark.parametrize("strength", ["pid-namespace", "subreaper"])
+def test_what_cannot_be_killed_is_named(place: Place, freezer: Path, strength: str) -> None:
+    run = place.sweep(
+        FROZEN, "--containment", strength, *QUICK, PROCS=str(freezer / "cgroup.procs")
+    )
+    (frozen,) = run.wait_marks("frozen", 1)
+    run.wait_marks("ready", 1)
+    (freezer / "freezer.state").write_text("FROZEN")
+    wait_for(lambda: (freezer / "freezer.state").read_text() == "FROZEN\n", "frozen")
+    begun = time.monotonic()
+    run.signal(signal.SIGINT)
+    assert run.end() == 3, run.tell()
+    assert time.monotonic() - begun < BOUND_S
+    stop = run.report["stop"]
+    assert [rung["name"] for rung in stop["rungs"]] == ["flag", "terminate", "kill", "verify"]
+    assert any(f"pid {frozen} " in survivor for survivor in stop["survivors"]), stop
+    run.assert_nothing_lost(at_least=1)
+    assert process.state_letter(frozen) is not None
+    (freezer / "freezer.state").write_text("THAWED")
+    run.assert_gone()
+
+
+def test_a_zombie_factory_is_cleared_away(place: Place) -> None:
+    body = """
+    def f(bars, params, stop):
+        if params["a"] < 20:
+            return row(params)
+        for _ in range(150):
+            if os.fork() == 0:
+                if os.fork() == 0:
+                    os._exit(0)
+                os._exit(0)
+        mark("ready")
+        while not stop.wait(1):
+            pass
+    """
+    run = place.sweep(body, *QUICK)
+    run.wait_marks("ready", 2)
+    run.look_below()
+    assert sum(process.state_letter(i.pid) == "Z" for i in run.seen) > 100  # it did happen
+    begun = time.monotonic()
+    run.signal(signal.SIGINT)
+    assert run.end() == 130, run.tell()
+    assert time.monotonic() - begun < BOUND_S
+    run.assert_gone()
+    run.assert_nothing_lost(at_least=1)
+
+
+@pytest.mark.parametrize("then", ["goes on", "comes back"])
+def test_a_worker_that_closes_all_its_descriptors(place: Place, then: str) -> None:
+    body = """
+    def f(bars, params, stop):
+        if params["a"] < 20 or not first("closed"):
+            return row(params)
+        mark("ready")
+        os.closerange(0, 4096)
+        if THEN == "goes on":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            while True:
+                time.sleep(60)
+        return row(params)
+    """
+    run = place.sweep(body, *QUICK, n=200, THEN=then)
+    run.wait_marks("ready", 1)
+    if then == "goes on":
+        # the other worker does all the rest; the run waits for one that cannot be heard any more
+        run.wait_for(lambda: len(run.kept()) >= 150, "what the other worker computes")
+        run.signal(signal.SIGINT)
+        assert run.end() == 130, run.tell()
+    else:
+        assert run.end() == 0, run.tell()
+        assert sorted(run.kept()) == list(range(200))
+    run.assert_gone()
+    run.assert_nothing_lost(at_least=150)
+
+
+def test_hundreds_of_workers_are_gone_at_once(place: Place) -> None:
+    n = 500
+    run = place.sweep(POLITE, *QUICK, "--grace", "10", n=4 * n, workers=n, DONE=50)
+    run.wait_marks("ready", n)
+    begun = time.monotonic()
+    run.signal(signal.SIGINT)
+    assert run.end() == 130, run.tell()
+    assert time.monotonic() - begun < 30
+    assert run.report["stop"]["survivors"] == []
+    run.assert_gone()
+    run.assert_nothing_lost(at_least=50)
+
+
+def test_a_tree_of_stopped_processes_that_stops_itself_again(place: Place) -> None:
+    """SIGCONT wakes them for a moment at most: SIGKILL needs nobody to be awake."""
+    body = """
+    def f(bars, params, stop):
+        if params["a"] < 20:
+            return row(params)
+        for _ in range(5):
+            if os.fork() == 0:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                os.setsid()
+                while True:
+                    os.kill(os.getpid(), signal.SIGSTOP)
+        mark("ready")
+        while True:
+            os.kill(os.getpid(), signal.SIGSTOP)
+    """
+    run = place.sweep(body, *QUICK)
+    run.wait_marks("ready", 2)
+    begun = time.monotonic()
+    run.signal(signal.SIGINT)
+    assert run.end() == 130, run.tell()
+    assert time.monotonic() - begun < BOUND_S
+    run.assert_gone()
+    run.assert_nothing_lost(at_least=1)
+
+
+def test_the_lowest_limit_on_descriptors_fails_in_one_line(place: Place) -> None:
+    """Where workers cannot be had any more the run fails, keeps what it has, and ends."""
+    import resource
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+
+    run = place.start(place.run_argv(POLITE, *QUICK, n=1000, workers=200, DONE=50), preexec_fn=few)
+    code = run.end()
+    assert code in (1, 2), run.tell()
+    assert "Traceback" not in run.err
+    run.assert_gone()
+    with contextlib.suppress(AssertionError):
+        assert "descriptor" in run.report["reason"] or "open files" in run.report["reason"]
