@@ -135,6 +135,24 @@ def test_killing_workers_at_random_loses_and_doubles_nothing(inside: Place) -> N
     assert 1 <= len(run.report["errors"]) <= kills
 
 
+def test_a_combination_is_not_to_blame_for_a_worker_that_somebody_killed(inside: Place) -> None:
+    body = """
+    def f(bars, params, stop):
+        if len(marked("here")) < 3:
+            mark("here")
+            time.sleep(60)
+        return row(params)
+    """
+    run = sweep_inside(inside, body, n=1)
+    for n in (1, 2, 3):
+        (pid,) = set(run.wait_marks("here", n)) & set(children(run.warden))
+        os.kill(pid, signal.SIGKILL)
+    assert run.end() == 0, run.tell()
+    run.assert_gone()
+    assert_only_these_failed(run, 1, set())
+    assert len(run.report["errors"]) == 3
+
+
 def test_a_row_that_was_kept_twice_counts_once(inside: Place) -> None:
     """A worker killed after its write and before it said so: the row is computed again."""
     body = """
