@@ -440,8 +440,8 @@ class Front:
         if failure:
             self._note_error(str(failure))
         ended = self._ended
-        if failure or not self._keep_warden:
-            self._link.kill()  # its run is over; it goes while we write
+        if failure:
+            self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
         survivors = self._end_leftovers() if failure else (ended.survivors if ended else [])
         done, failed = self._compact()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
