@@ -13,6 +13,7 @@ help:
 	@echo "make test    install what the tests need and run all checks and tests"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   measure against floors and peers"
+	@echo "make chaos   1,000 rounds of random kills at random instants (about an hour)"
 	@echo "make clean   remove $(VENV) and caches"
 
 run: $(VENV)/.core
@@ -29,6 +30,9 @@ check: $(VENV)/.test
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos --rounds 1000 $(CHAOS_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -159,10 +159,13 @@ def main() -> None:
     run_dir = Path(sys.argv[1])
     try:
         with rundir.claim(run_dir):
-            if not (run_dir / rundir.REPORT_FILE).exists():
+            written = run_dir / rundir.REPORT_FILE
+            if written.exists():  # the front was killed between writing it and striking the run off
+                report = Report.from_json(rundir.read_json(written))
+            else:
                 report = finish_dead_run(run_dir)
-                if not (report.stop and report.stop.survivors):
-                    registry.remove(report.run_id)  # the warden saw everything gone
+            if not (report.stop and report.stop.survivors):
+                registry.remove(report.run_id)  # the warden saw everything gone
     except RunBusyError:
         pass  # the run is being resumed or cleared away already: whoever does that writes both
 

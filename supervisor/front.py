@@ -440,8 +440,8 @@ class Front:
         if failure:
             self._note_error(str(failure))
         ended = self._ended
-        if failure or not self._keep_warden:
-            self._link.kill()  # its run is over; it goes while we write
+        if failure:
+            self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
         survivors = self._end_leftovers() if failure else (ended.survivors if ended else [])
         done, failed = self._compact()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
@@ -488,7 +488,6 @@ class Front:
         return end_leftovers(self.plan.run_id, self.run_dir).survivors
 
     def _put_away(self, report: Report) -> None:
-        registry.remove(self.plan.run_id)
         if report.status is RunStatus.COMPLETED:
             from supervisor.finish import drop_checkpoints
 
@@ -496,11 +495,15 @@ class Front:
         fresh = self.plan.resumed == 0 and report.combos_done == 0
         if report.exit_code == ExitCode.USAGE and fresh:
             rundir.discard(self.run_dir)  # a mistake that can be mended leaves nothing behind
-            return
-        try:
-            report.write()
-        except OSError as error:
-            report.errors.append(f"report.json could not be written: {error.strerror}")
+        else:
+            try:
+                report.write()
+            except OSError as error:
+                report.errors.append(f"report.json could not be written: {error.strerror}")
+        # last: killed before, we leave an entry by which what is missing is found
+        # a warden that was killed has left its socket: nobody would look for it afterwards
+        registry.socket_path(self.plan.run_id).unlink(missing_ok=True)
+        registry.remove(self.plan.run_id)
 
     def _exit_code(self, status: RunStatus, *, usage: bool, survivors: bool) -> int:
         if survivors:

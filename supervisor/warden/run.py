@@ -202,6 +202,9 @@ class RunInHand:
         ]
         stop = self.stop
         elapsed = time.monotonic() - stop.at if stop else 0.0
+        if not survivors:
+            # before it is said: a front that has heard of the end may kill us at once
+            self.containment.end()
         self._report_finished(force=True)
         self._rung("verify", len(survivors))
         ended = control.RunEnded(
@@ -215,7 +218,7 @@ class RunInHand:
         if self._control:
             self._control.broadcast(ended)
             self._control.close()
-        self.front.post(ended)  # last: a front that has heard it may kill us at once
+        self.front.post(ended)  # last, for the same reason
 
     def _outcome(self) -> str:
         if self.failure is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import os
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from supervisor import control, rundir
+from supervisor import control, registry, rundir
 from supervisor.config import Plan
 from supervisor.containment import Containment
 from supervisor.containment.cookie import Cookie
@@ -40,31 +41,58 @@ def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> No
     gc.freeze()
     gc.enable()
     front.post(control.WardenReady(hold.containment.outside(os.getpid())))
+    last_run = _serve_runs(front, signals, hold)
+    if last_run is not None and _is_owed(last_run):
+        _finish_alone(last_run)
+
+
+def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None:
+    """Carry out one run after the other until the front is gone.
+
+    Returns
+    -------
+    Path or None
+        Directory of the last run, if that was seen to its end.
+    """
     waiting = select.poll()
     waiting.register(front.sock, select.POLLIN)
     waiting.register(front.pidfd, select.POLLIN)
+    last_run: Path | None = None
     while True:
         patience = front.outbox.patience(None)
         ready = {fd for fd, _ in waiting.poll(None if patience is None else 1000 * patience)}
         if not ready:
             continue
         if front.sock.fileno() not in ready:
-            return
+            return last_run
         try:
             message, fds = control.receive(front.sock)
         except ProtocolError as error:
             front.post(control.RunRefused(str(error), usage=False))
             continue
         if message is None:
-            return
-        if isinstance(message, control.StartRun) and not _run(message, fds, front, signals, hold):
-            return
+            return last_run
+        if isinstance(message, control.StartRun):
+            front_there = _run(message, fds, front, signals, hold)
+            last_run = None if front_there is None else Path(message.run_dir)
+            if front_there is False:
+                return last_run
+
+
+def _is_owed(run_dir: Path) -> bool:
+    """Whether a front has died between its run's end and striking it off: what it was to write
+    may be missing.
+    """
+    with contextlib.suppress(FullstopError, OSError, KeyError, TypeError, AttributeError):
+        run_id = str(rundir.read_json(run_dir / rundir.RUN_FILE)["run_id"])
+        return registry.find(run_id) is not None
+    return False
 
 
 def _run(
     message: control.StartRun, fds: list[int], front: Front, signals: socket.socket, hold: Hold
-) -> bool:
-    """Carry one run out; return whether the front is still there."""
+) -> bool | None:
+    """Carry one run out; return whether the front is still there, None if the run broke."""
     run_dir = Path(message.run_dir)
     try:
         descriptors = Descriptors.of(message, fds)
@@ -83,17 +111,15 @@ def _run(
     except (FullstopError, OSError) as error:
         usage = isinstance(error, ConfigError)
         front.post(control.RunRefused(control.clip(str(error)), usage=usage))
-        return True
+        return None
     except Exception as error:  # noqa: BLE001 - our own fault: told to the front, not swallowed
         traceback.print_exc()
         what = f"{type(error).__name__}: {error} (see {rundir.LOG_DIR}/warden.log)"
         front.post(control.RunRefused(control.clip(what), usage=False))
-        return True
+        return None
     finally:
         hold.cookie.hide()
         gc.collect()
-    if not front_there:
-        _finish_alone(run_dir)
     return front_there
 
 

@@ -40,6 +40,12 @@ def everyone(run: Started) -> None:
     )
 
 
+def assert_struck_off(place: Place) -> None:
+    """Neither an entry nor a socket is left."""
+    assert list((place.root / "state" / "fullstop" / "runs").iterdir()) == []
+    assert list((place.root / "runtime" / "fullstop").iterdir()) == []
+
+
 @pytest.mark.parametrize("body", [POLITE, DEAF, DAEMON], ids=["polite", "deaf", "daemon"])
 def test_when_the_front_is_killed_the_warden_ends_the_run(place: Place, body: str) -> None:
     run = place.sweep(body, *TIMES, DONE=DONE)
@@ -57,8 +63,7 @@ def test_when_the_front_is_killed_the_warden_ends_the_run(place: Place, body: st
     run.assert_nothing_lost()
     if body is not DEAF:
         assert report["combos_done"] == DONE
-    assert list((place.root / "state" / "fullstop" / "runs").iterdir()) == []
-    assert list((place.root / "runtime" / "fullstop").iterdir()) == []
+    assert_struck_off(place)
 
 
 def test_a_front_whose_line_somebody_else_holds_open_is_missed_all_the_same(place: Place) -> None:
@@ -172,6 +177,19 @@ def test_kill_9_of_front_during_its_own_stop(place: Place) -> None:
     assert report["status"] == "stopped"
 
 
+def test_kill_9_of_the_front_while_it_writes_the_results(place: Place) -> None:
+    """The warden has said its last word by then; what the front owes is written all the same."""
+    body = "def f(bars, params, stop):\n    return row(params)\n"
+    run = place.sweep(body, *TIMES, n=20_000)
+    wait_for(lambda: '"front.finishing"' in run.events or run.over, "the front's last part")
+    run.kill_front()
+    report = run.wait_report()
+    run.assert_gone()
+    assert report["status"] == "completed"
+    run.assert_nothing_lost(20_000)
+    assert_struck_off(place)
+
+
 @pytest.mark.parametrize("body", [POLITE, DEAF], ids=["polite", "deaf"])
 def test_when_the_warden_is_killed_the_workers_die_and_the_front_says_so(
     place: Place, body: str
@@ -186,6 +204,7 @@ def test_when_the_warden_is_killed_the_workers_die_and_the_front_says_so(
     assert run.report["status"] == "failed"
     assert run.report["exit_code"] == 1
     assert str(warden) in run.report["reason"]
+    assert_struck_off(place)
     assert "Traceback" not in run.err
     run.assert_nothing_lost()
 
