@@ -19,8 +19,10 @@ from supervisor.config import Plan
 from supervisor.containment import Containment
 from supervisor.containment.cookie import Cookie
 from supervisor.errors import ConfigError, FullstopError, ProtocolError
+from supervisor.stopflag import StopFlag
 from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.run import RunInHand
+from supervisor.warden.sweep import Sweep
 from workers.registry import preload
 
 
@@ -72,12 +74,13 @@ def _run(
         _log_to(run_dir)
         hold.cookie.show(plan.run_id)
         run = RunInHand(
-            plan,
+            plan.run_id,
+            plan.times,
             run_dir,
-            descriptors,
+            StopFlag.from_fd(descriptors.flag),
             front,
             hold.containment,
-            retry_failed=message.retry_failed,
+            hire=lambda run: Sweep(run, plan, descriptors, retry_failed=message.retry_failed),
         )
         front_there = run.carry_out(signals)
     except (FullstopError, OSError) as error:
