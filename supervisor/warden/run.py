@@ -219,6 +219,7 @@ class RunInHand:
         self.flag.request(Level.KILL)
 
     def _signal_term(self) -> None:
+        self._workforce.outlived()
         self._rung("terminate", self.containment.signal_all(signal.SIGTERM, signal.SIGCONT))
 
     def _signal_kill(self) -> None:

@@ -10,11 +10,13 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from supervisor import control, rundir
+from supervisor.command import AnyPlan, CommandPlan
 from supervisor.config import Plan
 from supervisor.containment import Containment
 from supervisor.containment.cookie import Cookie
@@ -22,8 +24,9 @@ from supervisor.errors import ConfigError, FullstopError, ProtocolError
 from supervisor.stopflag import StopFlag
 from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.run import RunInHand
-from supervisor.warden.sweep import Sweep
-from workers.registry import preload
+from supervisor.warden.workforce import Run, Workforce
+
+Order = control.StartRun | control.StartCommand
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,10 @@ class Hold:
 
 def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> None:
     """Serve one front: run after run, until it goes; ``strategy`` is likely to come first."""
-    preload(strategy)
+    if strategy != control.COMMAND:
+        from workers.registry import preload
+
+        preload(strategy)
     # what is loaded stays: the collector need not look at it again, nor touch the pages that
     # workers share; so the collection after each run takes no time
     gc.freeze()
@@ -59,29 +65,20 @@ def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> No
             continue
         if message is None:
             return
-        if isinstance(message, control.StartRun) and not _run(message, fds, front, signals, hold):
+        orders = (control.StartRun, control.StartCommand)
+        if isinstance(message, orders) and not _run(message, fds, front, signals, hold):
             return
 
 
-def _run(
-    message: control.StartRun, fds: list[int], front: Front, signals: socket.socket, hold: Hold
-) -> bool:
+def _run(message: Order, fds: list[int], front: Front, signals: socket.socket, hold: Hold) -> bool:
     """Carry one run out; return whether the front is still there."""
     run_dir = Path(message.run_dir)
     try:
-        descriptors = Descriptors.of(message, fds)
-        plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
+        plain = rundir.read_json(run_dir / rundir.RUN_FILE)
+        plan, flag, hire = _workforce(message, fds, plain)
         _log_to(run_dir)
         hold.cookie.show(plan.run_id)
-        run = RunInHand(
-            plan.run_id,
-            plan.times,
-            run_dir,
-            StopFlag.from_fd(descriptors.flag),
-            front,
-            hold.containment,
-            hire=lambda run: Sweep(run, plan, descriptors, retry_failed=message.retry_failed),
-        )
+        run = RunInHand(plan.run_id, plan.times, run_dir, flag, front, hold.containment, hire)
         front_there = run.carry_out(signals)
     except (FullstopError, OSError) as error:
         usage = isinstance(error, ConfigError)
@@ -98,6 +95,26 @@ def _run(
     if not front_there:
         _finish_alone(run_dir)
     return front_there
+
+
+def _workforce(
+    message: Order, fds: list[int], plain: dict[str, Any]
+) -> tuple[AnyPlan, StopFlag, Callable[[Run], Workforce]]:
+    """Find out what is asked for; only what that needs is loaded."""
+    if isinstance(message, control.StartCommand):
+        from supervisor.warden.command import Command, Inheritance
+
+        inheritance = Inheritance.of(message, fds)
+        command = CommandPlan.from_json(plain)
+        flag = StopFlag.from_fd(inheritance.flag)
+        return command, flag, lambda run: Command(run, command, inheritance)
+    from supervisor.warden.sweep import Sweep
+
+    descriptors = Descriptors.of(message, fds)
+    plan = Plan.from_json(plain)
+    retry = message.retry_failed
+    flag = StopFlag.from_fd(descriptors.flag)
+    return plan, flag, lambda run: Sweep(run, plan, descriptors, retry_failed=retry)
 
 
 def _finish_alone(run_dir: Path) -> NoReturn:

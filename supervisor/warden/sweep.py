@@ -18,8 +18,8 @@ from supervisor.dispatch import Chunk, Dispatcher
 from supervisor.errors import FullstopError, ProtocolError
 from supervisor.escalation import State
 from supervisor.journal import JournalWriter, journal_path, next_serial
+from supervisor.process import describe_exit
 from supervisor.results import covered, gaps
-from supervisor.warden.exits import describe_exit
 from supervisor.warden.lines import Descriptors
 from supervisor.warden.workforce import Run
 from workers.backend import Backend
@@ -124,6 +124,9 @@ class Sweep:
             with contextlib.suppress(OSError):
                 worker.link.shutdown(socket.SHUT_WR)
         return len(self._workers)
+
+    def outlived(self) -> None:
+        """Workers that linger after the last chunk are no news."""
 
     def reaped(self, pid: int, status: int) -> None:
         """Bury a worker; an orphan that was handed to us needs nothing more."""

@@ -1,7 +1,8 @@
 """Who does a run's work, and what it may ask of the run: the two sides of one seam.
 
 The run (:mod:`supervisor.warden.run`) knows when to begin, when to end and how to
-see it through; a workforce (:mod:`supervisor.warden.sweep`) knows what the work is.
+see it through; a workforce (:mod:`supervisor.warden.sweep`,
+:mod:`supervisor.warden.command`) knows what the work is.
 """
 
 from __future__ import annotations
@@ -97,6 +98,10 @@ class Workforce(Protocol):
 
     def ask_to_end(self) -> int:
         """The stop flag was just set: wake who does not look at it; return how many were told."""
+        ...
+
+    def outlived(self) -> None:
+        """The work is done, the grace is over, and something lives: SIGTERM is about to follow."""
         ...
 
     def reaped(self, pid: int, status: int) -> None:
