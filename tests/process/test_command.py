@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -280,16 +281,30 @@ def test_nobody_holds_its_streams_open_but_itself(place: Place) -> None:
     popen = subprocess.Popen(
         command, cwd=place.work, env=place.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
-    with popen:
-        place.started.append(Started(place, popen))
-        assert popen.stdout is not None
-        assert popen.stdin is not None
-        assert popen.stdout.read() == b"out\n"
+    place.started.append(Started(place, popen))
+    assert popen.stdout is not None
+    assert popen.stdin is not None
+    try:
+        assert read_to_the_end(popen.stdout.fileno()) == b"out\n"
         with pytest.raises(BrokenPipeError):
             os.write(popen.stdin.fileno(), b"x")
         assert popen.poll() is None
         popen.send_signal(signal.SIGTERM)
         assert popen.wait(DEADLINE_S) == 143
+    finally:
+        popen.stdout.close()
+        popen.stdin.close()
+
+
+def read_to_the_end(pipe: int) -> bytes:
+    said = b""
+    while True:
+        ready, _, _ = select.select([pipe], [], [], 10)
+        assert ready, "somebody holds the pipe open"
+        more = os.read(pipe, 4096)
+        if not more:
+            return said
+        said += more
 
 
 # -- the stop --------------------------------------------------------------
