@@ -100,6 +100,7 @@ class Command:
         self._inheritance = inheritance
         self._environment: dict[bytes, bytes] = {}
         self._pid = 0
+        self._verdict = -1
         self._began = time.monotonic()
         self._succeeded = False
 
@@ -130,7 +131,8 @@ class Command:
         self._pid = pid
         os.close(tell)
         self._inheritance.close()
-        self._run.watch(verdict, lambda: self._on_exec(verdict))
+        self._verdict = verdict
+        self._run.watch(verdict, self._on_exec)
         outside = self._run.containment.outside(pid)
         self._run.events.emit("command_started", pid=outside, command=list(self._plan.command))
 
@@ -156,8 +158,9 @@ class Command:
                 os.write(tell, str(code).encode())
             os._exit(_CANNOT_EXECUTE)
 
-    def _on_exec(self, verdict: int) -> None:
+    def _on_exec(self) -> None:
         """Hear that the child is the program now (exec has closed the line), or why it is not."""
+        verdict, self._verdict = self._verdict, -1
         said = os.read(verdict, 16)
         self._run.forget(verdict)
         os.close(verdict)
@@ -217,6 +220,8 @@ class Command:
         if pid != self._pid:
             return
         self._pid = 0
+        if self._verdict >= 0:
+            self._on_exec()  # its death may be heard before the reason for it
         code = os.waitstatus_to_exitcode(status)
         self._run.events.emit("command_ended", status=code)
         self._run.post(control.CommandEnded(code))
