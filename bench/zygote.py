@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import supervisor.warden.run  # noqa: F401 - so that this process is as large as a warden
+import supervisor.warden.sweep  # noqa: F401 - so that this process is as large as a warden
 from bench.bare import prepared
 from bench.errors import NotMeasuredError
 from bench.processes import fork

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 
 def main() -> None:
@@ -22,18 +22,46 @@ def main() -> None:
     """
     # until a run listens for itself, Ctrl+C simply ends this process: it has begun nothing yet
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    arguments = sys.argv[1:]
+    closed = _hold_streams()
+    arguments, command = _split(sys.argv[1:])
     gc.disable()  # importing makes many objects and no garbage; whoever runs for long enables it
     try:
-        if sys.platform == "linux" and arguments[:1] == ["run"] and "--help" not in arguments:
+        helping = "--help" in arguments or "-h" in arguments
+        if sys.platform == "linux" and arguments[:1] == ["run"] and not helping:
             from supervisor.link import prewarm
 
-            prewarm(_strategy(arguments), _option(arguments, "--containment") or "auto")
-        with _one_thread():
+            likely = _strategy(arguments) if command is None else "--"
+            prewarm(likely, _option(arguments, "--containment") or "auto")
+        with _one_thread() if command is None else nullcontext():
             from supervisor.cli.main import main as run_command_line
     except ImportError as error:
         sys.exit(_first_aid(arguments, error))
-    run_command_line(arguments)
+    run_command_line(arguments, command, closed)
+
+
+def _hold_streams() -> frozenset[int]:
+    """Fill standard streams that are closed, and return which were.
+
+    The next file to be opened would take their place, and be taken for them.
+    """
+    closed = []
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+            closed.append(fd)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    return frozenset(closed)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
+    """Divide ``run … -- CMD ARG…`` at its first ``--``; what follows is the command's, verbatim."""
+    if arguments[:1] != ["run"] or "--" not in arguments:
+        return arguments, None
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
 
 
 @contextmanager

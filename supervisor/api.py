@@ -19,13 +19,14 @@ from supervisor import rundir
 from supervisor.config import Plan, StopTimes, check_containment
 from supervisor.errors import ConfigError, FullstopError, InternalError, RunFailedError
 from supervisor.finish import constraint
-from supervisor.front import Front, Progress
+from supervisor.front import Progress
 from supervisor.journal import Frame, FrameKind, JournalTail
 from supervisor.link import WardenLink, keep_warden, take_warden
 from supervisor.prepare import Axes, Changes, Order, Prepared, prepare
 from supervisor.report import Report
 from supervisor.results import read
 from supervisor.stopflag import Level
+from supervisor.sweep_front import SweepFront
 
 _MIRROR_EVERY_S = 0.02
 _LOOK_EVERY_S = 0.05
@@ -180,7 +181,7 @@ class Run:
         self.run_id = prepared.plan.run_id
         self.run_dir = prepared.run_dir
         self._plan = prepared.plan
-        self._front = Front(prepared, link)
+        self._front = SweepFront(prepared, link)
         self._crash: BaseException | None = None
         self._thread = threading.Thread(
             target=self._carry_out, name=f"fullstop-{self.run_id}", daemon=True

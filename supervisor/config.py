@@ -6,10 +6,12 @@ import math
 import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import ConfigError
-from supervisor.grid import Grid
+
+if TYPE_CHECKING:
+    from supervisor.grid import Grid
 
 MAX_WORKERS = 1024
 MAX_WAIT_S = 86_400.0
@@ -165,6 +167,8 @@ class Plan:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Plan:
         """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone."""
+        from supervisor.grid import Grid  # NumPy: whoever supervises a command does without
+
         known = {name: plain[name] for name in cls.__slots__ if name in plain}
         known["source"] = Source(known["source"])
         known["grid"] = Grid.of(known["grid"])

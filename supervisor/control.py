@@ -23,6 +23,9 @@ MAX_PACKET_BYTES = 64 * 1024
 MAX_TEXT = 4_000
 MAX_FDS = 8
 
+COMMAND = "--"
+"""What a warden is started with, in a strategy's place, to supervise a command."""
+
 
 # -- front → warden --------------------------------------------------------
 
@@ -37,6 +40,18 @@ class StartRun(NamedTuple):
     run_dir: str
     has_function: bool = False
     retry_failed: bool = False
+
+
+class StartCommand(NamedTuple):
+    """Begin the run described in ``run_dir/run.json``, which supervises a command.
+
+    Descriptors that travel with it, in this order: the flag, the environment (as
+    ``/proc/PID/environ`` has it), and one for each of ``streams``: those of the
+    standard streams 0, 1 and 2 that are open.
+    """
+
+    run_dir: str
+    streams: list[int]
 
 
 class RequestStop(NamedTuple):
@@ -102,6 +117,18 @@ class CombinationFailed(NamedTuple):
     error: str
 
 
+class CommandEnded(NamedTuple):
+    """The command has ended: its exit status, or minus the signal that killed it."""
+
+    status: int
+
+
+class LeftBehind(NamedTuple):
+    """These processes outlived the command, and the time they had to end by themselves."""
+
+    processes: list[str]
+
+
 class Finished(NamedTuple):
     """``finished`` combinations are done; sent as it grows, never oftener than needed."""
 
@@ -142,6 +169,7 @@ class Status(NamedTuple):
     done: int
     total: int
     workers: list[int]
+    elapsed_s: float = 0.0
 
 
 # -- worker ↔ warden -------------------------------------------------------
@@ -173,6 +201,7 @@ class WorkerBroken(NamedTuple):
 
 Message = (
     StartRun
+    | StartCommand
     | RequestStop
     | AskStatus
     | DumpStacks
@@ -182,6 +211,8 @@ Message = (
     | RunRefused
     | WorkerLost
     | CombinationFailed
+    | CommandEnded
+    | LeftBehind
     | Finished
     | StopBegun
     | RungReached

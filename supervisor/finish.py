@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor import registry, rundir
+from supervisor.command import read_plan
 from supervisor.config import Plan, Source
 from supervisor.errors import FullstopError, RunBusyError
 from supervisor.events import Fact, read_events
@@ -57,15 +58,17 @@ def finish_dead_run(run_dir: Path) -> Report:
     The caller holds the :class:`~supervisor.rundir.Claim` on the directory. The
     registry keeps its entry for who sees to it that no process is left.
     """
-    plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
+    plan = read_plan(rundir.read_json(run_dir / rundir.RUN_FILE))
     errors: list[str] = []
     done = failed = 0
     try:
-        compaction = compact_run(run_dir, plan)
-        done, failed = compaction.rows, compaction.failed
+        if isinstance(plan, Plan):
+            compaction = compact_run(run_dir, plan)
+            done, failed = compaction.rows, compaction.failed
     except (FullstopError, OSError) as error:
         errors.append(str(error))
     story = _Story.of(run_dir)
+    errors += story.errors
     if story.stop:
         story.stop.survivors = story.survivors
     ended = story.ended or _last_written(run_dir)
@@ -84,6 +87,7 @@ def finish_dead_run(run_dir: Path) -> Report:
         memory=story.memory,
         errors=errors,
         resumed=plan.resumed,
+        command_status=story.command_status,
     )
     if report.status is RunStatus.COMPLETED:
         drop_checkpoints(run_dir)
@@ -109,6 +113,8 @@ class _Story:
     survivors: list[str] = field(default_factory=list)
     ram_baseline_bytes: int = 0
     ram_peak_bytes: int = 0
+    command_status: int | None = None
+    errors: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, run_dir: Path) -> _Story:
@@ -136,6 +142,10 @@ class _Story:
             case "warden.rung_reached" if self.stop:
                 self.stop.rungs.append(Rung(fields["rung"], fields["at_s"], fields["acted_on"]))
                 self.stop.elapsed_s = fields["at_s"]
+            case "warden.command_ended":
+                self.command_status = fields["status"]
+            case "warden.left_behind":
+                self.errors += [f"left behind by the command: {n}" for n in fields["processes"]]
             case "warden.run_ended":
                 self.ended = fact.at
                 self.outcome = RunStatus(fields["outcome"])

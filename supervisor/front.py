@@ -13,30 +13,31 @@ import select
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from supervisor import control, inputs, memory, process, registry, rundir
-from supervisor.board import Board
+from supervisor import control, memory, process, registry, rundir
+from supervisor.config import StopTimes
 from supervisor.errors import ConfigError, FullstopError, RunFailedError
 from supervisor.events import EventLog
-from supervisor.grid import Value
 from supervisor.link import WardenLink, keep_warden
-from supervisor.prepare import Prepared
 from supervisor.process import Identity
 from supervisor.report import MemoryReport, Report, Rung, StopReport
 from supervisor.signals import STOPPING, SignalQueue
 from supervisor.states import ExitCode, RunStatus
 from supervisor.stopflag import Level, StopFlag
 
+if TYPE_CHECKING:
+    from supervisor.grid import Value
+
 TICK_S = 0.1
 _MARGIN_S = 3.0  # past the last rung, before a warden that does not answer is killed
-_DUMP_WAIT_S = 0.5
-_SETTLE_POLL_S = 0.005
+SETTLE_POLL_S = 0.005
 _MAX_ERRORS_KEPT = 100
 _MEMORY_FACT_EVERY_S = 0.5
-_KEEP_AFTER_S = 0.25  # a run that is shorter is computed again as soon as resumed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,65 @@ Tick = Callable[[Progress], None]
 Say = Callable[[str], None]
 
 
-class Front:
-    """Carries one run from its plan to its report.
+class PlanLike(Protocol):
+    """What a front has to know of a plan."""
+
+    @property
+    def run_id(self) -> str:
+        """Name of the run."""
+        ...
+
+    @property
+    def times(self) -> StopTimes:
+        """Timers of the escalation."""
+        ...
+
+    @property
+    def combos_total(self) -> int:
+        """Combinations there are to compute."""
+        ...
+
+    @property
+    def resumed(self) -> int:
+        """How often the run was resumed."""
+        ...
+
+
+class PreparedLike(Protocol):
+    """A run that was checked and has its directory, whatever the work is."""
+
+    @property
+    def plan(self) -> PlanLike:
+        """What was asked for."""
+        ...
+
+    @property
+    def run_dir(self) -> Path:
+        """Its directory."""
+        ...
+
+    @property
+    def claim(self) -> rundir.Claim:
+        """The claim on it."""
+        ...
+
+    @property
+    def finished(self) -> int:
+        """Combinations that earlier attempts have finished."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the report should mention besides."""
+        ...
+
+
+class Front(ABC):
+    """Carries one run from its plan to its report, whatever the work is.
 
     Parameters
     ----------
-    prepared : Prepared
+    prepared : PreparedLike
         What to run; its directory is claimed, and empty but for what a resumed run left.
     link : WardenLink
         A warden without a run; this object owns it from now on.
@@ -90,12 +144,11 @@ class Front:
 
     def __init__(
         self,
-        prepared: Prepared,
+        prepared: PreparedLike,
         link: WardenLink,
         *,
         keep_warden: bool = True,
     ) -> None:
-        self.plan = plan = prepared.plan
         self.run_dir = run_dir = prepared.run_dir
         self.flag = StopFlag()
         self.changed = threading.Condition()
@@ -103,13 +156,9 @@ class Front:
         self.finished = prepared.finished
         self.report: Report | None = None
         self._keep_warden = keep_warden
-        self._prepared = prepared
-        self._keep_at: float | None = None
-        self._keeper = threading.Thread(
-            target=self._keep_inputs, name="fullstop-inputs", daemon=True
-        )
+        self._plan = prepared.plan
+        self._claim = prepared.claim
         self._link = link
-        self._board = Board.create(plan.workers)
         self._events = EventLog(run_dir, "front")
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lock = threading.Lock()
@@ -143,19 +192,36 @@ class Front:
         with contextlib.suppress(OSError):  # the loop has ended: there is nobody to wake
             os.eventfd_write(self._wake, 1)
 
+    # -- what depends on the work ------------------------------------------
+
+    @abstractmethod
     def progress(self) -> Progress:
         """How the run stands now."""
-        best = self._board.best()
-        return Progress(
-            status=self._status,
-            done=min(self.finished + self._board.in_flight(), self.plan.grid.size),
-            total=self.plan.grid.size,
-            failed=self._failed_combos,
-            elapsed_s=time.monotonic() - self._began,
-            ram_bytes=self._sampler.last,
-            best=None if best is None else (self.plan.grid.params(best[0]), best[1]),
-            stop_level=self.flag.level,
-        )
+
+    @abstractmethod
+    def status_line(self) -> str:
+        """How the run stands now, in a line."""
+
+    @abstractmethod
+    def _hand_over(self) -> None:
+        """Hand the run to the warden."""
+
+    def _work_begun(self) -> None:  # noqa: B027 - not every work has it
+        """The warden is about to fork."""
+
+    @abstractmethod
+    def _show_where(self) -> None:
+        """Show where every process of the run is."""
+
+    def _gather(self) -> tuple[int, int]:
+        """Put results together; return the combinations with a row, and those that failed."""
+        return 0, 0
+
+    def _wrap_up(self, status: RunStatus) -> None:  # noqa: B027 - not every work has it
+        """Whatever else has to be on disk before the report."""
+
+    def _complete(self, report: Report) -> None:  # noqa: B027 - not every work has it
+        """Add to the report what only this kind of work has."""
 
     # -- the run -----------------------------------------------------------
 
@@ -191,7 +257,7 @@ class Front:
         except BaseException:
             # an exception of the caller's (Ctrl+C in a notebook): the run must not outlive it
             self._link.abandon()
-            self._prepared.claim.release()  # whom the warden sends to finish the run needs it
+            self._claim.release()  # whom the warden sends to finish the run needs it
             raise
         report = self._finish(failure)
         with self.changed:
@@ -206,33 +272,20 @@ class Front:
         self._sampler.root = self._link.pid
         registry.add(
             registry.Entry(
-                self.plan.run_id,
+                self._plan.run_id,
                 self.run_dir,
                 Identity.of(os.getpid()) or Identity(os.getpid(), 0),
                 self._link.identity,
             )
         )
-        prepared = self._prepared
-        fds = [self.flag.fileno(), self._board.fileno(), prepared.bars.memfd]
-        message = control.StartRun(
-            str(self.run_dir),
-            has_function=prepared.function is not None,
-            retry_failed=prepared.retry_failed,
-        )
         # said before the warden can say anything: it divides the attempts of a resumed run
         self._events.emit(
             "run_requested",
-            run_id=self.plan.run_id,
+            run_id=self._plan.run_id,
             warden=self._link.pid,
-            resumed=self.plan.resumed,
+            resumed=self._plan.resumed,
         )
-        if prepared.function is None:
-            self._link.send(message, fds)
-        else:
-            with os.fdopen(os.memfd_create("fullstop-function", os.MFD_CLOEXEC), "wb") as file:
-                file.write(prepared.function)
-                file.flush()
-                self._link.send(message, [*fds, file.fileno()])
+        self._hand_over()
 
     def _loop(self, on_tick: Tick | None, until: Callable[[], bool] = bool) -> None:
         """Watch the run until it has ended, or until a condition holds."""
@@ -256,8 +309,6 @@ class Front:
             due.append(self._next_tick)
         if self._give_up_at is not None:
             due.append(self._give_up_at)
-        if self._keep_at is not None:
-            due.append(self._keep_at)
         return max(0.0, min(due) - time.monotonic())
 
     def _keep_time(self, on_tick: Tick | None) -> None:
@@ -267,9 +318,6 @@ class Front:
                 self._sample_memory()
             else:
                 self._sampler.due = now + TICK_S  # the baseline is the warden's to measure
-        if self._keep_at is not None and now >= self._keep_at:
-            self._keep_at = None
-            self._keeper.start()
         if on_tick and now >= self._next_tick:
             self._next_tick = now + TICK_S
             on_tick(self.progress())
@@ -301,9 +349,9 @@ class Front:
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number == signal.SIGUSR1:
-            self._say(describe(self.progress()))
+            self._say(self.status_line())
         elif number == signal.SIGQUIT:
-            self._dump_stacks()
+            self._show_where()
             self._stop_signal = number
             self.request(Level.KILL, "SIGQUIT", "SIGQUIT")
         elif number in STOPPING:
@@ -335,7 +383,7 @@ class Front:
             self._stop.level = max(level, Level[self._stop.level.upper()]).name.lower()
         self._status = RunStatus.STOPPING
         if level > Level.DRAIN:
-            times = self.plan.times
+            times = self._plan.times
             longest = times.grace_s + times.terminate_s + times.verify_s + _MARGIN_S
             self._give_up_at = self._give_up_at or time.monotonic() + longest
 
@@ -358,8 +406,7 @@ class Front:
                 self._began = time.monotonic()
                 if self._status is RunStatus.STARTING:
                     self._status = RunStatus.RUNNING
-                _import_early()
-                self._keep_at = self._began + _KEEP_AFTER_S
+                self._work_begun()
             case control.RunRefused():
                 raise _refusal(message.error, usage=message.usage, run_dir=self.run_dir)
             case control.Finished():
@@ -389,48 +436,6 @@ class Front:
         if len(self._errors) < _MAX_ERRORS_KEPT:
             self._errors.append(error)
 
-    def _dump_stacks(self) -> None:
-        """Show where every worker is; one that does not answer is shown by its state."""
-        logs = sorted((self.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
-        sizes = {log: log.stat().st_size for log in logs}
-        self._link.send(control.DumpStacks())
-        pids = [int(pid) for pid in self._board.rows["pid"] if pid]
-        deadline = time.monotonic() + _DUMP_WAIT_S
-        while time.monotonic() < deadline:
-            grown = [log for log in logs if log.stat().st_size > sizes[log]]
-            if len(grown) >= len(pids):
-                break
-            select.select([], [], [], _SETTLE_POLL_S)
-        for row in self._board.rows:
-            if row["pid"]:
-                state = process.state_letter(int(row["pid"])) or "gone"
-                self._say(
-                    f"worker pid {row['pid']} (state {state}): combination "
-                    f"{row['chunk_start'] + row['chunk_done']} of chunk "
-                    f"{row['chunk_start']}–{row['chunk_stop']}"
-                )
-        for log in logs:
-            with log.open(errors="replace") as file:
-                file.seek(sizes[log])
-                for line in file:
-                    self._say(line.rstrip())
-
-    def _have_inputs_kept(self, *, wanted: bool) -> None:
-        """See the writing of what resuming needs to its end, if it has begun or is wanted."""
-        if self._keep_at is not None and wanted:
-            self._keep_at = None
-            self._keeper.start()
-        if self._keeper.ident is not None:
-            self._keeper.join()
-
-    def _keep_inputs(self) -> None:
-        """Write down what a resumed run will need, while the workers compute."""
-        prepared = self._prepared
-        try:
-            inputs.keep(self.run_dir, self.plan, prepared.bars, prepared.function)
-        except OSError as error:
-            self._note_error(f"what resuming needs could not be kept: {error.strerror}")
-
     # -- the end -----------------------------------------------------------
 
     def _finish(self, failure: FullstopError | None) -> Report:
@@ -443,9 +448,9 @@ class Front:
         if failure:
             self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
         survivors = self._end_leftovers() if failure else (ended.survivors if ended else [])
-        done, failed = self._compact()
+        done, failed = self._gather()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
-        self._have_inputs_kept(wanted=status is not RunStatus.COMPLETED)
+        self._wrap_up(status)
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
             self._stop.survivors = survivors
@@ -456,12 +461,12 @@ class Front:
             self._reason = str(failure) if failure else (ended.reason if ended else "")
         usage = isinstance(failure, ConfigError) or bool(ended and ended.usage)
         report = Report(
-            run_id=self.plan.run_id,
+            run_id=self._plan.run_id,
             status=status,
             reason=self._reason if status is not RunStatus.COMPLETED else "",
             exit_code=self._exit_code(status, usage=usage, survivors=bool(survivors)),
             containment=self._started.containment if self._started else "none",
-            combos_total=self.plan.combos_total,
+            combos_total=self._plan.combos_total,
             combos_done=done,
             combos_failed=failed,
             elapsed_s=round(gone_at - self._began, 6),
@@ -469,8 +474,9 @@ class Front:
             stop=self._stop,
             memory=memory_report,
             errors=self._errors,
-            resumed=self.plan.resumed,
+            resumed=self._plan.resumed,
         )
+        self._complete(report)
         self._put_away(report)
         self._status = status
         self._close(keep=self._keep_warden and failure is None and not survivors)
@@ -485,14 +491,10 @@ class Front:
         if not self._link.see_dead():
             pid = self._link.pid
             return [f"pid {pid} (the warden), state {process.state_letter(pid) or 'gone'}"]
-        return end_leftovers(self.plan.run_id, self.run_dir).survivors
+        return end_leftovers(self._plan.run_id, self.run_dir).survivors
 
     def _put_away(self, report: Report) -> None:
-        if report.status is RunStatus.COMPLETED:
-            from supervisor.finish import drop_checkpoints
-
-            drop_checkpoints(self.run_dir)
-        fresh = self.plan.resumed == 0 and report.combos_done == 0
+        fresh = self._plan.resumed == 0 and report.combos_done == 0
         if report.exit_code == ExitCode.USAGE and fresh:
             rundir.discard(self.run_dir)  # a mistake that can be mended leaves nothing behind
         else:
@@ -502,8 +504,8 @@ class Front:
                 report.errors.append(f"report.json could not be written: {error.strerror}")
         # last: killed before, we leave an entry by which what is missing is found
         # a warden that was killed has left its socket: nobody would look for it afterwards
-        registry.socket_path(self.plan.run_id).unlink(missing_ok=True)
-        registry.remove(self.plan.run_id)
+        registry.socket_path(self._plan.run_id).unlink(missing_ok=True)
+        registry.remove(self._plan.run_id)
 
     def _exit_code(self, status: RunStatus, *, usage: bool, survivors: bool) -> int:
         if survivors:
@@ -520,7 +522,7 @@ class Front:
             return None
         baseline = self._started.ram_baseline_bytes
         since = self._stop_at or time.monotonic() - self._ended.elapsed_s
-        deadline = time.monotonic() + self.plan.times.verify_s
+        deadline = time.monotonic() + self._plan.times.verify_s
         peak = max(self._sampler.peak, baseline)
         while True:
             after = memory.tree_bytes(self._link.pid)
@@ -528,7 +530,7 @@ class Front:
             back = after <= baseline + memory.SETTLED_SLACK_BYTES
             if back or now >= deadline:
                 break
-            select.select([], [], [], _SETTLE_POLL_S)
+            select.select([], [], [], SETTLE_POLL_S)
         self._events.emit("memory_settled", ram_bytes=after, back=back)
         return MemoryReport(
             ram_baseline_bytes=baseline,
@@ -538,38 +540,14 @@ class Front:
             settled_s=round(now - since, 6) if back else None,
         )
 
-    def _compact(self) -> tuple[int, int]:
-        """Write ``results.parquet``; return the rows and the failed combinations in it."""
-        from supervisor.finish import compact_run
-        from supervisor.results import covered
-
-        try:
-            compaction = compact_run(self.run_dir, self.plan)
-        except (FullstopError, OSError) as error:
-            self._note_error(f"results.parquet could not be written: {error}")
-            done = covered(self.run_dir / rundir.JOURNAL_DIR)
-            return sum(stop - start for start, stop in done), self._failed_combos
-        return compaction.rows, compaction.failed
-
     def _close(self, *, keep: bool) -> None:
         if keep:
             keep_warden(self._link)
         else:
             self._link.close()
         self._events.close()
-        self._prepared.claim.release()
-        self._board.close()
+        self._claim.release()
         os.close(self._wake)
-
-
-def describe(progress: Progress) -> str:
-    """One line about a run."""
-    share = 100 * progress.done / max(1, progress.total)
-    line = (
-        f"{progress.status}: {progress.done:,} of {progress.total:,} combinations "
-        f"({share:.1f} %), {progress.elapsed_s:.1f} s, {progress.ram_bytes / 2**20:,.0f} MB"
-    )
-    return line + (f", {progress.failed} failed" if progress.failed else "")
 
 
 def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:
@@ -583,14 +561,3 @@ def _clear_dead_runs() -> None:
             from supervisor.reap import send
 
             send()
-
-
-def _import_early() -> None:
-    """Load what the end of the run needs while the workers compute, not after the stop."""
-    threading.Thread(target=_load_libraries, name="fullstop-import", daemon=True).start()
-
-
-def _load_libraries() -> None:
-    import pyarrow.parquet  # noqa: F401
-
-    import supervisor.finish  # noqa: F401

@@ -6,10 +6,6 @@ that cannot be leaves nothing behind.
 
 from __future__ import annotations
 
-import datetime
-import importlib.util
-import os
-import platform
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -17,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import supervisor
 from supervisor import config, inputs, registry, rundir
 from supervisor.bars import Bars, load_bars
+from supervisor.circumstances import circumstances, write_plan
 from supervisor.config import Plan, Source, StopTimes
 from supervisor.errors import ConfigError, UnsupportedPlatformError
 from supervisor.grid import Grid, Value
@@ -98,21 +94,7 @@ def prepare(order: Order) -> Prepared:
     """
     plan, bars, function = check(order)
     run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / plan.run_id)
-    claim = rundir.claim(run_dir)
-    try:
-        rundir.check_empty(run_dir)  # once more, now that nobody else can begin a run there
-        rundir.write_json(run_dir / rundir.RUN_FILE, plan.to_json() | circumstances())
-    except OSError as error:
-        rundir.discard(run_dir)
-        claim.release()
-        raise ConfigError(
-            f"run directory {run_dir} cannot be written ({error.strerror}): "
-            "name another one with --run-dir",
-            key="run_dir",
-        ) from None
-    except BaseException:
-        claim.release()
-        raise
+    claim = write_plan(run_dir, plan.to_json() | circumstances())
     return Prepared(plan, run_dir, bars, function, claim)
 
 
@@ -210,34 +192,3 @@ def _bars(data: Any) -> Bars:
     from supervisor.example import example_bars
 
     return example_bars()
-
-
-def circumstances() -> dict[str, Any]:
-    """When, where and with what a run was asked for."""
-    return {
-        "asked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cwd": str(Path.cwd()),
-        "versions": {
-            "fullstop": supervisor.__version__,
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("numpy", "numba", "pyarrow")},
-        },
-        "machine": {
-            "kernel": platform.release(),
-            "architecture": platform.machine(),
-            "cores": os.cpu_count(),
-            "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        },
-    }
-
-
-def _version(package: str) -> str:
-    """Version of an installed package, from the name of its metadata's directory.
-
-    ``importlib.metadata`` takes 20 ms to import and to parse what we do not need.
-    """
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        return "not installed"
-    found = Path(spec.origin).parent.parent.glob(f"{package}-*.dist-info")
-    return next((path.stem.partition("-")[2] for path in found), "unknown")

@@ -165,6 +165,18 @@ def command_name(pid: int) -> str:
         return "?"
 
 
+def describe_exit(code: int) -> str:
+    """Say how a process ended, for people: its exit status or the signal's name."""
+    if code >= 0:
+        return f"exited with status {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    hint = ", perhaps for lack of memory" if -code == signal.SIGKILL else ""
+    return f"died of {name}{hint}"
+
+
 def children(pid: int) -> list[int]:
     """Return the pids of a process's children, zombies included."""
     found: list[int] = []

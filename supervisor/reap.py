@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor import control_socket, registry, rundir
+from supervisor.command import COMMAND_KEY
 from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError, FullstopError, RunBusyError
 from supervisor.link import child_environment
@@ -41,7 +42,7 @@ class Reaped:
     status : str or None
         What its report says now; None where there is no directory to write one to.
     combos_done : int or None
-        Rows in its results.
+        Rows in its results; None where there are none to be had: it supervised a command.
     notes : list of str
         What else there is to say.
     error : str
@@ -127,7 +128,9 @@ def _clear(entry: Entry) -> Reaped:
             report = Report.from_json(rundir.read_json(written))
         else:
             report = finish_dead_run(entry.run_dir)
-        reaped.status, reaped.combos_done = str(report.status), report.combos_done
+        reaped.status = str(report.status)
+        if COMMAND_KEY not in rundir.read_json(entry.run_dir / rundir.RUN_FILE):
+            reaped.combos_done = report.combos_done
         reaped.notes += report.errors
     except (FullstopError, OSError, KeyError, TypeError, ValueError) as error:
         reaped.error = " ".join(str(error).split()) or type(error).__name__

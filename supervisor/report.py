@@ -101,6 +101,9 @@ class Report:
     resumed: int = 0
     """How often the run was resumed; the combinations are counted over all attempts, the
     rest (times, memory, stop) is of the last one."""
+    command_status: int | None = None
+    """Exit status of a supervised command, minus N where signal N killed it; None: of a
+    sweep, or not seen."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -14,12 +14,14 @@ from typing import Any
 
 from supervisor import config, control_socket, inputs, registry, rundir
 from supervisor.bars import Bars
+from supervisor.circumstances import circumstances
+from supervisor.command import COMMAND_KEY
 from supervisor.config import Origin, Plan, StopTimes
 from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.finish import PATIENCE_S
 from supervisor.grid import Grid
-from supervisor.prepare import Changes, Order, Prepared, check, check_platform, circumstances
+from supervisor.prepare import Changes, Order, Prepared, check, check_platform
 from supervisor.prepare import prepare as prepare_new
 from supervisor.report import Report
 from supervisor.results import covered, gaps
@@ -95,10 +97,10 @@ def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
 
 def complete(run_dir: Path, changes: Changes) -> Report | None:
     """Return the report of a run that has nothing left to compute; None for any other."""
+    plan = _plan(rundir.read_json(run_dir / rundir.RUN_FILE), run_dir)
     path = run_dir / rundir.REPORT_FILE
     if not path.exists() or not (run_dir / rundir.RESULTS_FILE).exists():
         return None
-    plan = _plan(rundir.read_json(run_dir / rundir.RUN_FILE), run_dir)
     try:
         report = Report.from_json(rundir.read_json(path))
     except (KeyError, TypeError, ValueError):
@@ -167,6 +169,12 @@ def _begin(
 
 
 def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
+    if COMMAND_KEY in asked:
+        raise ConfigError(
+            f"run {asked.get('run_id')} supervises a command, which cannot be carried on: "
+            "start it again",
+            key="run",
+        )
     try:
         return Plan.from_json(asked)
     except (KeyError, TypeError, ValueError, AttributeError):

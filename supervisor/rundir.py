@@ -37,8 +37,15 @@ def new_run_id() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
 
 
-def create(run_dir: Path) -> Path:
+def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Path:
     """Make an empty run directory, private to the user.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The directory.
+    below : tuple of str
+        Directories to make in it.
 
     Returns
     -------
@@ -54,7 +61,7 @@ def create(run_dir: Path) -> Path:
         run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         run_dir = run_dir.resolve()
         check_empty(run_dir)
-        for name in (JOURNAL_DIR, LOG_DIR):
+        for name in below:
             (run_dir / name).mkdir(mode=0o700, exist_ok=True)
         (run_dir / ".probe").touch()
         (run_dir / ".probe").unlink()

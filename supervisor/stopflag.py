@@ -21,13 +21,14 @@ import sys
 import time
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Self
 
 from supervisor import futex
 from supervisor.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LINE_WORDS = 8
 """int64 words in one generation: 64 bytes, one cache line."""
@@ -228,6 +229,8 @@ class StopFlag:
             requested. Reading it in a nopython loop as a plain array element
             does not work: LLVM lifts the load out of the loop.
         """
+        import numpy as np  # not needed to supervise a command, and half of its start-up
+
         return np.frombuffer(self._memory, np.int64, LINE_WORDS, self._line * 8)
 
     def fileno(self) -> int:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import typer
 
+from supervisor.cli.beside import Beside
 from supervisor.errors import ConfigError, FullstopError
 from supervisor.states import ExitCode
 
@@ -21,10 +22,29 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 COMMANDS = ("run", "stop", "status", "resume", "report", "reap", "doctor")
 
 
-def main(arguments: list[str]) -> NoReturn:
-    """Run the command line and end the process."""
+def main(
+    arguments: list[str],
+    command: list[str] | None = None,
+    closed: frozenset[int] = frozenset(),
+) -> NoReturn:
+    """Run the command line and end the process.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Our own arguments.
+    command : list of str or None
+        What followed ``--`` in ``run … -- CMD ARG…``; None: there was none.
+    closed : frozenset of int
+        Standard streams that were closed when we began.
+    """
     try:
-        code = _app(arguments)(arguments or ["--help"], prog_name="fullstop", standalone_mode=False)
+        code = _app(arguments)(
+            arguments or ["--help"],
+            prog_name="fullstop",
+            standalone_mode=False,
+            obj=Beside(command, closed),
+        )
     except _UsageError as error:
         code = _complain(_sentence(error), ExitCode.USAGE, arguments)
     except (typer.Abort, KeyboardInterrupt):

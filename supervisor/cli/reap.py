@@ -42,11 +42,13 @@ def lines(reaped: Reaped) -> list[str]:
     if reaped.processes_killed:
         facts.append(f"killed {', '.join(reaped.processes_killed)}")
     if reaped.status is not None:
-        facts.append(f"{reaped.status}, {reaped.combos_done:,} combinations in its results")
+        rows = reaped.combos_done
+        of_sweep = "" if rows is None else f", {rows:,} combinations in its results"
+        facts.append(f"{reaped.status}{of_sweep}")
     if reaped.error:
         facts.append(f"could not be finished: {reaped.error}")
     said = [f"{reaped.run_id}: {'; '.join([*facts, *reaped.notes])}"]
     said += [f"  survivor: {survivor}" for survivor in reaped.survivors]
-    if reaped.status not in (None, "completed"):
+    if reaped.combos_done is not None and reaped.status != "completed":
         said.append(f"  carry it on: fullstop resume {show.quoted(reaped.run_dir)}")
     return said

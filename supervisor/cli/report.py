@@ -12,6 +12,7 @@ import typer
 
 from supervisor import control_socket, registry, rundir
 from supervisor.cli import show, status
+from supervisor.command import AnyPlan, CommandPlan, read_plan
 from supervisor.config import Plan
 from supervisor.errors import ConfigError
 from supervisor.finish import PATIENCE_S, finish_dead_run
@@ -57,6 +58,8 @@ def report(
     found = _load(run_dir, said=not as_json)
     plain = found.to_json()
     if as_html:
+        if isinstance(plan, CommandPlan):
+            raise ConfigError("--html shows a sweep's results, and this run supervised a command")
         where = _write_page(run_dir, plan, found, asked, out=out, x=x, y=y, metric=metric)
         if not as_json:
             print(where)
@@ -68,14 +71,14 @@ def report(
     _show(found, plan)
 
 
-def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
+def _plan(asked: dict[str, Any], run_dir: Path) -> AnyPlan:
     try:
-        return Plan.from_json(asked)
+        return read_plan(asked)
     except (KeyError, TypeError, ValueError):
         raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not what a run was asked") from None
 
 
-def _show_running(plan: Plan, run_dir: Path, *, as_json: bool, as_html: bool) -> None:
+def _show_running(plan: AnyPlan, run_dir: Path, *, as_json: bool, as_html: bool) -> None:
     if as_html:
         raise ConfigError(
             f"run {plan.run_id} is still running: its report is written when it ends "
@@ -106,7 +109,10 @@ def _load(run_dir: Path, *, said: bool) -> Report:
     return found
 
 
-def _show(found: Report, plan: Plan) -> None:
+def _show(found: Report, plan: AnyPlan) -> None:
+    if isinstance(plan, CommandPlan):
+        show.command_summary(found, plan)
+        return
     results = Path(found.run_dir) / rundir.RESULTS_FILE
     try:
         if found.combos_done > found.combos_failed:

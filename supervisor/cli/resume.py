@@ -10,7 +10,7 @@ import typer
 
 from supervisor import registry, rundir
 from supervisor.cli import show
-from supervisor.cli.run import carry_out
+from supervisor.cli.sweep import carry_out
 from supervisor.link import prewarm
 from supervisor.prepare import Changes
 from supervisor.report import Report

@@ -10,10 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor import rundir
+from supervisor.cli.text import error_lines, memory_lines, stop_lines
+from supervisor.command import CommandPlan, shown
 from supervisor.config import Plan
-from supervisor.front import Progress, describe
+from supervisor.front import Progress
 from supervisor.prepare import Prepared
-from supervisor.report import MemoryReport, Report
+from supervisor.process import describe_exit
+from supervisor.report import Report
+from supervisor.states import RunStatus
+from supervisor.sweep_front import describe
 
 if TYPE_CHECKING:
     from supervisor.cli.bar import Bar
@@ -95,6 +100,18 @@ def summary(report: Report, plan: Plan) -> None:
             print(line)
 
 
+def command_summary(report: Report, plan: CommandPlan) -> None:
+    """Print what became of a command."""
+    line = f"{report.status} after {report.elapsed_s:.2f} s: {shown(plan.command)}"
+    lines = [f"{line}: {report.reason}" if report.reason else line]
+    if report.command_status is not None and report.status is not RunStatus.FAILED:
+        lines.append(f"the command {describe_exit(report.command_status)}")
+    lines += stop_lines(report) + memory_lines(report.memory) + error_lines(report)
+    with _terminal_may_be_gone():
+        for line in lines:
+            print(line)
+
+
 def headline(report: Report) -> str:
     """One line: what became of the run."""
     rate = report.combos_done / report.elapsed_s if report.elapsed_s else 0.0
@@ -105,51 +122,6 @@ def headline(report: Report) -> str:
     if report.combos_failed:
         line += f", {report.combos_failed:,} of them failed"
     return f"{line}: {report.reason}" if report.reason else line
-
-
-def stop_lines(report: Report) -> list[str]:
-    """How the stop went, if there was one."""
-    if report.stop is None:
-        return []
-    stop = report.stop
-    rungs = ", ".join(f"{r.name} at {r.at_s:.3f} s ({r.acted_on})" for r in stop.rungs)
-    lines = [
-        f"stop ({stop.level}) requested by {stop.requested_by}: "
-        f"{'NOT everything' if stop.survivors else 'everything'} gone after "
-        f"{stop.elapsed_s:.3f} s; {rungs}"
-    ]
-    return lines + [f"  survivor: {survivor}" for survivor in stop.survivors]
-
-
-def memory_lines(memory: MemoryReport | None) -> list[str]:
-    """What the run held, and what came back."""
-    if memory is None:
-        return []
-    before, peak, after, freed = (
-        "not measured" if value is None else f"{value / 2**20:,.0f} MB"
-        for value in (
-            memory.ram_baseline_bytes,
-            memory.ram_peak_bytes,
-            memory.ram_after_bytes,
-            memory.ram_freed_bytes,
-        )
-    )
-    line = f"RAM: before {before}, peak {peak}, after {after}, freed {freed}"
-    if memory.settled_s is not None:
-        line += f"; back at its baseline after {memory.settled_s:.3f} s"
-    elif memory.ram_after_bytes is not None:
-        line += "; NOT back at its baseline"
-    lines = [line]
-    if memory.vram_peak_bytes is None:
-        lines.append("VRAM: not measured")
-    return lines
-
-
-def error_lines(report: Report) -> list[str]:
-    """What went wrong on the way."""
-    shown = report.errors[:5]
-    more = len(report.errors) - len(shown)
-    return [f"note: {error}" for error in shown] + ([f"… and {more} more"] if more else [])
 
 
 def best_lines(report: Report, plan: Plan) -> list[str]:

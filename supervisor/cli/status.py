@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from supervisor import control, control_socket, registry, rundir
+from supervisor.command import COMMAND_KEY, shown
 from supervisor.states import RunStatus
 
 
@@ -25,33 +26,48 @@ def status(
         print(json.dumps(facts))
         return
     print(f"run {facts['run_id']}: {facts['status']}")
-    print(f"  {facts['done']:,} of {facts['total']:,} combinations")
+    if "command" in facts:
+        print(f"  {shown(tuple(facts['command']))}")
+        if facts["elapsed_s"] is not None:
+            print(f"  for {facts['elapsed_s']:.1f} s")
+        who = "processes"
+    else:
+        print(f"  {facts['done']:,} of {facts['total']:,} combinations")
+        who = "workers"
     if facts["workers"]:
-        print(f"  workers: {', '.join(map(str, facts['workers']))}")
+        print(f"  {who}: {', '.join(map(str, facts['workers']))}")
     print(f"  {facts['run_dir']}")
 
 
 def _facts(run_dir: Path) -> dict[str, Any]:
     plan = rundir.read_json(run_dir / rundir.RUN_FILE)
+    of_command = COMMAND_KEY in plan
     facts: dict[str, Any] = {
         "run_id": plan["run_id"],
         "run_dir": str(run_dir),
         "status": RunStatus.DEAD,
         "done": 0,
-        "total": plan["combos_total"],
+        "total": 0 if of_command else plan["combos_total"],
         "workers": [],
     }
+    if of_command:
+        facts |= {COMMAND_KEY: plan[COMMAND_KEY], "elapsed_s": None}
     answer = _ask(plan["run_id"])
     if answer is not None:
         facts |= {"status": answer.status, "done": answer.done, "total": answer.total}
         facts["workers"] = answer.workers
+        if of_command:
+            facts["elapsed_s"] = answer.elapsed_s
     elif (run_dir / rundir.REPORT_FILE).exists():
         report = rundir.read_json(run_dir / rundir.REPORT_FILE)
         facts |= {"status": report["status"], "done": report["combos_done"]}
+        if of_command:
+            facts["elapsed_s"] = report["elapsed_s"]
     else:
-        from supervisor.results import covered
+        if not of_command:
+            from supervisor.results import covered
 
-        facts["done"] = sum(b - a for a, b in covered(run_dir / rundir.JOURNAL_DIR))
+            facts["done"] = sum(b - a for a, b in covered(run_dir / rundir.JOURNAL_DIR))
         if any(e.alive for e in registry.entries() if e.run_id == plan["run_id"]):
             facts["status"] = RunStatus.STARTING
     return facts

@@ -11,18 +11,23 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from supervisor import control, registry, rundir
+from supervisor.command import AnyPlan, CommandPlan
 from supervisor.config import Plan
 from supervisor.containment import Containment
 from supervisor.containment.cookie import Cookie
 from supervisor.errors import ConfigError, FullstopError, ProtocolError
+from supervisor.stopflag import StopFlag
 from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.run import RunInHand
-from workers.registry import preload
+from supervisor.warden.workforce import Run, Workforce
+
+Order = control.StartRun | control.StartCommand
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,10 @@ class Hold:
 
 def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> None:
     """Serve one front: run after run, until it goes; ``strategy`` is likely to come first."""
-    preload(strategy)
+    if strategy != control.COMMAND:
+        from workers.registry import preload
+
+        preload(strategy)
     # what is loaded stays: the collector need not look at it again, nor touch the pages that
     # workers share; so the collection after each run takes no time
     gc.freeze()
@@ -72,7 +80,7 @@ def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None
             continue
         if message is None:
             return last_run
-        if isinstance(message, control.StartRun):
+        if isinstance(message, (control.StartRun, control.StartCommand)):
             front_there = _run(message, fds, front, signals, hold)
             last_run = None if front_there is None else Path(message.run_dir)
             if front_there is False:
@@ -90,23 +98,16 @@ def _is_owed(run_dir: Path) -> bool:
 
 
 def _run(
-    message: control.StartRun, fds: list[int], front: Front, signals: socket.socket, hold: Hold
+    message: Order, fds: list[int], front: Front, signals: socket.socket, hold: Hold
 ) -> bool | None:
     """Carry one run out; return whether the front is still there, None if the run broke."""
     run_dir = Path(message.run_dir)
     try:
-        descriptors = Descriptors.of(message, fds)
-        plan = Plan.from_json(rundir.read_json(run_dir / rundir.RUN_FILE))
+        plain = rundir.read_json(run_dir / rundir.RUN_FILE)
+        plan, flag, hire = _workforce(message, fds, plain)
         _log_to(run_dir)
         hold.cookie.show(plan.run_id)
-        run = RunInHand(
-            plan,
-            run_dir,
-            descriptors,
-            front,
-            hold.containment,
-            retry_failed=message.retry_failed,
-        )
+        run = RunInHand(plan.run_id, plan.times, run_dir, flag, front, hold.containment, hire)
         front_there = run.carry_out(signals)
     except (FullstopError, OSError) as error:
         usage = isinstance(error, ConfigError)
@@ -121,6 +122,26 @@ def _run(
         hold.cookie.hide()
         gc.collect()
     return front_there
+
+
+def _workforce(
+    message: Order, fds: list[int], plain: dict[str, Any]
+) -> tuple[AnyPlan, StopFlag, Callable[[Run], Workforce]]:
+    """Find out what is asked for; only what that needs is loaded."""
+    if isinstance(message, control.StartCommand):
+        from supervisor.warden.command import Command, Inheritance
+
+        inheritance = Inheritance.of(message, fds)
+        command = CommandPlan.from_json(plain)
+        flag = StopFlag.from_fd(inheritance.flag)
+        return command, flag, lambda run: Command(run, command, inheritance)
+    from supervisor.warden.sweep import Sweep
+
+    descriptors = Descriptors.of(message, fds)
+    plan = Plan.from_json(plain)
+    retry = message.retry_failed
+    flag = StopFlag.from_fd(descriptors.flag)
+    return plan, flag, lambda run: Sweep(run, plan, descriptors, retry_failed=retry)
 
 
 def _finish_alone(run_dir: Path) -> NoReturn:

@@ -1,0 +1,99 @@
+"""A sweep as the command line carries it out, for ``run`` and ``resume``."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from supervisor.cli import show
+from supervisor.config import StopTimes
+from supervisor.errors import ConfigError
+from supervisor.grid import Value, parse_axis
+from supervisor.link import take_warden
+from supervisor.prepare import Changes, Order, Prepared, prepare
+from supervisor.signals import SignalQueue
+from supervisor.states import ExitCode
+from supervisor.sweep_front import SweepFront
+
+
+def order(
+    spec: Path | None, given: Mapping[str, Any], grid: list[str], times: dict[str, float]
+) -> tuple[Order, dict[str, float]]:
+    """Put an order together: the options that were given come before what the file says.
+
+    Returns
+    -------
+    order : Order
+        What is asked for.
+    times : dict
+        The timers that were set, by the names of :class:`~supervisor.config.StopTimes`.
+    """
+    asked, set_times = _from_spec(spec)
+    for name, value in given.items():
+        if value is not None:
+            setattr(asked, name, value)
+    if grid:
+        asked.grid = _axes(grid)
+    if asked.strategy is None and (asked.grid or asked.data):
+        raise ConfigError("which strategy? give --strategy NAME or module:function", key="strategy")
+    set_times |= times
+    asked.times = StopTimes(**set_times)
+    return asked, set_times
+
+
+def run(order: Order, times: dict[str, float], *, resume: bool, as_json: bool) -> int:
+    """Carry an order out, or on; return the exit code."""
+    if resume:
+        return _resume(order, times, as_json=as_json)
+    # until here Ctrl+C simply ends the process: nothing was begun
+    return carry_out(prepare(order), as_json=as_json)
+
+
+def carry_out(prepared: Prepared, *, as_json: bool) -> int:
+    """Carry a prepared run out, show it, and return its exit code."""
+    with SignalQueue() as signals:
+        screen = show.Screen(prepared, quiet=as_json)
+        link = take_warden(containment=prepared.plan.containment)
+        front = SweepFront(prepared, link, keep_warden=False)
+        gc.freeze()  # what is loaded stays
+        gc.enable()
+        report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)
+        screen.end()
+    if report.exit_code == ExitCode.USAGE:
+        raise ConfigError(report.reason)
+    if as_json:
+        print(json.dumps(report.to_json(), default=str))
+    else:
+        show.summary(report, prepared.plan)
+    return report.exit_code
+
+
+def _resume(order: Order, times: dict[str, float], *, as_json: bool) -> int:
+    from supervisor.cli.resume import say_complete
+    from supervisor.resuming import prepare_order
+
+    found = prepare_order(order, Changes(order.workers, times))
+    if isinstance(found, Prepared):
+        return carry_out(found, as_json=as_json)
+    return say_complete(found, Path(found.run_dir), as_json=as_json)
+
+
+def _from_spec(path: Path | None) -> tuple[Order, dict[str, float]]:
+    if path is None:
+        return Order(), {}
+    from supervisor.spec import read_spec
+
+    return read_spec(path)
+
+
+def _axes(texts: list[str]) -> dict[str, Sequence[Value]]:
+    axes: dict[str, Sequence[Value]] = {}
+    for text in texts:
+        name, values = parse_axis(text)
+        if name in axes:
+            raise ConfigError(f"--grid names {name!r} twice", key="grid")
+        axes[name] = values
+    return axes

@@ -1,0 +1,148 @@
+"""The front of a supervised command: hands over what it inherits, and watches it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor import config, control, process, registry, rundir
+from supervisor.circumstances import circumstances, write_plan
+from supervisor.command import (
+    CommandPlan,
+    Streams,
+    check_command,
+    own_environment,
+)
+from supervisor.config import StopTimes
+from supervisor.front import Front, Progress
+from supervisor.link import WardenLink
+from supervisor.report import Report
+from supervisor.stopflag import Level
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCommand:
+    """A command that was checked, its run directory made and ``run.json`` written."""
+
+    plan: CommandPlan
+    run_dir: Path
+    claim: rundir.Claim
+    finished: int = 0
+    notes: tuple[str, ...] = ()
+
+
+def prepare_command(
+    command: list[str], times: StopTimes, run_dir: Path | None, containment: str
+) -> PreparedCommand:
+    """Check what is asked for and make the run directory.
+
+    Whether there is such a program is seen when it is started: a look before
+    would only say what was.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be done as asked; nothing is left behind.
+    """
+    plan = CommandPlan(
+        rundir.new_run_id(),
+        check_command(command),
+        times,
+        config.check_containment(containment),
+    )
+    registry.check()
+    made = rundir.create(run_dir or rundir.DEFAULT_ROOT / plan.run_id, (rundir.LOG_DIR,))
+    return PreparedCommand(plan, made, write_plan(made, plan.to_json() | circumstances()))
+
+
+class CommandFront(Front):
+    """Carries one command's run from its plan to its report.
+
+    Parameters
+    ----------
+    prepared : PreparedCommand
+        What to run.
+    link : WardenLink
+        A warden without a run; this object owns it from now on.
+    streams : Streams
+        What the command reads and writes.
+    """
+
+    def __init__(self, prepared: PreparedCommand, link: WardenLink, streams: Streams) -> None:
+        super().__init__(prepared, link, keep_warden=False)
+        self._streams = streams
+        self._command_status: int | None = None
+        self._handed_over = False
+
+    def progress(self) -> Progress:
+        """Time and memory; there is nothing to count."""
+        return Progress(
+            status=self._status,
+            done=0,
+            total=0,
+            failed=0,
+            elapsed_s=time.monotonic() - self._began,
+            ram_bytes=self._sampler.last,
+            best=None,
+            stop_level=self.flag.level,
+        )
+
+    def status_line(self) -> str:
+        """Time, processes and memory."""
+        elapsed_s = time.monotonic() - self._began
+        n = len(self._living())
+        return (
+            f"{self._status}: {elapsed_s:.1f} s, {n} process{'es' * (n != 1)}, "
+            f"{self._sampler.last / 2**20:,.0f} MB"
+        )
+
+    def _living(self) -> list[int]:
+        """Pids of the run's processes, the warden left out."""
+        if not self._link.born:
+            return []
+        below = process.descendants(self._link.pid)
+        return [pid for pid in below if process.state_letter(pid) not in (None, "Z", "X")]
+
+    def _hand_over(self) -> None:
+        environment = os.memfd_create("fullstop-environment", os.MFD_CLOEXEC)
+        with os.fdopen(environment, "wb") as file:
+            file.write(own_environment())
+            file.flush()
+            self._handed_over = True
+            self._link.send(
+                control.StartCommand(str(self.run_dir), self._streams.given),
+                [self.flag.fileno(), environment, *self._streams.given],
+            )
+        self._streams.let_go()
+
+    def _on_message(self, message: control.Message | None) -> None:
+        if isinstance(message, control.CommandEnded):
+            self._command_status = message.status
+        elif isinstance(message, control.LeftBehind):
+            for name in message.processes:
+                self._note_error(f"left behind by the command: {name}")
+        else:
+            super()._on_message(message)
+
+    def _pass_on(self, level: Level, reason: str, by: str) -> None:
+        super()._pass_on(level, reason, by)
+        if self._started is None and self._handed_over and self._ended is not None:
+            # the warden was killed before we heard that it was about to fork: it may just
+            # have done so, and a program that is that young may have children all the same
+            from supervisor.containment.leftovers import end_leftovers
+
+            self._link.see_dead()
+            _, survivors = end_leftovers(self._plan.run_id, self.run_dir)
+            self._ended = self._ended._replace(survivors=survivors)
+
+    def _show_where(self) -> None:
+        for pid in self._living():
+            state = process.state_letter(pid) or "gone"
+            with contextlib.suppress(OSError):
+                self._say(f"pid {pid} ({process.command_name(pid)}), state {state}")
+
+    def _complete(self, report: Report) -> None:
+        report.command_status = self._command_status

@@ -1,0 +1,187 @@
+"""The front of a sweep: combinations counted, results compacted, inputs kept for a resume."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import time
+
+from supervisor import control, inputs, process, rundir
+from supervisor.board import Board
+from supervisor.errors import FullstopError
+from supervisor.front import SETTLE_POLL_S, Front, Progress, Tick
+from supervisor.link import WardenLink
+from supervisor.prepare import Prepared
+from supervisor.report import Report
+from supervisor.states import RunStatus
+
+_DUMP_WAIT_S = 0.5
+_KEEP_AFTER_S = 0.25  # a run that is shorter is computed again as soon as resumed
+
+
+class SweepFront(Front):
+    """Carries one sweep from its plan to its report.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        What to run; its directory is claimed, and empty but for what a resumed run left.
+    link : WardenLink
+        A warden without a run; this object owns it from now on.
+    keep_warden : bool
+        Keep the warden for the next run of this process.
+    """
+
+    def __init__(self, prepared: Prepared, link: WardenLink, *, keep_warden: bool = True) -> None:
+        super().__init__(prepared, link, keep_warden=keep_warden)
+        self.plan = prepared.plan
+        self._prepared = prepared
+        self._board = Board.create(prepared.plan.workers)
+        self._keep_at: float | None = None
+        self._keeper = threading.Thread(
+            target=self._keep_inputs, name="fullstop-inputs", daemon=True
+        )
+
+    def progress(self) -> Progress:
+        """How the run stands now."""
+        best = self._board.best()
+        return Progress(
+            status=self._status,
+            done=min(self.finished + self._board.in_flight(), self.plan.grid.size),
+            total=self.plan.grid.size,
+            failed=self._failed_combos,
+            elapsed_s=time.monotonic() - self._began,
+            ram_bytes=self._sampler.last,
+            best=None if best is None else (self.plan.grid.params(best[0]), best[1]),
+            stop_level=self.flag.level,
+        )
+
+    def status_line(self) -> str:
+        """Combinations done, time and memory."""
+        return describe(self.progress())
+
+    # -- the run -----------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        prepared = self._prepared
+        fds = [self.flag.fileno(), self._board.fileno(), prepared.bars.memfd]
+        message = control.StartRun(
+            str(self.run_dir),
+            has_function=prepared.function is not None,
+            retry_failed=prepared.retry_failed,
+        )
+        if prepared.function is None:
+            self._link.send(message, fds)
+        else:
+            with os.fdopen(os.memfd_create("fullstop-function", os.MFD_CLOEXEC), "wb") as file:
+                file.write(prepared.function)
+                file.flush()
+                self._link.send(message, [*fds, file.fileno()])
+
+    def _work_begun(self) -> None:
+        _import_early()
+        self._keep_at = self._began + _KEEP_AFTER_S
+
+    def _pause(self, on_tick: Tick | None) -> float:
+        pause = super()._pause(on_tick)
+        if self._keep_at is None:
+            return pause
+        return min(pause, max(0.0, self._keep_at - time.monotonic()))
+
+    def _keep_time(self, on_tick: Tick | None) -> None:
+        if self._keep_at is not None and time.monotonic() >= self._keep_at:
+            self._keep_at = None
+            self._keeper.start()
+        super()._keep_time(on_tick)
+
+    def _show_where(self) -> None:
+        """Show where every worker is; one that does not answer is shown by its state."""
+        logs = sorted((self.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
+        sizes = {log: log.stat().st_size for log in logs}
+        self._link.send(control.DumpStacks())
+        pids = [int(pid) for pid in self._board.rows["pid"] if pid]
+        deadline = time.monotonic() + _DUMP_WAIT_S
+        while time.monotonic() < deadline:
+            grown = [log for log in logs if log.stat().st_size > sizes[log]]
+            if len(grown) >= len(pids):
+                break
+            select.select([], [], [], SETTLE_POLL_S)
+        for row in self._board.rows:
+            if row["pid"]:
+                state = process.state_letter(int(row["pid"])) or "gone"
+                self._say(
+                    f"worker pid {row['pid']} (state {state}): combination "
+                    f"{row['chunk_start'] + row['chunk_done']} of chunk "
+                    f"{row['chunk_start']}–{row['chunk_stop']}"
+                )
+        for log in logs:
+            with log.open(errors="replace") as file:
+                file.seek(sizes[log])
+                for line in file:
+                    self._say(line.rstrip())
+
+    # -- the end -----------------------------------------------------------
+
+    def _wrap_up(self, status: RunStatus) -> None:
+        self._have_inputs_kept(wanted=status is not RunStatus.COMPLETED)
+
+    def _have_inputs_kept(self, *, wanted: bool) -> None:
+        """See the writing of what resuming needs to its end, if it has begun or is wanted."""
+        if self._keep_at is not None and wanted:
+            self._keep_at = None
+            self._keeper.start()
+        if self._keeper.ident is not None:
+            self._keeper.join()
+
+    def _keep_inputs(self) -> None:
+        """Write down what a resumed run will need, while the workers compute."""
+        prepared = self._prepared
+        try:
+            inputs.keep(self.run_dir, self.plan, prepared.bars, prepared.function)
+        except OSError as error:
+            self._note_error(f"what resuming needs could not be kept: {error.strerror}")
+
+    def _gather(self) -> tuple[int, int]:
+        """Write ``results.parquet``; return the rows and the failed combinations in it."""
+        from supervisor.finish import compact_run
+        from supervisor.results import covered
+
+        try:
+            compaction = compact_run(self.run_dir, self.plan)
+        except (FullstopError, OSError) as error:
+            self._note_error(f"results.parquet could not be written: {error}")
+            done = covered(self.run_dir / rundir.JOURNAL_DIR)
+            return sum(stop - start for start, stop in done), self._failed_combos
+        return compaction.rows, compaction.failed
+
+    def _complete(self, report: Report) -> None:
+        if report.status is RunStatus.COMPLETED:
+            from supervisor.finish import drop_checkpoints
+
+            drop_checkpoints(self.run_dir)
+
+    def _close(self, *, keep: bool) -> None:
+        super()._close(keep=keep)
+        self._board.close()
+
+
+def describe(progress: Progress) -> str:
+    """One line about a run."""
+    share = 100 * progress.done / max(1, progress.total)
+    line = (
+        f"{progress.status}: {progress.done:,} of {progress.total:,} combinations "
+        f"({share:.1f} %), {progress.elapsed_s:.1f} s, {progress.ram_bytes / 2**20:,.0f} MB"
+    )
+    return line + (f", {progress.failed} failed" if progress.failed else "")
+
+
+def _import_early() -> None:
+    """Load what the end of the run needs while the workers compute, not after the stop."""
+    threading.Thread(target=_load_libraries, name="fullstop-import", daemon=True).start()
+
+
+def _load_libraries() -> None:
+    import pyarrow.parquet  # noqa: F401
+
+    import supervisor.finish  # noqa: F401

@@ -1,0 +1,265 @@
+"""A command's workforce: one program that is started, asked to end as a terminal would, reaped.
+
+What it forks is not ours to feed, but ours to end: containment reaches all of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor import control, process
+from supervisor.command import CommandPlan, parse_environment, shown
+from supervisor.containment.cookie import VARIABLE
+from supervisor.errors import ProtocolError
+from supervisor.escalation import State
+from supervisor.process import describe_exit
+from supervisor.warden.workforce import Run
+
+_MAX_PIDS = 1000
+_MAX_NAMED = 50
+_CANNOT_EXECUTE = 127
+
+_OURS = (
+    signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT,
+    signal.SIGPIPE, signal.SIGXFSZ,
+)  # fmt: skip
+"""Signals that the warden, or Python, handles or ignores; what is ignored stays so by exec."""
+
+
+@dataclass
+class Inheritance:
+    """What came with :class:`~supervisor.control.StartCommand`.
+
+    Attributes
+    ----------
+    flag : int
+        The stop flag.
+    environment : int
+        The caller's environment, see :func:`supervisor.command.own_environment`.
+    streams : dict of int to int
+        The caller's standard streams: number, and the descriptor it came as.
+    """
+
+    flag: int
+    environment: int
+    streams: dict[int, int]
+
+    @classmethod
+    def of(cls, message: control.StartCommand, fds: list[int]) -> Inheritance:
+        """Name the descriptors in the order they travel in."""
+        sound = set(message.streams) <= {0, 1, 2}
+        if not sound or len(fds) != 2 + len(message.streams):
+            for fd in fds:
+                os.close(fd)
+            raise ProtocolError(f"StartCommand came with {len(fds)} descriptors")
+        return cls(fds[0], fds[1], dict(zip(message.streams, fds[2:], strict=True)))
+
+    def take_streams(self) -> None:
+        """In the child: read and write where the caller does."""
+        for number in (0, 1, 2):
+            if number in self.streams:
+                os.dup2(self.streams[number], number)
+            else:
+                os.close(number)  # it was closed for the caller too
+
+    def close(self) -> None:
+        """Let go of all but the flag; harmless when repeated.
+
+        A pipe's other end must see when the command is done with it.
+        """
+        for fd in (self.environment, *self.streams.values()):
+            if fd >= 0:
+                os.close(fd)
+        self.environment, self.streams = -1, {}
+
+
+class Command:
+    """The program of one run (see :class:`supervisor.warden.workforce.Workforce`).
+
+    Parameters
+    ----------
+    run : Run
+        The run it belongs to.
+    plan : CommandPlan
+        What to start.
+    inheritance : Inheritance
+        What it gets from the caller; this object owns it from now on.
+    """
+
+    report_due = None
+
+    def __init__(self, run: Run, plan: CommandPlan, inheritance: Inheritance) -> None:
+        self._run = run
+        self._plan = plan
+        self._inheritance = inheritance
+        self._environment: dict[bytes, bytes] = {}
+        self._pid = 0
+        self._verdict = -1
+        self._began = time.monotonic()
+        self._succeeded = False
+
+    def prepare(self) -> None:
+        """Read the environment it is to have."""
+        fd = self._inheritance.environment
+        block = os.pread(fd, os.fstat(fd).st_size, 0)
+        mark = {VARIABLE.encode(): self._plan.run_id.encode()}
+        self._environment = parse_environment(block) | mark
+
+    def start(self) -> None:
+        """Fork, and have the child become the program; a failed exec is heard later.
+
+        Nobody waits for the exec: it may hang, on a file system that is gone.
+        """
+        self._began = time.monotonic()
+        verdict, tell = os.pipe()
+        warden_pid = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(verdict)
+            os.close(tell)
+            self._run.fail(f"no process could be forked: {error.strerror}")
+            return
+        if pid == 0:
+            self._become_program(warden_pid, tell)
+        self._pid = pid
+        os.close(tell)
+        self._inheritance.close()
+        self._verdict = verdict
+        self._run.watch(verdict, self._on_exec)
+        outside = self._run.containment.outside(pid)
+        self._run.events.emit("command_started", pid=outside, command=list(self._plan.command))
+
+    def _become_program(self, warden_pid: int, tell: int) -> None:
+        """In the child: shed what is the warden's, and never come back."""
+        code = errno.EIO
+        try:
+            signal.set_wakeup_fd(-1)
+            self._run.containment.prepare_worker(warden_pid)
+            os.setsid()
+            for number in _OURS:
+                signal.signal(number, signal.SIG_DFL)
+            if self._run.flag.is_set():
+                # asked to end before we could be reached: the signal found no group, or was
+                # ignored still. Whoever asks from here on sets the flag first, then signals us
+                os.kill(os.getpid(), signal.SIGINT)
+            self._inheritance.take_streams()
+            os.execvpe(self._plan.command[0], self._plan.command, self._environment)
+        except OSError as error:
+            code = error.errno or code
+        finally:
+            with contextlib.suppress(OSError):
+                os.write(tell, str(code).encode())
+            os._exit(_CANNOT_EXECUTE)
+
+    def _on_exec(self) -> None:
+        """Hear that the child is the program now (exec has closed the line), or why it is not."""
+        verdict, self._verdict = self._verdict, -1
+        said = os.read(verdict, 16)
+        self._run.forget(verdict)
+        os.close(verdict)
+        if said:
+            self._run.fail(why_not(self._plan.command[0], int(said)), usage=True)
+
+    # -- what the run asks -------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """One, while the program itself lives."""
+        return int(self._pid > 0)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the program ended by itself, and well."""
+        return self._succeeded
+
+    @property
+    def idle(self) -> bool:
+        """Whether the program is gone: a drain lets it end by itself."""
+        return self._pid == 0
+
+    def report(self, *, force: bool = False) -> None:
+        """Nothing is counted."""
+
+    def ask_to_end(self) -> int:
+        """Do as a terminal does on Ctrl+C: SIGINT to the program's group.
+
+        SIGCONT follows, so that what is suspended can act on it.
+        """
+        if self._pid == 0:
+            return 0
+        reached = 0
+        for number in (signal.SIGINT, signal.SIGCONT):
+            # our own unreaped child, so neither its pid nor its group's can be another's
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, number)
+                reached = 1
+        return reached
+
+    def outlived(self) -> None:
+        """Name what the program has left behind and SIGTERM is about to meet."""
+        if self._pid:
+            return
+        containment = self._run.containment
+        names = [
+            control.clip(f"pid {containment.outside(pid)} ({process.command_name(pid)})", 200)
+            for pid in containment.living()[:_MAX_NAMED]
+        ]
+        if names:
+            self._run.events.emit("left_behind", processes=names)
+            self._run.post(control.LeftBehind(names))
+
+    def reaped(self, pid: int, status: int) -> None:
+        """Hear the program's own end; orphans that were handed to us need nothing more."""
+        if pid != self._pid:
+            return
+        self._pid = 0
+        if self._verdict >= 0:
+            self._on_exec()  # its death may be heard before the reason for it
+        code = os.waitstatus_to_exitcode(status)
+        self._run.events.emit("command_ended", status=code)
+        self._run.post(control.CommandEnded(code))
+        if self._run.state not in (State.RUNNING, State.DRAINING):
+            return  # as it was asked to
+        if code == 0:
+            self._succeeded = True
+            self._run.check_done()
+        else:
+            self._run.fail(f"{self._plan.name} {describe_exit(code)}")
+
+    def standing(self) -> control.Status:
+        """Time, and the pids of all there is."""
+        containment = self._run.containment
+        return control.Status(
+            run_id="",
+            status="",
+            done=0,
+            total=0,
+            workers=[containment.outside(pid) for pid in containment.living()[:_MAX_PIDS]],
+            elapsed_s=round(time.monotonic() - self._began, 3),
+        )
+
+    def dump(self) -> None:
+        """A stranger cannot be asked where it is; its state shows from outside."""
+
+    def close(self) -> None:
+        """Let go of what the program was to inherit, if it never was."""
+        self._inheritance.close()
+
+
+def why_not(program: str, code: int) -> str:
+    """Say, for people, why a program could not be started."""
+    name = shown((program,))
+    if code != errno.ENOENT:
+        return f"command {name} cannot be executed: {os.strerror(code)}"
+    if "/" not in program:
+        return f"command {name} was not found on the PATH"
+    if Path(program).exists():
+        return f"command {name} cannot be executed: the interpreter it names does not exist"
+    return f"command {name} does not exist"

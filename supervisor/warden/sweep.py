@@ -1,0 +1,315 @@
+"""A sweep's workforce: workers that are forked, given chunks, buried and replaced."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from dataclasses import dataclass
+
+from supervisor import control, memory, rundir
+from supervisor.bars import Bars
+from supervisor.board import Board
+from supervisor.config import Plan, Source
+from supervisor.dispatch import Chunk, Dispatcher
+from supervisor.errors import FullstopError, ProtocolError
+from supervisor.escalation import State
+from supervisor.journal import JournalWriter, journal_path, next_serial
+from supervisor.process import describe_exit
+from supervisor.results import covered, gaps
+from supervisor.warden.lines import Descriptors
+from supervisor.warden.workforce import Run
+from workers.backend import Backend
+from workers.main import DUMP_SIGNAL, Station, run_worker
+from workers.registry import make_backend
+
+_REPORT_EVERY_S = 0.05
+
+
+@dataclass
+class Worker:
+    """A forked worker as the warden sees it; ``outside`` is its pid as others know it."""
+
+    slot: int
+    serial: int
+    pid: int
+    outside: int
+    link: socket.socket
+
+
+class Sweep:
+    """The workers of one sweep (see :class:`supervisor.warden.workforce.Workforce`).
+
+    Parameters
+    ----------
+    run : Run
+        The run they work for.
+    plan : Plan
+        What is to be computed.
+    fds : Descriptors
+        Board, bars and function; this object owns them from now on.
+    retry_failed : bool
+        Compute combinations that an earlier attempt gave up.
+    """
+
+    def __init__(
+        self, run: Run, plan: Plan, fds: Descriptors, *, retry_failed: bool = False
+    ) -> None:
+        self._run = run
+        self._plan = plan
+        self._fds = fds
+        self._retry_failed = retry_failed
+        self._journals = run.run_dir / rundir.JOURNAL_DIR
+        self._board = Board(fds.board, plan.workers)
+        self._backend: Backend | None = None
+        self._serial = next_serial(self._journals)
+        self._failures: JournalWriter | None = None
+        self._workers: dict[int, Worker] = {}
+        self._by_pid: dict[int, Worker] = {}
+        self._reported = 0
+        self._reported_at = 0.0
+        self._oom_kills = memory.oom_kills()
+
+    def prepare(self) -> None:
+        """See what is left to compute, and load or compile what computes it."""
+        done = covered(self._journals, failed=not self._retry_failed)
+        self._dispatcher = Dispatcher(gaps(done, self._plan.grid.size), self._plan.workers)
+        self._dispatcher.finished = sum(stop - start for start, stop in done)
+        bars = Bars.from_fd(self._fds.bars)
+        self._backend = make_backend(self._plan, bars, self._fds.function)
+        self._backend.prepare()
+
+    def start(self) -> None:
+        """Fork a worker for every slot."""
+        for slot in range(self._plan.workers):
+            self._start_worker(slot)
+
+    # -- what the run asks -------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of living workers."""
+        return len(self._workers)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every combination is finished or given up."""
+        return self._dispatcher.exhausted
+
+    @property
+    def idle(self) -> bool:
+        """Whether no chunk is in hand."""
+        return self._dispatcher.idle
+
+    @property
+    def report_due(self) -> float | None:
+        """When the front is to hear of what has been finished since it last did."""
+        if self._dispatcher.finished == self._reported:
+            return None
+        return self._reported_at + _REPORT_EVERY_S
+
+    def report(self, *, force: bool = False) -> None:
+        """Tell the front how many combinations are finished, not oftener than needed."""
+        now = time.monotonic()
+        finished = self._dispatcher.finished
+        if finished != self._reported and (force or now - self._reported_at >= _REPORT_EVERY_S):
+            self._reported, self._reported_at = finished, now
+            self._run.post(control.Finished(finished))
+
+    def ask_to_end(self) -> int:
+        """Wake the idle: a worker that waits for its next chunk wakes to an ended line."""
+        for worker in self._workers.values():
+            with contextlib.suppress(OSError):
+                worker.link.shutdown(socket.SHUT_WR)
+        return len(self._workers)
+
+    def outlived(self) -> None:
+        """Workers that linger after the last chunk are no news."""
+
+    def reaped(self, pid: int, status: int) -> None:
+        """Bury a worker; an orphan that was handed to us needs nothing more."""
+        worker = self._by_pid.pop(pid, None)
+        if worker is not None:
+            self._bury(worker, status)
+
+    def standing(self) -> control.Status:
+        """Combinations done, and the workers' pids."""
+        return control.Status(
+            run_id="",
+            status="",
+            done=self._dispatcher.finished + self._board.in_flight(),
+            total=self._plan.grid.size,
+            workers=[worker.outside for worker in self._workers.values()],
+        )
+
+    def dump(self) -> None:
+        """Have every worker write where it is to its log."""
+        for worker in self._workers.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, DUMP_SIGNAL)  # our own unreaped child: the pid is its own
+
+    def close(self) -> None:
+        """Let go of everything that was prepared: it is big, and a kept warden holds nothing."""
+        if self._failures:
+            self._failures.close()
+        for worker in self._workers.values():
+            worker.link.close()
+        for fd in (self._fds.bars, self._fds.function):
+            if fd is not None:
+                os.close(fd)
+        self._board.close()
+        self._backend = None
+
+    # -- workers -----------------------------------------------------------
+
+    def _start_worker(self, slot: int) -> None:
+        if self._run.state is not State.RUNNING:
+            return
+        try:
+            self._fork(slot)
+        except OSError as error:
+            self._run.fail(f"no worker could be forked: {error.strerror}")
+
+    def _fork(self, slot: int) -> None:
+        self._board.vacate(slot)
+        ours, theirs = control.pair()
+        ours.setblocking(False)  # a child of the worker's may hold its end open: never wait for EOF
+        serial, self._serial = self._serial, self._serial + 1
+        warden_pid = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._be_worker(slot, serial, warden_pid, ours, theirs)
+        theirs.close()
+        worker = Worker(slot, serial, pid, self._run.containment.outside(pid), ours)
+        self._workers[slot] = worker
+        self._by_pid[pid] = worker
+        self._run.watch(ours, lambda: self._on_worker(worker))
+        self._run.events.emit("worker_started", slot=slot, serial=serial, pid=worker.outside)
+
+    def _be_worker(
+        self, slot: int, serial: int, warden_pid: int, ours: socket.socket, theirs: socket.socket
+    ) -> None:
+        """In the child: work, and never come back."""
+        code = 1
+        try:
+            containment = self._run.containment
+            containment.prepare_worker(warden_pid)
+            self._leave_warden(ours)
+            station = Station(
+                slot,
+                serial,
+                containment.outside(os.getpid()),
+                theirs,
+                self._run.flag,
+                self._board,
+                self._plan.run_id,
+                self._run.run_dir,
+                "" if self._plan.source is Source.BUILT_IN else self._plan.provenance.cwd,
+            )
+            if self._backend is not None:
+                run_worker(station, self._backend)
+                code = 0
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)  # no atexit, no finalizer of the warden's runs in a worker
+
+    def _leave_warden(self, ours: socket.socket) -> None:
+        """In the child: drop every line of the warden's, so that EOF means what it says."""
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._run.leave()
+        ours.close()
+        for other in self._workers.values():
+            other.link.close()
+
+    def _on_worker(self, worker: Worker) -> bool:
+        """Handle one message; False when there is none."""
+        try:
+            message, _ = control.receive(worker.link)
+        except BlockingIOError:
+            return False
+        except ProtocolError as error:
+            message = control.WorkerBroken(error=f"worker spoke nonsense: {error}", usage=False)
+        if message is None:
+            self._run.forget(worker.link)  # it is dead or about to be: SIGCHLD says the rest
+            return False
+        if isinstance(message, control.WorkerReady):
+            self._give_chunk(worker)
+        elif isinstance(message, control.Computed):
+            now = time.monotonic()
+            self._dispatcher.returned(worker.slot, message.until, now)
+            self._board.rows[worker.slot]["chunk_done"] = 0
+            self.report()
+            self._give_chunk(worker)
+            self._run.check_done()
+        elif isinstance(message, control.WorkerBroken):
+            self._run.fail(message.error, usage=message.usage)
+        return True
+
+    def _give_chunk(self, worker: Worker) -> None:
+        if self._run.state is not State.RUNNING:
+            return
+        chunk = self._dispatcher.take(worker.slot, time.monotonic())
+        if chunk is not None:
+            control.send(worker.link, control.Compute(chunk.start, chunk.stop))
+
+    # -- the dead ----------------------------------------------------------
+
+    def _bury(self, worker: Worker, status: int) -> None:
+        while self._on_worker(worker):
+            pass  # its last words
+        self._run.forget(worker.link)
+        worker.link.close()
+        del self._workers[worker.slot]
+        chunk = self._dispatcher.in_hand(worker.slot)
+        kept_until = self._kept_until(worker.slot, chunk)
+        code = os.waitstatus_to_exitcode(status)
+        self._run.heed_flag()
+        self._run.events.emit("worker_reaped", serial=worker.serial, pid=worker.outside, code=code)
+        if self._run.state is not State.RUNNING:
+            if chunk is not None:
+                self._dispatcher.returned(worker.slot, kept_until, time.monotonic())
+                self._run.check_done()
+            return
+        why = describe_exit(code)
+        self._run.post(control.WorkerLost(worker.serial, worker.outside, why))
+        verdict = self._dispatcher.crashed(worker.slot, kept_until, blamed=self._to_blame(code))
+        if verdict.failed is not None:
+            self._give_up(verdict.failed, f"the worker {why} again and again over this combination")
+        if verdict.hopeless:
+            self._run.fail(f"workers keep dying with nothing finished in between (the last {why})")
+            return
+        self._start_worker(worker.slot)
+        self._run.check_done()
+
+    def _to_blame(self, code: int) -> bool:
+        """Whether what a worker computed may have killed it: a SIGKILL comes from somebody
+        else, unless the kernel has just run out of memory.
+        """
+        oom_kills, self._oom_kills = self._oom_kills, memory.oom_kills()
+        return code != -signal.SIGKILL or self._oom_kills != oom_kills
+
+    def _kept_until(self, slot: int, chunk: Chunk | None) -> int:
+        """First index of a dead worker's chunk that is not in its journal."""
+        if chunk is None:
+            return 0
+        row = self._board.rows[slot]
+        if row["chunk_start"] != chunk.start:
+            return chunk.start  # it died before it looked at the chunk
+        return int(min(max(row["kept_until"], chunk.start), chunk.stop))
+
+    def _give_up(self, index: int, error: str) -> None:
+        if self._failures is None:
+            serial, self._serial = self._serial, self._serial + 1
+            path = journal_path(self._journals, serial)
+            self._failures = JournalWriter(path, self._plan.run_id, serial)
+        try:
+            self._failures.append_failed(index, error)
+        except FullstopError as problem:
+            self._run.fail(str(problem))
+        self._run.events.emit("combination_failed", index=index, error=error)
+        self._run.post(control.CombinationFailed(index, error))
