@@ -228,7 +228,9 @@ def test_it_gets_three_descriptors_and_no_signal_ignored(place: Place) -> None:
     )
     # straight from exec: Python would ignore SIGPIPE itself
     done = carry_out(place, "sh", "-c", "grep -E 'Sig(Ign|Blk)' /proc/self/status")
-    assert [line.split()[1] for line in done.stdout.splitlines()] == [b"0" * 16] * 2
+    masks = [int(line.split()[1], 16) for line in done.stdout.splitlines()]
+    # 32 and 33 are the C library's own: whoever started us may have left them ignored
+    assert [mask & ~(0b11 << 31) for mask in masks] == [0, 0]
     (place.root / "run").rename(place.root / "first")
     done = carry_out(place, sys.executable, "-c", look)
     assert done.stdout.startswith(b"[0, 1, 2]\n"), done.stdout

@@ -517,8 +517,9 @@ def test_an_ordinary_user_gets_a_pid_namespace_too(place: Place, as_user: dict[s
     )
     assert int(status["CapEff"], 16) == 0  # a run may do what its user may
     assert status["Uid"].split()[0] == str(where.stat().st_uid)
-    seen = present(with_cookie(place.token))
-    assert len(seen) == 2 + 2 + N_DAEMONS, seen
+    run.wait_for(  # a worker makes its mark before its last daemon
+        lambda: len(present(with_cookie(place.token))) == 2 + 2 + N_DAEMONS, "every daemon"
+    )
     os.kill(warden, signal.SIGKILL)
     assert run.end() == 1, run.tell_end()
     run.assert_gone()
