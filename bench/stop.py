@@ -81,7 +81,7 @@ def measure(shape: Shape, workspace: Workspace) -> list[Row]:
         row(
             "front killed",
             f"polling kernel, {held}, kill -9 of the front",
-            note="until warden and workers are gone",
+            note="until the workers are gone; the warden then writes results and report",
         ),
         row(
             "deaf",
@@ -153,7 +153,8 @@ class _Bench:
         available = available_bytes()
         with self._workspace.command(*self._arguments(function)) as run:
             self._wait_inside()
-            with run.watch(front=number != signal.SIGKILL) as gone:
+            # a front that was killed needs the warden to write its results and report
+            with run.watch_workers() if number == signal.SIGKILL else run.watch() as gone:
                 self._check_all_seen(gone)
                 begun = time.monotonic()
                 run.send(number)

@@ -163,10 +163,14 @@ class CommandRun:
         """Wait for the front's end; return its exit code."""
         return self._process.wait(DEADLINE_S)
 
-    def watch(self, *, front: bool = True) -> Watch:
+    def watch(self) -> Watch:
         """Watch the run's processes: front, warden and workers."""
-        own = [self.pid] if front else []
-        return Watch([*own, *process.descendants(self.pid)])
+        return Watch([self.pid, *process.descendants(self.pid)])
+
+    def watch_workers(self) -> Watch:
+        """Watch what the warden has started: workers and whatever is below them."""
+        wardens = process.children(self.pid)
+        return Watch([pid for warden in wardens for pid in process.descendants(warden)])
 
     def first_rows(self) -> Frame:
         """Wait for the first rows in a journal."""
