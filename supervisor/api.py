@@ -8,8 +8,12 @@ by its end or by an exception, stops what is still running.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
+import math
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -183,6 +187,8 @@ class Run:
         self._plan = prepared.plan
         self._front = SweepFront(prepared, link)
         self._crash: BaseException | None = None
+        self._over = False
+        self._end_told: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(
             target=self._carry_out, name=f"fullstop-{self.run_id}", daemon=True
         )
@@ -220,13 +226,12 @@ class Run:
 
     def wait(self, timeout: float | None = None) -> Report | None:
         """Wait for the end; None if ``timeout`` seconds were not enough."""
-        self._thread.join(timeout)
-        return None if self._thread.is_alive() else self.report
+        return self.report if self._see_over(timeout) else None
 
     def _end(self, level: Level) -> Report:
         if self.running:
             self._front.request(level)
-        self._thread.join()
+        self._see_over()
         return self.report
 
     # -- looking at it -----------------------------------------------------
@@ -234,7 +239,24 @@ class Run:
     @property
     def running(self) -> bool:
         """Whether the run has not ended yet."""
-        return self._thread.is_alive()
+        return not self._see_over(0.0)
+
+    def _see_over(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the run, at most ``timeout`` seconds.
+
+        A Ctrl+C is welcome at any instant: ``Thread.is_alive`` and ``join`` take a
+        living thread for a dead one when they are interrupted (bpo-45274), and what
+        is built on ``Condition`` may be left locked.
+        """
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while not self._over:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            with contextlib.suppress(queue.Empty):
+                self._end_told.get(timeout=min(left, _LOOK_EVERY_S))
+                self._end_told.put(None)  # for the next who waits
+        return True
 
     @property
     def progress(self) -> Progress:
@@ -271,19 +293,19 @@ class Run:
         """
         tail = JournalTail(self.run_dir / rundir.JOURNAL_DIR)
         given = _Given(self._plan)
-        seen = -1
-        while True:
-            over = not self.running  # asked first: what is written before the end is read below
-            for frame in tail.poll():
-                yield from given.fresh_rows(frame)
-            if over:
-                break
-            with self._front.changed:
-                self._front.changed.wait_for(
-                    lambda seen=seen: self._front.finished != seen or self._front.report,  # type: ignore[misc]
-                    _LOOK_EVERY_S,
-                )
-                seen = self._front.finished
+        news: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._front.listeners.append(news)
+        try:
+            while True:
+                over = not self.running  # asked first: what is written before it is read below
+                for frame in tail.poll():
+                    yield from given.fresh_rows(frame)
+                if over:
+                    break
+                with contextlib.suppress(queue.Empty):
+                    news.get(timeout=_LOOK_EVERY_S)
+        finally:
+            self._front.listeners.remove(news)
         raise_if_failed(self.report)
 
     def results(self) -> Any:
@@ -291,7 +313,7 @@ class Run:
 
         Waits for the end of the run.
         """
-        self._thread.join()
+        self._see_over()
         raise_if_failed(self.report)
         return read(self.run_dir / rundir.RESULTS_FILE)
 
@@ -302,13 +324,16 @@ class Run:
             self._front.run()
         except BaseException as error:  # noqa: BLE001 - shown to whoever asks for the report
             self._crash = error
+        finally:
+            self._over = True
+            self._end_told.put(None)
 
     def _mirror(self, event: EventLike) -> None:
         while self.running:
             if event.is_set():
                 self._front.request(Level.STOP, "the caller's event was set", "stop_event")
                 return
-            self._thread.join(_MIRROR_EVERY_S)
+            self._see_over(_MIRROR_EVERY_S)
 
 
 def raise_if_failed(report: Report) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import select
 import signal
-import threading
 import time
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,8 +152,8 @@ class Front(ABC):
     ) -> None:
         self.run_dir = run_dir = prepared.run_dir
         self.flag = StopFlag()
-        self.changed = threading.Condition()
-        """Notified whenever :attr:`finished` or :attr:`report` changes."""
+        self.listeners: list[queue.SimpleQueue[None]] = []
+        """Each is given something whenever :attr:`finished` or :attr:`report` changes."""
         self.finished = prepared.finished
         self.report: Report | None = None
         self._keep_warden = keep_warden
@@ -161,8 +162,7 @@ class Front(ABC):
         self._link = link
         self._events = EventLog(run_dir, "front")
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._lock = threading.Lock()
-        self._requests: list[tuple[Level, str, str]] = []
+        self._requests: deque[tuple[Level, str, str]] = deque()
         self._sampler = memory.Sampler(0)  # the root is told when the warden has introduced itself
         self._status = RunStatus.STARTING
         self._began = time.monotonic()
@@ -185,9 +185,8 @@ class Front(ABC):
 
         The flag is set here and now: workers see it before the warden does.
         """
-        with self._lock:
-            # noted before the flag is set: its effects may reach the loop before we do
-            self._requests.append((level, reason, by))
+        # noted before the flag is set: its effects may reach the loop before we do
+        self._requests.append((level, reason, by))
         self.flag.request(min(level, Level.STOP))
         with contextlib.suppress(OSError):  # the loop has ended: there is nobody to wake
             os.eventfd_write(self._wake, 1)
@@ -260,9 +259,8 @@ class Front(ABC):
             self._claim.release()  # whom the warden sends to finish the run needs it
             raise
         report = self._finish(failure)
-        with self.changed:
-            self.report = report
-            self.changed.notify_all()
+        self.report = report
+        self._tell_listeners()
         if on_tick:
             on_tick(self.progress())
         _clear_dead_runs()
@@ -342,10 +340,8 @@ class Front(ABC):
         if self._signals:
             for number in self._signals.take():
                 self._on_signal(number)
-        with self._lock:
-            requests, self._requests = self._requests, []
-        for level, reason, by in requests:
-            self._pass_on(level, reason, by)
+        while self._requests:
+            self._pass_on(*self._requests.popleft())
 
     def _on_signal(self, number: signal.Signals) -> None:
         if number == signal.SIGUSR1:
@@ -427,9 +423,15 @@ class Front(ABC):
                 self._ended = message
 
     def _advance(self, finished: int) -> None:
-        with self.changed:
-            self.finished = finished
-            self.changed.notify_all()
+        self.finished = finished
+        self._tell_listeners()
+
+    def _tell_listeners(self) -> None:
+        # no lock that is taken in Python: Ctrl+C between its taking and the block that gives it
+        # back would leave it taken, and this thread waiting for ever
+        for listener in tuple(self.listeners):
+            if listener.empty():
+                listener.put(None)
 
     def _note_error(self, error: str) -> None:
         self._events.emit("error_noted", error=error)
