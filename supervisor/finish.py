@@ -168,7 +168,7 @@ def main() -> None:
     """Entry point of the process that a warden starts after its front has died."""
     run_dir = Path(sys.argv[1])
     try:
-        with rundir.claim(run_dir):
+        with rundir.claim(run_dir, PATIENCE_S):
             written = run_dir / rundir.REPORT_FILE
             if written.exists():  # the front was killed between writing it and striking the run off
                 report = Report.from_json(rundir.read_json(written))

@@ -143,6 +143,7 @@ def test_a_front_that_breaks_but_lives_on_hangs_up(place: Place) -> None:
         assert run.report["status"] == "stopped"
         run.assert_nothing_lost(DONE)
         caller.communicate("")
+    run.assert_gone()  # whoever wrote the report ends a moment later
 
 
 @pytest.mark.parametrize("instant_s", [0.0, 0.3, 0.6])
