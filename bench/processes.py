@@ -9,7 +9,6 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import Self
 
 from bench.errors import NotMeasuredError
@@ -29,12 +28,7 @@ class Watch:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for pidfd in self._pidfds:
             os.close(pidfd)
 
@@ -100,15 +94,10 @@ class PlainProcesses:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._watch.kill()
         self.reap()
-        self._watch.__exit__(kind, error, trace)
+        self._watch.__exit__()
 
     def kill_and_wait(self) -> float:
         """Return how long it took from the first SIGKILL until the last one was reaped, in s."""

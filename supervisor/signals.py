@@ -11,7 +11,6 @@ import contextlib
 import signal
 import socket
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Self
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,12 +39,7 @@ class SignalQueue:
             self._handlers[number] = signal.signal(number, _enqueued)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._wakeup)

@@ -93,9 +93,12 @@ def daemon(work):
 
 def execute(environment):
     name = f"lingers-{os.environ[COOKIE]}"
+    # as long as it runs Python still, it is not what it is meant to be: exec closes the pipe
+    started, starting = os.pipe()
     daemon(lambda: os.execve("/bin/sleep", [name, str(LIFE_S)], environment))
-    # as long as it runs Python still, it is not what it is meant to be
-    time.sleep(0.01)
+    os.close(starting)
+    os.read(started, 1)
+    os.close(started)
 
 
 def chain(left=100):
