@@ -174,7 +174,7 @@ def main() -> None:
                 report = Report.from_json(rundir.read_json(written))
             else:
                 report = finish_dead_run(run_dir)
-            if not (report.stop and report.stop.survivors):
+            if report.exit_code != ExitCode.INCOMPLETE:
                 registry.remove(report.run_id)  # the warden saw everything gone
     except RunBusyError:
         pass  # the run is being resumed or cleared away already: whoever does that writes both

@@ -456,6 +456,9 @@ class Front(ABC):
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
             self._stop.survivors = survivors
+        else:
+            for name in survivors:
+                self._note_error(f"could not be killed: {name}")
         if status is RunStatus.COMPLETED and failed and failed == done:
             status = RunStatus.FAILED
             self._reason = "every combination failed; see the column 'error' in results.parquet"

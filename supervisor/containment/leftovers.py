@@ -91,7 +91,8 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
             ended.survivors.append(f"what is in the run's cgroup: {error}")
     deadline = time.monotonic() + patience_s
     seen: dict[Identity, str] = {}
-    while left := escapees(run_id):
+    # a dying process gives up its environment, and with it the cookie, before it is dead
+    while (left := escapees(run_id)) or any(who.alive for who in seen):
         for who in left:
             seen.setdefault(who, f"pid {who.pid} ({command_name(who.pid)})")
             who.send(signal.SIGKILL)

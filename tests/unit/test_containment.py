@@ -13,7 +13,7 @@ import pytest
 from supervisor import config
 from supervisor.containment import Containment, cgroup, choice, leftovers, pid_namespace
 from supervisor.containment.cookie import VARIABLE, escapees, with_room
-from supervisor.containment.leftovers import clear_leftovers
+from supervisor.containment.leftovers import clear_leftovers, end_leftovers
 from supervisor.containment.pid_namespace import PidNamespace
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.events import EventLog
@@ -80,6 +80,19 @@ def test_a_program_started_below_carries_the_run_too() -> None:
         popen.kill()
         popen.wait()
         assert escapees(run_id) == []
+
+
+def test_one_that_takes_its_time_to_die_is_waited_for() -> None:
+    """It has no environment any more, hence no cookie, long before it is dead."""
+    run_id = f"20240229-120002-{os.getpid():06x}"
+    code = "held = bytearray(b'1') * (400 << 20); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], env=dict(os.environ) | {VARIABLE: run_id},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as popen:  # fmt: skip
+        assert popen.stdout and popen.stdout.readline() == "\n"
+        ended = end_leftovers(run_id, None)
+        assert (len(ended.killed), ended.survivors) == (1, [])
 
 
 def test_the_process_that_asks_is_left_out() -> None:
