@@ -1,0 +1,94 @@
+"""The port through which SLURM's commands are run: here, or on another host.
+
+A transport runs an argument list and returns what came of it. It knows nothing
+of jobs. Its two adapters are :mod:`slurm.local` and :mod:`slurm.ssh`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+CALL_TIMEOUT_S = 30.0
+NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
+
+
+class Answer(NamedTuple):
+    """What a command came to.
+
+    Attributes
+    ----------
+    code : int
+        Its exit status; negative: the signal that ended it.
+    stdout, stderr : str
+        What it wrote; bytes that are no UTF-8 are escaped.
+    """
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def complaint(self) -> str:
+        """The line in which it said what was wrong, empty if it said nothing."""
+        lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        return lines[-1].strip() if lines else ""
+
+
+class Transport(Protocol):
+    """Runs commands where the cluster is. Safe to use from several threads.
+
+    Attributes
+    ----------
+    name : str
+        The other side, for people: ``this machine``, ``ssh cluster``.
+    address : str
+        The other side, for :func:`slurm.connect`: ``local``, ``ssh:cluster``.
+    """
+
+    @property
+    def name(self) -> str:
+        """The other side, for people."""
+        ...
+
+    @property
+    def address(self) -> str:
+        """The other side, for whoever has to find it again."""
+        ...
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        variables: Mapping[str, str] = NO_VARIABLES,
+        timeout_s: float = CALL_TIMEOUT_S,
+    ) -> Answer:
+        """Run a command to its end.
+
+        Parameters
+        ----------
+        argv : sequence of str
+            Program and arguments; no shell looks at them, or sees them quoted.
+        stdin : bytes
+            What it reads.
+        variables : mapping of str to str
+            Environment variables to set for it.
+        timeout_s : float
+            For all of it, a connection that has to be made included, in s.
+
+        Raises
+        ------
+        TransportError
+            If no answer came; tells whether the command may have run.
+        LinkRefusedError
+            If the other side will not have us.
+        ProgramMissingError
+            If there is no such program.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what is held for the link. Running again makes it anew."""
+        ...
