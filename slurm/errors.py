@@ -82,3 +82,14 @@ class SubmitRefusedError(SlurmError, ConfigError):
     def __init__(self, where: str, program: str, code: int, said: str) -> None:
         super().__init__(where, program, code, said, transient=False)
         self.key = None
+
+
+class SubmissionUnknownError(TransportError):
+    """Nobody could say whether a job was made. A cancel of the run will look for it."""
+
+    def __init__(self, where: str, said: str) -> None:
+        super().__init__(
+            f"{where}: it is not known whether the job was submitted ({said}); "
+            "it is looked for again when the run's jobs are cancelled",
+            may_have_run=True,
+        )

@@ -30,10 +30,18 @@ class LocalTransport:
 
     Ctrl+C at the terminal goes to the front, not to an ``sbatch`` that is
     waiting for the controller: half a submission is what nobody wants.
+
+    Parameters
+    ----------
+    variables : mapping of str to str
+        Environment variables for all commands, over those of this process.
     """
 
     name = "this machine"
     address = "local"
+
+    def __init__(self, variables: Mapping[str, str] = NO_VARIABLES) -> None:
+        self._variables = variables
 
     def run(
         self,
@@ -44,13 +52,14 @@ class LocalTransport:
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> Answer:
         """Run a command to its end; see :meth:`slurm.transport.Transport.run`."""
+        environment = {**plain_environment(os.environ), **self._variables, **variables}
         try:
             process = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**plain_environment(os.environ), **variables},
+                env=environment,
                 start_new_session=True,
             )
         except (FileNotFoundError, PermissionError):

@@ -52,15 +52,15 @@ class Entry(NamedTuple):
 def state_dir() -> Path:
     """Directory that outlives a reboot: the entries."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return _private(Path(base) / "fullstop" / "runs")
+    return private_dir(Path(base) / "fullstop" / "runs")
 
 
 def runtime_dir() -> Path:
     """Directory for the control sockets."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base and Path(base).is_dir() and os.access(base, os.W_OK):
-        return _private(Path(base) / "fullstop")
-    return _private(Path(f"/tmp/fullstop-{os.getuid()}"))
+        return private_dir(Path(base) / "fullstop")
+    return private_dir(Path(f"/tmp/fullstop-{os.getuid()}"))
 
 
 def check() -> None:
@@ -187,7 +187,7 @@ def _same_dir(name: str, run_dir: Path) -> bool:
     return Path(name).exists() and Path(name).resolve() == run_dir
 
 
-def _private(path: Path) -> Path:
+def private_dir(path: Path) -> Path:
     """Make a directory, or accept one, that only this user can enter."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,0 +1,206 @@
+"""What a ledger says of a run's jobs: a pure fold over its records.
+
+A run *owes* as long as one of its jobs may be alive: from the first announcement
+until somebody has looked and found that none is. Records of kinds that are not
+known here are passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slurm.states import JobState
+from supervisor.ledger import Ledger, Record, read_ledger
+
+
+@dataclass(slots=True)
+class Submission:
+    """One call of ``sbatch``.
+
+    Attributes
+    ----------
+    number : int or str
+        Which one: counted by a client; a shim, of which several run at a time, draws one.
+    at : float
+        When it was announced, in Unix time, in s.
+    job_id : str or None
+        Its job, once known.
+    refused : bool
+        It is certain that there is no job.
+    """
+
+    number: int | str
+    at: float
+    job_id: str | None = None
+    refused: bool = False
+
+    @property
+    def open(self) -> bool:
+        """Whether there may be a job whose id nobody has learnt."""
+        return self.job_id is None and not self.refused
+
+
+@dataclass(slots=True)
+class Book:
+    """What is known of the jobs that bear one token.
+
+    Attributes
+    ----------
+    token : str
+        The token; empty if the ledger tells of no jobs.
+    address : str
+        Which cluster they are on, see :func:`slurm.connect`.
+    variables : dict
+        Environment variables by which it is found.
+    submissions : dict
+        By number.
+    states : dict of str to JobState
+        The state in which each job was seen last, by id.
+    submitted_at : dict of str to str
+        When the controller took each job, in its words, by id.
+    lease : str or None
+        The lease that the jobs watch.
+    others : bool
+        Programs that know nothing of the ledger may submit jobs with the token.
+    wanted : bool
+        Somebody has asked for a cancel.
+    settled : bool
+        Somebody has looked, and none is alive; or they are meant to live on.
+    detached : bool
+        They are meant to outlive the run.
+    """
+
+    token: str = ""
+    address: str = "local"
+    variables: dict[str, str] = field(default_factory=dict)
+    submissions: dict[int | str, Submission] = field(default_factory=dict)
+    states: dict[str, JobState] = field(default_factory=dict)
+    submitted_at: dict[str, str] = field(default_factory=dict)
+    lease: str | None = None
+    others: bool = False
+    wanted: bool = False
+    settled: bool = True
+    detached: bool = False
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Book:
+        """Read a ledger's records into a book."""
+        book = cls()
+        for record in records:
+            book.note(record.kind, record.at, record.fields)
+        return book
+
+    @property
+    def ids(self) -> set[str]:
+        """All job ids that are known."""
+        return set(self.states)
+
+    @property
+    def alive(self) -> list[str]:
+        """Jobs that were alive when last seen."""
+        return [job_id for job_id, state in self.states.items() if not state.ended]
+
+    @property
+    def open(self) -> list[Submission]:
+        """Submissions of which nobody knows what became."""
+        return [one for one in self.submissions.values() if one.open]
+
+    @property
+    def owes(self) -> bool:
+        """Whether a job may be alive that somebody has to see gone."""
+        if self.settled:
+            return False
+        return self.others or any(not one.refused for one in self.submissions.values())
+
+    def note(self, kind: str, at: float, fields: dict[str, Any]) -> None:
+        """Take one more record in."""
+        match kind:
+            case "jobs_expected":
+                self.token, self.address = fields["token"], fields["address"]
+                self.variables = dict(fields["variables"])
+                self.others = self.others or fields["others"]
+                self.settled = self.detached = self.wanted = False
+            case "lease_made":
+                self.lease = fields["path"]
+            case "submit_intended":
+                number = fields["number"]
+                self.submissions[number] = Submission(number, at)
+                self.settled = self.detached
+            case "submitted":
+                self._learn(fields["number"], at, fields["job_id"])
+            case "submit_refused":
+                submission = self.submissions.setdefault(
+                    fields["number"], Submission(fields["number"], at)
+                )
+                submission.refused = True
+            case "jobs_seen":
+                for job_id, state, submitted_at in fields["jobs"]:
+                    self.states[job_id] = JobState(state)
+                    self.submitted_at[job_id] = submitted_at
+            case "cancel_wanted":
+                self.wanted = True
+            case "jobs_settled":
+                self.settled = True
+                for submission in self.open:
+                    submission.refused = True
+            case "jobs_detached":
+                self.settled = self.detached = True
+
+    def _learn(self, number: int | str, at: float, job_id: str) -> None:
+        submission = self.submissions.setdefault(number, Submission(number, at))
+        submission.job_id = job_id
+        self.states.setdefault(job_id, JobState.PENDING)
+
+
+class Keeper:
+    """A book and the ledger it is kept in: what is noted is on disk first.
+
+    Parameters
+    ----------
+    path : Path
+        The ledger. Other processes may write to it too, see :meth:`catch_up`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._ledger = Ledger(path)
+        self.book = Book()
+        self.catch_up()
+
+    @property
+    def path(self) -> Path:
+        """The ledger's file."""
+        return self._ledger.path
+
+    def write(self, kind: str, **fields: Any) -> None:
+        """Put a record on disk, then into the book."""
+        at = self._ledger.append(kind, **fields)
+        self.book.note(kind, at, fields)
+
+    def catch_up(self) -> None:
+        """Read what other processes have written."""
+        self.book = Book.of(read_ledger(self.path))
+
+    def expect(
+        self, token: str, address: str, variables: dict[str, str], *, others: bool = False
+    ) -> None:
+        """Announce that there will be jobs, and what they will bear.
+
+        Parameters
+        ----------
+        token : str
+            The token.
+        address, variables : str, dict
+            By which the cluster is found, see :func:`slurm.connect.connect`.
+        others : bool
+            Programs that know nothing of the ledger may submit them.
+        """
+        self.write(
+            "jobs_expected", token=token, address=address, variables=variables, others=others
+        )
+
+    def close(self) -> None:
+        """Close the ledger."""
+        self._ledger.close()

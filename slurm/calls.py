@@ -1,0 +1,87 @@
+"""One call to the controller: made, timed, and its failure told apart.
+
+References
+----------
+``slurm/slurm_errno.h`` for the words. A command that says that it timed out may
+have been obeyed all the same, or may yet be: the controller reads its socket
+when it is back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cached_property
+
+from slurm.errors import SlurmError
+from slurm.transport import NO_VARIABLES, Answer, Transport
+
+# said when the controller, munge or the network is away: worth asking again
+_AWAY = re.compile(
+    r"timed out|unable to contact|connection refused|connect failure|communication"
+    r"|zero bytes were transmitted|munge|protocol authentication|authentication"
+    r"|temporarily|try again|not responding|socket|transport endpoint|backup controller"
+    r"|slurmctld|interrupted system call|resource temporarily unavailable",
+    re.IGNORECASE,
+)
+
+SUBMIT_TIMEOUT_S = 60.0
+ASK_TIMEOUT_S = 30.0
+
+
+class Cluster:
+    """SLURM's commands, through a transport.
+
+    Parameters
+    ----------
+    transport : Transport
+        Where they are run.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+
+    @property
+    def name(self) -> str:
+        """The cluster, for people."""
+        return self.transport.name
+
+    @cached_property
+    def user(self) -> str:
+        """Who we are there, as a number: names may hold what ``squeue`` splits at."""
+        return self.ask("id", "-u").stdout.strip()
+
+    def call(
+        self,
+        *argv: str,
+        stdin: bytes = b"",
+        variables: Mapping[str, str] = NO_VARIABLES,
+        timeout_s: float = ASK_TIMEOUT_S,
+    ) -> Answer:
+        """Run a command; return what it came to, failed or not."""
+        return self.transport.run(argv, stdin=stdin, variables=variables, timeout_s=timeout_s)
+
+    def ask(self, *argv: str, timeout_s: float = ASK_TIMEOUT_S) -> Answer:
+        """Run a command that must succeed.
+
+        Raises
+        ------
+        SlurmError
+            If it did not; transient where the controller is away.
+        TransportError
+            If no answer came.
+        """
+        answer = self.call(*argv, timeout_s=timeout_s)
+        if answer.code != 0:
+            raise self.error(argv[0], answer)
+        return answer
+
+    def error(self, program: str, answer: Answer) -> SlurmError:
+        """Name what a failed command said."""
+        said = answer.complaint
+        return SlurmError(self.name, program, answer.code, said, transient=is_away(said))
+
+
+def is_away(said: str) -> bool:
+    """Whether a complaint means that the controller was not reached, or not for certain."""
+    return _AWAY.search(said) is not None

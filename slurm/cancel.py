@@ -1,0 +1,206 @@
+"""Cancels a run's jobs, and looks until they are gone.
+
+``scancel`` answers 0 for ids that nobody knows, a job that it has cancelled may
+be started again by a requeue, and one whose submission timed out may appear only
+now. So its answer counts for nothing: the jobs are looked at, what lives is
+cancelled again, and the end is a look that finds none.
+
+Only what a look has just shown to bear the run's token is cancelled.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
+
+from slurm.book import Book, Keeper
+from slurm.calls import Cluster
+from slurm.look import Seen, look
+from slurm.states import JobState
+from slurm.waiting import backoff
+from supervisor.errors import FullstopError
+
+PATIENCE_S = 60.0
+
+_IDS_PER_CALL = 500
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+_SETTLE_S = 2.0
+"""Between two looks that must both find nothing where a submission was cut off: what its
+``sbatch`` had sent is in the controller's hands before the second one is answered."""
+
+
+class JobOutcome(NamedTuple):
+    """What became of one job.
+
+    Attributes
+    ----------
+    id : str or None
+        Its id; None for a submission of which nobody knows whether there is a job.
+    token : str
+        The run's token.
+    state : str
+        What it was doing when last seen.
+    verified : bool
+        Whether somebody has looked and it has ended.
+    """
+
+    id: str | None
+    token: str
+    state: str
+    verified: bool
+
+
+class Cancelled(NamedTuple):
+    """What a cancel came to.
+
+    Attributes
+    ----------
+    jobs : list of JobOutcome
+        Each job that was wanted gone.
+    error : str or None
+        Why it could not be finished; what is left stays in the ledger.
+    calls : int
+        How often ``scancel`` was called.
+    """
+
+    jobs: list[JobOutcome]
+    error: str | None
+    calls: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every job is known to be gone."""
+        return all(job.verified for job in self.jobs) and self.error is None
+
+
+def cancel(
+    cluster: Cluster,
+    keeper: Keeper,
+    ids: Iterable[str] = (),
+    *,
+    grace_s: float = 0.0,
+    patience_s: float = PATIENCE_S,
+    pause: Callable[[float], bool] | None = None,
+) -> Cancelled:
+    """Cancel jobs and see them gone.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Where they are.
+    keeper : Keeper
+        The run's book; the wish is on disk before anything is asked for.
+    ids : iterable of str
+        Which ones; none: all that bear the token, whoever submitted them.
+    grace_s : float
+        How long running jobs have from SIGTERM until they are cancelled, in s. With 0
+        they have what the cluster gives everybody (``KillWait``).
+    patience_s : float
+        How long to go on altogether, in s.
+    pause : callable, optional
+        Waits for so many seconds; True: give up now. What is left stays owed.
+    """
+    wanted = set(ids)
+    keeper.write("cancel_wanted", ids=sorted(wanted))
+    attempt = _Attempt(cluster, keeper, wanted, time.monotonic() + grace_s if grace_s else 0.0)
+    deadline = time.monotonic() + patience_s
+    error: str | None = None
+    pauses = backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+    while True:
+        try:
+            error = None
+            if attempt.once():
+                break
+        except FullstopError as failure:
+            error = str(failure)
+            if not failure.transient:
+                break
+        pause_s = next(pauses)
+        if time.monotonic() + pause_s > deadline:
+            error = error or attempt.complaint or f"not gone after {patience_s:g} s"
+            break
+        if (pause or _sleep)(pause_s):
+            error = error or "given up before they were seen gone"
+            break
+    return Cancelled(outcomes(keeper.book, wanted), error, attempt.calls)
+
+
+def outcomes(book: Book, wanted: Collection[str] = ()) -> list[JobOutcome]:
+    """What became of jobs, as far as a book knows; of all of them, if none are named."""
+    known = [
+        JobOutcome(job_id, book.token, str(state), state.ended)
+        for job_id, state in sorted(book.states.items(), key=lambda item: int(item[0]))
+        if not wanted or job_id in wanted
+    ]
+    if wanted:
+        return known
+    return known + [JobOutcome(None, book.token, "unknown", False) for _ in book.open]
+
+
+class _Attempt:
+    """One cancel under way."""
+
+    def __init__(self, cluster: Cluster, keeper: Keeper, wanted: set[str], soft_until: float):
+        self._cluster = cluster
+        self._keeper = keeper
+        self._wanted = wanted
+        self._soft_until = soft_until
+        self._signalled: set[str] = set()
+        self._clear_since: float | None = None
+        self.calls = 0
+        self.complaint: str | None = None
+
+    def once(self) -> bool:
+        """Look, and cancel what lives; True when there is nothing left to do."""
+        self._keeper.catch_up()
+        asked_at = time.monotonic()
+        alive = [job for job in self._look() if not job.state.ended]
+        if alive:
+            self._clear_since = None
+            self._send(alive)
+            return False
+        return self._settled(asked_at)
+
+    def _look(self) -> list[Seen]:
+        seen = look(self._cluster, self._keeper)
+        return [job for job in seen if not self._wanted or job.job_id in self._wanted]
+
+    def _settled(self, asked_at: float) -> bool:
+        """None is alive; where a submission was cut off, only a later look makes certain."""
+        if self._wanted:
+            return True
+        if self._keeper.book.open:
+            if self._clear_since is None:
+                self._clear_since = time.monotonic()
+            if asked_at < self._clear_since + _SETTLE_S:
+                return False
+        self._keeper.write("jobs_settled")
+        return True
+
+    def _send(self, alive: Sequence[Seen]) -> None:
+        soft = time.monotonic() < self._soft_until
+        # one that is completing has been signalled, and cancelling it again does nothing
+        hard = [
+            job.job_id
+            for job in alive
+            if job.state is not JobState.COMPLETING and (not soft or job.pending)
+        ]
+        gentle = [job.job_id for job in alive if soft and job.job_id not in self._signalled]
+        self._signalled.update(gentle)
+        self._scancel(["--signal=TERM", "--full"], gentle)
+        self._scancel(["--state=PENDING"] if soft else [], hard)
+
+    def _scancel(self, how: list[str], ids: list[str]) -> None:
+        """Call ``scancel`` for many ids at once; what it answers is of no weight."""
+        for first in range(0, len(ids), _IDS_PER_CALL):
+            self.calls += 1
+            answer = self._cluster.call("scancel", *how, *ids[first : first + _IDS_PER_CALL])
+            if answer.code != 0:  # some of them may have ended since the look
+                self.complaint = str(self._cluster.error("scancel", answer))
+
+
+def _sleep(seconds: float) -> bool:
+    time.sleep(seconds)
+    return False

@@ -1,0 +1,177 @@
+"""A run's jobs, from Python: submitted, watched, cancelled."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self
+
+from slurm import cancel as cancelling
+from slurm.book import Keeper
+from slurm.calls import Cluster
+from slurm.cancel import Cancelled, JobOutcome
+from slurm.connect import connect, found_by
+from slurm.debts import Debt, ledger_for, this_process
+from slurm.job import Job
+from slurm.lease import Renewer, lease_of
+from slurm.look import look
+from slurm.submit import submit
+from slurm.tokens import new_token
+from slurm.transport import Transport
+from supervisor.errors import ConfigError
+
+LEASE_S = 300
+
+
+class Client:
+    """The jobs that belong together, under one token.
+
+    Leaving it as a context manager cancels what is alive and sees it gone. If
+    this process is killed, the jobs end themselves when their lease lapses, and
+    the next start of a run, or ``reap``, cancels them.
+
+    Parameters
+    ----------
+    transport : Transport or str
+        How the cluster is reached: ``"local"``, ``"ssh:HOST"``, or a transport.
+    token : str, optional
+        What the jobs are to bear; made anew when left out.
+    ledger : Path, optional
+        Where what is owed is written down; a file of the user's state directory
+        when left out.
+    lease_s : int
+        How long the jobs live on when this process is silent, in s; 0: for ever.
+
+    Examples
+    --------
+    >>> with Client("ssh:cluster") as jobs:                     # doctest: +SKIP
+    ...     jobs.submit(command=["python", "fit.py"], time_limit="2:00:00", cpus=8)
+    ...     jobs.wait()
+    """
+
+    def __init__(
+        self,
+        transport: Transport | str = "local",
+        *,
+        token: str | None = None,
+        ledger: Path | None = None,
+        lease_s: int = LEASE_S,
+    ) -> None:
+        if lease_s < 0:
+            raise ConfigError(f"lease: {lease_s} is not a number of seconds, or 0", key="lease")
+        self._cluster = Cluster(connect(transport) if isinstance(transport, str) else transport)
+        self._lease_s = lease_s
+        self._renewer: Renewer | None = None
+        token = token or new_token()
+        self._keeper = Keeper(ledger or ledger_for(token))
+        address = self._cluster.transport.address
+        self.token = self._keeper.book.token or token
+        self._debt = Debt(self.token, address, found_by(address), self._keeper.path, this_process())
+
+    def expect_others(self) -> None:
+        """Be ready for jobs of programs that know nothing of us but bear the token."""
+        self._expect(others=True)
+
+    def _expect(self, *, others: bool) -> None:
+        book = self._keeper.book
+        if not book.token or book.settled or (others and not book.others):
+            debt = self._debt.incur()
+            self._keeper.expect(debt.token, debt.address, debt.variables, others=others)
+
+    def submit(self, job: Job | None = None, **options: Any) -> str:
+        """Submit a job; return its id.
+
+        Parameters
+        ----------
+        job : Job, optional
+            The job.
+        **options : object
+            Or its attributes, see :class:`slurm.job.Job`.
+
+        Raises
+        ------
+        ConfigError
+            If an option is unknown or its value cannot be; :class:`SubmitRefusedError`,
+            if SLURM will not take it. There is no job.
+        SubmissionUnknownError
+            If nobody could say whether there is one; a cancel looks for it.
+        """
+        job = Job.from_options(options) if job is None else job
+        self._expect(others=False)
+        if self._lease_s and self._renewer is None:
+            self._renewer = Renewer(self._cluster, self.token, self._lease_s)
+            self._renewer.start()
+        lease = lease_of(self.token, self._lease_s) if self._lease_s else None
+        return submit(self._cluster, self._keeper, job, lease)
+
+    def query(self) -> list[JobOutcome]:
+        """Ask what the jobs are doing.
+
+        Raises
+        ------
+        SlurmError, TransportError
+            If nobody could say.
+        """
+        look(self._cluster, self._keeper)
+        return self.known()
+
+    def known(self) -> list[JobOutcome]:
+        """What the jobs were doing when last seen; asks nobody."""
+        self._keeper.catch_up()
+        return cancelling.outcomes(self._keeper.book)
+
+    def cancel(
+        self,
+        ids: Iterable[str] = (),
+        *,
+        grace_s: float = 0.0,
+        patience_s: float = cancelling.PATIENCE_S,
+    ) -> Cancelled:
+        """Cancel jobs and see them gone; all of them if no ids are given.
+
+        Never raises for what the cluster does: see :attr:`Cancelled.error`. What
+        could not be cancelled stays owed, and is cancelled by the next start of a
+        run, or by ``reap``.
+        """
+        if not self._keeper.book.owes:
+            return Cancelled(self.known(), None, 0)
+        cancelled = cancelling.cancel(
+            self._cluster, self._keeper, ids, grace_s=grace_s, patience_s=patience_s
+        )
+        self._square()
+        return cancelled
+
+    def detach(self) -> None:
+        """Let the jobs live on: nobody looks after them any more.
+
+        Jobs that were submitted with a lease end when it lapses; submit with
+        ``lease_s=0`` what is to be detached.
+        """
+        if self._keeper.book.owes:
+            self._keeper.write("jobs_detached")
+        self._square()
+
+    def close(self) -> None:
+        """Let go of the cluster, without cancelling; what is owed stays owed."""
+        self._square()
+        if self._renewer:
+            self._renewer.end(remove=not self._keeper.book.owes)
+            self._renewer = None
+        if not self._keeper.book.owes:
+            self._debt.spare_ledger.unlink(missing_ok=True)
+        self._keeper.close()
+        self._cluster.transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self.cancel()
+        finally:
+            self.close()
+
+    def _square(self) -> None:
+        """Strike the debt off when nothing is owed."""
+        if not self._keeper.book.owes:
+            self._debt.strike()

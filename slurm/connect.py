@@ -1,0 +1,39 @@
+"""From the address of a cluster, as it is written down, to a transport."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from slurm.local import LocalTransport
+from slurm.transport import NO_VARIABLES, Transport
+from supervisor.errors import ConfigError
+
+_FOUND_BY = ("SLURM_CONF", "SLURM_CONF_SERVER", "PATH")
+
+
+def connect(address: str = "local", variables: Mapping[str, str] = NO_VARIABLES) -> Transport:
+    """Return the transport to a cluster; nothing is connected yet.
+
+    Parameters
+    ----------
+    address : str
+        ``local``, or ``ssh:HOST`` with a host of ``~/.ssh/config`` or ``user@host``.
+    variables : mapping of str to str
+        Environment variables for the commands, over those of this process.
+    """
+    if address == "local":
+        return LocalTransport(variables)
+    kind, _, host = address.partition(":")
+    if kind == "ssh" and host:
+        from slurm.ssh import SshTransport
+
+        return SshTransport(host)
+    raise ConfigError(f"cluster {address!r} is neither 'local' nor 'ssh:HOST'", key="cluster")
+
+
+def found_by(address: str) -> dict[str, str]:
+    """Environment variables by which a later process finds the same cluster."""
+    if address != "local":
+        return {}
+    return {name: os.environ[name] for name in _FOUND_BY if name in os.environ}

@@ -1,0 +1,217 @@
+"""What a job needs, checked, and as the arguments of ``sbatch``.
+
+Options go into the argument list and never into ``#SBATCH`` lines: an argument
+may hold quotes, spaces and dollar signs, and nothing reads it twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from supervisor.errors import ConfigError
+
+_MAX_NAME = 256
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
+_SIZE = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
+_ARRAY = re.compile(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?")
+
+# what would break the way a job is submitted, found again or waited for
+_OURS = {
+    "--array": "array", "-a": "array", "--job-name": "name", "-J": "name",
+    "--wckey": None, "--parsable": None, "--hold": "hold", "-H": "hold", "--wait": None, "-W": None,
+    "--test-only": None, "--wrap": "command", "--help": None, "-h": None, "--usage": None,
+    "--version": None, "-V": None, "--clusters": None, "-M": None, "--export": "environment",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job to submit.
+
+    Attributes
+    ----------
+    command : sequence of str
+        Program and arguments.
+    name : str
+        Shown by ``squeue``; the run's token is added to it.
+    partition, account, qos, constraint, gres : str, optional
+        As ``sbatch`` takes them.
+    time_limit : str or int, optional
+        Minutes, or ``[days-]hours[:minutes[:seconds]]``.
+    memory : str, optional
+        Per node: ``4G``; a number alone is MB.
+    cpus : int, optional
+        Per task.
+    gpus : str or int, optional
+        Number, or ``type:number``.
+    tasks : int, optional
+        Number of tasks.
+    nodes : str or int, optional
+        Number, or ``least-most``.
+    array : str or int, optional
+        Indices (``0-99``, ``1,3,7-9%4``); a number n means ``0-(n-1)``.
+    output, error : str, optional
+        Files for what it writes, with ``sbatch``'s patterns.
+    directory : str, optional
+        Where it runs.
+    requeue : bool
+        Whether SLURM may start it again after a node's failure or a preemption.
+    hold : bool
+        Leave it held: it runs when somebody releases it.
+    environment : mapping of str to str
+        Variables to set for it.
+    setup : sequence of str
+        Lines of bash to run before the command, as they are: ``module load …``.
+    options : sequence of str
+        Further arguments for ``sbatch``, each one word: ``--exclusive``.
+
+    Raises
+    ------
+    ConfigError
+        If a value cannot be what it is meant for; names it and the mend.
+    """
+
+    command: Sequence[str]
+    name: str = "fullstop"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time_limit: str | int | None = None
+    memory: str | int | None = None
+    cpus: int | None = None
+    gpus: str | int | None = None
+    gres: str | None = None
+    tasks: int | None = None
+    nodes: str | int | None = None
+    array: str | int | None = None
+    constraint: str | None = None
+    output: str | None = None
+    error: str | None = None
+    directory: str | None = None
+    requeue: bool = False
+    hold: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    setup: Sequence[str] = ()
+    options: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        _check_command(self.command)
+        _check_words(self)
+        _check_shape("time_limit", self.time_limit, _TIME, "minutes, or 1-12:30:00")
+        _check_shape("memory", self.memory, _SIZE, "MB, or 512M, 4G")
+        _check_shape("array", self.array, _ARRAY, "0-99, 1,3,7-9, or 0-999%50")
+        for key in ("cpus", "tasks"):
+            _check_count(key, getattr(self, key))
+        if isinstance(self.array, int):
+            _check_count("array", self.array)
+        _check_environment(self.environment)
+        _check_options(self.options)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Self:
+        """Make a job of a mapping, say from a file; an unknown key is named with the known ones."""
+        known = [key.name for key in fields(cls)]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ConfigError(
+                f"unknown job option {', '.join(unknown)}: there are {', '.join(known)}",
+                key=unknown[0],
+            )
+        return cls(**options)
+
+    def arguments(self, name: str) -> list[str]:
+        """Arguments of ``sbatch`` for this job.
+
+        Parameters
+        ----------
+        name : str
+            What the controller is to call it.
+        """
+        array = f"0-{self.array - 1}" if isinstance(self.array, int) else self.array
+        given = {
+            "job-name": name,
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "time": self.time_limit,
+            "mem": self.memory,
+            "cpus-per-task": self.cpus,
+            "gpus": self.gpus,
+            "gres": self.gres,
+            "ntasks": self.tasks,
+            "nodes": self.nodes,
+            "array": array,
+            "constraint": self.constraint,
+            "output": self.output,
+            "error": self.error,
+            "chdir": self.directory,
+        }
+        words = [f"--{option}={value}" for option, value in given.items() if value is not None]
+        words.append("--requeue" if self.requeue else "--no-requeue")
+        if self.requeue:
+            words.append("--open-mode=append")  # a second start must not wipe the first one's words
+        return words + list(self.options)
+
+
+def _check_command(command: Sequence[str]) -> None:
+    if isinstance(command, str) or not command:
+        raise ConfigError(
+            "command: a program and its arguments, as a list: ['python', 'fit.py']", key="command"
+        )
+    for word in command:
+        if "\0" in word:
+            raise ConfigError(f"command: {word!r} holds a NUL byte", key="command")
+
+
+def _check_words(job: Job) -> None:
+    """No value may end a line of ``squeue``'s, or be taken for none."""
+    for key in (
+        "name", "partition", "account", "qos", "gpus", "gres", "nodes", "constraint", "output",
+        "error", "directory",
+    ):  # fmt: skip
+        value = getattr(job, key)
+        if value is None or isinstance(value, int):
+            continue
+        if not value or _CONTROL.search(value):
+            raise ConfigError(f"{key}: {value!r} is empty or holds a control character", key=key)
+    if len(job.name) > _MAX_NAME:
+        raise ConfigError(
+            f"name: {len(job.name)} characters, at most {_MAX_NAME}: {job.name[:30]}…", key="name"
+        )
+
+
+def _check_shape(key: str, value: object, shape: re.Pattern[str], wanted: str) -> None:
+    if value is not None and not shape.fullmatch(str(value)):
+        raise ConfigError(f"{key}: {value!r} is not what it takes: {wanted}", key=key)
+
+
+def _check_count(key: str, value: int | None) -> None:
+    if value is not None and (not isinstance(value, int) or value < 1):
+        raise ConfigError(f"{key}: {value!r} is not a positive number", key=key)
+
+
+def _check_environment(environment: Mapping[str, str]) -> None:
+    for name, value in environment.items():
+        if not _VARIABLE_NAME.fullmatch(name):
+            raise ConfigError(f"environment: {name!r} is no name of a variable", key="environment")
+        if "\0" in value:
+            raise ConfigError(f"environment: {name} holds a NUL byte", key="environment")
+
+
+def _check_options(options: Sequence[str]) -> None:
+    for word in options:
+        option = word.split("=", 1)[0] if word.startswith("--") else word[:2]
+        if not word.startswith("-") or _CONTROL.search(word):
+            raise ConfigError(
+                f"options: {word!r} is not an option in one word: --exclusive, --mail-type=END",
+                key="options",
+            )
+        if option in _OURS:
+            instead = _OURS[option]
+            mend = f"use {instead!r}" if instead else "it belongs to fullstop: leave it out"
+            raise ConfigError(f"options: {word!r}: {mend}", key="options")

@@ -1,0 +1,84 @@
+"""Renews the file by which jobs know that somebody still wants them.
+
+The file lies below the home directory of the cluster's user, which SLURM's nodes
+share. Jobs watch whether it changes, see :mod:`slurm.script`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+
+from slurm.calls import Cluster
+from slurm.script import Lease
+from supervisor.errors import FullstopError
+
+_FOLDER = ".fullstop/leases"
+_RENEWALS = 4  # in the time that a lease lasts: three may be lost
+_SHORTEST_S = 0.5
+_TOUCH = 'mkdir -p "$HOME/$1" && : > "$HOME/$1/$2"'
+_REMOVE = 'rm -f "$HOME/$1/$2"'
+
+
+def lease_of(token: str, lease_s: int) -> Lease:
+    """Name the lease of a run's jobs."""
+    return Lease(f"{_FOLDER}/{token}", lease_s)
+
+
+class Renewer:
+    """A thread that renews a lease until it is told to end.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Where the file lies.
+    token : str
+        The run's token.
+    lease_s : int
+        How long the jobs stand silence, in s.
+    """
+
+    def __init__(self, cluster: Cluster, token: str, lease_s: int) -> None:
+        self._cluster = cluster
+        self._token = token
+        self._pause_s = max(_SHORTEST_S, lease_s / _RENEWALS)
+        self._end: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.renewed_at = 0.0
+
+    def start(self) -> None:
+        """Renew once, so that no job begins without a lease, then again and again.
+
+        Raises
+        ------
+        FullstopError
+            If it cannot be renewed now.
+        """
+        self._renew()
+        self._thread = threading.Thread(target=self._run, name="fullstop-lease", daemon=True)
+        self._thread.start()
+
+    def end(self, *, remove: bool) -> None:
+        """Stop renewing; remove the file when no job is left that would miss it."""
+        if self._thread is not None:
+            self._end.put(None)
+            self._thread = None
+        if remove:
+            with contextlib.suppress(FullstopError):
+                self._cluster.call("sh", "-c", _REMOVE, "sh", _FOLDER, self._token)
+
+    def _run(self) -> None:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                self._end.get(timeout=self._pause_s)
+                return
+            with contextlib.suppress(FullstopError):  # the next one may get through
+                self._renew()
+
+    def _renew(self) -> None:
+        self._cluster.ask(
+            "sh", "-c", _TOUCH, "sh", _FOLDER, self._token, timeout_s=max(5.0, self._pause_s)
+        )
+        self.renewed_at = time.monotonic()

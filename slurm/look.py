@@ -1,0 +1,119 @@
+"""Looks at a run's jobs: which of the user's are ours, and what they are doing."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+from slurm.book import Keeper
+from slurm.calls import Cluster
+from slurm.query import Row, jobs_of_user
+from slurm.states import JobState
+from slurm.tokens import bears, number_in_name
+
+# of the tasks of an array the one that matters most for a stop speaks for all
+_WEIGHT = {
+    state: weight
+    for weight, state in enumerate(
+        (
+            JobState.UNKNOWN,
+            JobState.RUNNING,
+            JobState.COMPLETING,
+            JobState.PENDING,
+            JobState.FAILED,
+            JobState.TIMEOUT,
+            JobState.CANCELLED,
+            JobState.PREEMPTED,
+            JobState.COMPLETED,
+            JobState.GONE,
+        )
+    )
+}
+
+
+class Seen(NamedTuple):
+    """One of the run's jobs, an array taken as one.
+
+    Attributes
+    ----------
+    job_id : str
+        Its id.
+    state : JobState
+        What it is doing; of an array, what the task does that matters most.
+    submitted_at : str
+        When the controller took it, in its words.
+    pending : bool
+        Whether some of it waits.
+    """
+
+    job_id: str
+    state: JobState
+    submitted_at: str
+    pending: bool
+
+
+def look(cluster: Cluster, keeper: Keeper) -> list[Seen]:
+    """See what the run's jobs are doing, and write down what is new.
+
+    Jobs that were known and are not shown any more are gone: the controller
+    forgets a job some minutes after its end, never before.
+
+    Raises
+    ------
+    SlurmError, TransportError
+        If nobody could say; then nothing is concluded.
+    """
+    rows = [row for row in jobs_of_user(cluster) if _ours(keeper, row)]
+    _learn_numbers(keeper, rows)
+    seen = _together(rows)
+    known = keeper.book.ids - {job.job_id for job in seen}
+    seen += [
+        Seen(job_id, JobState.GONE, keeper.book.submitted_at.get(job_id, ""), pending=False)
+        for job_id in sorted(known)
+        if not keeper.book.states[job_id].ended
+    ]
+    news = [
+        (job.job_id, str(job.state), job.submitted_at)
+        for job in seen
+        if keeper.book.states.get(job.job_id) is not job.state
+        or job.job_id not in keeper.book.submitted_at
+    ]
+    if news:
+        keeper.write("jobs_seen", jobs=news)
+    return seen
+
+
+def _ours(keeper: Keeper, row: Row) -> bool:
+    """Whether a job is the run's: it bears the token, or has an id and a time that we know."""
+    book = keeper.book
+    if bears(book.token, wckey=row.wckey, name=row.name):
+        return True
+    if row.job_id not in book.ids:
+        return False
+    # submitted with a wckey of its own: registered by the shim. A controller that has lost its
+    # state gives the id to a stranger, but not with the same time of submission
+    return book.submitted_at.get(row.job_id, row.submitted_at) == row.submitted_at
+
+
+def _learn_numbers(keeper: Keeper, rows: list[Row]) -> None:
+    """Find the ids that whoever submitted them did not live to write down."""
+    for row in rows:
+        number = number_in_name(row.name, keeper.book.token)
+        submission = keeper.book.submissions.get(-1 if number is None else number)
+        if submission and submission.open:
+            keeper.write("submitted", number=submission.number, job_id=row.job_id)
+
+
+def _together(rows: list[Row]) -> list[Seen]:
+    tasks: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        tasks[row.job_id].append(row)
+    return [
+        Seen(
+            job_id,
+            min((row.state for row in of_job), key=_WEIGHT.__getitem__),
+            min(row.submitted_at for row in of_job),
+            any(row.state is JobState.PENDING for row in of_job),
+        )
+        for job_id, of_job in tasks.items()
+    ]

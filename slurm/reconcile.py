@@ -1,0 +1,53 @@
+"""The ledger against the cluster: works off what dead processes have left owed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import closing
+
+from slurm.book import Keeper
+from slurm.calls import Cluster
+from slurm.cancel import PATIENCE_S, Cancelled, cancel
+from slurm.connect import connect
+from slurm.debts import Debt
+from supervisor.errors import FullstopError
+
+
+def work_off(
+    debt: Debt,
+    *,
+    patience_s: float = PATIENCE_S,
+    pause: Callable[[float], bool] | None = None,
+) -> Cancelled:
+    """Cancel all jobs of a debt, see them gone, and strike it off.
+
+    What cannot be done now stays owed. The ledger may have been deleted with its
+    directory: the token alone is enough.
+
+    Parameters
+    ----------
+    debt : Debt
+        The debt. Its owner is dead, or has asked for this.
+    patience_s : float
+        How long to go on, in s.
+    pause : callable, optional
+        See :func:`slurm.cancel.cancel`.
+    """
+    try:
+        ledger = debt.ledger if debt.ledger.parent.is_dir() else debt.spare_ledger
+        with (
+            closing(Keeper(ledger)) as keeper,
+            closing(connect(debt.address, debt.variables)) as transport,
+        ):
+            if keeper.book.token != debt.token:  # killed before the first record, or deleted
+                keeper.expect(debt.address, debt.variables, debt.token)
+            elif not keeper.book.owes:
+                debt.strike()
+                return Cancelled([], None, 0)
+            cancelled = cancel(Cluster(transport), keeper, patience_s=patience_s, pause=pause)
+            if not keeper.book.owes:
+                debt.strike()
+                debt.spare_ledger.unlink(missing_ok=True)
+            return cancelled
+    except (FullstopError, OSError) as error:
+        return Cancelled([], str(error), 0)

@@ -1,0 +1,118 @@
+"""Submits a job so that it can be found again, whatever dies in the meantime.
+
+The intent, with the token and a number, is on disk before ``sbatch`` runs; the
+job is submitted held, its id is written down, then it is released. Whoever dies
+in between leaves either nothing, or a job that is found by its token and has not
+begun.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+from slurm.book import Keeper
+from slurm.calls import SUBMIT_TIMEOUT_S, Cluster, is_away
+from slurm.errors import SlurmError, SubmissionUnknownError, SubmitRefusedError, TransportError
+from slurm.job import Job
+from slurm.look import look
+from slurm.script import Lease, batch_script
+from slurm.tokens import job_name, token_variables
+from slurm.transport import Answer
+from slurm.waiting import backoff
+
+_JOB_ID = re.compile(r"(\d+)(;[^\s;]+)?")
+_FIND_S = 15.0
+_RELEASE_S = 60.0
+
+
+def submit(cluster: Cluster, keeper: Keeper, job: Job, lease: Lease | None = None) -> str:
+    """Submit a job; return its id.
+
+    Raises
+    ------
+    SubmitRefusedError
+        If SLURM will not take it as described; there is no job.
+    SubmissionUnknownError
+        If nobody could say whether there is one. It is not submitted again: the
+        ledger knows of it, and a cancel looks for it.
+    SlurmError, TransportError
+        If it could not be submitted now; there is no job.
+    """
+    number = 1 + max((n for n in keeper.book.submissions if isinstance(n, int)), default=0)
+    name = job_name(job.name, keeper.book.token, number)
+    keeper.write("submit_intended", number=number, name=name)
+    try:
+        answer = _sbatch(cluster, job, name, batch_script(job, keeper.book.token, lease), keeper)
+    except TransportError as error:
+        if not error.may_have_run:
+            keeper.write("submit_refused", number=number, said=str(error))
+            raise
+        job_id = _find(cluster, keeper, number, str(error))
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            raise  # interrupted in the middle: it stays open
+        keeper.write("submit_refused", number=number, said=str(error))
+        raise
+    else:
+        job_id = _id_of(cluster, keeper, number, answer)
+    if not job.hold:
+        _release(cluster, job_id)
+    return job_id
+
+
+def _sbatch(cluster: Cluster, job: Job, name: str, script: str, keeper: Keeper) -> Answer:
+    argv = ["sbatch", "--parsable", "--hold", *job.arguments(name)]
+    variables = token_variables(keeper.book.token)
+    answer = cluster.call(
+        *argv, stdin=script.encode(), variables=variables, timeout_s=SUBMIT_TIMEOUT_S
+    )
+    if answer.code != 0 and "wckey" in answer.complaint.lower():
+        # AccountingStorageEnforce=wckeys: only registered ones. The name bears the token too
+        return cluster.call(*argv, stdin=script.encode(), timeout_s=SUBMIT_TIMEOUT_S)
+    return answer
+
+
+def _id_of(cluster: Cluster, keeper: Keeper, number: int, answer: Answer) -> str:
+    if answer.code == 0:
+        for line in reversed(answer.stdout.splitlines()):
+            if found := _JOB_ID.fullmatch(line.strip()):
+                keeper.write("submitted", number=number, job_id=found[1])
+                return found[1]
+        return _find(cluster, keeper, number, f"sbatch said {answer.stdout.strip()[:80]!r}")
+    if is_away(answer.complaint):
+        # "timed out" is said by a client whose job may run: only a look can tell
+        return _find(cluster, keeper, number, answer.complaint)
+    keeper.write("submit_refused", number=number, said=answer.complaint)
+    raise SubmitRefusedError(cluster.name, "sbatch", answer.code, answer.complaint)
+
+
+def _find(cluster: Cluster, keeper: Keeper, number: int, said: str) -> str:
+    """Look for a job that may be there; its name tells of which submission it is."""
+    deadline = time.monotonic() + _FIND_S
+    for pause in backoff(0.2, 3.0):
+        try:
+            look(cluster, keeper)
+        except (SlurmError, TransportError) as error:
+            if not error.transient:
+                raise
+        job_id = keeper.book.submissions[number].job_id
+        if job_id is not None:
+            return job_id
+        if time.monotonic() + pause > deadline:
+            break
+        time.sleep(pause)
+    raise SubmissionUnknownError(cluster.name, said)
+
+
+def _release(cluster: Cluster, job_id: str) -> None:
+    deadline = time.monotonic() + _RELEASE_S
+    for pause in backoff(0.2, 5.0):
+        try:
+            cluster.ask("scontrol", "release", job_id)
+        except (SlurmError, TransportError) as error:
+            if not error.transient or time.monotonic() + pause > deadline:
+                raise
+        else:
+            return
+        time.sleep(pause)
