@@ -35,12 +35,10 @@ def work_off(
     """
     try:
         ledger = debt.ledger if debt.ledger.parent.is_dir() else debt.spare_ledger
-        with (
-            closing(Keeper(ledger)) as keeper,
-            closing(connect(debt.address, debt.variables)) as transport,
-        ):
+        transport = connect(debt.address, debt.variables)
+        with closing(Keeper(ledger)) as keeper, closing(transport):
             if keeper.book.token != debt.token:  # killed before the first record, or deleted
-                keeper.expect(debt.address, debt.variables, debt.token)
+                keeper.expect(debt.token, debt.address, debt.variables, others=True)
             elif not keeper.book.owes:
                 debt.strike()
                 return Cancelled([], None, 0)
