@@ -83,6 +83,7 @@ def cancel(
     grace_s: float = 0.0,
     patience_s: float = PATIENCE_S,
     pause: Callable[[float], bool] | None = None,
+    quiet: Callable[[], bool] | None = None,
 ) -> Cancelled:
     """Cancel jobs and see them gone.
 
@@ -101,10 +102,13 @@ def cancel(
         How long to go on altogether, in s.
     pause : callable, optional
         Waits for so many seconds; True: give up now. What is left stays owed.
+    quiet : callable, optional
+        Whether everybody is gone who might submit more; until then no look is the last.
     """
     wanted = set(ids)
     keeper.write("cancel_wanted", ids=sorted(wanted))
-    attempt = _Attempt(cluster, keeper, wanted, time.monotonic() + grace_s if grace_s else 0.0)
+    soft_until = time.monotonic() + grace_s if grace_s else 0.0
+    attempt = _Attempt(cluster, keeper, wanted, soft_until, quiet or _always)
     deadline = time.monotonic() + patience_s
     error: str | None = None
     pauses = backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
@@ -142,11 +146,19 @@ def outcomes(book: Book, wanted: Collection[str] = ()) -> list[JobOutcome]:
 class _Attempt:
     """One cancel under way."""
 
-    def __init__(self, cluster: Cluster, keeper: Keeper, wanted: set[str], soft_until: float):
+    def __init__(
+        self,
+        cluster: Cluster,
+        keeper: Keeper,
+        wanted: set[str],
+        soft_until: float,
+        quiet: Callable[[], bool],
+    ) -> None:
         self._cluster = cluster
         self._keeper = keeper
         self._wanted = wanted
         self._soft_until = soft_until
+        self._quiet = quiet
         self._signalled: set[str] = set()
         self._clear_since: float | None = None
         self.calls = 0
@@ -154,6 +166,7 @@ class _Attempt:
 
     def once(self) -> bool:
         """Look, and cancel what lives; True when there is nothing left to do."""
+        quiet = self._quiet()  # before the look, which then shows all that there will ever be
         self._keeper.catch_up()
         asked_at = time.monotonic()
         alive = [job for job in self._look() if not job.state.ended]
@@ -161,7 +174,7 @@ class _Attempt:
             self._clear_since = None
             self._send(alive)
             return False
-        return self._settled(asked_at)
+        return quiet and self._settled(asked_at)
 
     def _look(self) -> list[Seen]:
         seen = look(self._cluster, self._keeper)
@@ -199,6 +212,10 @@ class _Attempt:
             answer = self._cluster.call("scancel", *how, *ids[first : first + _IDS_PER_CALL])
             if answer.code != 0:  # some of them may have ended since the look
                 self.complaint = str(self._cluster.error("scancel", answer))
+
+
+def _always() -> bool:
+    return True
 
 
 def _sleep(seconds: float) -> bool:

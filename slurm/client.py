@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from slurm.submit import submit
 from slurm.tokens import new_token
 from slurm.transport import Transport
 from supervisor.errors import ConfigError
+from supervisor.process import Identity
 
 LEASE_S = 300
 
@@ -67,6 +68,16 @@ class Client:
         address = self._cluster.transport.address
         self.token = self._keeper.book.token or token
         self._debt = Debt(self.token, address, found_by(address), self._keeper.path, this_process())
+
+    @property
+    def owes(self) -> bool:
+        """Whether a job may be alive that somebody has to see gone."""
+        return self._keeper.book.owes
+
+    @property
+    def submitted(self) -> bool:
+        """Whether a submission is known of, whatever became of it."""
+        return bool(self._keeper.book.submissions)
 
     def expect_others(self) -> None:
         """Be ready for jobs of programs that know nothing of us but bear the token."""
@@ -126,17 +137,26 @@ class Client:
         *,
         grace_s: float = 0.0,
         patience_s: float = cancelling.PATIENCE_S,
+        pause: Callable[[float], bool] | None = None,
+        quiet: Callable[[], bool] | None = None,
     ) -> Cancelled:
         """Cancel jobs and see them gone; all of them if no ids are given.
 
         Never raises for what the cluster does: see :attr:`Cancelled.error`. What
         could not be cancelled stays owed, and is cancelled by the next start of a
-        run, or by ``reap``.
+        run, or by ``reap``. The parameters are those of :func:`slurm.cancel.cancel`.
         """
+        self._keeper.catch_up()
         if not self._keeper.book.owes:
             return Cancelled(self.known(), None, 0)
         cancelled = cancelling.cancel(
-            self._cluster, self._keeper, ids, grace_s=grace_s, patience_s=patience_s
+            self._cluster,
+            self._keeper,
+            ids,
+            grace_s=grace_s,
+            patience_s=patience_s,
+            pause=pause,
+            quiet=quiet,
         )
         self._square()
         return cancelled
@@ -150,6 +170,17 @@ class Client:
         if self._keeper.book.owes:
             self._keeper.write("jobs_detached")
         self._square()
+
+    def settle(self) -> None:
+        """Note that a look has found none alive, and that nobody will submit more."""
+        if self._keeper.book.owes and not self._keeper.book.open:
+            self._keeper.write("jobs_settled")
+        self._square()
+
+    def disown(self) -> None:
+        """Leave what is owed to whoever comes next, though this process lives on."""
+        if self._keeper.book.owes:
+            self._debt._replace(owner=Identity(0, 0)).incur()
 
     def close(self) -> None:
         """Let go of the cluster, without cancelling; what is owed stays owed."""

@@ -74,6 +74,13 @@ def debts() -> Iterator[Debt]:
             )
 
 
+def orphaned(ledger: Path | None = None) -> Iterator[Debt]:
+    """Yield the debts whose owner is gone; of one ledger, if it is named."""
+    for debt in debts():
+        if not debt.owner.alive and ledger in (None, debt.ledger):
+            yield debt
+
+
 def ledger_for(token: str) -> Path:
     """Where the ledger of a client lies that belongs to no run."""
     return _folder() / f"{token}.ledger"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from supervisor.command import (
     Streams,
     check_command,
     own_environment,
+    parse_environment,
 )
 from supervisor.config import StopTimes
 from supervisor.front import Front, Progress
@@ -69,10 +72,19 @@ class CommandFront(Front):
         A warden without a run; this object owns it from now on.
     streams : Streams
         What the command reads and writes.
+    detach : bool
+        Let the cluster jobs outlive the run that it submits.
     """
 
-    def __init__(self, prepared: PreparedCommand, link: WardenLink, streams: Streams) -> None:
-        super().__init__(prepared, link, keep_warden=False)
+    def __init__(
+        self,
+        prepared: PreparedCommand,
+        link: WardenLink,
+        streams: Streams,
+        *,
+        detach: bool = False,
+    ) -> None:
+        super().__init__(prepared, link, keep_warden=False, detach=detach)
         self._streams = streams
         self._command_status: int | None = None
         self._handed_over = False
@@ -108,8 +120,10 @@ class CommandFront(Front):
 
     def _hand_over(self) -> None:
         environment = os.memfd_create("fullstop-environment", os.MFD_CLOEXEC)
+        inherited = own_environment()
+        marks = self._expect_jobs(parse_environment(inherited))
         with os.fdopen(environment, "wb") as file:
-            file.write(own_environment())
+            file.write(inherited + b"".join(b"%s=%s\0" % mark for mark in marks.items()))
             file.flush()
             self._handed_over = True
             self._link.send(
@@ -117,6 +131,27 @@ class CommandFront(Front):
                 [self.flag.fileno(), environment, *self._streams.given],
             )
         self._streams.let_go()
+
+    def _expect_jobs(self, environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+        """Be ready for cluster jobs that the command submits; return the variables for it.
+
+        What its user has set is left alone: on some clusters only certain wckeys are
+        let through. Then the shim alone tells which jobs are the run's.
+        """
+        path = os.fsdecode(environment.get(b"PATH", os.defpath.encode()))
+        if shutil.which("sbatch", path=path) is None:
+            return {}
+        from slurm.shim import install
+        from slurm.tokens import token_variables
+        from slurm.watch import jobs_of_run
+
+        self._jobs = jobs_of_run(self._plan.run_id, self.run_dir, self.nudge)
+        marks = {
+            os.fsencode(k): os.fsencode(v) for k, v in token_variables(self._jobs.token).items()
+        }
+        wanted = {name: value for name, value in marks.items() if name not in environment}
+        folder = install(self.run_dir)
+        return {**wanted, b"PATH": os.fsencode(f"{folder}:{path}")}
 
     def _on_message(self, message: control.Message | None) -> None:
         if isinstance(message, control.CommandEnded):

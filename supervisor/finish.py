@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,8 @@ def finish_dead_run(run_dir: Path) -> Report:
         errors.append(str(error))
     story = _Story.of(run_dir)
     errors += story.errors
+    jobs = _cancel_jobs(run_dir, errors)
+    incomplete = bool(story.survivors) or not all(job["verified"] for job in jobs)
     if story.stop:
         story.stop.survivors = story.survivors
     ended = story.ended or _last_written(run_dir)
@@ -76,7 +79,7 @@ def finish_dead_run(run_dir: Path) -> Report:
         run_id=plan.run_id,
         status=story.outcome,
         reason=story.reason,
-        exit_code=ExitCode.INCOMPLETE if story.survivors else ExitCode.FAILED,
+        exit_code=ExitCode.INCOMPLETE if incomplete else ExitCode.FAILED,
         containment=story.containment,
         combos_total=plan.combos_total,
         combos_done=done,
@@ -88,11 +91,36 @@ def finish_dead_run(run_dir: Path) -> Report:
         errors=errors,
         resumed=plan.resumed,
         command_status=story.command_status,
+        jobs=jobs,
     )
     if report.status is RunStatus.COMPLETED:
         drop_checkpoints(run_dir)
     report.write()
     return report
+
+
+def _cancel_jobs(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
+    """Cancel the cluster jobs that the run still owes; return what became of each.
+
+    Bounded: what cannot be cancelled now stays owed.
+    """
+    ledger = run_dir / rundir.LEDGER_FILE
+    if not ledger.exists():
+        return []
+    from slurm.book import Book
+    from slurm.cancel import outcomes
+    from slurm.debts import orphaned
+    from slurm.reconcile import work_off
+    from supervisor.ledger import read_ledger
+
+    for debt in orphaned(ledger):
+        cancelled = work_off(debt)
+        if cancelled.error:
+            errors.append(cancelled.error)
+    book = Book.of(read_ledger(ledger))
+    return [
+        job._replace(verified=job.verified or book.detached)._asdict() for job in outcomes(book)
+    ]
 
 
 def drop_checkpoints(run_dir: Path) -> None:

@@ -32,6 +32,7 @@ from supervisor.states import ExitCode, RunStatus
 from supervisor.stopflag import Level, StopFlag
 
 if TYPE_CHECKING:
+    from slurm.watch import JobWatch
     from supervisor.grid import Value
 
 TICK_S = 0.1
@@ -141,6 +142,8 @@ class Front(ABC):
         A warden without a run; this object owns it from now on.
     keep_warden : bool
         Keep the warden for the next run of this process.
+    detach : bool
+        Let the cluster jobs outlive the run.
     """
 
     def __init__(
@@ -149,6 +152,7 @@ class Front(ABC):
         link: WardenLink,
         *,
         keep_warden: bool = True,
+        detach: bool = False,
     ) -> None:
         self.run_dir = run_dir = prepared.run_dir
         self.flag = StopFlag()
@@ -157,9 +161,11 @@ class Front(ABC):
         self.finished = prepared.finished
         self.report: Report | None = None
         self._keep_warden = keep_warden
+        self._detach = detach
         self._plan = prepared.plan
         self._claim = prepared.claim
         self._link = link
+        self._jobs: JobWatch | None = None
         self._events = EventLog(run_dir, "front")
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._requests: deque[tuple[Level, str, str]] = deque()
@@ -188,6 +194,10 @@ class Front(ABC):
         # noted before the flag is set: its effects may reach the loop before we do
         self._requests.append((level, reason, by))
         self.flag.request(min(level, Level.STOP))
+        self.nudge()
+
+    def nudge(self) -> None:
+        """Have the loop look for news. From any thread."""
         with contextlib.suppress(OSError):  # the loop has ended: there is nobody to wake
             os.eventfd_write(self._wake, 1)
 
@@ -256,6 +266,8 @@ class Front(ABC):
         except BaseException:
             # an exception of the caller's (Ctrl+C in a notebook): the run must not outlive it
             self._link.abandon()
+            if self._jobs:
+                self._jobs.close()  # whom the warden sends cancels them
             self._claim.release()  # whom the warden sends to finish the run needs it
             raise
         report = self._finish(failure)
@@ -357,6 +369,9 @@ class Front(ABC):
 
     def _pass_on(self, level: Level, reason: str, by: str) -> None:
         self._note_stop(level, reason, by)
+        self._cancel_jobs(level)
+        if self._ended is not None:
+            return  # only cluster jobs are left
         if self._started is None:
             # it loads libraries or compiles kernels and would not hear us for seconds; no
             # worker exists yet (it says so before it forks one), so there is nothing to lose
@@ -368,6 +383,14 @@ class Front(ABC):
         self._link.wake()
         self._link.send(control.RequestStop(int(level), reason or by))
         self._sample_memory()  # what there is to be freed; workers are still on their way out
+
+    def _cancel_jobs(self, level: Level) -> None:
+        """Cancel the run's cluster jobs, beside the local stop and from its first instant."""
+        if self._jobs is None or self._detach or level is Level.DRAIN:
+            return
+        if level is Level.KILL and self._jobs.cancelling and self._ended is not None:
+            self._jobs.abandon()  # somebody is tired of waiting: they stay owed
+        self._jobs.cancel()
 
     def _note_stop(self, level: Level, reason: str, by: str) -> None:
         if self._stop is None:
@@ -453,6 +476,9 @@ class Front(ABC):
         done, failed = self._gather()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
         self._wrap_up(status)
+        if self._jobs is not None:
+            status = self._see_jobs_out(self._jobs, status)
+            gone_at = time.monotonic()
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
             self._stop.survivors = survivors
@@ -463,13 +489,15 @@ class Front(ABC):
             status = RunStatus.FAILED
             self._reason = "every combination failed; see the column 'error' in results.parquet"
         elif status is RunStatus.FAILED:
-            self._reason = str(failure) if failure else (ended.reason if ended else "")
+            why = str(failure) if failure else (ended.reason if ended else "")
+            self._reason = why or self._reason
+        ghosts = self._jobs.unverified if self._jobs else []
         usage = isinstance(failure, ConfigError) or bool(ended and ended.usage)
         report = Report(
             run_id=self._plan.run_id,
             status=status,
             reason=self._reason if status is not RunStatus.COMPLETED else "",
-            exit_code=self._exit_code(status, usage=usage, survivors=bool(survivors)),
+            exit_code=self._exit_code(status, usage=usage, survivors=bool(survivors or ghosts)),
             containment=self._started.containment if self._started else "none",
             combos_total=self._plan.combos_total,
             combos_done=done,
@@ -478,6 +506,7 @@ class Front(ABC):
             run_dir=str(self.run_dir),
             stop=self._stop,
             memory=memory_report,
+            jobs=[job._asdict() for job in self._jobs.jobs] if self._jobs else [],
             errors=self._errors,
             resumed=self._plan.resumed,
         )
@@ -486,6 +515,29 @@ class Front(ABC):
         self._status = status
         self._close(keep=self._keep_warden and failure is None and not survivors)
         return report
+
+    def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:
+        """Wait for the run's cluster jobs: for their own end, or for that of their cancel."""
+        from supervisor.job_phase import Desk, see_jobs_out
+
+        if self._detach:
+            jobs.detach()
+            return status
+        jobs.quiet()
+        if status is RunStatus.COMPLETED:
+            jobs.wait_for_end()
+        else:
+            jobs.cancel()
+        fds = [self._wake, *([self._signals.fileno()] if self._signals else [])]
+        see_jobs_out(jobs, Desk(self._plan.run_id, fds, self._hear_requests, self.request))
+        if jobs.error:
+            self._note_error(jobs.error)
+        if status is RunStatus.COMPLETED and jobs.cancelling:
+            return RunStatus.STOPPED
+        if status is RunStatus.COMPLETED and jobs.failed:
+            self._reason = ", ".join(jobs.failed)
+            return RunStatus.FAILED
+        return status
 
     def _end_leftovers(self) -> list[str]:
         """End what a warden that was lost has left; return what is alive all the same."""
@@ -546,6 +598,8 @@ class Front(ABC):
         )
 
     def _close(self, *, keep: bool) -> None:
+        if self._jobs:
+            self._jobs.close()
         if keep:
             keep_warden(self._link)
         else:
@@ -561,8 +615,11 @@ def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:
 
 def _clear_dead_runs() -> None:
     """Have what earlier runs left cleared away, now that this one's results are written."""
+    from slurm.debts import orphaned
+
     with contextlib.suppress(ConfigError, OSError):
-        if not all(entry.alive for entry in registry.entries()):
+        dead = (entry for entry in registry.entries() if not entry.alive)
+        if any(dead) or any(orphaned()):
             from supervisor.reap import send
 
             send()

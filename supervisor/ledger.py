@@ -22,8 +22,6 @@ from typing import Any, NamedTuple, Self
 
 from supervisor.errors import FullstopError
 
-LEDGER_FILE = "ledger"
-
 _NAME = b"fullstop-ledger-"
 _VERSION = b"1"
 

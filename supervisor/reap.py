@@ -53,6 +53,7 @@ class Reaped:
     run_dir: str
     processes_killed: list[str] = field(default_factory=list)
     survivors: list[str] = field(default_factory=list)
+    jobs_ended: list[str] = field(default_factory=list)
     status: str | None = None
     combos_done: int | None = None
     notes: list[str] = field(default_factory=list)
@@ -74,6 +75,7 @@ def reap() -> Iterator[Reaped]:
         path.unlink(missing_ok=True)
         yield Reaped(path.stem, "", notes=[f"{path} could not be read: struck off"])
     yield from _lone_sockets(sockets)
+    yield from _orphaned_jobs()
 
 
 def send() -> None:
@@ -143,6 +145,21 @@ def _clear(entry: Entry) -> Reaped:
 def _forget(run_id: str) -> None:
     registry.remove(run_id)
     registry.socket_path(run_id).unlink(missing_ok=True)
+
+
+def _orphaned_jobs() -> Iterator[Reaped]:
+    """Cancel cluster jobs that nobody living looks after."""
+    from slurm.debts import orphaned
+
+    for debt in orphaned():
+        from slurm.reconcile import work_off
+
+        cancelled = work_off(debt)
+        reaped = Reaped(debt.token, str(debt.ledger.parent), error=cancelled.error or "")
+        for job in cancelled.jobs:
+            name = f"job {job.id or '(id unknown)'} on {debt.address}, {job.state}"
+            (reaped.jobs_ended if job.verified else reaped.survivors).append(name)
+        yield reaped
 
 
 def _lone_sockets(sockets: list[Path]) -> Iterator[Reaped]:

@@ -33,7 +33,7 @@ class StopReport:
     level : str
         ``drain``, ``stop`` or ``kill``: the highest that was asked for.
     elapsed_s : float
-        From the request until no process of the run was left, in s.
+        From the request until no process and no cluster job of the run was left, in s.
     rungs : list of Rung
         What it took.
     survivors : list of str

@@ -23,9 +23,11 @@ INPUTS_FILE = "inputs.json"
 FUNCTION_FILE = "function.dill"
 BARS_FILE = "bars.bin"
 LOCK_FILE = ".lock"
+LEDGER_FILE = "ledger"
 JOURNAL_DIR = "journal"
 LOG_DIR = "logs"
 CHECKPOINT_DIR = "checkpoints"
+BIN_DIR = "bin"
 DEFAULT_ROOT = Path("runs")
 
 _CLAIM_AGAIN_S = 0.02
@@ -88,11 +90,11 @@ def discard(run_dir: Path) -> None:
 
     Only what this package writes is removed: the directory may be the user's.
     """
-    for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR):
+    for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     for name in (
         RUN_FILE, REPORT_FILE, RESULTS_FILE, EVENTS_FILE, INPUTS_FILE, FUNCTION_FILE, BARS_FILE,
-        LOCK_FILE,
+        LOCK_FILE, LEDGER_FILE,
     ):  # fmt: skip
         (run_dir / name).unlink(missing_ok=True)
     with contextlib.suppress(OSError):

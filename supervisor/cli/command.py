@@ -38,7 +38,9 @@ def refuse_sweep_options(given: Mapping[str, Any]) -> None:
             )
 
 
-def supervise(prepared: PreparedCommand, *, closed: frozenset[int], as_json: bool) -> int:
+def supervise(
+    prepared: PreparedCommand, *, closed: frozenset[int], detach: bool, as_json: bool
+) -> int:
     """Carry a command out, and return the exit code.
 
     Parameters
@@ -47,6 +49,8 @@ def supervise(prepared: PreparedCommand, *, closed: frozenset[int], as_json: boo
         What to run.
     closed : frozenset of int
         Standard streams that were closed when we began: the command has them closed too.
+    detach : bool
+        Let the cluster jobs outlive the run.
     as_json : bool
         Print the report to stdout, when the command is done with it.
     """
@@ -55,7 +59,7 @@ def supervise(prepared: PreparedCommand, *, closed: frozenset[int], as_json: boo
     )
     with SignalQueue() as signals:
         link = take_warden(COMMAND, prepared.plan.containment)
-        front = CommandFront(prepared, link, streams)
+        front = CommandFront(prepared, link, streams, detach=detach)
         gc.freeze()  # what is loaded stays
         gc.enable()
         report = front.run(signals=signals, say=_say)

@@ -19,7 +19,7 @@ from supervisor.states import ExitCode
 # this is the root of its usage errors in both
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
-COMMANDS = ("run", "stop", "status", "resume", "report", "reap", "doctor")
+COMMANDS = ("run", "stop", "status", "jobs", "resume", "report", "reap", "doctor")
 
 
 def main(

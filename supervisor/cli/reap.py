@@ -41,6 +41,8 @@ def lines(reaped: Reaped) -> list[str]:
     facts = []
     if reaped.processes_killed:
         facts.append(f"killed {', '.join(reaped.processes_killed)}")
+    if reaped.jobs_ended:
+        facts.append(f"gone: {', '.join(reaped.jobs_ended)}")
     if reaped.status is not None:
         rows = reaped.combos_done
         of_sweep = "" if rows is None else f", {rows:,} combinations in its results"

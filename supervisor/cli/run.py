@@ -57,6 +57,9 @@ def run(
         str | None,
         typer.Option(help="auto, pid-namespace, cgroup or subreaper.", show_default="auto"),
     ] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Let its cluster jobs outlive the run.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> int:
     """Run a sweep; with no argument, an embedded example. Or, with -- CMD ARG…, any command.
@@ -72,6 +75,7 @@ def run(
         return supervise(
             prepare_command(beside.command, wait, run_dir, containment or "auto"),
             closed=beside.closed,
+            detach=detach,
             as_json=as_json,
         )
     from supervisor.cli import sweep

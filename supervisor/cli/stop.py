@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import socket
@@ -23,6 +24,7 @@ from supervisor.stopflag import Level
 _POLL_S = 0.01
 _MARGIN_S = 3.0  # past the last rung, before a warden that says nothing is killed
 _KILLED_S = 5.0
+_JOBS_S = 75.0  # as long as a front sees cluster jobs out, and a little
 
 
 def stop(
@@ -141,6 +143,7 @@ class _Stop:
                 )
             survivors = self._see_dead()
         self._await_report()
+        survivors += self._ghosts()
         return Outcome(
             self.entry.run_id,
             gone=not survivors,
@@ -204,11 +207,22 @@ class _Stop:
 
     def _await_report(self) -> None:
         """Wait for what the front still has to write; not for one that is dead or hangs."""
-        deadline = time.monotonic() + _MARGIN_S
+        jobs = (self.entry.run_dir / rundir.LEDGER_FILE).exists()
+        deadline = time.monotonic() + (_JOBS_S if jobs else _MARGIN_S)
         while not self._report.exists() and not _over(deadline):
             if not self.entry.front.alive or _suspended(self.entry.front):
                 return
             time.sleep(_POLL_S)
+
+    def _ghosts(self) -> list[str]:
+        """Cluster jobs of the run's that nobody has seen gone."""
+        with contextlib.suppress(ConfigError, KeyError, TypeError):
+            return [
+                f"job {job['id'] or '(id unknown)'}, state {job['state']}"
+                for job in rundir.read_json(self._report)["jobs"]
+                if not job["verified"]
+            ]
+        return []
 
     @property
     def _report(self) -> Path:

@@ -1,0 +1,111 @@
+"""The end of a run of which only its cluster jobs are left.
+
+Its processes are gone, its results are written, and the warden has no run any more.
+So the front answers the run's control socket now: ``stop`` and ``status`` work as
+before. Signals and requests from other threads are heard as before, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from slurm.watch import JobWatch
+from supervisor import control
+from supervisor.control_socket import ControlSocket
+from supervisor.states import RunStatus
+from supervisor.stopflag import Level
+
+
+class Desk(NamedTuple):
+    """What the front has that the phase needs.
+
+    Attributes
+    ----------
+    run_id : str
+        The run.
+    fds : list of int
+        Readable when there is something to hear.
+    hear : callable
+        Hears signals and requests.
+    request : callable
+        Asks the run to end: level, reason, who.
+    """
+
+    run_id: str
+    fds: list[int]
+    hear: Callable[[], None]
+    request: Callable[[Level, str, str], None]
+
+
+def see_jobs_out(jobs: JobWatch, desk: Desk) -> None:
+    """Block until there is nothing more to wait for; what asks to end is heard meanwhile."""
+    began = time.monotonic()
+
+    def answer(message: control.Message) -> control.Message | None:
+        if isinstance(message, control.AskStatus):
+            status = RunStatus.STOPPING if jobs.cancelling else RunStatus.RUNNING
+            return control.Status(desk.run_id, status, 0, 0, [], time.monotonic() - began)
+        if isinstance(message, control.RequestStop):
+            level = Level(min(max(message.level, Level.DRAIN), Level.KILL))
+            desk.request(level, message.reason, "stop command")
+        return None
+
+    with _listening(desk.run_id, answer) as callers:
+        while not jobs.over:
+            callers.serve(select.select([*desk.fds, *callers.fds], [], [])[0])
+            desk.hear()
+        callers.tell_end("cancelled" if jobs.cancelling else "", jobs.unverified)
+
+
+class _Callers:
+    """Who has called from outside."""
+
+    def __init__(self, door: ControlSocket | None) -> None:
+        self._door = door
+        self._clients: list[socket.socket] = []
+
+    @property
+    def fds(self) -> list[int]:
+        """What becomes readable when somebody calls or speaks."""
+        if self._door is None:
+            return []
+        return [sock.fileno() for sock in (self._door.listener, *self._clients)]
+
+    def serve(self, ready: list[int]) -> None:
+        """Take calls, and answer those who spoke."""
+        if self._door is None:
+            return
+        spoke = [client for client in self._clients if client.fileno() in ready]
+        if self._door.listener.fileno() in ready:
+            self._clients += self._door.accept()
+        for client in spoke:
+            if not self._door.serve(client):
+                self._clients.remove(client)
+                client.close()
+
+    def tell_end(self, reason: str, survivors: list[str]) -> None:
+        """Tell who is still on the line that the run has ended."""
+        if self._door:
+            outcome = RunStatus.STOPPED if reason else RunStatus.COMPLETED
+            ended = control.RunEnded(outcome, reason, 0.0, survivors[:100])
+            self._door.broadcast(ended)
+
+
+@contextlib.contextmanager
+def _listening(
+    run_id: str, answer: Callable[[control.Message], control.Message | None]
+) -> Iterator[_Callers]:
+    try:
+        door = ControlSocket(run_id, answer)
+    except OSError:
+        door = None  # a killed warden's socket is in the way: signals still reach us
+    try:
+        yield _Callers(door)
+    finally:
+        if door:
+            door.close()
