@@ -17,6 +17,8 @@ MAX_WORKERS = 1024
 MAX_WAIT_S = 86_400.0
 DEVICES = "auto, cpu"
 CONTAINMENTS = ("auto", "pid-namespace", "cgroup", "subreaper")
+ALLOCATION = "SLURM_JOB_ID"
+"""Environment variable that is set inside a job of a cluster's."""
 
 
 class Source(StrEnum):

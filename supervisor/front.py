@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from supervisor import control, memory, process, registry, rundir
-from supervisor.config import StopTimes
+from supervisor.config import ALLOCATION, StopTimes
 from supervisor.errors import ConfigError, FullstopError, RunFailedError
 from supervisor.events import EventLog
 from supervisor.link import WardenLink, keep_warden
@@ -363,7 +363,7 @@ class Front(ABC):
             self._stop_signal = number
             self.request(Level.KILL, "SIGQUIT", "SIGQUIT")
         elif number in STOPPING:
-            again = self._stop_signal is not None
+            again = self._stop_signal is not None and not _is_echo(number)
             self._stop_signal = number
             self.request(Level.KILL if again else Level.STOP, number.name, number.name)
 
@@ -395,7 +395,9 @@ class Front(ABC):
     def _note_stop(self, level: Level, reason: str, by: str) -> None:
         if self._stop is None:
             self._stop = StopReport(by, level.name.lower())
-            self._stop_at = self.flag.requested_at or time.monotonic()
+            # of a run whose processes have ended the flag tells of their end
+            at = self.flag.requested_at if self._ended is None else 0.0
+            self._stop_at = at or time.monotonic()
             self._reason = reason or by
             self._events.emit("stop_requested", level=level.name, reason=reason, by=by)
         elif level.name.lower() != self._stop.level:
@@ -529,7 +531,8 @@ class Front(ABC):
         else:
             jobs.cancel()
         fds = [self._wake, *([self._signals.fileno()] if self._signals else [])]
-        see_jobs_out(jobs, Desk(self._plan.run_id, fds, self._hear_requests, self.request))
+        desk = Desk(self._plan.run_id, fds, self._hear_requests, self.request, self._say)
+        see_jobs_out(jobs, desk)
         if jobs.error:
             self._note_error(jobs.error)
         if status is RunStatus.COMPLETED and jobs.cancelling:
@@ -611,6 +614,14 @@ class Front(ABC):
 
 def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:
     return ConfigError(error) if usage else RunFailedError(error, run_dir=str(run_dir))
+
+
+def _is_echo(number: signal.Signals) -> bool:
+    """Whether SLURM and the batch shell may both have sent what one of them meant.
+
+    The cluster kills by itself when its KillWait is over: no SIGTERM has to.
+    """
+    return number == signal.SIGTERM and ALLOCATION in os.environ
 
 
 def _clear_dead_runs() -> None:

@@ -11,6 +11,7 @@ import contextlib
 import select
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -34,12 +35,15 @@ class Desk(NamedTuple):
         Hears signals and requests.
     request : callable
         Asks the run to end: level, reason, who.
+    say : callable
+        Shows a line to the user.
     """
 
     run_id: str
     fds: list[int]
     hear: Callable[[], None]
     request: Callable[[Level, str, str], None]
+    say: Callable[[str], None]
 
 
 def see_jobs_out(jobs: JobWatch, desk: Desk) -> None:
@@ -55,11 +59,28 @@ def see_jobs_out(jobs: JobWatch, desk: Desk) -> None:
             desk.request(level, message.reason, "stop command")
         return None
 
+    told = ""
     with _listening(desk.run_id, answer) as callers:
         while not jobs.over:
             callers.serve(select.select([*desk.fds, *callers.fds], [], [])[0])
             desk.hear()
+            line = _standing(jobs)
+            if line and line != told:
+                told = line
+                desk.say(line)
         callers.tell_end("cancelled" if jobs.cancelling else "", jobs.unverified)
+
+
+def _standing(jobs: JobWatch) -> str:
+    """What is waited for, for people; empty while that is not known."""
+    alive = [job for job in jobs.jobs if not job.verified]
+    if not alive:
+        return ""
+    states = Counter(job.state for job in alive)
+    counted = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
+    if jobs.cancelling:
+        return f"fullstop: cancelling cluster jobs: {counted}"
+    return f"fullstop: waiting for cluster jobs: {counted} (Ctrl+C cancels them)"
 
 
 class _Callers:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from supervisor import control, process, rundir
 from supervisor.board import Board
+from supervisor.config import ALLOCATION
 from supervisor.errors import ConfigError, FullstopError
 from supervisor.journal import JournalWriter
 from supervisor.stopflag import StopFlag
@@ -100,8 +101,13 @@ def _settle_in(station: Station) -> None:
     # Ctrl+C and a closed terminal are the front's business: it asks through the flag
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    # the kernel's own SIGTERM ends a worker inside a compiled kernel, a Python handler would not
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if ALLOCATION in os.environ:
+        # the cluster sends it to every process of the job at once: the front hears it too and
+        # begins the ordered stop. A handler, not "ignored": what the strategy starts must hear it
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    else:
+        # the kernel's own SIGTERM ends a worker in a compiled kernel, a Python handler would not
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))

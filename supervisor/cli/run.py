@@ -6,13 +6,15 @@ known which.
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from supervisor.cli.beside import Beside
-from supervisor.config import StopTimes
+from supervisor.config import ALLOCATION, StopTimes
 
 
 def run(
@@ -71,7 +73,7 @@ def run(
         from supervisor.cli.command import prepare_command, refuse_sweep_options, supervise
 
         refuse_sweep_options(context.params)
-        wait = StopTimes(**_times(grace, terminate, verify))
+        wait = _fitting(StopTimes(**_times(grace, terminate, verify)))
         return supervise(
             prepare_command(beside.command, wait, run_dir, containment or "auto"),
             closed=beside.closed,
@@ -85,7 +87,20 @@ def run(
         "run_dir": run_dir, "containment": containment,
     }  # fmt: skip
     order, times = sweep.order(spec, given, grid or [], _times(grace, terminate, verify))
+    order.times = _fitting(order.times)
     return sweep.run(order, times, resume=resume, as_json=as_json)
+
+
+def _fitting(times: StopTimes) -> StopTimes:
+    """Inside a cluster's job the escalation has to end before the cluster kills."""
+    if ALLOCATION not in os.environ:
+        return times
+    from slurm.allocation import fit
+
+    fitting, note = fit(times)
+    if note:
+        print(f"fullstop: {note}", file=sys.stderr)
+    return fitting
 
 
 def _times(grace: float | None, terminate: float | None, verify: float | None) -> dict[str, float]:

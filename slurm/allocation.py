@@ -1,0 +1,56 @@
+"""Inside a job of a cluster's: how long there is between its SIGTERM and its SIGKILL.
+
+References
+----------
+slurm.conf(5), ``KillWait``: at the time limit, at a cancel and at a preemption a
+job gets SIGCONT and SIGTERM, and SIGKILL so many seconds later.
+"""
+
+from __future__ import annotations
+
+import re
+
+from slurm.calls import Cluster
+from slurm.local import LocalTransport
+from supervisor.config import StopTimes
+from supervisor.errors import FullstopError
+
+_KILL_WAIT = re.compile(r"^KillWait\s*=\s*(\d+)", re.MULTILINE)
+_ASK_S = 5.0
+_SPARE = 0.25
+"""Part of the time that is left for results and report."""
+
+
+def kill_wait_s() -> float | None:
+    """Ask the controller for its KillWait, in s; None if it does not say."""
+    try:
+        answer = Cluster(LocalTransport()).ask("scontrol", "show", "config", timeout_s=_ASK_S)
+    except FullstopError:
+        return None
+    found = _KILL_WAIT.search(answer.stdout)
+    return float(found[1]) if found else None
+
+
+def fit(times: StopTimes) -> tuple[StopTimes, str | None]:
+    """Shorten an escalation so that it ends before the cluster kills.
+
+    Returns
+    -------
+    times : StopTimes
+        As given, or shortened in proportion.
+    note : str or None
+        What was changed, for the report.
+    """
+    wait_s = kill_wait_s()
+    wanted_s = times.grace_s + times.terminate_s
+    if wait_s is None or wanted_s <= wait_s * (1 - _SPARE):
+        return times, None
+    scale = wait_s * (1 - _SPARE) / wanted_s
+    fitting = StopTimes(
+        round(times.grace_s * scale, 3), round(times.terminate_s * scale, 3), times.verify_s
+    )
+    return fitting, (
+        f"the cluster kills {wait_s:g} s after its SIGTERM (KillWait): grace shortened from "
+        f"{times.grace_s:g} to {fitting.grace_s:g} s, terminate from {times.terminate_s:g} to "
+        f"{fitting.terminate_s:g} s"
+    )
