@@ -183,7 +183,7 @@ Banner {directory}/banner
 SetEnv {variables}
 PidFile none
 StrictModes no
-UsePAM {'yes' if _is_locked() else 'no'}
+UsePAM {"yes" if _is_locked() else "no"}
 PermitRootLogin yes
 PasswordAuthentication no
 KbdInteractiveAuthentication no
