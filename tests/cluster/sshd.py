@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.process import Identity, command_name, descendants
-from tests.cluster.daemon import COOKIE, Daemon, Home, clean_environment, free_ports
+from tests.cluster.daemon import COOKIE, Daemon, Home, clean_environment, free_ports, user
 
 PASSPHRASE = "correct horse"
 """Of the second key."""
@@ -40,11 +40,12 @@ class Sshd:
         self, directory: Path, env: Mapping[str, str] | None = None, banner: str = ""
     ) -> None:
         self._home = Home(directory)
-        self._env = {**(env or {}), COOKIE: str(directory)}
+        # bash leaves the user's startup files alone if it does not look like the first shell
+        self._env = {**(env or {}), COOKIE: str(directory), "SHLVL": "1"}
         self._banner = banner
         self.directory = directory
         self.port = 0
-        self.user = getpass.getuser()
+        self.user = user()
         self.key = directory / "id"
         self.encrypted_key = directory / "id_encrypted"
         self.host_key = directory / "host_key"
@@ -142,6 +143,25 @@ class Sshd:
                 Path("/run/sshd").mkdir(mode=0o755)
 
 
+def why_no_login() -> str:
+    """Say why sshd would not let us in, whatever the key; empty: it would."""
+    try:
+        shell = pwd.getpwuid(os.geteuid()).pw_shell or "/bin/sh"
+    except KeyError:
+        return f"sshd lets nobody in who has no name, as uid {os.geteuid()}"
+    if Path(shell).name in {"nologin", "false"} or not os.access(shell, os.X_OK):
+        return f"sshd runs no command for {user()}, whose login shell is {shell}"
+    return ""
+
+
+def _is_locked() -> bool:
+    """Whether we are a root without a password, whom sshd lets in only by PAM."""
+    with contextlib.suppress(OSError):
+        fields = [line.split(":") for line in Path("/etc/shadow").read_text().splitlines()]
+        return any(words[0] == user() and words[1].startswith("!") for words in fields)
+    return False  # who may not read it, neither may the sshd
+
+
 def _make_key(path: Path, passphrase: str = "") -> None:
     # one round of key derivation: nothing here has to be hard to guess
     subprocess.run(
@@ -163,7 +183,7 @@ Banner {directory}/banner
 SetEnv {variables}
 PidFile none
 StrictModes no
-UsePAM no
+UsePAM {"yes" if _is_locked() else "no"}
 PermitRootLogin yes
 PasswordAuthentication no
 KbdInteractiveAuthentication no
