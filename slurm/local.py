@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from slurm.environment import plain_environment
 from slurm.errors import CallTimedOutError, ProgramMissingError
-from slurm.transport import CALL_TIMEOUT_S, NO_VARIABLES, Answer
-
-# what a user, or the job we are in, has set for these commands would change their answers
-_FOREIGN = ("SBATCH_", "SCANCEL_", "SQUEUE_", "SCONTROL_", "SACCT_", "SLURM_")
-_KEPT = {"SLURM_CONF", "SLURM_CONF_SERVER"}
-
-
-def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which SLURM's commands do what their arguments say."""
-    kept = {
-        name: value
-        for name, value in environment.items()
-        if name in _KEPT or not name.startswith(_FOREIGN)
-    }
-    return kept | {"LC_ALL": "C.UTF-8"}
+from slurm.transport import CALL_TIMEOUT_S, FILE_TIMEOUT_S, NO_VARIABLES, Answer
 
 
 class LocalTransport:
@@ -73,7 +62,32 @@ class LocalTransport:
             except BaseException:
                 _kill_session(process)
                 raise
-        return Answer(process.returncode, _text(out), _text(err))
+        return Answer.of(process.returncode, out, err)
+
+    def put(
+        self, path: str, data: bytes, mode: int = 0o600, *, timeout_s: float = FILE_TIMEOUT_S
+    ) -> None:
+        """Write a file at once or not at all; see :meth:`slurm.transport.Transport.put`."""
+        target = Path(path)
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
+        try:
+            with os.fdopen(
+                os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb"
+            ) as file:
+                os.fchmod(file.fileno(), mode)
+                file.write(data)
+            part.replace(target)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+    def get(self, path: str, *, timeout_s: float = FILE_TIMEOUT_S) -> bytes:
+        """Read a file; see :meth:`slurm.transport.Transport.get`."""
+        return Path(path).read_bytes()
+
+    def list(self, directory: str, *, timeout_s: float = FILE_TIMEOUT_S) -> tuple[str, ...]:
+        """Name what is in a directory; see :meth:`slurm.transport.Transport.list`."""
+        return tuple(sorted(entry.name for entry in Path(directory).iterdir()))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -83,7 +97,3 @@ def _kill_session(process: subprocess.Popen[bytes]) -> None:
     # it has not been waited for, so its pid, and with it its group's, is still its own
     if process.returncode is None:
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", errors="backslashreplace")

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 CALL_TIMEOUT_S = 30.0
+FILE_TIMEOUT_S = 120.0
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
@@ -28,6 +29,11 @@ class Answer(NamedTuple):
     code: int
     stdout: str
     stderr: str
+
+    @classmethod
+    def of(cls, code: int, stdout: bytes, stderr: bytes) -> Answer:
+        """Make an answer of the bytes that came."""
+        return cls(code, _text(stdout), _text(stderr))
 
     @property
     def complaint(self) -> str:
@@ -89,6 +95,43 @@ class Transport(Protocol):
         """
         ...
 
+    def put(
+        self, path: str, data: bytes, mode: int = 0o600, *, timeout_s: float = FILE_TIMEOUT_S
+    ) -> None:
+        """Write a file: whoever looks finds the old one or the new one, whole.
+
+        Parameters
+        ----------
+        path : str
+            Where; its directory has to be there.
+        data : bytes
+            What is in it.
+        mode : int
+            Who may read it.
+        timeout_s : float
+            For all of it, in s.
+
+        Raises
+        ------
+        OSError
+            If the file system says no: FileNotFoundError, PermissionError and so on.
+        TransportError, LinkRefusedError
+            As for :meth:`run`; ``may_have_run`` means that it may have been written.
+        """
+        ...
+
+    def get(self, path: str, *, timeout_s: float = FILE_TIMEOUT_S) -> bytes:
+        """Return what is in a file; fails as :meth:`put` does."""
+        ...
+
+    def list(self, directory: str, *, timeout_s: float = FILE_TIMEOUT_S) -> tuple[str, ...]:
+        """Return the names in a directory, sorted; fails as :meth:`put` does."""
+        ...
+
     def close(self) -> None:
         """Give up what is held for the link. Running again makes it anew."""
         ...
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", errors="backslashreplace")

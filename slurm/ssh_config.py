@@ -1,0 +1,283 @@
+"""What ``~/.ssh/config`` says of a host.
+
+OpenSSH's own client is asked (``ssh -G``), so Include, Match, tokens and defaults
+mean exactly what they mean to ``ssh``. Where there is none, paramiko reads the
+file, and what it would misread is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slurm.errors import LinkRefusedError, TransportError
+
+_ASK_TIMEOUT_S = 20.0
+_DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+_SYSTEM_KNOWN_HOSTS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
+_TOO_HARD = re.compile(r"^\s*(include|match)\b", re.IGNORECASE | re.MULTILINE)
+_NOISE = "Pseudo-terminal"
+
+
+@dataclass(frozen=True)
+class HostSettings:
+    """How a host is reached and who we are there.
+
+    Attributes
+    ----------
+    alias : str
+        What the user calls it.
+    hostname : str
+        What it is called on the network.
+    port : int
+        Of its sshd.
+    user : str
+        Who logs in.
+    identity_files : tuple of Path
+        Private keys, whether they exist or not.
+    identities_only : bool
+        Offer no key of the agent's but these.
+    use_agent : bool
+        Whether the agent is asked at all.
+    may_prompt : bool
+        Whether a person may be asked for something; not so with ``BatchMode``.
+    known_hosts : tuple of Path
+        Files with the host keys.
+    host_key_alias : str
+        The name its key is known by; empty: its own.
+    proxy_jump, proxy_command : str
+        The way there; empty: straight.
+    connect_timeout_s : float or None
+        Time limit for a connection, in s, where the user has set one.
+    """
+
+    alias: str
+    hostname: str
+    port: int
+    user: str
+    identity_files: tuple[Path, ...] = ()
+    identities_only: bool = False
+    use_agent: bool = True
+    may_prompt: bool = True
+    known_hosts: tuple[Path, ...] = ()
+    host_key_alias: str = ""
+    proxy_jump: str = ""
+    proxy_command: str = ""
+    connect_timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Destination:
+    """What a user writes for a host: ``host``, ``user@host``, ``user@host:port``."""
+
+    host: str
+    user: str = ""
+    port: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Destination:
+        """Read a destination.
+
+        Raises
+        ------
+        LinkRefusedError
+            If it is none.
+        """
+        user, _, place = text.strip().rpartition("@")
+        bracketed = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?", place)
+        if bracketed:
+            host, port = bracketed.groups()
+        elif place.count(":") == 1:
+            host, port = place.split(":")
+        else:  # a bare IPv6 address has many colons and no port
+            host, port = place, None
+        if not host or re.search(r"\s", text.strip()) or "-" in (host[0], user[:1]):
+            raise LinkRefusedError(f"not a host: {text!r} (host, user@host or user@host:port)")
+        if port is not None and not (port.isdecimal() and 0 < int(port) < 65536):
+            raise LinkRefusedError(f"not a port: {port!r} in {text!r}")
+        return cls(host, user, None if port is None else int(port))
+
+
+def route(destination: str, look_up: Callable[[Destination], HostSettings]) -> list[HostSettings]:
+    """Return the hosts on the way, the destination last.
+
+    Each but the first is reached through the one before it, so only the first can
+    have a ProxyCommand.
+    """
+    return _route(Destination.parse(destination), look_up, frozenset())
+
+
+def _route(
+    destination: Destination,
+    look_up: Callable[[Destination], HostSettings],
+    seen: frozenset[str],
+) -> list[HostSettings]:
+    settings = look_up(destination)
+    jumps = [Destination.parse(jump) for jump in settings.proxy_jump.split(",") if jump]
+    seen = seen | {destination.host}
+    if not jumps or jumps[0].host in seen:  # "Host *" sends the gate through itself
+        return [settings]
+    between = [_straight(look_up(jump)) for jump in jumps[1:]]
+    return [*_route(jumps[0], look_up, seen), *between, _straight(settings)]
+
+
+def _straight(settings: HostSettings) -> HostSettings:
+    return replace(settings, proxy_jump="", proxy_command="")
+
+
+def settings_for(destination: Destination, config: Path | None = None) -> HostSettings:
+    """Return what the configuration says of a host.
+
+    Parameters
+    ----------
+    destination : Destination
+        The host; its user and port win over the configuration's.
+    config : Path, optional
+        The file to read; without it the user's and the system's.
+
+    Raises
+    ------
+    LinkRefusedError
+        If the configuration cannot be read or understood; names file and line.
+    TransportError
+        If reading it takes too long: a ``Match exec`` hangs.
+    """
+    if config is not None and not os.access(config, os.R_OK):
+        raise LinkRefusedError(f"ssh {destination.host}: {config} cannot be read")
+    program = shutil.which("ssh")
+    if program is None:
+        return _as_paramiko_reads_it(destination, config)
+    return _settings(destination, _ask_openssh(program, destination, config))
+
+
+def _ask_openssh(
+    program: str, destination: Destination, config: Path | None
+) -> dict[str, list[str]]:
+    where = f"ssh {destination.host}"
+    argv = [program, "-T", "-G", *(["-F", str(config)] if config else [])]
+    argv += ["-l", destination.user] if destination.user else []
+    argv += ["-p", str(destination.port)] if destination.port else []
+    try:
+        told = subprocess.run(
+            [*argv, "--", destination.host],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_ASK_TIMEOUT_S,
+            start_new_session=True,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise TransportError(
+            f"{where}: its configuration was not read within {_ASK_TIMEOUT_S:g} s "
+            "(does a Match exec wait for something?)",
+            may_have_run=False,
+        ) from None
+    except OSError as error:
+        raise LinkRefusedError(f"{where}: {program}: {error.strerror}") from None
+    if told.returncode != 0:
+        said = [line for line in told.stderr.splitlines() if not line.startswith(_NOISE)]
+        raise LinkRefusedError(f"{where}: {said[0] if said else 'ssh -G failed'}")
+    found: dict[str, list[str]] = {}
+    for line in told.stdout.splitlines():
+        key, _, value = line.partition(" ")
+        found.setdefault(key.lower(), []).append(value)
+    return found
+
+
+def _as_paramiko_reads_it(destination: Destination, config: Path | None) -> HostSettings:
+    import paramiko
+
+    file = config or Path.home() / ".ssh" / "config"
+    where = f"ssh {destination.host}"
+    found: dict[str, list[str]] = {}
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            text = file.read_text()
+            if _TOO_HARD.search(text):
+                raise LinkRefusedError(
+                    f"{where}: {file} has Include or Match: install OpenSSH's client, "
+                    "which is asked what they mean"
+                )
+            looked_up = paramiko.SSHConfig.from_text(text).lookup(destination.host)
+        except (OSError, ValueError, paramiko.SSHException) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            raise LinkRefusedError(f"{where}: {file}: {error}") from None
+        found = {
+            key: value if isinstance(value, list) else [value or "none"]
+            for key, value in looked_up.items()
+        }
+    home = Path.home() / ".ssh"
+    found.setdefault("identityfile", [str(home / name) for name in _DEFAULT_KEYS])
+    found.setdefault("userknownhostsfile", [str(home / "known_hosts")])
+    if destination.user:
+        found["user"] = [destination.user]
+    if destination.port:
+        found["port"] = [str(destination.port)]
+    return _settings(destination, found)
+
+
+def _settings(destination: Destination, found: Mapping[str, Sequence[str]]) -> HostSettings:
+    def first(key: str, default: str = "") -> str:
+        value = found.get(key, [default])[0].strip()
+        return "" if value.lower() == "none" else value
+
+    user = first("user") or getpass.getuser()
+    hostname = first("hostname") or destination.host
+    port = first("port") or "22"
+    tokens = _tokens(destination.host, hostname, port, user)
+
+    def path(text: str) -> Path:
+        return Path(_expand(text, tokens)).expanduser()
+
+    limit = first("connecttimeout")
+    try:
+        return HostSettings(
+            alias=destination.host,
+            hostname=hostname,
+            port=int(port),
+            user=user,
+            identity_files=tuple(path(f) for f in found.get("identityfile", ()) if f != "none"),
+            identities_only=first("identitiesonly") == "yes",
+            use_agent=found.get("identityagent", [""])[0].lower() != "none",
+            may_prompt=first("batchmode") != "yes",
+            known_hosts=_known_hosts(found, path),
+            host_key_alias=first("hostkeyalias"),
+            proxy_jump=_expand(first("proxyjump"), tokens),
+            proxy_command=_expand(first("proxycommand"), tokens),
+            connect_timeout_s=float(limit) if limit else None,
+        )
+    except ValueError as error:
+        raise LinkRefusedError(f"ssh {destination.host}: its configuration: {error}") from None
+
+
+def _known_hosts(
+    found: Mapping[str, Sequence[str]], path: Callable[[str], Path]
+) -> tuple[Path, ...]:
+    of_user = found.get("userknownhostsfile", [""])[0].split()
+    of_system = found.get("globalknownhostsfile")
+    system = _SYSTEM_KNOWN_HOSTS if of_system is None else tuple(map(path, of_system[0].split()))
+    return (*(path(file) for file in of_user if file != "none"), *system)
+
+
+def _tokens(alias: str, hostname: str, port: str, user: str) -> dict[str, str]:
+    node = socket.gethostname()
+    return {
+        "%": "%", "h": hostname, "n": alias, "k": alias, "p": port, "r": user,
+        "u": getpass.getuser(), "i": str(os.getuid()), "d": str(Path.home()),
+        "l": node, "L": node.partition(".")[0],
+    }  # fmt: skip
+
+
+def _expand(text: str, tokens: Mapping[str, str]) -> str:
+    return re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), text)
