@@ -36,6 +36,10 @@ class JobWatch:
         The jobs; this object owns it from now on.
     wake : callable
         Called from the thread whenever something has changed.
+    begin : callable, optional
+        Called first, in the thread: submits what there is to submit.
+    observe : callable, optional
+        Called in the thread after each look, and once when the jobs have ended.
 
     Attributes
     ----------
@@ -45,13 +49,23 @@ class JobWatch:
         Why they could not be seen gone.
     over : bool
         There is nothing more to wait for.
+    refused : FullstopError or None
+        Why ``begin`` failed.
     failed : list of str
         Those that were waited for and did not end well, for people.
     """
 
-    def __init__(self, client: Client, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        wake: Callable[[], None],
+        begin: Callable[[Client], object] | None = None,
+        observe: Callable[[Client], object] | None = None,
+    ) -> None:
         self._client = client
         self._wake = wake
+        self._begin = begin
+        self._observe = observe or _nothing
         self._thread: threading.Thread | None = None
         self._nudges: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._abandoned = False
@@ -60,6 +74,7 @@ class JobWatch:
         self.detached = False
         self.over = False
         self.error: str | None = None
+        self.refused: FullstopError | None = None
         self.jobs: list[JobOutcome] = []
         self.failed: list[str] = []
 
@@ -108,13 +123,9 @@ class JobWatch:
         self._wake()
 
     def detach(self) -> None:
-        """Let the jobs live on; they are looked at once, to be reported."""
-        try:
-            self.jobs = self._client.query()
-        except FullstopError as error:
-            self.jobs, self.error = self._client.known(), str(error)
-        self._client.detach()
-        self.detached = self.over = True
+        """Let the jobs live on; they are submitted, looked at once, and no longer owed."""
+        self.detached = True
+        self._start()
 
     def close(self) -> None:
         """Let go of the cluster; what is owed stays owed, by nobody in particular."""
@@ -132,18 +143,36 @@ class JobWatch:
 
     def _run(self) -> None:
         try:
-            if self._watch():
-                cancelled = self._client.cancel(
-                    patience_s=PATIENCE_S if self._client.submitted else _UNLIKELY_S,
-                    pause=self._pause,
-                    quiet=lambda: self._quiet,
-                )
-                self.jobs, self.error = cancelled.jobs, cancelled.error
-        except (FullstopError, OSError) as error:
+            if self._begin and not self.cancelling:
+                self._begin(self._client)
+            if self.detached and not self.cancelling:
+                self._let_go()
+            elif self._watch():
+                self._cancel()
+            self._observe(self._client)
+        except FullstopError as error:
+            self.refused = error
+            self._cancel()
+        except OSError as error:
             self.error = str(error)
         finally:
             self.over = True
             self._wake()
+
+    def _let_go(self) -> None:
+        try:
+            self.jobs = self._client.query()
+        except FullstopError as error:
+            self.jobs, self.error = self._client.known(), str(error)
+        self._client.detach()
+
+    def _cancel(self) -> None:
+        cancelled = self._client.cancel(
+            patience_s=PATIENCE_S if self._client.submitted else _UNLIKELY_S,
+            pause=self._pause,
+            quiet=lambda: self._quiet,
+        )
+        self.jobs, self.error = cancelled.jobs, cancelled.error
 
     def _watch(self) -> bool:
         """See jobs to their own end; True: they are to be cancelled."""
@@ -155,29 +184,36 @@ class JobWatch:
                 return False
             try:
                 self.jobs, self.error = self._client.query(), None
+                awaited |= {job.id for job in self.jobs if not job.verified}
+                if all(job.verified for job in self.jobs) and self._quiet:
+                    self._client.settle()
+                    self._note_failed(awaited)
+                    return False
+                self._observe(self._client)
             except FullstopError as error:
                 self.error = str(error)
                 if not (error.transient and self._client.submitted):
                     return False
-            else:
-                awaited |= {job.id for job in self.jobs if not job.verified}
-                self._wake()
-                if all(job.verified for job in self.jobs):
-                    self._client.settle()
-                    self.failed = [
-                        f"job {job.id} {job.state}"
-                        for job in self.jobs
-                        if job.id in awaited and job.state not in _WELL
-                    ]
-                    return False
+            self._wake()
             self._pause(pause_s)
         return False
+
+    def _note_failed(self, awaited: set[str | None]) -> None:
+        self.failed = [
+            f"job {job.id} {job.state}"
+            for job in self.jobs
+            if job.id in awaited and job.state not in _WELL
+        ]
 
     def _pause(self, seconds: float) -> bool:
         """Wait, but not past a word from the front; True: it wants us to give up."""
         with contextlib.suppress(queue.Empty):
             self._nudges.get(timeout=seconds)
         return self._abandoned
+
+
+def _nothing(_client: Client) -> None:
+    """Nobody wants to look."""
 
 
 def jobs_of_run(run_id: str, run_dir: Path, wake: Callable[[], None]) -> JobWatch:

@@ -130,6 +130,9 @@ class Plan:
         How often the run was resumed.
     containment : str
         One of :data:`CONTAINMENTS`.
+    shard : tuple of int or None
+        The part of the grid that is this run's: its first combination, and the one behind
+        its last; None: all of it.
     """
 
     run_id: str
@@ -146,6 +149,12 @@ class Plan:
     provenance: Provenance = field(default_factory=Provenance)
     resumed: int = 0
     containment: str = "auto"
+    shard: tuple[int, int] | None = None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the run's part of the grid ends, and where it begins."""
+        return (self.shard[1], self.shard[0]) if self.shard else (self.grid.size, 0)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``run.json``."""
@@ -164,6 +173,7 @@ class Plan:
             "provenance": asdict(self.provenance),
             "resumed": self.resumed,
             "containment": self.containment,
+            **({"shard": list(self.shard)} if self.shard else {}),
         }
 
     @classmethod
@@ -175,6 +185,9 @@ class Plan:
         known["source"] = Source(known["source"])
         known["grid"] = Grid.of(known["grid"])
         known["times"] = StopTimes(**known["times"])
+        if known.get("shard"):
+            start, stop = known["shard"]
+            known["shard"] = (int(start), int(stop))
         known["provenance"] = _provenance(plain)
         return cls(**known)
 

@@ -54,6 +54,15 @@ class StartCommand(NamedTuple):
     streams: list[int]
 
 
+class StartGuard(NamedTuple):
+    """Stand guard over a run whose work is done elsewhere, once the front is gone.
+
+    The stop flag's descriptor travels along.
+    """
+
+    run_dir: str
+
+
 class RequestStop(NamedTuple):
     """End the run at ``level`` (1 drain, 2 stop, 3 kill)."""
 
@@ -202,6 +211,7 @@ class WorkerBroken(NamedTuple):
 Message = (
     StartRun
     | StartCommand
+    | StartGuard
     | RequestStop
     | AskStatus
     | DumpStacks

@@ -24,7 +24,7 @@ from supervisor.errors import FullstopError, RunBusyError
 from supervisor.events import Fact, read_events
 from supervisor.journal import journal_paths
 from supervisor.report import MemoryReport, Report, Rung, StopReport
-from supervisor.results import Compaction, compact
+from supervisor.results import Compaction, compact, covered
 from supervisor.states import ExitCode, RunStatus
 
 PATIENCE_S = 10.0
@@ -36,11 +36,24 @@ Valid = Callable[[Mapping[str, NDArray[np.generic]]], NDArray[np.bool_]]
 def compact_run(run_dir: Path, plan: Plan) -> Compaction:
     """Write ``results.parquet`` from whatever the journals hold."""
     return compact(
-        run_dir / rundir.JOURNAL_DIR,
+        rundir.journal_dirs(run_dir),
         run_dir / rundir.RESULTS_FILE,
         plan.grid,
         valid=constraint(plan),
     )
+
+
+def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> tuple[int, int]:
+    """Write ``results.parquet``; return its rows and how many of them failed.
+
+    Where it cannot be written, that is noted, and what the journals hold is counted.
+    """
+    try:
+        done = compact_run(run_dir, plan)
+    except (FullstopError, OSError) as error:
+        note(f"results.parquet could not be written: {error}")
+        return sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir))), 0
+    return done.rows, done.failed
 
 
 def constraint(plan: Plan) -> Valid | None:
@@ -188,7 +201,7 @@ class _Story:
 
 
 def _last_written(run_dir: Path) -> float:
-    journals = journal_paths(run_dir / rundir.JOURNAL_DIR)
+    journals = [path for folder in rundir.journal_dirs(run_dir) for path in journal_paths(folder)]
     return max((path.stat().st_mtime for path in journals), default=0.0)
 
 

@@ -182,6 +182,7 @@ class Front(ABC):
         self._failed_combos = 0
         self._give_up_at: float | None = None
         self._next_tick = 0.0
+        self._told = ""
         self._next_memory_fact = 0.0
 
     # -- asked from other threads ------------------------------------------
@@ -214,6 +215,24 @@ class Front(ABC):
     @abstractmethod
     def _hand_over(self) -> None:
         """Hand the run to the warden."""
+
+    def _standing(self) -> control.Status:
+        """What ``status`` is told when only cluster jobs are left."""
+        progress = self.progress()
+        return control.Status(
+            self._plan.run_id,
+            RunStatus.RUNNING if self._stop is None else RunStatus.STOPPING,
+            progress.done,
+            progress.total,
+            [],
+            round(progress.elapsed_s, 3),
+        )
+
+    def _tick_for_jobs(self, standing: str) -> None:
+        """Show the user what is waited for."""
+        if standing and standing != self._told:
+            self._told = standing
+            self._say(f"fullstop: {standing}")
 
     def _work_begun(self) -> None:  # noqa: B027 - not every work has it
         """The warden is about to fork."""
@@ -475,12 +494,12 @@ class Front(ABC):
         if failure:
             self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
         survivors = self._end_leftovers() if failure else (ended.survivors if ended else [])
-        done, failed = self._gather()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
         self._wrap_up(status)
         if self._jobs is not None:
             status = self._see_jobs_out(self._jobs, status)
             gone_at = time.monotonic()
+        done, failed = self._gather()
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
             self._stop.survivors = survivors
@@ -522,17 +541,25 @@ class Front(ABC):
         """Wait for the run's cluster jobs: for their own end, or for that of their cancel."""
         from supervisor.job_phase import Desk, see_jobs_out
 
+        jobs.quiet()
         if self._detach:
             jobs.detach()
-            return status
-        jobs.quiet()
-        if status is RunStatus.COMPLETED:
+        elif status is RunStatus.COMPLETED:
             jobs.wait_for_end()
         else:
             jobs.cancel()
         fds = [self._wake, *([self._signals.fileno()] if self._signals else [])]
-        desk = Desk(self._plan.run_id, fds, self._hear_requests, self.request, self._say)
+        desk = Desk(
+            self._plan.run_id,
+            fds,
+            self._hear_requests,
+            self.request,
+            self._standing,
+            self._tick_for_jobs,
+        )
         see_jobs_out(jobs, desk)
+        if jobs.refused:
+            raise jobs.refused
         if jobs.error:
             self._note_error(jobs.error)
         if status is RunStatus.COMPLETED and jobs.cancelling:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -20,6 +19,8 @@ from supervisor import control
 from supervisor.control_socket import ControlSocket
 from supervisor.states import RunStatus
 from supervisor.stopflag import Level
+
+_TICK_S = 0.1
 
 
 class Desk(NamedTuple):
@@ -35,43 +36,40 @@ class Desk(NamedTuple):
         Hears signals and requests.
     request : callable
         Asks the run to end: level, reason, who.
-    say : callable
-        Shows a line to the user.
+    standing : callable
+        How the run stands.
+    tick : callable
+        Called about ten times a second, with what is waited for.
     """
 
     run_id: str
     fds: list[int]
     hear: Callable[[], None]
     request: Callable[[Level, str, str], None]
-    say: Callable[[str], None]
+    standing: Callable[[], control.Status]
+    tick: Callable[[str], None]
 
 
 def see_jobs_out(jobs: JobWatch, desk: Desk) -> None:
     """Block until there is nothing more to wait for; what asks to end is heard meanwhile."""
-    began = time.monotonic()
 
     def answer(message: control.Message) -> control.Message | None:
         if isinstance(message, control.AskStatus):
-            status = RunStatus.STOPPING if jobs.cancelling else RunStatus.RUNNING
-            return control.Status(desk.run_id, status, 0, 0, [], time.monotonic() - began)
+            return desk.standing()
         if isinstance(message, control.RequestStop):
             level = Level(min(max(message.level, Level.DRAIN), Level.KILL))
             desk.request(level, message.reason, "stop command")
         return None
 
-    told = ""
     with _listening(desk.run_id, answer) as callers:
         while not jobs.over:
-            callers.serve(select.select([*desk.fds, *callers.fds], [], [])[0])
+            callers.serve(select.select([*desk.fds, *callers.fds], [], [], _TICK_S)[0])
             desk.hear()
-            line = _standing(jobs)
-            if line and line != told:
-                told = line
-                desk.say(line)
+            desk.tick(standing(jobs))
         callers.tell_end("cancelled" if jobs.cancelling else "", jobs.unverified)
 
 
-def _standing(jobs: JobWatch) -> str:
+def standing(jobs: JobWatch) -> str:
     """What is waited for, for people; empty while that is not known."""
     alive = [job for job in jobs.jobs if not job.verified]
     if not alive:
@@ -79,8 +77,8 @@ def _standing(jobs: JobWatch) -> str:
     states = Counter(job.state for job in alive)
     counted = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
     if jobs.cancelling:
-        return f"fullstop: cancelling cluster jobs: {counted}"
-    return f"fullstop: waiting for cluster jobs: {counted} (Ctrl+C cancels them)"
+        return f"cancelling cluster jobs: {counted}"
+    return f"waiting for cluster jobs: {counted} (Ctrl+C cancels them)"
 
 
 class _Callers:

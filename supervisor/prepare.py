@@ -41,6 +41,8 @@ class Order:
     times: StopTimes = field(default_factory=StopTimes)
     run_dir: Path | None = None
     containment: str = "auto"
+    cluster: Mapping[str, Any] | None = None
+    """How it is spread over a cluster, see :class:`supervisor.cluster_front.ClusterOrder`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,12 @@ class Compaction:
     missing: tuple[tuple[int, int], ...]
 
 
+Journals = Path | str | Sequence[Path]
+"""A directory that holds ``worker-*.bin``, or several."""
+
+
 def compact(
-    journal_dir: Path | str, out_path: Path | str, grid: Grid, *, valid: Valid | None = None
+    journals: Journals, out_path: Path | str, grid: Grid, *, valid: Valid | None = None
 ) -> Compaction:
     """Write the rows of all journals to one Parquet file in the grid's order.
 
@@ -72,8 +76,8 @@ def compact(
 
     Parameters
     ----------
-    journal_dir : Path or str
-        Holds ``worker-*.bin``.
+    journals : Path, str or sequence of Path
+        Where the journals are.
     out_path : Path or str
         Replaced at once when the new file is on the disk.
     grid : Grid
@@ -88,8 +92,8 @@ def compact(
     RunFailedError
         If the file cannot be written; the journals are kept.
     """
-    index = _Index.of(journal_dir)
-    index.check(grid, Path(journal_dir))
+    index = _Index.of(journals)
+    index.check(grid)
     shape = _Shape.of(index, grid)
     try:
         done = _write(index, Path(out_path), grid, valid, shape)
@@ -99,20 +103,20 @@ def compact(
     return Compaction(*done, missing=tuple(gaps(index.merged(), grid.size)))
 
 
-def covered(journal_dir: Path | str, *, failed: bool = True) -> list[tuple[int, int]]:
+def covered(journals: Journals, *, failed: bool = True) -> list[tuple[int, int]]:
     """Ranges of combinations that the journals hold, merged and in order.
 
     Failed combinations count as covered, unless ``failed`` is False: trying
     them again is the user's choice.
     """
-    return _Index.of(journal_dir, failed=failed).merged()
+    return _Index.of(journals, failed=failed).merged()
 
 
-def gaps(ranges: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:
-    """Ranges within 0 to ``size`` that merged, ordered ``ranges`` leave out."""
-    starts = [0, *(stop for _, stop in ranges)]
-    stops = [*(start for start, _ in ranges), size]
-    return [(a, b) for a, b in zip(starts, stops, strict=True) if a < b]
+def gaps(ranges: Sequence[tuple[int, int]], stop: int, start: int = 0) -> list[tuple[int, int]]:
+    """Ranges within ``start`` to ``stop`` that merged, ordered ``ranges`` leave out."""
+    begins = [start, *(min(max(end, start), stop) for _, end in ranges)]
+    ends = [*(min(max(begin, start), stop) for begin, _ in ranges), stop]
+    return [(a, b) for a, b in zip(begins, ends, strict=True) if a < b]
 
 
 def read(path: Path | str) -> Any:
@@ -185,8 +189,9 @@ class _Index:
     columns: list[tuple[str, ...]]
 
     @classmethod
-    def of(cls, journal_dir: Path | str, *, failed: bool = True) -> _Index:
-        paths = journal_paths(journal_dir)
+    def of(cls, journals: Journals, *, failed: bool = True) -> _Index:
+        folders = [journals] if isinstance(journals, Path | str) else journals
+        paths = [path for folder in folders for path in journal_paths(folder)]
         columns: dict[tuple[str, ...], int] = {(): 0}
         flat = array("q")
         for path_id, path in enumerate(paths):
@@ -211,13 +216,13 @@ class _Index:
         first = np.minimum(np.maximum(start, reached), stop)
         return cls(start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns))
 
-    def check(self, grid: Grid, journal_dir: Path) -> None:
+    def check(self, grid: Grid) -> None:
         if len(self.start) and (self.start[0] < 0 or self.stop.max() > grid.size):
             at = int(np.argmax(self.stop))
             raise JournalError(
                 f"combination {self.stop[at] - 1} lies beyond the grid's {grid.size}: "
                 "the journal is of another grid",
-                path=str(self.paths[self.path_id[at]] if self.paths else journal_dir),
+                path=str(self.paths[self.path_id[at]]),
             )
 
     def merged(self) -> list[tuple[int, int]]:

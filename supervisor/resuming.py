@@ -105,8 +105,8 @@ def complete(run_dir: Path, changes: Changes) -> Report | None:
         report = Report.from_json(rundir.read_json(path))
     except (KeyError, TypeError, ValueError):
         return None  # of another version: written anew at the end
-    done = covered(run_dir / rundir.JOURNAL_DIR, failed=not changes.retry_failed)
-    if gaps(done, plan.grid.size) or report.status is not RunStatus.COMPLETED:
+    done = covered(rundir.journal_dirs(run_dir), failed=not changes.retry_failed)
+    if gaps(done, *plan.span) or report.status is not RunStatus.COMPLETED:
         return None
     report.run_dir = str(run_dir)
     return report
@@ -155,7 +155,7 @@ def _begin(
     if report.exists():
         report.replace(run_dir / f"report-{plan.resumed}.json")
     registry.socket_path(plan.run_id).unlink(missing_ok=True)  # a killed warden's
-    done = covered(run_dir / rundir.JOURNAL_DIR, failed=not changes.retry_failed)
+    done = covered(rundir.journal_dirs(run_dir), failed=not changes.retry_failed)
     return Prepared(
         plan,
         run_dir,

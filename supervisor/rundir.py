@@ -25,6 +25,8 @@ BARS_FILE = "bars.bin"
 LOCK_FILE = ".lock"
 LEDGER_FILE = "ledger"
 JOURNAL_DIR = "journal"
+SHARD_DIR = "shards"
+"""Parts of a sweep that were computed elsewhere: each a run directory of its own."""
 LOG_DIR = "logs"
 CHECKPOINT_DIR = "checkpoints"
 BIN_DIR = "bin"
@@ -85,12 +87,18 @@ def check_empty(run_dir: Path) -> None:
         )
 
 
+def journal_dirs(run_dir: Path) -> list[Path]:
+    """Directories that hold a run's journals: its own, then those of its shards."""
+    shards = sorted((run_dir / SHARD_DIR).glob(f"[0-9]*/{JOURNAL_DIR}"))
+    return [run_dir / JOURNAL_DIR, *shards]
+
+
 def discard(run_dir: Path) -> None:
     """Remove a run that never began, and the directory if nothing else is in it.
 
     Only what this package writes is removed: the directory may be the user's.
     """
-    for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR):
+    for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR, SHARD_DIR):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     for name in (
         RUN_FILE, REPORT_FILE, RESULTS_FILE, EVENTS_FILE, INPUTS_FILE, FUNCTION_FILE, BARS_FILE,

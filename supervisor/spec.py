@@ -12,6 +12,10 @@
 
     [stop]
     grace = 2.0
+
+    [slurm]                    # on a cluster instead of here
+    tasks = 50
+    job = { partition = "cpu", time_limit = "2:00:00", cpus = 8 }
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -42,6 +46,17 @@ class StopSection(BaseModel):
     verify: float | None = None
 
 
+class SlurmSection(BaseModel):
+    """How the sweep is spread over a cluster; ``job`` is checked where jobs are."""
+
+    model_config = _STRICT
+
+    cluster: str = "local"
+    tasks: int = 4
+    lease: int | None = None
+    job: dict[str, Any] = Field(default_factory=dict)
+
+
 class Spec(BaseModel):
     """The keys of a spec file."""
 
@@ -56,6 +71,7 @@ class Spec(BaseModel):
     run_dir: str | None = None
     containment: str | None = None
     stop: StopSection = Field(default_factory=StopSection)
+    slurm: SlurmSection | None = None
 
 
 def read_spec(path: Path) -> tuple[Order, dict[str, float]]:
@@ -86,6 +102,8 @@ def read_spec(path: Path) -> tuple[Order, dict[str, float]]:
     order = Order(strategy=_beside(path, spec.strategy), grid=_axes(path, spec.grid))
     if spec.data is not None:
         order.data = str(path.parent / spec.data)
+    if spec.slurm is not None:
+        order.cluster = _cluster(spec.slurm)
     if spec.run_dir is not None:
         order.run_dir = path.parent / spec.run_dir
     for name in ("workers", "device", "fee", "containment"):
@@ -94,6 +112,13 @@ def read_spec(path: Path) -> tuple[Order, dict[str, float]]:
             setattr(order, name, value)
     times = spec.stop.model_dump(exclude_none=True)
     return order, {f"{name}_s": value for name, value in times.items()}
+
+
+def _cluster(section: SlurmSection) -> dict[str, Any]:
+    asked: dict[str, Any] = {
+        "address": section.cluster, "tasks": section.tasks, "job": section.job,
+    }  # fmt: skip
+    return asked if section.lease is None else asked | {"lease_s": section.lease}
 
 
 def _axes(path: Path, grid: dict[str, list[Scalar] | Scalar]) -> dict[str, Sequence[Value]]:

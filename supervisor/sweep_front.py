@@ -9,7 +9,6 @@ import time
 
 from supervisor import control, inputs, process, rundir
 from supervisor.board import Board
-from supervisor.errors import FullstopError
 from supervisor.front import SETTLE_POLL_S, Front, Progress, Tick
 from supervisor.link import WardenLink
 from supervisor.prepare import Prepared
@@ -144,16 +143,9 @@ class SweepFront(Front):
 
     def _gather(self) -> tuple[int, int]:
         """Write ``results.parquet``; return the rows and the failed combinations in it."""
-        from supervisor.finish import compact_run
-        from supervisor.results import covered
+        from supervisor.finish import gather
 
-        try:
-            compaction = compact_run(self.run_dir, self.plan)
-        except (FullstopError, OSError) as error:
-            self._note_error(f"results.parquet could not be written: {error}")
-            done = covered(self.run_dir / rundir.JOURNAL_DIR)
-            return sum(stop - start for start, stop in done), self._failed_combos
-        return compaction.rows, compaction.failed
+        return gather(self.run_dir, self.plan, self._note_error)
 
     def _complete(self, report: Report) -> None:
         if report.status is RunStatus.COMPLETED:

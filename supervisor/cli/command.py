@@ -23,7 +23,21 @@ from supervisor.states import ExitCode, RunStatus
 
 __all__ = ["prepare_command", "refuse_sweep_options", "supervise"]
 
-_OF_A_SWEEP = ("spec", "data", "strategy", "grid", "workers", "device", "fee", "resume")
+_OF_A_SWEEP = (
+    "spec",
+    "data",
+    "strategy",
+    "grid",
+    "workers",
+    "device",
+    "fee",
+    "resume",
+    "slurm",
+    "cluster",
+    "tasks",
+    "job",
+    "lease",
+)
 
 
 def refuse_sweep_options(given: Mapping[str, Any]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import NoReturn
 
 import typer
@@ -38,13 +40,18 @@ def main(
     closed : frozenset of int
         Standard streams that were closed when we began.
     """
+    beside = Beside(command, closed)
+    app = functools.partial(_app, arguments, beside)
+    end_with(app, arguments)
+
+
+def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
+    """Call something and end the process with the exit code that came of it.
+
+    Whatever went wrong is one line on stderr.
+    """
     try:
-        code = _app(arguments)(
-            arguments or ["--help"],
-            prog_name="fullstop",
-            standalone_mode=False,
-            obj=Beside(command, closed),
-        )
+        code = call()
     except _UsageError as error:
         code = _complain(_sentence(error), ExitCode.USAGE, arguments)
     except (typer.Abort, KeyboardInterrupt):
@@ -58,8 +65,8 @@ def main(
     _leave(int(code or ExitCode.DONE))
 
 
-def _app(arguments: list[str]) -> typer.Typer:
-    """Build the command line; of the commands, only the one that is asked for is imported."""
+def _app(arguments: list[str], beside: Beside) -> int | None:
+    """Carry out the command that is asked for; only that one is imported."""
     app = typer.Typer(
         name="fullstop",
         help="Parameter sweeps that stop at once, completely, and lose nothing.",
@@ -72,7 +79,9 @@ def _app(arguments: list[str]) -> typer.Typer:
     for name in asked or COMMANDS:
         module = importlib.import_module(f"supervisor.cli.{name}")
         app.command(name)(getattr(module, name))
-    return app
+    words = arguments or ["--help"]
+    code: int | None = app(words, prog_name="fullstop", standalone_mode=False, obj=beside)
+    return code
 
 
 def _no_options() -> None:

@@ -59,6 +59,26 @@ def run(
         str | None,
         typer.Option(help="auto, pid-namespace, cgroup or subreaper.", show_default="auto"),
     ] = None,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Compute the sweep on a SLURM cluster.")
+    ] = False,
+    cluster: Annotated[
+        str | None, typer.Option(help="local or ssh:HOST; implies --slurm.", show_default="local")
+    ] = None,
+    tasks: Annotated[
+        int | None, typer.Option(help="Parts of a sweep on a cluster.", show_default="4")
+    ] = None,
+    job: Annotated[
+        list[str] | None,
+        typer.Option(help="What each of them needs: time_limit=2:00:00, cpus=8, memory=4G …"),
+    ] = None,
+    lease: Annotated[
+        int | None,
+        typer.Option(
+            help="Seconds of our silence after which jobs end themselves; 0: never.",
+            show_default="300",
+        ),
+    ] = None,
     detach: Annotated[
         bool, typer.Option("--detach", help="Let its cluster jobs outlive the run.")
     ] = False,
@@ -88,7 +108,11 @@ def run(
     }  # fmt: skip
     order, times = sweep.order(spec, given, grid or [], _times(grace, terminate, verify))
     order.times = _fitting(order.times)
-    return sweep.run(order, times, resume=resume, as_json=as_json)
+    spread = {
+        "address": cluster, "tasks": tasks, "job": job, "lease_s": lease, "detach": detach or None,
+    }  # fmt: skip
+    on_cluster = sweep.cluster_order(order, spread, slurm=slurm)
+    return sweep.run(order, times, resume=resume, as_json=as_json, cluster=on_cluster)
 
 
 def _fitting(times: StopTimes) -> StopTimes:

@@ -67,7 +67,7 @@ def _facts(run_dir: Path) -> dict[str, Any]:
         if not of_command:
             from supervisor.results import covered
 
-            facts["done"] = sum(b - a for a, b in covered(run_dir / rundir.JOURNAL_DIR))
+            facts["done"] = sum(b - a for a, b in covered(rundir.journal_dirs(run_dir)))
         if any(e.alive for e in registry.entries() if e.run_id == plan["run_id"]):
             facts["status"] = RunStatus.STARTING
     return facts

@@ -6,17 +6,22 @@ import gc
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from supervisor.cli import show
 from supervisor.config import StopTimes
+from supervisor.control import COMMAND
 from supervisor.errors import ConfigError
+from supervisor.front import Front
 from supervisor.grid import Value, parse_axis
 from supervisor.link import take_warden
 from supervisor.prepare import Changes, Order, Prepared, prepare
 from supervisor.signals import SignalQueue
 from supervisor.states import ExitCode
 from supervisor.sweep_front import SweepFront
+
+if TYPE_CHECKING:
+    from supervisor.cluster_front import ClusterOrder
 
 
 def order(
@@ -44,20 +49,66 @@ def order(
     return asked, set_times
 
 
-def run(order: Order, times: dict[str, float], *, resume: bool, as_json: bool) -> int:
+def cluster_order(order: Order, given: Mapping[str, Any], *, slurm: bool) -> ClusterOrder | None:
+    """Put together how a sweep is spread over a cluster; None: it is computed here.
+
+    Parameters
+    ----------
+    order : Order
+        What is asked for; a spec file may have a section for the cluster.
+    given : dict
+        Options that were given, by the names of
+        :class:`~supervisor.cluster_front.ClusterOrder`; they come before the file's.
+    slurm : bool
+        Whether a cluster is asked for, with or without options.
+    """
+    set_here = {name: value for name, value in given.items() if value is not None}
+    if not (slurm or set_here or order.cluster):
+        return None
+    from supervisor.cluster_front import ClusterOrder
+
+    asked = dict(order.cluster or {})
+    if "job" in set_here:
+        set_here["job"] = dict(asked.get("job", {})) | job_options(set_here["job"])
+    return ClusterOrder(**(asked | set_here))
+
+
+def job_options(texts: list[str]) -> dict[str, Any]:
+    """Read ``--job KEY=VALUE``; repeated keys that take several values are gathered."""
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--job {text!r}: write KEY=VALUE: cpus=8", key="job")
+        if key in ("options", "setup"):
+            options.setdefault(key, []).append(value)
+        elif key in ("cpus", "tasks"):
+            options[key] = int(value) if value.isdecimal() else value
+        else:
+            options[key] = value
+    return options
+
+
+def run(
+    order: Order,
+    times: dict[str, float],
+    *,
+    resume: bool,
+    as_json: bool,
+    cluster: ClusterOrder | None = None,
+) -> int:
     """Carry an order out, or on; return the exit code."""
     if resume:
-        return _resume(order, times, as_json=as_json)
+        return _resume(order, times, as_json=as_json, cluster=cluster)
     # until here Ctrl+C simply ends the process: nothing was begun
-    return carry_out(prepare(order), as_json=as_json)
+    return carry_out(prepare(order), as_json=as_json, cluster=cluster)
 
 
-def carry_out(prepared: Prepared, *, as_json: bool) -> int:
-    """Carry a prepared run out, show it, and return its exit code."""
+def carry_out(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None = None) -> int:
+    """Carry a prepared run out, here or on a cluster, show it, and return its exit code."""
     with SignalQueue() as signals:
         screen = show.Screen(prepared, quiet=as_json)
-        link = take_warden(containment=prepared.plan.containment)
-        front = SweepFront(prepared, link, keep_warden=False)
+        front = _front(prepared, cluster)
         gc.freeze()  # what is loaded stays
         gc.enable()
         report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)
@@ -71,13 +122,25 @@ def carry_out(prepared: Prepared, *, as_json: bool) -> int:
     return report.exit_code
 
 
-def _resume(order: Order, times: dict[str, float], *, as_json: bool) -> int:
+def _front(prepared: Prepared, cluster: ClusterOrder | None) -> Front:
+    if cluster is None:
+        link = take_warden(containment=prepared.plan.containment)
+        return SweepFront(prepared, link, keep_warden=False)
+    from supervisor.cluster_front import ClusterFront
+
+    # a guard over nothing needs none of the libraries that compute
+    return ClusterFront(prepared, take_warden(COMMAND, prepared.plan.containment), cluster)
+
+
+def _resume(
+    order: Order, times: dict[str, float], *, as_json: bool, cluster: ClusterOrder | None
+) -> int:
     from supervisor.cli.resume import say_complete
     from supervisor.resuming import prepare_order
 
     found = prepare_order(order, Changes(order.workers, times))
     if isinstance(found, Prepared):
-        return carry_out(found, as_json=as_json)
+        return carry_out(found, as_json=as_json, cluster=cluster)
     return say_complete(found, Path(found.run_dir), as_json=as_json)
 
 

@@ -27,7 +27,7 @@ from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.run import RunInHand
 from supervisor.warden.workforce import Run, Workforce
 
-Order = control.StartRun | control.StartCommand
+Order = control.StartRun | control.StartCommand | control.StartGuard
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None
             continue
         if message is None:
             return last_run
-        if isinstance(message, (control.StartRun, control.StartCommand)):
+        if isinstance(message, Order):
             front_there = _run(message, fds, front, signals, hold)
             last_run = None if front_there is None else Path(message.run_dir)
             if front_there is False:
@@ -135,6 +135,11 @@ def _workforce(
         command = CommandPlan.from_json(plain)
         flag = StopFlag.from_fd(inheritance.flag)
         return command, flag, lambda run: Command(run, command, inheritance)
+    if isinstance(message, control.StartGuard):
+        from supervisor.warden.guard import Guard
+
+        (fd,) = fds
+        return Plan.from_json(plain), StopFlag.from_fd(fd), lambda _run: Guard()
     from supervisor.warden.sweep import Sweep
 
     descriptors = Descriptors.of(message, fds)

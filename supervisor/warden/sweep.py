@@ -75,8 +75,8 @@ class Sweep:
 
     def prepare(self) -> None:
         """See what is left to compute, and load or compile what computes it."""
-        done = covered(self._journals, failed=not self._retry_failed)
-        self._dispatcher = Dispatcher(gaps(done, self._plan.grid.size), self._plan.workers)
+        done = covered(rundir.journal_dirs(self._run.run_dir), failed=not self._retry_failed)
+        self._dispatcher = Dispatcher(gaps(done, *self._plan.span), self._plan.workers)
         self._dispatcher.finished = sum(stop - start for start, stop in done)
         bars = Bars.from_fd(self._fds.bars)
         self._backend = make_backend(self._plan, bars, self._fds.function)

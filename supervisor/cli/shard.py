@@ -1,0 +1,38 @@
+"""One shard of a sweep, inside a cluster's job.
+
+``python -P -m supervisor.cli.shard RUN_DIR WORKERS PARTS INDEX``: not a command for people.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from slurm.allocation import fit
+from supervisor import rundir
+from supervisor.cli.main import end_with
+from supervisor.cli.sweep import carry_out
+from supervisor.config import Plan
+from supervisor.prepare import Changes
+from supervisor.resuming import complete, prepare
+from supervisor.shards import divide, lay_out
+from supervisor.states import ExitCode
+
+
+def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
+    """Carry a shard out, or on; return the exit code."""
+    asked = rundir.read_json(run_dir / rundir.RUN_FILE)
+    os.chdir(asked["cwd"])
+    plan = Plan.from_json(asked)
+    folder = lay_out(run_dir, index, divide(plan.grid.size, parts)[index])
+    times, _ = fit(plan.times)
+    changes = Changes(workers, asdict(times))
+    if complete(folder, changes):
+        return ExitCode.DONE
+    return carry_out(prepare(str(folder), changes), as_json=True)
+
+
+if __name__ == "__main__":
+    end_with(lambda: shard(Path(sys.argv[1]), *map(int, sys.argv[2:5])), sys.argv)

@@ -1,0 +1,196 @@
+"""The front of a sweep that a cluster computes: an array job, a shard to each task.
+
+Here nothing is computed. The shards' journals come together in the run directory, on
+a file system that the nodes share, or fetched from where they lie; results are put
+together from them as from a local run's.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from slurm.client import LEASE_S, Client
+from slurm.connect import connect
+from slurm.job import Job
+from slurm.tokens import new_token
+from slurm.watch import JobWatch
+from supervisor import control, inputs, rundir
+from supervisor.errors import ConfigError
+from supervisor.finish import gather
+from supervisor.front import Front, Progress
+from supervisor.link import WardenLink, child_environment
+from supervisor.prepare import Prepared
+from supervisor.report import MemoryReport
+from supervisor.results import covered
+from supervisor.shards import divide, unfinished
+from supervisor.states import RunStatus
+
+MAX_TASKS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOrder:
+    """How a sweep is to be spread over a cluster.
+
+    Attributes
+    ----------
+    address : str
+        ``local``, or ``ssh:HOST``.
+    tasks : int
+        Parts it is divided into.
+    job : dict
+        What each of them needs, see :class:`slurm.job.Job`.
+    lease_s : int
+        How long the jobs live on when this process is silent, in s; 0: for ever.
+    detach : bool
+        Let them outlive the run.
+
+    Raises
+    ------
+    ConfigError
+        If that cannot be; names the key.
+    """
+
+    address: str = "local"
+    tasks: int = 4
+    job: dict[str, Any] = field(default_factory=dict)
+    lease_s: int = LEASE_S
+    detach: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.tasks <= MAX_TASKS:
+            raise ConfigError(
+                f"tasks must lie between 1 and {MAX_TASKS:,}, not {self.tasks}", key="tasks"
+            )
+        ours = sorted({"command", "array", "hold"} & set(self.job))
+        if ours:
+            raise ConfigError(f"job option {ours[0]} belongs to fullstop: leave it out", key="job")
+        Job.from_options({"command": ["true"], **self.job})
+
+
+class ClusterFront(Front):
+    """Carries one sweep from its plan to its report, on a cluster.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        What to run; its directory must be on a file system that the nodes share.
+    link : WardenLink
+        A warden without a run, to stand guard; this object owns it from now on.
+    order : ClusterOrder
+        How it is spread.
+    """
+
+    def __init__(self, prepared: Prepared, link: WardenLink, order: ClusterOrder) -> None:
+        super().__init__(prepared, link, keep_warden=False, detach=order.detach)
+        self.plan = prepared.plan
+        self._prepared = prepared
+        self._order = order
+        self._shards = divide(prepared.plan.grid.size, order.tasks)
+        client = Client(
+            connect(order.address),
+            token=new_token(prepared.plan.run_id),
+            ledger=self.run_dir / rundir.LEDGER_FILE,
+            lease_s=0 if order.detach else order.lease_s,
+        )
+        self._jobs = JobWatch(client, self.nudge, begin=self._submit, observe=self._count)
+
+    def progress(self) -> Progress:
+        """Combinations that have come back so far."""
+        return Progress(
+            status=self._status,
+            done=self.finished,
+            total=self.plan.grid.size,
+            failed=0,
+            elapsed_s=time.monotonic() - self._began,
+            ram_bytes=0,
+            best=None,
+            stop_level=self.flag.level,
+        )
+
+    def status_line(self) -> str:
+        """Combinations done, and time."""
+        progress = self.progress()
+        return (
+            f"{progress.status}: {progress.done:,} of {progress.total:,} combinations, "
+            f"{progress.elapsed_s:.1f} s, on {self._order.address}"
+        )
+
+    # -- in the thread that talks to the cluster -----------------------------
+
+    def _submit(self, client: Client) -> None:
+        """Submit the shards that are not finished."""
+        inputs.keep(self.run_dir, self.plan, self._prepared.bars, self._prepared.function)
+        left = unfinished(self.run_dir, self.plan, self._shards)
+        if not left:
+            return
+        logs = self.run_dir / rundir.LOG_DIR
+        cpus = self._order.job.get("cpus", 1)
+        options: dict[str, Any] = {
+            "output": f"{logs}/shard-%a.log",
+            "requeue": True,
+            "environment": _where_we_are(),
+        }
+        client.submit(
+            **(options | self._order.job),
+            command=[
+                "sh", "-c", 'exec "$@" "$SLURM_ARRAY_TASK_ID"', "sh",
+                sys.executable, "-P", "-m", "supervisor.cli.shard",
+                str(self.run_dir), str(cpus), str(len(self._shards)),
+            ],
+            array=_indices(left),
+        )  # fmt: skip
+
+    def _count(self, _client: Client) -> None:
+        """See how much has come back."""
+        done = covered(rundir.journal_dirs(self.run_dir))
+        self._advance(sum(stop - start for start, stop in done))
+
+    # -- what depends on the work --------------------------------------------
+
+    def _hand_over(self) -> None:
+        self._link.send(control.StartGuard(str(self.run_dir)), [self.flag.fileno()])
+
+    def _show_where(self) -> None:
+        self._say(self.status_line())
+
+    def _measure_memory(self) -> MemoryReport | None:
+        return None  # the shards' reports tell of theirs
+
+    def _gather(self) -> tuple[int, int]:
+        return gather(self.run_dir, self.plan, self._note_error)
+
+    def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:
+        status = super()._see_jobs_out(jobs, status)
+        missing = self.plan.grid.size - self.finished
+        if status is RunStatus.STOPPED or not missing:
+            return status if jobs.cancelling else RunStatus.COMPLETED
+        if self._detach:
+            self._reason = f"{len(jobs.jobs)} cluster job(s) run on; collect with fullstop resume"
+            return RunStatus.STOPPED
+        why = self._reason or "its jobs have ended"
+        self._reason = (
+            f"{missing:,} combinations did not come back ({why}): see {rundir.LOG_DIR}/shard-*.log "
+            "and carry it on with fullstop resume"
+        )
+        return RunStatus.FAILED
+
+
+def _indices(shards: list[int]) -> str:
+    """Name array indices as ``sbatch`` takes them: runs of them as ranges."""
+    ranges: list[list[int]] = []
+    for index in shards:
+        if ranges and ranges[-1][1] == index - 1:
+            ranges[-1][1] = index
+        else:
+            ranges.append([index, index])
+    return ",".join(f"{a}-{b}" if a < b else str(a) for a, b in ranges)
+
+
+def _where_we_are() -> dict[str, str]:
+    """Variables by which a job finds this package, where it runs from a checkout."""
+    path = child_environment().get("PYTHONPATH")
+    return {"PYTHONPATH": path} if path else {}
