@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,6 +23,23 @@ from supervisor.errors import ConfigError
 from supervisor.process import Identity
 
 LEASE_S = 300
+
+
+def alive_jobs(ledger: Path) -> list[str]:
+    """Ask which jobs of a ledger's are alive; return their ids.
+
+    Raises
+    ------
+    SlurmError, TransportError
+        If nobody could say.
+    """
+    with closing(Keeper(ledger)) as keeper:
+        book = keeper.book
+        if not (book.alive or book.owes):
+            return []
+        with closing(connect(book.address, book.variables)) as transport:
+            seen = look(Cluster(transport), keeper)
+        return [job.job_id for job in seen if not job.state.ended]
 
 
 class Client:

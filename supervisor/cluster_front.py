@@ -18,17 +18,19 @@ from slurm.job import Job
 from slurm.tokens import new_token
 from slurm.watch import JobWatch
 from supervisor import control, inputs, rundir
-from supervisor.errors import ConfigError
+from supervisor.depot import depot_of
+from supervisor.errors import ConfigError, FullstopError
 from supervisor.finish import gather
 from supervisor.front import Front, Progress
 from supervisor.link import WardenLink, child_environment
 from supervisor.prepare import Prepared
-from supervisor.report import MemoryReport
+from supervisor.report import MemoryReport, Report
 from supervisor.results import covered
 from supervisor.shards import divide, unfinished
 from supervisor.states import RunStatus
 
 MAX_TASKS = 10_000
+_FETCH_EVERY_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class ClusterOrder:
         How long the jobs live on when this process is silent, in s; 0: for ever.
     detach : bool
         Let them outlive the run.
+    python : str
+        The interpreter there that has this package; empty: this one here, ``python3`` there.
 
     Raises
     ------
@@ -59,6 +63,7 @@ class ClusterOrder:
     job: dict[str, Any] = field(default_factory=dict)
     lease_s: int = LEASE_S
     detach: bool = False
+    python: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.tasks <= MAX_TASKS:
@@ -90,8 +95,11 @@ class ClusterFront(Front):
         self._prepared = prepared
         self._order = order
         self._shards = divide(prepared.plan.grid.size, order.tasks)
+        transport = connect(order.address)
+        self._depot = depot_of(self.run_dir, transport)
+        self._fetch_at = time.monotonic() + _FETCH_EVERY_S
         client = Client(
-            connect(order.address),
+            transport,
             token=new_token(prepared.plan.run_id),
             ledger=self.run_dir / rundir.LEDGER_FILE,
             lease_s=0 if order.detach else order.lease_s,
@@ -124,30 +132,39 @@ class ClusterFront(Front):
     def _submit(self, client: Client) -> None:
         """Submit the shards that are not finished."""
         inputs.keep(self.run_dir, self.plan, self._prepared.bars, self._prepared.function)
+        place = self._depot.stock(self._prepared)
         left = unfinished(self.run_dir, self.plan, self._shards)
         if not left:
             return
-        logs = self.run_dir / rundir.LOG_DIR
         cpus = self._order.job.get("cpus", 1)
         options: dict[str, Any] = {
-            "output": f"{logs}/shard-%a.log",
+            "output": f"{place}/{rundir.LOG_DIR}/shard-%a.log",
             "requeue": True,
-            "environment": _where_we_are(),
         }
+        if self._order.address == "local":
+            options["environment"] = _where_we_are()
         client.submit(
             **(options | self._order.job),
             command=[
                 "sh", "-c", 'exec "$@" "$SLURM_ARRAY_TASK_ID"', "sh",
-                sys.executable, "-P", "-m", "supervisor.cli.shard",
-                str(self.run_dir), str(cpus), str(len(self._shards)),
+                self._python(), "-P", "-m", "supervisor.cli.shard",
+                place, str(cpus), str(len(self._shards)),
             ],
             array=_indices(left),
         )  # fmt: skip
 
     def _count(self, _client: Client) -> None:
         """See how much has come back."""
+        if time.monotonic() >= self._fetch_at:
+            self._depot.fetch()
+            self._fetch_at = time.monotonic() + _FETCH_EVERY_S
         done = covered(rundir.journal_dirs(self.run_dir))
         self._advance(sum(stop - start for start, stop in done))
+
+    def _python(self) -> str:
+        return self._order.python or (
+            sys.executable if self._order.address == "local" else "python3"
+        )
 
     # -- what depends on the work --------------------------------------------
 
@@ -165,6 +182,7 @@ class ClusterFront(Front):
 
     def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:
         status = super()._see_jobs_out(jobs, status)
+        self._bring_in()
         missing = self.plan.grid.size - self.finished
         if status is RunStatus.STOPPED or not missing:
             return status if jobs.cancelling else RunStatus.COMPLETED
@@ -177,6 +195,19 @@ class ClusterFront(Front):
             "and carry it on with fullstop resume"
         )
         return RunStatus.FAILED
+
+    def _bring_in(self) -> None:
+        """Have all here that the shards have written."""
+        try:
+            self._depot.fetch()
+        except (FullstopError, OSError) as error:
+            self._note_error(f"results could not be fetched, they stay where they are: {error}")
+        done = covered(rundir.journal_dirs(self.run_dir))
+        self._advance(sum(stop - start for start, stop in done))
+
+    def _complete(self, report: Report) -> None:
+        if report.status is RunStatus.COMPLETED:
+            self._depot.clear()
 
 
 def _indices(shards: list[int]) -> str:

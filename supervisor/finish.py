@@ -74,16 +74,20 @@ def finish_dead_run(run_dir: Path) -> Report:
     """
     plan = read_plan(rundir.read_json(run_dir / rundir.RUN_FILE))
     errors: list[str] = []
+    jobs = _see_jobs_gone(run_dir, errors)
     done = failed = 0
+    missing = False
     try:
         if isinstance(plan, Plan):
             compaction = compact_run(run_dir, plan)
-            done, failed = compaction.rows, compaction.failed
+            done, failed, missing = compaction.rows, compaction.failed, bool(compaction.missing)
     except (FullstopError, OSError) as error:
         errors.append(str(error))
     story = _Story.of(run_dir)
+    if story.outcome is RunStatus.COMPLETED and (missing or _cut_off(jobs)):
+        # what the warden guarded was done, but the run was more than that
+        story.outcome, story.reason = RunStatus.STOPPED, "the front died"
     errors += story.errors
-    jobs = _cancel_jobs(run_dir, errors)
     incomplete = bool(story.survivors) or not all(job["verified"] for job in jobs)
     if story.stop:
         story.stop.survivors = story.survivors
@@ -112,10 +116,10 @@ def finish_dead_run(run_dir: Path) -> Report:
     return report
 
 
-def _cancel_jobs(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
-    """Cancel the cluster jobs that the run still owes; return what became of each.
+def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
+    """Cancel the cluster jobs that the run still owes, and fetch what they have written.
 
-    Bounded: what cannot be cancelled now stays owed.
+    Returns what became of each. Bounded: what cannot be cancelled now stays owed.
     """
     ledger = run_dir / rundir.LEDGER_FILE
     if not ledger.exists():
@@ -124,16 +128,22 @@ def _cancel_jobs(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     from slurm.cancel import outcomes
     from slurm.debts import orphaned
     from slurm.reconcile import work_off
+    from supervisor.depot import fetch_what_is_left
     from supervisor.ledger import read_ledger
 
     for debt in orphaned(ledger):
         cancelled = work_off(debt)
         if cancelled.error:
             errors.append(cancelled.error)
+    errors += fetch_what_is_left(run_dir)
     book = Book.of(read_ledger(ledger))
     return [
         job._replace(verified=job.verified or book.detached)._asdict() for job in outcomes(book)
     ]
+
+
+def _cut_off(jobs: list[dict[str, Any]]) -> bool:
+    return any(job["state"] == "cancelled" or not job["verified"] for job in jobs)
 
 
 def drop_checkpoints(run_dir: Path) -> None:

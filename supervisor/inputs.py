@@ -64,7 +64,7 @@ def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
         rundir.write_bytes(run_dir / rundir.FUNCTION_FILE, [function])
     if plan.provenance.origin is Origin.MEMORY:
         # the shared memory is laid out as a file already
-        rundir.write_bytes(run_dir / rundir.BARS_FILE, _blocks(bars.memfd))
+        rundir.write_bytes(run_dir / rundir.BARS_FILE, blocks(bars.memfd))
     rundir.write_json(run_dir / rundir.INPUTS_FILE, {"bars_digest": bars.digest()})
 
 
@@ -196,7 +196,8 @@ def _bars_kept(run_dir: Path, plan: Plan) -> Bars:
         os.close(fd)
 
 
-def _blocks(fd: int) -> Iterator[bytes]:
+def blocks(fd: int) -> Iterator[bytes]:
+    """Yield the bytes of a file, piece by piece."""
     at = 0
     while block := os.pread(fd, _COPY_BYTES, at):
         yield block

@@ -339,6 +339,11 @@ def journal_path(directory: Path | str, serial: int) -> Path:
     return Path(directory) / f"worker-{serial:04d}.bin"
 
 
+def is_journal_name(name: str) -> bool:
+    """Whether a file is named as journals are."""
+    return _NAME.fullmatch(name) is not None
+
+
 def journal_paths(directory: Path | str) -> list[Path]:
     """All journals of a directory, in the order of their serials."""
     try:

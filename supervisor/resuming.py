@@ -57,6 +57,7 @@ def prepare(name: str, changes: Changes) -> Prepared:
         asked = rundir.read_json(run_dir / rundir.RUN_FILE)
         plan = _plan(asked, run_dir)
         notes = _other_versions(asked) + _end_leftovers(plan.run_id, run_dir)
+        notes += _call_in(run_dir)
         function = inputs.function_again(run_dir, plan, changed_code=changes.changed_code)
         bars = inputs.bars_again(run_dir, plan, notes.append)
         return _begin(run_dir, asked, plan, changes, bars, function, claim, notes)
@@ -205,6 +206,23 @@ def _end_leftovers(run_id: str, run_dir: Path) -> list[str]:
     return [f"left by an earlier attempt, killed: {name}" for name in killed] + [
         f"left by an earlier attempt, could not be killed: {name}" for name in survivors
     ]
+
+
+def _call_in(run_dir: Path) -> list[str]:
+    """Fetch what the run's cluster jobs have written; none of them may be at work still."""
+    ledger = run_dir / rundir.LEDGER_FILE
+    if not ledger.exists():
+        return []
+    from slurm.client import alive_jobs
+    from supervisor.depot import fetch_what_is_left
+
+    alive = alive_jobs(ledger)
+    if alive:
+        raise RunBusyError(
+            f"job {', '.join(alive)} of this run is at work on the cluster: wait for it, or "
+            f"end it with fullstop jobs {run_dir} --cancel"
+        )
+    return fetch_what_is_left(run_dir)
 
 
 def _difference(there: Plan, wanted: Plan) -> str:

@@ -203,7 +203,12 @@ def write_json(path: Path, value: Any) -> None:
     The bytes are on disk before the name is: after a power loss the name never
     leads to an empty file.
     """
-    write_bytes(path, [json.dumps(value, indent=2, default=str).encode(), b"\n"])
+    write_bytes(path, [as_json(value)])
+
+
+def as_json(value: Any) -> bytes:
+    """Return a value as the text of a JSON file."""
+    return json.dumps(value, indent=2, default=str).encode() + b"\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -54,6 +54,7 @@ class SlurmSection(BaseModel):
     cluster: str = "local"
     tasks: int = 4
     lease: int | None = None
+    python: str = ""
     job: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -117,6 +118,7 @@ def read_spec(path: Path) -> tuple[Order, dict[str, float]]:
 def _cluster(section: SlurmSection) -> dict[str, Any]:
     asked: dict[str, Any] = {
         "address": section.cluster, "tasks": section.tasks, "job": section.job,
+        "python": section.python,
     }  # fmt: skip
     return asked if section.lease is None else asked | {"lease_s": section.lease}
 

@@ -37,6 +37,7 @@ _OF_A_SWEEP = (
     "tasks",
     "job",
     "lease",
+    "python",
 )
 
 

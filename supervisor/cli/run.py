@@ -72,6 +72,10 @@ def run(
         list[str] | None,
         typer.Option(help="What each of them needs: time_limit=2:00:00, cpus=8, memory=4G …"),
     ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(help="Interpreter on the cluster that has fullstop.", show_default="this one"),
+    ] = None,
     lease: Annotated[
         int | None,
         typer.Option(
@@ -110,6 +114,7 @@ def run(
     order.times = _fitting(order.times)
     spread = {
         "address": cluster, "tasks": tasks, "job": job, "lease_s": lease, "detach": detach or None,
+        "python": python,
     }  # fmt: skip
     on_cluster = sweep.cluster_order(order, spread, slurm=slurm)
     return sweep.run(order, times, resume=resume, as_json=as_json, cluster=on_cluster)

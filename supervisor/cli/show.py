@@ -34,8 +34,9 @@ class Screen:
     handed to the warden, which is busy too.
     """
 
-    def __init__(self, prepared: Prepared, *, quiet: bool = False) -> None:
+    def __init__(self, prepared: Prepared, *, where: str = "", quiet: bool = False) -> None:
         self._prepared = prepared
+        self._where = where
         self._live = sys.stderr.isatty()
         self._quiet = quiet and not self._live
         self._begun = False
@@ -72,9 +73,10 @@ class Screen:
         """Say what runs."""
         self._begun = True
         plan = self._prepared.plan
+        where = self._where or f"{plan.workers} worker{'s' * (plan.workers > 1)}"
         self.say(
             f"{plan.strategy} on {plan.n_bars:,} bars ({plan.data}): {plan.combos_total:,} "
-            f"combinations, {plan.workers} worker{'s' * (plan.workers > 1)}"
+            f"combinations, {where}"
         )
         self.say(f"run {plan.run_id} in {shorten(self._prepared.run_dir)}")
         if self._live:

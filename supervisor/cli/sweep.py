@@ -107,7 +107,8 @@ def run(
 def carry_out(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None = None) -> int:
     """Carry a prepared run out, here or on a cluster, show it, and return its exit code."""
     with SignalQueue() as signals:
-        screen = show.Screen(prepared, quiet=as_json)
+        where = f"{cluster.tasks} shards on {cluster.address}" if cluster else ""
+        screen = show.Screen(prepared, where=where, quiet=as_json)
         front = _front(prepared, cluster)
         gc.freeze()  # what is loaded stays
         gc.enable()

@@ -14,7 +14,7 @@ def stop_lines(report: Report) -> list[str]:
     lines = [
         f"stop ({stop.level}) requested by {stop.requested_by}: "
         f"{'NOT everything' if stop.survivors else 'everything'} gone after "
-        f"{stop.elapsed_s:.3f} s; {rungs}"
+        f"{stop.elapsed_s:.3f} s{rungs and '; ' + rungs}"
     ]
     return lines + [f"  survivor: {survivor}" for survivor in stop.survivors]
 
