@@ -9,6 +9,9 @@ from slurm.local import LocalTransport
 from slurm.transport import NO_VARIABLES, Transport
 from supervisor.errors import ConfigError
 
+SSH_CONFIG = "FULLSTOP_SSH_CONFIG"
+"""Environment variable that names a file to read instead of ``~/.ssh/config``."""
+
 _FOUND_BY = ("SLURM_CONF", "SLURM_CONF_SERVER", "PATH")
 
 
@@ -28,12 +31,12 @@ def connect(address: str = "local", variables: Mapping[str, str] = NO_VARIABLES)
     if kind == "ssh" and host:
         from slurm.ssh import SshTransport
 
-        return SshTransport(host)
+        config = variables.get(SSH_CONFIG) or os.environ.get(SSH_CONFIG)
+        return SshTransport(host, config=config)
     raise ConfigError(f"cluster {address!r} is neither 'local' nor 'ssh:HOST'", key="cluster")
 
 
 def found_by(address: str) -> dict[str, str]:
     """Environment variables by which a later process finds the same cluster."""
-    if address != "local":
-        return {}
-    return {name: os.environ[name] for name in _FOUND_BY if name in os.environ}
+    names = _FOUND_BY if address == "local" else (SSH_CONFIG,)
+    return {name: os.environ[name] for name in names if name in os.environ}

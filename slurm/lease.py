@@ -27,6 +27,12 @@ def lease_of(token: str, lease_s: int) -> Lease:
     return Lease(f"{_FOLDER}/{token}", lease_s)
 
 
+def remove_lease(cluster: Cluster, token: str) -> None:
+    """Remove the file when no job is left that would miss it; harmless when repeated."""
+    with contextlib.suppress(FullstopError):
+        cluster.call("sh", "-c", _REMOVE, "sh", _FOLDER, token)
+
+
 class Renewer:
     """A thread that renews a lease until it is told to end.
 
@@ -66,8 +72,7 @@ class Renewer:
             self._end.put(None)
             self._thread = None
         if remove:
-            with contextlib.suppress(FullstopError):
-                self._cluster.call("sh", "-c", _REMOVE, "sh", _FOLDER, self._token)
+            remove_lease(self._cluster, self._token)
 
     def _run(self) -> None:
         while True:
