@@ -53,7 +53,32 @@ def slurm() -> Finding:
     code, said = output_of("sbatch", "--version")
     if code != 0:
         return Finding("SLURM", Status.WARNING, f"sbatch --version: {said}", "ask your site")
-    return Finding("SLURM", Status.OK, f"{said}: {', '.join(found)}")
+    answered, answer = output_of("squeue", "--noheader", "--me")
+    if answered != 0:
+        return Finding(
+            "SLURM",
+            Status.WARNING,
+            f"{said}, but the controller does not answer: {answer}",
+            "set SLURM_CONF, or ask your site whether slurmctld and munge are up",
+        )
+    return Finding("SLURM", Status.OK, f"{said}, its controller answers")
+
+
+def owed_jobs() -> Finding:
+    """Cluster jobs of processes that died before they had seen them gone."""
+    from slurm.debts import debts
+
+    owed = list(debts())
+    orphaned = [debt.token for debt in owed if not debt.owner.alive]
+    if orphaned:
+        return Finding(
+            "cluster jobs",
+            Status.WARNING,
+            f"{len(orphaned)} run(s) died and may have left jobs: {', '.join(orphaned[:3])}",
+            "fullstop reap cancels them and sees them gone; fullstop jobs lists them",
+        )
+    alive = f"{len(owed)} run(s) with jobs are being looked after" if owed else "none"
+    return Finding("cluster jobs", Status.OK, alive)
 
 
 def ssh() -> Finding:

@@ -34,6 +34,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("kernels", disk.kernels),
     ("CUDA", devices.cuda),
     ("SLURM", devices.slurm),
+    ("cluster jobs", devices.owed_jobs),
     ("SSH", devices.ssh),
     ("extras", software.extras),
     ("installation", names.installation),

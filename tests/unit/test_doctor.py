@@ -232,6 +232,9 @@ def test_slurm_is_found_by_its_commands(tmp_path: Path, monkeypatch: pytest.Monk
     finding = devices.slurm()
     assert finding.status is Status.OK
     assert "slurm 24.05.1" in finding.what
+    fake_program(tmp_path, "squeue", "error: Unable to contact slurm controller", 1)
+    assert devices.slurm().status is Status.WARNING
+    assert "Unable to contact" in devices.slurm().what
 
 
 def test_cuda_says_that_runs_use_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
