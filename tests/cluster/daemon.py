@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -25,8 +26,14 @@ PATH_LIMIT = 80
 
 _MARK = ".made-by-fullstop"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# job control, so that the daemon does not inherit an ignored SIGINT and hand it on to jobs
-_DETACH = ["bash", "-mc", '"$@" >&2 & echo $!', "detach"]
+# a session of its own, and no signal ignored or blocked because the caller does so: jobs inherit it
+_DETACH = """
+import os, signal, sys
+catchable = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+to_log = (os.POSIX_SPAWN_DUP2, 2, 1)
+print(os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, setsid=True,
+                      setsigdef=catchable, setsigmask=[], file_actions=[to_log]))
+"""
 
 
 class ClusterError(Exception):
@@ -144,12 +151,12 @@ class Daemon:
             return
         with self.log.open("ab") as log:
             said = subprocess.run(
-                [*_DETACH, *self.argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=log, env=self._env, cwd="/", start_new_session=True, check=True, text=True,
+                [sys.executable, "-ISc", _DETACH, *self.argv], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=log, env=self._env, cwd="/", text=True,
             )  # fmt: skip
-        identity = Identity.of(int(said.stdout))
+        identity = Identity.of(int(said.stdout or 0))
         if identity is None:
-            raise ClusterError(self._story("ended at once"))
+            raise ClusterError(self._story("has ended"))
         self._pid_file.write_text(f"{identity.pid} {identity.start_time} {identity.boot}\n")
 
     def until(self, ready: Callable[[], object], what: str) -> None:
