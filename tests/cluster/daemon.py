@@ -58,13 +58,13 @@ class Home:
 
     def clear(self) -> None:
         """Kill every process that belongs here, then remove the directory."""
+        self._check_ours()
         wait_for(
             lambda: not self._strike(),
             f"everything of {self.directory} gone",
             tell=lambda: str(self.processes()),
         )
         if self.directory.is_dir():
-            self._check_ours()
             shutil.rmtree(self.directory)
 
     def processes(self) -> list[Identity]:
@@ -118,8 +118,9 @@ class Home:
         return Path(path).is_relative_to(self.directory)
 
     def _check_ours(self) -> None:
-        """Refuse to empty a directory that was not made here."""
-        if not (self.directory / _MARK).exists() and any(self.directory.iterdir()):
+        """Refuse a directory that was not made here: what lives in ``/tmp`` is not ours."""
+        names = {entry.name for entry in self.directory.glob("*")}
+        if names and _MARK not in names:
             raise ClusterError(f"{self.directory} was not made by this: it is left alone")
 
 

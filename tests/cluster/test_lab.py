@@ -124,21 +124,28 @@ def test_down_leaves_nothing(another: Lab) -> None:
     wait_for(
         lambda: [command_name(i.pid) for i in home.processes()].count("sleep") == 3, "its processes"
     )
+    before = home.processes()
+    assert {"slurmctld", "slurmd", "slurmstepd", "munged"} <= {command_name(i.pid) for i in before}
     assert all(accepts(port) for port in ports)
     another.down()
+    assert not any(process.alive for process in before)
     assert not home.processes()
     assert not another.directory.exists()
     assert not any(accepts(port) for port in ports)
 
 
-def test_what_is_not_ours_is_not_removed(tmp_path: Path) -> None:
+def test_what_is_not_ours_is_left_alone() -> None:
     place = new_directory()
+    (place / "thesis").touch()
+    inside = subprocess.Popen(["sleep", "600"], env=os.environ | {COOKIE: str(place / "below")})
     try:
-        (place / "thesis").touch()
         with pytest.raises(ClusterError, match="left alone"):
             Lab(place).down()
         assert (place / "thesis").exists()
+        assert inside.poll() is None
     finally:
+        inside.kill()
+        inside.wait()
         shutil.rmtree(place)
 
 
