@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from slurm import ssh_config
+from slurm.errors import LinkRefusedError, TransportError
+from slurm.ssh_config import Destination, HostSettings, route, settings_for
+
+needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="ssh is not installed")
+
+PLAIN = """\
+Host c
+  HostName login.example.org
+  Port 2222
+  User me
+  IdentityFile {dir}/key-%h
+  IdentitiesOnly yes
+  IdentityAgent none
+  BatchMode yes
+  ConnectTimeout 7
+  HostKeyAlias key-name
+  UserKnownHostsFile {dir}/a {dir}/b
+  GlobalKnownHostsFile /dev/null
+  ProxyCommand nc %h %p %r %%
+"""
+
+
+def write(directory: Path, text: str) -> Path:
+    file = directory / "config"
+    file.write_text(text.format(dir=directory))
+    return file
+
+
+@pytest.fixture(params=["openssh", "paramiko"])
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both who can read a configuration: OpenSSH's client, and paramiko where there is none."""
+    if request.param == "openssh":
+        if shutil.which("ssh") is None:
+            pytest.skip("ssh is not installed")
+    else:
+        pytest.importorskip("paramiko")
+        monkeypatch.setattr(ssh_config.shutil, "which", lambda _: None)
+    return str(request.param)
+
+
+def test_everything_that_is_used_is_read(reader: str, tmp_path: Path) -> None:
+    found = settings_for(Destination("c"), write(tmp_path, PLAIN))
+    assert found == HostSettings(
+        alias="c",
+        hostname="login.example.org",
+        port=2222,
+        user="me",
+        identity_files=(tmp_path / "key-login.example.org",),
+        identities_only=True,
+        use_agent=False,
+        may_prompt=False,
+        known_hosts=(tmp_path / "a", tmp_path / "b", Path("/dev/null")),
+        host_key_alias="key-name",
+        proxy_command="nc login.example.org 2222 me %",
+        connect_timeout_s=7.0,
+    )
+
+
+def test_what_the_caller_says_wins(reader: str, tmp_path: Path) -> None:
+    found = settings_for(Destination("c", "you", 99), write(tmp_path, PLAIN))
+    assert (found.user, found.port) == ("you", 99)
+
+
+def test_defaults(reader: str, tmp_path: Path) -> None:
+    found = settings_for(Destination("other"), write(tmp_path, PLAIN))
+    assert (found.hostname, found.port, found.proxy_jump) == ("other", 22, "")
+    assert any(file.name == "id_ed25519" for file in found.identity_files)
+    assert any(file.name == "known_hosts" for file in found.known_hosts)
+    assert found.use_agent
+    assert found.may_prompt
+
+
+def test_a_file_that_cannot_be_read_is_named(reader: str, tmp_path: Path) -> None:
+    with pytest.raises(LinkRefusedError, match="nowhere cannot be read"):
+        settings_for(Destination("c"), tmp_path / "nowhere")
+
+
+def test_nonsense_is_one_line(reader: str, tmp_path: Path) -> None:
+    with pytest.raises(LinkRefusedError) as caught:
+        settings_for(Destination("c"), write(tmp_path, "Host c\n  Port many\n"))
+    assert "\n" not in str(caught.value)
+    assert "ssh c: " in str(caught.value)
+
+
+@needs_ssh
+def test_include_and_match_mean_what_they_mean_to_ssh(tmp_path: Path) -> None:
+    (tmp_path / "more").write_text("Host c\n  User included\n")
+    config = write(tmp_path, "Include {dir}/more\nMatch host c user included\n  Port 2200\n")
+    found = settings_for(Destination("c"), config)
+    assert (found.user, found.port) == ("included", 2200)
+
+
+def test_what_paramiko_would_misread_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("paramiko")
+    monkeypatch.setattr(ssh_config.shutil, "which", lambda _: None)
+    with pytest.raises(LinkRefusedError, match="Include or Match"):
+        settings_for(Destination("c"), write(tmp_path, "Include more\n"))
+
+
+@needs_ssh
+def test_a_configuration_that_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh_config, "_ASK_TIMEOUT_S", 0.5)
+    with pytest.raises(TransportError) as caught:
+        settings_for(Destination("c"), write(tmp_path, 'Match exec "exec sleep 3"\n  Port 1\n'))
+    assert not caught.value.may_have_run
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("host", Destination("host")),
+        ("me@host", Destination("host", "me")),
+        ("me@dom@host:22", Destination("host", "me@dom", 22)),
+        ("[::1]:2222", Destination("::1", "", 2222)),
+        ("fe80::1", Destination("fe80::1")),
+    ],
+)
+def test_destinations(text: str, expected: Destination) -> None:
+    assert Destination.parse(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text", ["", "-oProxyCommand=x", "a b", "me@", "h:x", "h:0", "h:70000", "-l@h", "h\nj"]
+)
+def test_what_is_no_destination(text: str) -> None:
+    with pytest.raises(LinkRefusedError):
+        Destination.parse(text)
+
+
+def the_way(destination: str, **jumps: str) -> list[str]:
+    def look_up(wanted: Destination) -> HostSettings:
+        return HostSettings(
+            wanted.host, wanted.host, wanted.port or 22, wanted.user or "me",
+            proxy_jump=jumps.get(wanted.host, ""), proxy_command=f"reach {wanted.host}",
+        )  # fmt: skip
+
+    hops = route(destination, look_up)
+    return [
+        f"{hop.user}@{hop.alias}:{hop.port} {hop.proxy_command and 'by ' + hop.proxy_command}".strip()
+        for hop in hops
+    ]
+
+
+def test_the_way_leads_over_every_gate() -> None:
+    assert the_way("c") == ["me@c:22 by reach c"]
+    assert the_way("c", c="you@a:99,b") == ["you@a:99 by reach a", "me@b:22", "me@c:22"]
+    assert the_way("c", c="b", b="a") == ["me@a:22 by reach a", "me@b:22", "me@c:22"]
+    # "Host *" with a ProxyJump sends the gate through itself
+    assert the_way("c", c="a", a="a") == ["me@a:22 by reach a", "me@c:22"]
+    assert the_way("c", c="a", a="c") == ["me@a:22 by reach a", "me@c:22"]
