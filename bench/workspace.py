@@ -72,6 +72,7 @@ class Workspace:
                 HOLD_VARIABLE: "0",
                 "XDG_STATE_HOME": str(root / "state"),
                 "XDG_RUNTIME_DIR": str(root / "runtime"),
+                "XDG_CACHE_HOME": str(root / "cache"),
             }
             for variable in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
                 Path(variables[variable]).mkdir(mode=0o700)

@@ -12,7 +12,7 @@ import mmap
 import os
 import struct
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -31,6 +31,7 @@ _MAGIC = b"fs-bars\0"
 _VERSION = 1
 _HEADER = struct.Struct("<8sIIQ")
 _HEADER_BYTES = 4096  # a page, so that the columns are aligned
+_COPY_BYTES = 2**20
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -125,7 +126,7 @@ class Bars:
         int
             File descriptor, close-on-exec. The caller closes it; mappings outlive it.
         """
-        fd = os.memfd_create("fullstop-bars", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fd = _new_memfd()
         try:
             name = self.source.encode()[: _HEADER_BYTES - _HEADER.size]
             header = _HEADER.pack(_MAGIC, _VERSION, len(name), len(self)) + name
@@ -133,12 +134,36 @@ class Bars:
             for at, field in enumerate(_FIELDS):
                 offset = _HEADER_BYTES + at * 8 * len(self)
                 _write_at(fd, _bytes_of(getattr(self, field)), offset)
-            with suppress(OSError):  # some sandboxes know no seals: then only good manners protect
-                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+            _seal(fd)
         except BaseException:
             os.close(fd)
             raise
         return fd
+
+    @classmethod
+    def from_file(cls, fd: int) -> Bars:
+        """Copy bars from a file that holds what a :meth:`to_memfd` does.
+
+        The copy is what :attr:`memfd` gives: handing it out costs no further one.
+
+        Raises
+        ------
+        ProtocolError
+            If the file does not hold bars.
+        """
+        copy = _new_memfd()
+        try:
+            size, at = os.fstat(fd).st_size, 0
+            while at < size and (done := os.sendfile(copy, fd, at, size - at)):
+                at += done
+            _seal(copy)
+            bars = cls.from_fd(copy)
+        except BaseException:
+            os.close(copy)
+            raise
+        bars.__dict__["memfd"] = copy
+        weakref.finalize(bars, os.close, copy)
+        return bars
 
     @classmethod
     def from_fd(cls, fd: int) -> Bars:
@@ -216,6 +241,23 @@ def _bytes_of(array: NDArray[Any]) -> memoryview:
     if not len(array):
         return memoryview(b"")
     return array.astype(array.dtype.newbyteorder("<"), copy=False).data.cast("B")
+
+
+def blocks(fd: int) -> Iterator[bytes]:
+    """Yield the bytes of a file, piece by piece."""
+    at = 0
+    while block := os.pread(fd, _COPY_BYTES, at):
+        yield block
+        at += len(block)
+
+
+def _new_memfd() -> int:
+    return os.memfd_create("fullstop-bars", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def _seal(fd: int) -> None:
+    with suppress(OSError):  # some sandboxes know no seals: then only good manners protect
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
 
 
 def _write_at(fd: int, data: memoryview, offset: int) -> None:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from slurm.connect import connect
 from slurm.transport import Transport
 from supervisor import rundir
+from supervisor.bars import blocks
 from supervisor.config import Origin, Plan, Source
 from supervisor.errors import ConfigError, FullstopError
-from supervisor.inputs import blocks
 from supervisor.journal import is_journal_name
 from supervisor.ledger import Ledger, read_ledger
 

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supervisor import rundir
-from supervisor.bars import Bars, load_bars
+from supervisor import bars_cache, rundir
+from supervisor.bars import Bars, blocks
 from supervisor.config import Origin, Plan, Provenance, Source
 from supervisor.errors import ConfigError, ProtocolError
-
-_COPY_BYTES = 2**20
 
 
 def provenance(data: Any, strategy: str, source: Source) -> Provenance:
@@ -58,6 +56,7 @@ def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
     OSError
         If it cannot be written: then the run can be resumed as far as that goes.
     """
+    bars_cache.keep(bars)
     if (run_dir / rundir.INPUTS_FILE).exists():
         return
     if function is not None:
@@ -172,7 +171,7 @@ def _load(run_dir: Path, plan: Plan) -> Bars:
             raise ConfigError(
                 f"{facts.path}, the data of run {plan.run_id}, is gone: put it back", key="data"
             )
-        return load_bars(facts.path)
+        return bars_cache.load(facts.path)
     from supervisor.example import example_bars
 
     return example_bars()
@@ -194,14 +193,6 @@ def _bars_kept(run_dir: Path, plan: Plan) -> Bars:
         raise ConfigError(f"{path}: {error}: start a new run", key="data") from None
     finally:
         os.close(fd)
-
-
-def blocks(fd: int) -> Iterator[bytes]:
-    """Yield the bytes of a file, piece by piece."""
-    at = 0
-    while block := os.pread(fd, _COPY_BYTES, at):
-        yield block
-        at += len(block)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor import config, inputs, registry, rundir
-from supervisor.bars import Bars, load_bars
+from supervisor import bars_cache, config, inputs, registry, rundir
+from supervisor.bars import Bars
 from supervisor.circumstances import circumstances, write_plan
 from supervisor.config import Plan, Source, StopTimes
 from supervisor.errors import ConfigError, UnsupportedPlatformError
@@ -190,7 +190,7 @@ def _count(strategy: str, source: Source, grid: Grid) -> int:
 
 def _bars(data: Any) -> Bars:
     if data is not None:
-        return load_bars(data)
+        return bars_cache.load(data)
     from supervisor.example import example_bars
 
     return example_bars()

@@ -37,7 +37,11 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """State and runtime directories of the test's own, for code that runs in this process."""
-    for variable, name in (("XDG_STATE_HOME", "state"), ("XDG_RUNTIME_DIR", "runtime")):
+    for variable, name in (
+        ("XDG_STATE_HOME", "state"),
+        ("XDG_RUNTIME_DIR", "runtime"),
+        ("XDG_CACHE_HOME", "cache"),
+    ):
         (tmp_path / name).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / name))
     return tmp_path

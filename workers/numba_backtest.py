@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 from typing import cast
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from workers.backend import Chunk
 from workers.catalog import STRATEGIES
 from workers.indicators.bank import DEFAULT_BUDGET
 from workers.indicators.disk import DiskCache, digest_of
-from workers.kernels.tape import make_tape
+from workers.kernels.tape import Tape, make_tape
 from workers.strategies.market import Bars, Digits, Line, Market, Strategy
 
 DEFAULT_FEE = 0.0005
@@ -83,7 +84,7 @@ class NumbaBacktest:
         disk = None
         if self._cache_dir is not None:
             disk = DiskCache(self._cache_dir, digest_of(self._bars))
-        tape = make_tape(self._bars.close, self._fee, self._bars.bars_per_year)
+        tape = _tape_of(self._bars, self._fee)
         market = Market(self._bars, tape, self._bank_bytes, disk)
         axes = dict(zip(self._grid.names, self._grid.axes, strict=True))
         self._strategy = _class_of(self._facts.name)(market, axes)
@@ -156,6 +157,19 @@ class _FlatBars:
 
     high = low = close = np.ones(3)
     bars_per_year = 1.0
+
+
+_tapes: WeakKeyDictionary[Bars, tuple[float, Tape]] = WeakKeyDictionary()
+"""The last tape of bars that are still held: of use to the next run on the same ones."""
+
+
+def _tape_of(bars: Bars, fee: float) -> Tape:
+    kept = _tapes.get(bars)
+    if kept is not None and kept[0] == fee:
+        return kept[1]
+    tape = make_tape(bars.close, fee, bars.bars_per_year)
+    _tapes[bars] = fee, tape
+    return tape
 
 
 def _class_of(strategy_name: str) -> type[Strategy]:

@@ -35,6 +35,9 @@ def stop(
     stop_all: Annotated[bool, typer.Option("--all", help="Stop every running run.")] = False,
     drain: Annotated[bool, typer.Option("--drain", help="Finish the chunks in hand.")] = False,
     now: Annotated[bool, typer.Option("--now", help="SIGKILL at once.")] = False,
+    purge_cache: Annotated[
+        bool, typer.Option("--purge-cache", help="Delete kept bars and indicators too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was seen as JSON.")] = False,
 ) -> int:
     """Stop a run. Exit code 0: all gone; 3: not."""
@@ -45,15 +48,29 @@ def stop(
         if run is not None:
             raise ConfigError("--all and a run's name contradict each other: give one")
         entries = [entry for entry in registry.entries() if entry.alive]
+    elif purge_cache and run is None and not any(entry.alive for entry in registry.entries()):
+        entries = []  # there is nothing to stop: only caches to purge
     else:
         entries = [registry.find_running(run)]
     stops = [_Stop.begin(entry, level) for entry in entries]
     outcomes = [begun.see_gone(patient=drain) for begun in stops]
+    purged = _purge_caches() if purge_cache else None
     if as_json:
-        print(json.dumps({"stopped": [outcome.to_json() for outcome in outcomes]}))
+        said: dict[str, Any] = {"stopped": [outcome.to_json() for outcome in outcomes]}
+        print(json.dumps(said if purged is None else said | {"purged_bytes": purged}))
     else:
         _say(outcomes)
+        if purged is not None:
+            print(f"caches purged: {purged / 2**20:,.1f} MB freed")
     return ExitCode.DONE if all(outcome.gone for outcome in outcomes) else ExitCode.INCOMPLETE
+
+
+def _purge_caches() -> int:
+    """Delete what is kept on disk between runs; return the bytes freed."""
+    from supervisor import bars_cache
+    from workers.indicators import disk
+
+    return bars_cache.clear() + disk.clear(disk.default_directory())
 
 
 @dataclass(slots=True)

@@ -29,6 +29,30 @@ from workers.registry import make_backend
 _REPORT_EVERY_S = 0.05
 
 
+_KEPT_BYTES = 64 * 2**20
+"""Bars that a warden keeps from run to run, at most; with what is computed from them once
+that is two to three times as much."""
+
+_kept: dict[tuple[int, int], Bars] = {}
+
+
+def _bars_of(fd: int) -> Bars:
+    """Map bars; those of the last run again, with what was computed from them, if it is they.
+
+    They are sealed, and while they are kept their memory, hence its inode number, is no
+    other's.
+    """
+    facts = os.fstat(fd)
+    which = (facts.st_dev, facts.st_ino)
+    bars = _kept.get(which)
+    if bars is None:
+        _kept.clear()
+        bars = Bars.from_fd(fd)
+        if bars.nbytes <= _KEPT_BYTES:
+            _kept[which] = bars
+    return bars
+
+
 @dataclass
 class Worker:
     """A forked worker as the warden sees it; ``outside`` is its pid as others know it."""
@@ -78,7 +102,7 @@ class Sweep:
         done = covered(rundir.journal_dirs(self._run.run_dir), failed=not self._retry_failed)
         self._dispatcher = Dispatcher(gaps(done, *self._plan.span), self._plan.workers)
         self._dispatcher.finished = sum(stop - start for start, stop in done)
-        bars = Bars.from_fd(self._fds.bars)
+        bars = _bars_of(self._fds.bars)
         self._backend = make_backend(self._plan, bars, self._fds.function)
         self._backend.prepare()
 

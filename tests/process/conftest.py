@@ -36,7 +36,7 @@ def warm(
     csv.write_text(bars_csv())
     load_bars(csv)  # pyarrow opens a pipe of its own, once
     with pytest.MonkeyPatch.context() as patch:
-        for variable in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR"):
+        for variable in ("XDG_STATE_HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME"):
             patch.setenv(variable, str(tmp_path_factory.mktemp(variable.lower())))
         patch.setenv(COOKIE, secrets.token_hex(8))
         with nothing_left_behind(lambda: request.session.testsfailed > 0):

@@ -60,6 +60,22 @@ def test_stop_speaks_to_people_too(place: Place) -> None:
     run.assert_gone()
 
 
+def test_kept_bars_are_purged_on_request(place: Place) -> None:
+    os.utime(place.data, (1e9, 1e9))  # one that was written just now would not be kept
+    run = place.sweep(POLITE, DONE=DONE)
+    run.wait_marks("ready", 2)
+    cache = place.root / "cache" / "fullstop" / "bars"
+    wait_for(lambda: list(cache.glob("*.bars")), "the bars to be kept", tell=run.tell)
+    stop = place.command("stop", "--purge-cache", "--json")
+    assert stop.returncode == 0, stop.stderr
+    assert json.loads(stop.stdout)["purged_bytes"] > 0
+    assert not list(cache.iterdir())
+    assert run.end() == 143
+    again = place.command("stop", "--purge-cache")  # with nothing to stop
+    assert again.returncode == 0, again.stderr
+    assert "caches purged: 0.0 MB" in again.stdout
+
+
 def test_drain_finishes_the_chunks_in_hand(place: Place) -> None:
     run = place.sweep(GATED, DONE=DONE)
     run.wait_marks("ready", 2)

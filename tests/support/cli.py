@@ -107,6 +107,7 @@ class Place:
         } | {
             "XDG_STATE_HOME": str(root / "state"),
             "XDG_RUNTIME_DIR": str(root / "runtime"),
+            "XDG_CACHE_HOME": str(root / "cache"),
             "PYTHONPATH": os.pathsep.join(
                 [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
             ),
