@@ -39,7 +39,7 @@ class FakeChunk:
         return np.concatenate([rows for _, _, rows in self.kept])
 
 
-@dataclass
+@dataclass(eq=False)
 class FakeBars:
     """The attributes of ``supervisor.bars.Bars`` that backtests use; arrays are read-only."""
 
