@@ -144,10 +144,10 @@ def the_way(destination: str, **jumps: str) -> list[str]:
             proxy_jump=jumps.get(wanted.host, ""), proxy_command=f"reach {wanted.host}",
         )  # fmt: skip
 
-    hops = route(destination, look_up)
+    by = {True: " by ", False: ""}
     return [
-        f"{hop.user}@{hop.alias}:{hop.port} {hop.proxy_command and 'by ' + hop.proxy_command}".strip()
-        for hop in hops
+        f"{hop.user}@{hop.alias}:{hop.port}{by[bool(hop.proxy_command)]}{hop.proxy_command}"
+        for hop in route(destination, look_up)
     ]
 
 
