@@ -65,7 +65,7 @@ def cluster(calm: Sshd) -> Iterator[SshTransport]:
 
 
 @pytest.fixture
-def connect(capfd: pytest.CaptureFixture[str], no_leaks: None) -> Iterator[Connect]:
+def connect(no_leaks: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Connect]:
     """Make transports; fail on what they leave behind, or say where nobody has asked them."""
     made: list[SshTransport] = []
     before = set(threading.enumerate())  # the shared connection's among them
