@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -110,9 +111,11 @@ def test_what_paramiko_would_misread_is_refused(
 @needs_ssh
 def test_a_configuration_that_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ssh_config, "_ASK_TIMEOUT_S", 0.5)
+    began = time.monotonic()
     with pytest.raises(TransportError) as caught:
-        settings_for(Destination("c"), write(tmp_path, 'Match exec "exec sleep 3"\n  Port 1\n'))
+        settings_for(Destination("c"), write(tmp_path, 'Match exec "exec sleep 60"\n  Port 1\n'))
     assert not caught.value.may_have_run
+    assert time.monotonic() - began < 20.0
 
 
 @pytest.mark.parametrize(
