@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.process import Identity, command_name, descendants
-from tests.cluster.daemon import COOKIE, Daemon, Home, clean_environment, free_ports, user
+from tests.cluster.daemon import COOKIE, Daemon, Home, clean_environment, free_ports, freeze, user
 
 PASSPHRASE = "correct horse"
 """Of the second key."""
@@ -99,7 +99,7 @@ class Sshd:
     def freeze(self) -> None:
         """Let the host hang: connections stay open, nothing answers, none is accepted."""
         for process in self._all():
-            process.send(signal.SIGSTOP)
+            freeze(process)
 
     def thaw(self) -> None:
         """Let it carry on."""
