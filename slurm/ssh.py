@@ -219,7 +219,7 @@ class SshTransport:
                 if alarm.rang:
                     link.suspect = True
                     raise CallTimedOutError(self.name, ["sftp"], timeout_s) from None
-                if channel.closed:
+                if channel.closed or isinstance(error, EOFError) or not link.alive:
                     raise TransportError(
                         f"{self.name}: the connection was lost at {path}", may_have_run=True
                     ) from None

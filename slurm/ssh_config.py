@@ -12,6 +12,7 @@ import getpass
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -166,16 +167,7 @@ def _ask_openssh(
     argv += ["-l", destination.user] if destination.user else []
     argv += ["-p", str(destination.port)] if destination.port else []
     try:
-        told = subprocess.run(
-            [*argv, "--", destination.host],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_ASK_TIMEOUT_S,
-            start_new_session=True,
-            check=False,
-        )
+        code, out, err = _answer([*argv, "--", destination.host])
     except subprocess.TimeoutExpired:
         raise TransportError(
             f"{where}: its configuration was not read within {_ASK_TIMEOUT_S:g} s "
@@ -184,14 +176,35 @@ def _ask_openssh(
         ) from None
     except OSError as error:
         raise LinkRefusedError(f"{where}: {program}: {error.strerror}") from None
-    if told.returncode != 0:
-        said = [line for line in told.stderr.splitlines() if not line.startswith(_NOISE)]
+    if code != 0:
+        said = [line for line in err.splitlines() if not line.startswith(_NOISE)]
         raise LinkRefusedError(f"{where}: {said[0] if said else 'ssh -G failed'}")
     found: dict[str, list[str]] = {}
-    for line in told.stdout.splitlines():
+    for line in out.splitlines():
         key, _, value = line.partition(" ")
         found.setdefault(key.lower(), []).append(value)
     return found
+
+
+def _answer(argv: Sequence[str]) -> tuple[int, str, str]:
+    """Run a program; one that is too slow is killed with all it has started."""
+    with subprocess.Popen(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=_ASK_TIMEOUT_S)
+        except BaseException:
+            # what a Match exec runs holds our pipes: waiting for ssh alone would not end
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+        return process.returncode, out, err
 
 
 def _as_paramiko_reads_it(destination: Destination, config: Path | None) -> HostSettings:

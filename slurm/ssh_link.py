@@ -243,7 +243,9 @@ class Link:
             transport.start_client(timeout=deadline.left_s)
             key = transport.get_remote_server_key()
         except (paramiko.SSHException, EOFError, OSError) as error:
-            raise _no_handshake(where, settings, error, complaint()) from None
+            raise _no_handshake(
+                where, settings, error, complaint(), in_time=not deadline.passed
+            ) from None
         _check_host_key(where, settings, known, key, self._known_hosts, through is not None)
         typing = _Shared(limit_s, total)
         Login(transport, settings, keys=self._keys, prompt=self._prompt, deadline=typing).log_in()
@@ -424,14 +426,15 @@ def _short(file: Path) -> str:
 
 
 def _no_handshake(
-    where: str, settings: HostSettings, error: Exception, complaint: str
+    where: str, settings: HostSettings, error: Exception, complaint: str, *, in_time: bool
 ) -> LinkRefusedError | TransportError:
     if isinstance(error, paramiko.IncompatiblePeer):
         return LinkRefusedError(f"{where}: no encryption in common: {error}")
     who = f"{settings.hostname} port {settings.port}"
     if complaint:
         return TransportError(f"{where}: its ProxyCommand said: {complaint}", may_have_run=False)
-    if isinstance(error, EOFError) or "Errno" in str(error):
+    # paramiko ends its own time limit with an EOFError as well
+    if in_time and (isinstance(error, EOFError) or "Errno" in str(error)):
         said = "hung up before the login"
     else:
         said = "took the connection, but no SSH server answered in time"

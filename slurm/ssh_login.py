@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -80,6 +81,7 @@ class Login:
         self._deadline = deadline
         self._where = f"ssh {settings.alias}"
         self._ways: list[str] = []
+        self._holds = contextlib.ExitStack()
         self._tried: list[str] = []
         self._notes: list[str] = []
 
@@ -94,7 +96,8 @@ class Login:
             If the connection is lost meanwhile.
         """
         self._attempt(self._transport.auth_none, self._settings.user)
-        self._offer_keys()
+        with contextlib.ExitStack() as self._holds:
+            self._offer_keys()
         for _ in range(_ATTEMPTS):
             if not self._is_in:
                 self._answer()
@@ -192,7 +195,9 @@ class Login:
             return []
         try:
             # a forwarded agent whose connection is gone accepts and says nothing
-            return list(bounded(paramiko.Agent, _AGENT_LIMIT_S).get_keys())
+            agent = bounded(_agent, _AGENT_LIMIT_S)
+            self._holds.callback(agent.close)
+            return list(agent.get_keys())
         except TimeoutError:
             self._notes.append("the agent does not answer (SSH_AUTH_SOCK)")
         except (paramiko.SSHException, OSError) as error:
@@ -254,6 +259,17 @@ def _public_part(file: Path) -> bytes:
         return base64.b64decode(words[1], validate=True)
     except (OSError, ValueError, IndexError):
         return b""
+
+
+def _agent() -> Any:
+    """Connect to the agent; unlike paramiko's own, leave no socket behind if that fails."""
+    agent = paramiko.Agent.__new__(paramiko.Agent)
+    try:
+        agent.__init__()
+    except BaseException:
+        agent.close()
+        raise
+    return agent
 
 
 def _asking(prompt: Prompt) -> Callable[[str, str, list[tuple[str, bool]]], list[str]]:

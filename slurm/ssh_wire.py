@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 _NEVER_THERE = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 _PROXY_GRACE_S = 1.0
+_ASLEEP_S = 2.0  # paramiko looks every tenth of a second
 
 
 class LinkLostError(Exception):
@@ -81,7 +82,7 @@ class Wire:
         self._stream = stream
         self._stall_s = stall_s
         self._stalled_since: float | None = None
-        self._heard = time.monotonic()
+        self._heard = self._looked = time.monotonic()
         self.silence_s: float | None = None
         self.closed = False
 
@@ -101,7 +102,7 @@ class Wire:
         except TimeoutError:
             self._check_silence()
             raise
-        self._heard = time.monotonic()
+        self._heard = self._looked = time.monotonic()
         return data
 
     def send(self, data: bytes) -> int:
@@ -128,7 +129,11 @@ class Wire:
         self.silence_s = silence_s
 
     def _check_silence(self) -> None:
-        if self.silence_s is not None and time.monotonic() - self._heard > self.silence_s:
+        now = time.monotonic()
+        if now - self._looked > _ASLEEP_S:
+            self._heard = now  # we were stopped ourselves, and have asked for nothing meanwhile
+        self._looked = now
+        if self.silence_s is not None and now - self._heard > self.silence_s:
             raise self._given_up()
 
     def _check_stall(self) -> None:
@@ -139,8 +144,9 @@ class Wire:
             raise self._given_up()
 
     def _given_up(self) -> OSError:
+        # not ETIMEDOUT: that would be a TimeoutError, after which paramiko tries again
         self.close()
-        return OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT))
+        return ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
 
 
 def bounded(call: Callable[[], T], limit_s: float) -> T:

@@ -18,7 +18,7 @@ POSIX_SHELLS = ("dash", "bash", "busybox")
 # any bytes but NUL: what a word may be, whatever the locale
 words = st.binary(max_size=40).filter(lambda raw: b"\0" not in raw).map(os.fsdecode)
 HOSTILE = ["", "-n", "--", "a b", "x\ny\n", "\n", "$(id)", "`id`", "'", '"\\', "!!", "é\u2028",
-           "*", "~", "{a,b}", "\r", "\t", ";exit 3", "#", "\udc81\udcff", "%s", "\x7f", "\x81"]  # fmt: skip
+           "*", "~", "{a,b}", "\r", "\t", ";exit 3", "#", "\udc81\udcff", "%s", "\x7f"]  # fmt: skip
 
 
 def need(shell: str) -> str:
@@ -114,7 +114,7 @@ def test_a_missing_program_is_told_from_one_that_says_127(shell: str, tmp_path: 
 @pytest.mark.parametrize("shell", POSIX_SHELLS)
 def test_variables_that_bend_answers_are_gone(shell: str, tmp_path: Path) -> None:
     env = sh_is(shell, tmp_path) | {
-        "SLURM_CONF": "/kept", "SLURM_JOB_ID": "1", "SBATCH_PARTITION": "x", 
+        "SLURM_CONF": "/kept", "SLURM_JOB_ID": "1", "SBATCH_PARTITION": "x",
         "SQUEUE_FORMAT": "a\nb", "SCANCEL_CTLD": "",
         "MINE": "SBATCH_a\nSBATCH_b-c d\n$(exit 3)*", "n": "kept", "IFS": "x",
     }  # fmt: skip
