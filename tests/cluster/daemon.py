@@ -1,0 +1,218 @@
+"""Daemons that belong to a directory: started clean, struck at will, gone without trace."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from supervisor.process import Identity, descendants
+from tests.support.waiting import wait_for
+
+COOKIE = "FULLSTOP_CLUSTER"
+"""Environment variable that names the directory a process belongs to."""
+
+PATH_LIMIT = 80
+"""Longest directory whose unix sockets still fit into 107 bytes."""
+
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# job control, so that the daemon does not inherit an ignored SIGINT and hand it on to jobs
+_DETACH = ["bash", "-mc", '"$@" >&2 & echo $!', "detach"]
+
+
+class ClusterError(Exception):
+    """Something that is installed did not do what it should; says what its log said last."""
+
+
+class Home:
+    """A private directory, and every process that belongs to it."""
+
+    def __init__(self, directory: Path) -> None:
+        if len(str(directory)) > PATH_LIMIT:
+            raise ClusterError(
+                f"{directory} is too long for unix sockets: at most {PATH_LIMIT} characters"
+            )
+        self.directory = directory
+
+    def make(self) -> None:
+        """Create the directory for nobody else's eyes; what was left of an earlier one goes."""
+        self.clear()
+        self.directory.mkdir(mode=0o700, parents=True)
+
+    def clear(self) -> None:
+        """Kill every process that belongs here, then remove the directory."""
+        wait_for(
+            lambda: not self._strike(),
+            f"everything of {self.directory} gone",
+            tell=lambda: str(self.processes()),
+        )
+        if self.directory.is_dir():
+            self._check_ours()
+            shutil.rmtree(self.directory)
+
+    def processes(self) -> list[Identity]:
+        """Living processes of this directory, and everything they have started.
+
+        A daemon is known by its file, SLURM's keepers of jobs by their sockets (they wipe
+        their environment), the rest by the cookie or by being in a job of this cluster.
+        """
+        known = {*self._daemons(), *self._listening(), *self._marked()}
+        pids = known.union(*map(descendants, known)) - {os.getpid()}
+        return sorted(i for i in map(Identity.of, pids) if i is not None and i.alive)
+
+    def _strike(self) -> list[Identity]:
+        """Kill all there is; return what that was."""
+        frozen: set[Identity] = set()
+        while new := set(self.processes()) - frozen:
+            for identity in new:
+                identity.send(signal.SIGSTOP)  # from now on it starts nothing that we would miss
+            frozen |= new
+        for identity in frozen:
+            identity.send(signal.SIGKILL)
+        return list(frozen)
+
+    def _daemons(self) -> list[int]:
+        identities = map(_read_identity, self.directory.rglob("*.pid"))
+        return [i.pid for i in identities if i is not None and i.alive]
+
+    def _listening(self) -> list[int]:
+        """Pids of those who have a unix socket in this directory."""
+        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        ours = {f"socket:[{w[6]}]" for w in lines if len(w) == 8 and self._owns(w[7])}
+        found = []
+        for directory in Path("/proc").glob("[0-9]*/fd") if ours else ():
+            with contextlib.suppress(OSError):
+                if any(str(fd.readlink()) in ours for fd in directory.iterdir()):
+                    found.append(int(directory.parent.name))
+        return found
+
+    def _marked(self) -> list[int]:
+        found = []
+        for file in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                items = file.read_text(errors="replace").split("\0")
+                variables = dict(item.partition("=")[::2] for item in items)
+                job_of = variables.get("SLURM_CONF", "") if "SLURM_JOB_ID" in variables else ""
+                if self._owns(variables.get(COOKIE, "")) or self._owns(job_of):
+                    found.append(int(file.parent.name))
+        return found
+
+    def _owns(self, path: str) -> bool:
+        return Path(path).is_relative_to(self.directory)
+
+    def _check_ours(self) -> None:
+        """Refuse to empty a directory that was not made here."""
+        if next(self.directory.rglob("*.pid"), None) is None and any(self.directory.iterdir()):
+            raise ClusterError(f"{self.directory} was not made by this: it is left alone")
+
+
+class Daemon:
+    """A program that runs in the background, and what can befall it.
+
+    It is nobody's child and inherits nothing: no descriptor, no lock, no terminal, no
+    variable of the caller's.
+    """
+
+    def __init__(
+        self, directory: Path, name: str, argv: list[str], env: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = name
+        self.argv = argv
+        self.log = directory / f"{name}.log"
+        self._pid_file = directory / f"{name}.pid"
+        self._env = clean_environment(PATH=_SYSTEM_PATH, **{COOKIE: str(directory)}, **env or {})
+
+    @property
+    def identity(self) -> Identity | None:
+        """The process, while it lives."""
+        identity = _read_identity(self._pid_file)
+        return identity if identity is not None and identity.alive else None
+
+    def start(self) -> None:
+        """Start it; :meth:`until` tells when it is ready."""
+        with self.log.open("ab") as log:
+            said = subprocess.run(
+                [*_DETACH, *self.argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=log, env=self._env, cwd="/", start_new_session=True, check=True, text=True,
+            )  # fmt: skip
+        identity = Identity.of(int(said.stdout))
+        if identity is None:
+            raise ClusterError(self._story("ended at once"))
+        self._pid_file.write_text(f"{identity.pid} {identity.start_time} {identity.boot}\n")
+
+    def until(self, ready: Callable[[], object], what: str) -> None:
+        """Wait for a sign of readiness; if it dies meanwhile or never gives one, say why."""
+        try:
+            wait_for(lambda: ready() or self.identity is None, what)
+        except AssertionError:
+            raise ClusterError(self._story(f"did not come to this: {what}")) from None
+        if self.identity is None:
+            raise ClusterError(self._story("has ended"))
+
+    def freeze(self) -> None:
+        """Let it hang: its sockets stay open, nobody answers."""
+        self.send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it carry on."""
+        self.send(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Kill it, and wait until it is gone."""
+        identity = self.identity
+        self.send(signal.SIGKILL)
+        wait_for(lambda: identity is None or not identity.alive, f"{self.name} gone")
+
+    def send(self, number: int) -> None:
+        """Signal it, if it lives."""
+        if self.identity is not None:
+            self.identity.send(number)
+
+    def _story(self, what: str) -> str:
+        lines = self.log.read_text(errors="replace").splitlines()[-20:]
+        return "\n  ".join([f"{self.name} {what}; {self.log} ends with:", *lines])
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """What a program needs from our environment to know who and where it is, and no more."""
+    wanted = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ")
+    return {name: os.environ[name] for name in wanted if name in os.environ} | more
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports that nobody has, below those the kernel lends to outgoing connections."""
+    with contextlib.ExitStack() as held:
+        ports: list[int] = []
+        while len(ports) < count:
+            candidate = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                candidate.bind(("", random.randrange(10_000, 32_000)))
+                ports.append(candidate.getsockname()[1])
+        return ports
+
+
+def base_directory() -> Path:
+    """Where clusters are kept: the session's runtime directory, or ``/tmp``."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    usable = 0 < len(runtime) <= PATH_LIMIT // 2 and Path(runtime).is_dir()
+    return Path(runtime if usable else "/tmp")
+
+
+def new_directory() -> Path:
+    """Make a short private directory for one cluster among several."""
+    return Path(tempfile.mkdtemp(prefix="fullstop-", dir=base_directory()))
+
+
+def _read_identity(file: Path) -> Identity | None:
+    try:
+        pid, start_time, *boot = file.read_text().split()
+    except (OSError, ValueError):
+        return None  # not written yet, or removed
+    return Identity(int(pid), int(start_time), "".join(boot))

@@ -1,0 +1,85 @@
+"""What a cluster needs of this machine, and getting it where that may be done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+SLURM = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}
+"""Programs of a lab, and Debian's packages that have them."""
+
+SSH = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
+"""Programs of an sshd with its client."""
+
+_UNITS = ("munge", "slurmctld", "slurmd", "ssh")
+_POLICY = Path("/usr/sbin/policy-rc.d")
+_POLICY_TEXT = "#!/bin/sh\n# written while fullstop installs a test cluster\nexit 101\n"
+_APT_S = 300.0
+
+
+def missing(programs: dict[str, str]) -> list[str]:
+    """Packages that are not here."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return sorted({pkg for name, pkg in programs.items() if shutil.which(name, path=path) is None})
+
+
+def why_not(programs: dict[str, str]) -> str:
+    """One line that says what is missing, and the mend; empty: nothing is."""
+    packages = " ".join(missing(programs))
+    return packages and f"not installed: {packages} (as root: apt-get install {packages})"
+
+
+def install() -> str:
+    """Install what is missing; return why that is not possible, or nothing."""
+    packages = missing(SLURM | SSH)
+    if not packages:
+        return ""
+    if shutil.which("apt-get") is None:
+        return "there is no apt-get here"
+    if os.geteuid() != 0:
+        return "apt-get needs root"
+    try:
+        with _services_kept_off(packages):
+            _apt("update", "-qq")
+            _apt("install", "-qq", "-y", "--no-install-recommends", *packages)
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.strip().splitlines()[-1:] or [f"exit status {error.returncode}"]
+        return f"{' '.join(error.cmd[:2])}: {last[0]}"
+    except subprocess.TimeoutExpired as error:
+        return f"{' '.join(error.cmd[:2])}: not within {error.timeout:g} s"
+    return ""
+
+
+def _apt(*arguments: str) -> None:
+    subprocess.run(
+        ["apt-get", *arguments], check=True, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, errors="replace", timeout=_APT_S,
+        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _services_kept_off(packages: list[str]) -> Iterator[None]:
+    """Keep the packages' own services from starting, now and at the next boot.
+
+    A cluster has daemons of its own; nobody has asked for an sshd on port 22.
+    """
+    if _POLICY.exists() and _POLICY.read_text(errors="replace") == _POLICY_TEXT:
+        _POLICY.unlink()  # of somebody who was killed meanwhile
+    ours = not _POLICY.exists()
+    if ours:
+        _POLICY.write_text(_POLICY_TEXT)
+        _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        if ours:
+            _POLICY.unlink(missing_ok=True)
+        if shutil.which("systemctl"):
+            new = {"openssh-server": "ssh"}
+            units = [unit for unit in _UNITS if unit in {new.get(p, p) for p in packages}]
+            subprocess.run(["systemctl", "--quiet", "disable", *units], capture_output=True)

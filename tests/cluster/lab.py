@@ -1,0 +1,161 @@
+"""A real SLURM: one controller, its munge, several nodes."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from tests.cluster.daemon import ClusterError, Daemon, Home, free_ports
+from tests.cluster.slurm_conf import GPUS, cgroup_conf, gres_conf, slurm_conf
+from tests.support.waiting import wait_for
+
+_ITS_VARIABLES = re.compile(r"(SLURM|SLURMD|SBATCH|SALLOC|SRUN|SCANCEL|SQUEUE|SINFO|SACCT)_")
+
+
+class Lab:
+    """A cluster that lives in one directory.
+
+    Attributes
+    ----------
+    directory, slurm_conf : Path
+        Everything the cluster has is in the first; programs find it by the second.
+    environment : dict
+        In which ``sbatch`` and the others speak to this cluster.
+    nodes : list of str
+        Names of the nodes.
+    munged, slurmctld : Daemon
+        To freeze, thaw, kill and start again; ``slurmd`` has those of the nodes by name.
+    """
+
+    def __init__(self, directory: Path, nodes: int = 4, cpus: int = 8) -> None:
+        self._home = Home(directory)
+        self.directory = directory
+        self.cpus = cpus
+        self.nodes = [f"n{number}" for number in range(1, nodes + 1)]
+        self.slurm_conf = directory / "slurm.conf"
+        self.environment = environment(self.slurm_conf)
+        self.munged = self._daemon(
+            "munged", "munged", "--foreground", f"--key-file={directory}/munge.key",
+            f"--socket={directory}/munge.socket", f"--pid-file={directory}/munge.own-pid",
+            f"--seed-file={directory}/munge.seed", "--force",
+        )  # fmt: skip
+        self.slurmctld = self._daemon("slurmctld", "slurmctld", "-D")
+        self.slurmd = {
+            name: self._daemon(f"slurmd-{name}", "slurmd", "-D", "-N", name) for name in self.nodes
+        }
+
+    def up(self) -> None:
+        """Start all of it; return when every node waits for jobs. In vain: nothing is left."""
+        self._home.make()
+        try:
+            self._furnish()
+            for daemon in self.daemons():
+                daemon.start()
+            self.wait_ready()
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self) -> None:
+        """Kill all of it, jobs included, and remove the directory."""
+        self._home.clear()
+
+    def daemons(self) -> list[Daemon]:
+        """All of them, in the order in which they start."""
+        return [self.munged, self.slurmctld, *self.slurmd.values()]
+
+    def wait_ready(self) -> None:
+        """Wait until the controller answers and every node could take a job."""
+        self.munged.until((self.directory / "munge.socket").exists, "a socket")
+        self.slurmctld.until(lambda: " is UP" in self._ask("scontrol", "ping"), "answers a ping")
+        for name, slurmd in self.slurmd.items():
+            slurmd.until(lambda name=name: self._usable(name), "registered with the controller")
+
+    def mend(self) -> None:
+        """Undo whatever befell it: every daemon runs, every node is in service, no job is left."""
+        for daemon in self.daemons():
+            daemon.thaw()
+            if daemon.identity is None:
+                daemon.start()
+        self.wait_ready()
+        wait_for(self._empty, "no job left", tell=lambda: self._ask("squeue", "--states=all"))
+
+    def run(self, *argv: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
+        """Run a command that speaks to this cluster."""
+        return subprocess.run(
+            argv, env=self.environment, cwd=self.directory, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=timeout_s,
+        )  # fmt: skip
+
+    def submit(self, script: str, *options: str) -> int:
+        """Submit a batch script (lines of sh) and return the job's id."""
+        said = self.run("sbatch", "--parsable", *options, f"--wrap={script}")
+        if said.returncode != 0:
+            raise ClusterError(f"sbatch: {said.stderr}")
+        return int(said.stdout.partition(";")[0])
+
+    def states(self, job: int) -> list[str]:
+        """States of a job's tasks, long form; of one that is no array there is one."""
+        return self._ask("squeue", "-h", "-r", "-t", "all", "-j", str(job), "-o", "%T").split()
+
+    def wait_state(self, job: int, state: str) -> None:
+        """Wait until all of a job's tasks have come to a state."""
+        wait_for(
+            lambda: set(self.states(job)) == {state},
+            f"job {job} {state}",
+            tell=lambda: self._ask("scontrol", "show", "job", str(job)),
+        )
+
+    def _furnish(self) -> None:
+        """Write the key, the configuration and the fake GPUs."""
+        key = self.directory / "munge.key"
+        key.touch(mode=0o600)
+        key.write_bytes(os.urandom(1024))
+        for name in ("state", "cgroup"):
+            (self.directory / name).mkdir()
+        for number in range(GPUS):
+            (self.directory / f"gpu{number}").symlink_to("/dev/null")
+        port, *ports = free_ports(1 + len(self.nodes))
+        nodes = dict(zip(self.nodes, ports, strict=True))
+        self.slurm_conf.write_text(slurm_conf(self.directory, port, nodes, self.cpus))
+        self._write("gres.conf", gres_conf(self.directory))
+        self._write("cgroup.conf", cgroup_conf(self.directory, version()))
+
+    def _write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
+
+    def _daemon(self, name: str, *argv: str) -> Daemon:
+        return Daemon(self.directory, name, list(argv), {"SLURM_CONF": str(self.slurm_conf)})
+
+    def _ask(self, *argv: str) -> str:
+        return self.run(*argv).stdout
+
+    def _usable(self, node: str) -> bool:
+        state = self._ask("sinfo", "-h", "-N", "-n", node, "-p", "main", "-o", "%T").strip()
+        return state in {"idle", "mixed", "allocated", "completing"}
+
+    def _empty(self) -> bool:
+        jobs = self._ask("squeue", "-h", "-o", "%A").split()
+        if jobs:
+            self.run("scancel", *set(jobs))
+        return not jobs
+
+
+def environment(slurm_conf: Path) -> dict[str, str]:
+    """Ours, speaking to that cluster, without what would change what SLURM's commands do."""
+    kept = {name: value for name, value in os.environ.items() if not _ITS_VARIABLES.match(name)}
+    return kept | {"SLURM_CONF": str(slurm_conf)}
+
+
+def version() -> tuple[int, int]:
+    """Return the installed SLURM's version, as (22, 5)."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    said = subprocess.run(
+        [shutil.which("slurmctld", path=path) or "slurmctld", "-V"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    year, month = said.split()[-1].split(".")[:2]
+    return int(year), int(month)
