@@ -5,7 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check bench chaos clean help
+.PHONY: run test check bench chaos cluster-up cluster-down clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -14,12 +14,15 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   measure against floors and peers"
 	@echo "make chaos   1,000 rounds of random kills at random instants (about an hour)"
+	@echo "make cluster-up    start a real SLURM and sshd on this machine, to try things out"
+	@echo "make cluster-down  stop them; nothing is left (CLUSTER_ARGS='--dir DIR' if it was given)"
 	@echo "make clean   remove $(VENV) and caches"
 
 run: $(VENV)/.core
 	$(BIN)/python -m supervisor run
 
 test: $(VENV)/.test check
+	@$(BIN)/python -m tests.cluster install  # what cannot be installed is named and left out
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: $(VENV)/.test
@@ -33,6 +36,12 @@ bench: $(VENV)/.test
 
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --rounds 1000 $(CHAOS_ARGS)
+
+cluster-up: $(VENV)/.core
+	@$(BIN)/python -m tests.cluster up $(CLUSTER_ARGS)
+
+cluster-down: $(VENV)/.core
+	@$(BIN)/python -m tests.cluster down $(CLUSTER_ARGS)
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

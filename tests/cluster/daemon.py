@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import random
 import shutil
 import signal
@@ -164,16 +165,24 @@ class Daemon:
         """Let it carry on."""
         self.send(signal.SIGCONT)
 
+    def stop(self) -> None:
+        """Have it end in order, and wait until it is gone."""
+        self._end(signal.SIGTERM)
+
     def kill(self) -> None:
         """Kill it, and wait until it is gone."""
-        identity = self.identity
-        self.send(signal.SIGKILL)
-        wait_for(lambda: identity is None or not identity.alive, f"{self.name} gone")
+        self._end(signal.SIGKILL)
 
     def send(self, number: int) -> None:
         """Signal it, if it lives."""
         if self.identity is not None:
             self.identity.send(number)
+
+    def _end(self, number: int) -> None:
+        identity = self.identity
+        if identity is not None:
+            identity.send(number)
+            wait_for(lambda: not identity.alive, f"{self.name} gone")
 
     def _story(self, what: str) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-20:]
@@ -182,8 +191,16 @@ class Daemon:
 
 def clean_environment(**more: str) -> dict[str, str]:
     """What a program needs from our environment to know who and where it is, and no more."""
-    wanted = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "TZ")
-    return {name: os.environ[name] for name in wanted if name in os.environ} | more
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+    return kept | {"HOME": str(Path.home()), "USER": user(), "LOGNAME": user()} | more
+
+
+def user() -> str:
+    """Return who we are, whatever the environment claims; the number, if that has no name."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
 
 
 def free_ports(count: int) -> list[int]:

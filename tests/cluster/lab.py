@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 from tests.cluster.daemon import ClusterError, Daemon, Home, free_ports
@@ -72,7 +73,7 @@ class Lab:
         self.munged.until((self.directory / "munge.socket").exists, "a socket")
         self.slurmctld.until(lambda: " is UP" in self._ask("scontrol", "ping"), "answers a ping")
         for name, slurmd in self.slurmd.items():
-            slurmd.until(lambda name=name: self._usable(name), "registered with the controller")
+            slurmd.until(partial(self._usable, name), "registered with the controller")
 
     def mend(self) -> None:
         """Undo whatever befell it: every daemon runs, every node is in service, no job is left."""
@@ -138,7 +139,7 @@ class Lab:
         return state in {"idle", "mixed", "allocated", "completing"}
 
     def _empty(self) -> bool:
-        jobs = self._ask("squeue", "-h", "-o", "%A").split()
+        jobs = self._ask("squeue", "-h", "-o", "%F").split()
         if jobs:
             self.run("scancel", *set(jobs))
         return not jobs

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+
+from tests.cluster.daemon import user
 
 GPUS = 2
 """Fake ones on every node."""
@@ -14,13 +15,13 @@ GPUS = 2
 def slurm_conf(directory: Path, port: int, nodes: Mapping[str, int], cpus: int) -> str:
     """Text of ``slurm.conf``; ``nodes`` are names and ports. As good from 21.08 to 24.11."""
     host = socket.gethostname().partition(".")[0]
-    user = getpass.getuser()
+    me = user()
     text = f"""\
 ClusterName=fullstop
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
-SlurmUser={user}
-SlurmdUser={user}
+SlurmUser={me}
+SlurmdUser={me}
 
 AuthType=auth/munge
 # how long a credential holds is also how long a requeued job waits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import shutil
 import signal
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.process import Identity, command_name, descendants
-from tests.cluster.daemon import COOKIE, Daemon, Home, clean_environment, free_ports
+from tests.cluster.daemon import COOKIE, Daemon, Home, clean_environment, free_ports, user
 
 PASSPHRASE = "correct horse"
 """Of the second key."""
@@ -40,11 +39,12 @@ class Sshd:
         self, directory: Path, env: Mapping[str, str] | None = None, banner: str = ""
     ) -> None:
         self._home = Home(directory)
-        self._env = {**(env or {}), COOKIE: str(directory)}
+        # bash leaves the user's startup files alone if it does not look like the first shell
+        self._env = {**(env or {}), COOKIE: str(directory), "SHLVL": "1"}
         self._banner = banner
         self.directory = directory
         self.port = 0
-        self.user = getpass.getuser()
+        self.user = user()
         self.key = directory / "id"
         self.encrypted_key = directory / "id_encrypted"
         self.host_key = directory / "host_key"

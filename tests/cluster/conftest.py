@@ -1,0 +1,62 @@
+"""A cluster for the session, an sshd and a proxy for each test.
+
+What is not installed leaves the tests out and says so; what is installed and does
+not start fails them, with the end of the daemon's log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cluster.daemon import new_directory
+from tests.cluster.install import SLURM, SSH, why_not
+from tests.cluster.lab import Lab
+from tests.cluster.proxy import Proxy
+from tests.cluster.sshd import Sshd
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Lab]:
+    """A cluster of four nodes. A test may do to it what it likes: it is mended afterwards."""
+    _need(SLURM)
+    cluster = Lab(new_directory())
+    cluster.up()
+    yield cluster
+    cluster.down()
+
+
+@pytest.fixture(autouse=True)
+def mended(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The session's cluster, if a test has used it, whole and empty for the next one."""
+    cluster = request.getfixturevalue("lab") if "lab" in request.fixturenames else None
+    yield
+    if cluster is not None:
+        cluster.mend()
+
+
+@pytest.fixture
+def sshd(request: pytest.FixtureRequest) -> Iterator[Sshd]:
+    """An sshd; its sessions speak to the cluster, where the test has asked for one."""
+    _need(SSH)
+    env = {}
+    if "lab" in request.fixturenames:
+        env["SLURM_CONF"] = str(request.getfixturevalue("lab").slurm_conf)
+    server = Sshd(new_directory(), env)
+    server.up()
+    yield server
+    server.down()
+
+
+@pytest.fixture
+def proxy(sshd: Sshd) -> Iterator[Proxy]:
+    """The way to the sshd on which things go wrong: ``ssh -F {ssh_config} proxy``."""
+    with Proxy(sshd.port) as between:
+        sshd.trust("proxy", between.port)
+        yield between
+
+
+def _need(programs: dict[str, str]) -> None:
+    if lacking := why_not(programs):
+        pytest.skip(lacking)
