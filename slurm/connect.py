@@ -32,8 +32,9 @@ def connect(address: str = "local", variables: Mapping[str, str] = NO_VARIABLES)
     raise ConfigError(f"cluster {address!r} is neither 'local' nor 'ssh:HOST'", key="cluster")
 
 
-def found_by(address: str) -> dict[str, str]:
+def found_by(transport: Transport) -> dict[str, str]:
     """Environment variables by which a later process finds the same cluster."""
-    if address != "local":
+    if not isinstance(transport, LocalTransport):
         return {}
-    return {name: os.environ[name] for name in _FOUND_BY if name in os.environ}
+    environment = {**os.environ, **transport.variables}
+    return {name: environment[name] for name in _FOUND_BY if name in environment}

@@ -9,13 +9,15 @@ sorted out here.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-from slurm.calls import Cluster
+from slurm.calls import ASK_TIMEOUT_S, Cluster
 from slurm.states import JobState, job_state
 
 # the name last: it alone may hold anything
 _FORMAT = "%A|%F|%K|%T|%V|%w|%j"
+_RESTARTS = re.compile(r"\bRestarts=(\d+)")
 _FIELDS = _FORMAT.count("|")
 
 
@@ -31,7 +33,7 @@ class Row(NamedTuple):
     state : JobState
         What it is doing.
     submitted_at : str
-        When the controller took it, in the controller's words. With the id it
+        When the controller took it, by its clock, in s since 1970. With the id it
         makes an identity: a controller that crashed hands ids out again.
     wckey, name : str
         By which it is known whose it is.
@@ -45,7 +47,11 @@ class Row(NamedTuple):
     name: str
 
 
-def jobs_of_user(cluster: Cluster) -> list[Row]:
+# seconds since 1970: else it is the wall clock of whoever asks, by their time zone
+_TIME = {"SLURM_TIME_FORMAT": "%s"}
+
+
+def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row]:
     """Read all jobs of the user's that the controller remembers, ended ones too.
 
     Raises
@@ -54,9 +60,24 @@ def jobs_of_user(cluster: Cluster) -> list[Row]:
         If nobody could say. No answer never means no jobs.
     """
     answer = cluster.ask(
-        "squeue", "--noheader", "--states=all", f"--user={cluster.user}", f"--format={_FORMAT}"
-    )
-    return [row for line in answer.stdout.splitlines() if (row := _row(line)) is not None]
+        "squeue", "--noheader", "--states=all", f"--user={cluster.user}", f"--format={_FORMAT}",
+        variables=_TIME, timeout_s=timeout_s,
+    )  # fmt: skip
+    # a name may hold what splitlines() takes for the end of a line
+    return [row for line in answer.stdout.split("\n") if (row := _row(line)) is not None]
+
+
+def restarts(cluster: Cluster, job_id: str, timeout_s: float = ASK_TIMEOUT_S) -> int:
+    """How often the controller has started a job again; each time it counts as submitted anew.
+
+    Raises
+    ------
+    SlurmError, TransportError
+        If nobody could say, or the job is not known.
+    """
+    said = cluster.ask("scontrol", "-o", "show", "job", job_id, timeout_s=timeout_s).stdout
+    found = _RESTARTS.search(said)
+    return int(found[1]) if found else 0
 
 
 def _row(line: str) -> Row | None:

@@ -10,6 +10,7 @@ from slurm.calls import Cluster
 from slurm.cancel import PATIENCE_S, Cancelled, cancel
 from slurm.connect import connect
 from slurm.debts import Debt
+from slurm.lease import forget
 from supervisor.errors import FullstopError
 
 
@@ -42,8 +43,10 @@ def work_off(
             elif not keeper.book.owes:
                 debt.strike()
                 return Cancelled([], None, 0)
-            cancelled = cancel(Cluster(transport), keeper, patience_s=patience_s, pause=pause)
+            cluster = Cluster(transport)
+            cancelled = cancel(cluster, keeper, patience_s=patience_s, pause=pause)
             if not keeper.book.owes:
+                forget(cluster, debt.token)
                 debt.strike()
                 debt.spare_ledger.unlink(missing_ok=True)
             return cancelled
