@@ -10,12 +10,14 @@ sorted out here.
 from __future__ import annotations
 
 import re
+import secrets
 from typing import NamedTuple
 
 from slurm.calls import ASK_TIMEOUT_S, Cluster
 from slurm.states import JobState, job_state
 
-# the name last: it alone may hold anything
+# the name last: it alone may hold anything, the end of a line too: what comes after that does
+# not begin as our lines do
 _FORMAT = "%A|%F|%K|%T|%V|%w|%j"
 _RESTARTS = re.compile(r"\bRestarts=(\d+)")
 _FIELDS = _FORMAT.count("|")
@@ -59,12 +61,25 @@ def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row
     SlurmError, TransportError
         If nobody could say. No answer never means no jobs.
     """
+    begin = secrets.token_hex(4) + "|"
     answer = cluster.ask(
-        "squeue", "--noheader", "--states=all", f"--user={cluster.user}", f"--format={_FORMAT}",
-        variables=_TIME, timeout_s=timeout_s,
+        "squeue", "--noheader", "--states=all", f"--user={cluster.user}",
+        f"--format={begin}{_FORMAT}", variables=_TIME, timeout_s=timeout_s,
     )  # fmt: skip
-    # a name may hold what splitlines() takes for the end of a line
-    return [row for line in answer.stdout.split("\n") if (row := _row(line)) is not None]
+    # not splitlines(): it takes other characters of a name's too for the end of a line
+    lines = [line.removeprefix(begin) for line in answer.stdout.split("\n") if begin in line[:9]]
+    return [row for line in lines if (row := _row(line)) is not None]
+
+
+def is_held(cluster: Cluster, job_id: str) -> bool:
+    """Whether a job waits for somebody to release it.
+
+    Raises
+    ------
+    SlurmError, TransportError
+        If nobody could say, or the job is not known.
+    """
+    return " Priority=0 " in cluster.ask("scontrol", "-o", "show", "job", job_id).stdout
 
 
 def restarts(cluster: Cluster, job_id: str, timeout_s: float = ASK_TIMEOUT_S) -> int:

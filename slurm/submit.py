@@ -17,6 +17,7 @@ from slurm.calls import SUBMIT_TIMEOUT_S, Cluster, is_away
 from slurm.errors import SlurmError, SubmissionUnknownError, SubmitRefusedError, TransportError
 from slurm.job import Job
 from slurm.look import look
+from slurm.query import is_held
 from slurm.script import Lease, batch_script
 from slurm.tokens import job_name, token_variables
 from slurm.transport import Answer
@@ -111,6 +112,9 @@ def _release(cluster: Cluster, job_id: str) -> None:
         try:
             cluster.ask("scontrol", "release", job_id)
         except (SlurmError, TransportError) as error:
+            # it fails too where it has released what no node of today's can run
+            if not (error.transient or is_held(cluster, job_id)):
+                return
             if not error.transient or time.monotonic() + pause > deadline:
                 raise
         else:
