@@ -115,12 +115,10 @@ def test_grace_lets_a_job_save_and_nothing_waiting_begins(lab: Lab, here: Path) 
 
 
 def test_grace_reaches_every_task_of_an_array(lab: Lab, here: Path) -> None:
+    each = 'mkdir "$SLURM_ARRAY_TASK_ID"; cd "$_"; exec "$@"'
     script = saver(Path("ready"), Path("saved"))
     with Client(lease_s=0) as client:
-        job = client.submit(
-            command=["bash", "-c", 'mkdir "$SLURM_ARRAY_TASK_ID"; cd "$_"; exec "$@"', "-", *script],
-            array="0-7%4",
-        )  # fmt: skip
+        job = client.submit(command=["bash", "-c", each, "-", *script], array="0-7%4")
         wait_for(lambda: len(list(here.glob("*/ready"))) == 4, "four tasks ready")
         all_gone(client.cancel(grace_s=20))
         assert lab.states(int(job)).count("COMPLETED") == 4
