@@ -69,7 +69,7 @@ def test_garbage_spoils_nothing_else(
 
 def test_a_changed_byte_spoils_its_record_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
-    first, second, third = written(path, "first", "second", "third")
+    first, _, third = written(path, "first", "second", "third")
     path.write_bytes(path.read_bytes().replace(b"second", b"secand", 1))
     assert read_ledger(path) == [first, third]
 

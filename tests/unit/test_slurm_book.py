@@ -79,9 +79,9 @@ def test_only_what_others_have_registered_without_a_time_is_unproven() -> None:
 def test_an_old_ledger_means_what_it_meant() -> None:
     records = read_ledger(OLD)
     it = Book.of(records)
-    assert (it.token, it.address, it.variables, it.others) == (
-        "fullstop-20260301-120000-0a1b2c3d", "ssh:cluster", {"SLURM_CONF": "/etc/slurm.conf"}, False,
-    )  # fmt: skip
+    assert it.token == "fullstop-20260301-120000-0a1b2c3d"
+    assert (it.address, it.variables) == ("ssh:cluster", {"SLURM_CONF": "/etc/slurm.conf"})
+    assert not it.others
     assert it.states == {"41": JobState.COMPLETED, "42": JobState.RUNNING}
     assert it.submitted_at == {"41": "1772362801", "42": "1772362802"}
     assert not it.owes

@@ -7,23 +7,23 @@ import pytest
 from slurm.states import JobState, job_state
 
 # squeue(1) of 22.05 and 24.11, "JOB STATE CODES"
-ALIVE = """
+_ALIVE = """
     CONFIGURING COMPLETING PENDING RUNNING RESV_DEL_HOLD REQUEUE_FED REQUEUE_HOLD REQUEUED RESIZING
     SIGNALING SPECIAL_EXIT STAGE_OUT STOPPED SUSPENDED
-""".split()
-ENDED = """
+"""
+_ENDED = """
     BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED REVOKED TIMEOUT
     LAUNCH_FAILED RECONFIG_FAIL
-""".split()
+"""
 
 
-@pytest.mark.parametrize("word", ALIVE)
+@pytest.mark.parametrize("word", _ALIVE.split())
 def test_alive(word: str) -> None:
     assert not job_state(word).ended
     assert job_state(word) is not JobState.UNKNOWN
 
 
-@pytest.mark.parametrize("word", ENDED)
+@pytest.mark.parametrize("word", _ENDED.split())
 def test_ended(word: str) -> None:
     assert job_state(word).ended
 
