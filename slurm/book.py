@@ -183,6 +183,7 @@ class Keeper:
 
     def __init__(self, path: Path) -> None:
         self._ledger = Ledger(path)
+        self._missed_since: dict[str, float] = {}
         self._unwritten: list[Record] = []
         self.book = Book()
         self.catch_up()
@@ -209,6 +210,16 @@ class Keeper:
             record = Record(kind, time.time(), fields)
             self._unwritten.append(record)
             self.book.note(*record)
+
+    def missed(self, job_id: str) -> float:
+        """For how long a job has not been shown, in s; counted from the first such call."""
+        now = time.monotonic()
+        return now - self._missed_since.setdefault(job_id, now)
+
+    def shown(self, job_ids: Iterable[str]) -> None:
+        """Take note that jobs are there."""
+        for job_id in job_ids:
+            self._missed_since.pop(job_id, None)
 
     def catch_up(self) -> None:
         """Read what other processes have written."""

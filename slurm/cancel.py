@@ -194,13 +194,14 @@ class _Attempt:
     def _settled(self, asked_at: float) -> bool:
         """None is alive; where a submission was cut off, only a later look makes certain."""
         if self._wanted:
-            return True
+            return not self._wanted.intersection(self._keeper.book.alive)
         book = self._keeper.book
-        if book.alive:  # not shown to be ours, nor to be gone
+        if doubtful := book.unproven.intersection(book.alive):
             self.complaint = (
-                f"job {book.alive[0]} bears no token, and nobody knows when it was submitted: "
+                f"job {min(doubtful)} bears no token, and nobody knows when it was submitted: "
                 "it may be somebody else's, and is left alone"
             )
+        if book.alive:  # not shown to be ours, or missed once only
             return False
         if book.open or book.others:
             if self._clear_since is None:

@@ -11,6 +11,8 @@ from slurm.query import Row, jobs_of_user, restarts
 from slurm.states import JobState
 from slurm.tokens import bears, number_in_name
 
+_MISSED_S = 1.0
+
 # of the tasks of an array the one that matters most for a stop speaks for all
 _WEIGHT = {
     state: weight
@@ -56,7 +58,9 @@ def look(cluster: Cluster, keeper: Keeper, timeout_s: float = ASK_TIMEOUT_S) -> 
     """See what the run's jobs are doing, and write down what is new.
 
     Jobs that were known and are not shown any more are gone: the controller
-    forgets a job some minutes after its end, never before.
+    forgets a job some minutes after its end, never before. But one that lived
+    when last seen has to be missed by two looks: a controller that has just been
+    started may not have read all that it knew.
 
     Raises
     ------
@@ -74,8 +78,9 @@ def look(cluster: Cluster, keeper: Keeper, timeout_s: float = ASK_TIMEOUT_S) -> 
     seen += [
         Seen(job_id, JobState.GONE, keeper.book.submitted_at.get(job_id, ""), pending=False)
         for job_id in sorted(known)
-        if not keeper.book.states[job_id].ended
+        if not keeper.book.states[job_id].ended and keeper.missed(job_id) >= _MISSED_S
     ]
+    keeper.shown(job.job_id for job in seen)
     news = [
         (job.job_id, str(job.state), job.submitted_at)
         for job in seen

@@ -14,6 +14,7 @@ import secrets
 from typing import NamedTuple
 
 from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.errors import SlurmError
 from slurm.states import JobState, job_state
 
 # the name last: it alone may hold anything, the end of a line too: what comes after that does
@@ -56,6 +57,8 @@ _TIME = {"SLURM_TIME_FORMAT": "%s"}
 def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row]:
     """Read all jobs of the user's that the controller remembers, ended ones too.
 
+    Those in hidden partitions too.
+
     Raises
     ------
     SlurmError, TransportError
@@ -63,12 +66,17 @@ def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row
     """
     begin = secrets.token_hex(4) + "|"
     answer = cluster.ask(
-        "squeue", "--noheader", "--states=all", f"--user={cluster.user}",
-        f"--format={begin}{_FORMAT}", variables=_TIME, timeout_s=timeout_s,
+        "squeue", "--all", "--states=all", f"--user={cluster.user}", f"--format={begin}{_FORMAT}",
+        variables=_TIME, timeout_s=timeout_s,
     )  # fmt: skip
     # not splitlines(): it takes other characters of a name's too for the end of a line
     lines = [line.removeprefix(begin) for line in answer.stdout.split("\n") if begin in line[:9]]
-    return [row for line in lines if (row := _row(line)) is not None]
+    # the head is there when there are no jobs too. Without it this is no answer, whatever the exit
+    # status: a process that ignores SIGCHLD never learns of any but 0
+    if not lines:
+        said = answer.complaint or "nothing"
+        raise SlurmError(cluster.name, "squeue", answer.code, said, transient=True)
+    return [row for line in lines[1:] if (row := _row(line)) is not None]
 
 
 def is_held(cluster: Cluster, job_id: str) -> bool:

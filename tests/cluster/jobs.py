@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,3 +110,16 @@ def under_way(lab: Lab, program: str) -> list[Identity]:
                 if f"SLURM_CONF={lab.slurm_conf}".encode() in environ:
                     found.append(Identity.of(int(process.name)))
     return [identity for identity in found if identity is not None and identity.alive]
+
+
+def saved(lab: Lab) -> None:
+    """Wait until the controller has written down what it knows; it does so every 5 s or so."""
+    since = time.time()
+    state = lab.directory / "state" / "job_state"
+    lab.run("sbatch", "--hold", "--wrap=true")  # else it may have nothing new to write
+    wait_for(lambda: state.exists() and state.stat().st_mtime > since, "the state saved")
+
+
+def ours(lab: Lab) -> list[str]:
+    """Living jobs but those that :func:`saved` submits."""
+    return [line for line in left(lab) if not line.endswith(" wrap")]

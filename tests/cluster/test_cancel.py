@@ -266,7 +266,7 @@ def test_a_registered_job_goes_by_its_id_though_a_requeue_has_changed_its_time(
 def test_an_id_alone_proves_nothing(lab: Lab, here: Path, known: dict[str, str]) -> None:
     stranger = lab.submit("sleep 600", "--wckey=of-its-own")
     keeper = keeper_of(here, "tok", stranger, **known)
-    cancelled = cancel(Cluster(LocalTransport()), keeper, patience_s=4)
+    cancelled = cancel(Cluster(LocalTransport()), keeper, patience_s=4 if not known else 30)
     lab.wait_state(stranger, "RUNNING")
     assert cancelled.calls == 0
     assert cancelled.complete == bool(known)  # another time: another job, and ours is gone
@@ -291,7 +291,11 @@ def test_jobs_that_the_controller_has_forgotten_are_gone(lab: Lab, here: Path) -
         finally:
             lab.slurm_conf.write_text(conf)
             lab.run("scontrol", "reconfigure")
-        assert [(one.state, one.verified) for one in client.query()] == [("gone", True)]
+        # a job that was alive when last seen has to be missed twice
+        wait_for(
+            lambda: [(one.state, one.verified) for one in client.query()] == [("gone", True)],
+            "gone",
+        )
         assert client.cancel().calls == 0
 
 
@@ -336,3 +340,34 @@ def test_a_full_disk_stops_no_cancel(lab: Lab, here: Path) -> None:
     assert said.stdout.split("\n") == ["LedgerWriteError", "True None", ""], said.stderr
     assert not left(lab)
     assert not list((here / "state/fullstop/jobs").iterdir())
+
+
+def test_jobs_in_a_hidden_partition_are_seen(lab: Lab, here: Path) -> None:
+    lab.run("scontrol", "update", "PartitionName=gpu", "Hidden=YES")
+    try:
+        with Client(lease_s=0) as client:
+            job = client.submit(command=LONG, partition="gpu", hold=True)
+            assert [(one.id, one.state) for one in client.query()] == [(job, "pending")]
+            all_gone(client.cancel())
+    finally:
+        lab.run("scontrol", "update", "PartitionName=gpu", "Hidden=NO")
+    assert not left(lab, "--all")
+
+
+def test_no_answer_is_not_an_answer_that_there_are_no_jobs(
+    lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who ignores SIGCHLD is told 0 as the exit status of everything."""
+    with Client(lease_s=0) as client:
+        running(lab, client)
+        (here / "bin").mkdir()
+        (here / "bin" / "squeue").write_text("#!/bin/sh\necho no contact >&2\n")
+        (here / "bin" / "squeue").chmod(0o755)
+        path = os.environ["PATH"]
+        monkeypatch.setenv("PATH", f"{here}/bin:{path}")
+        cancelled = client.cancel(patience_s=0.5)
+        assert not cancelled.complete
+        assert "no contact" in (cancelled.error or "")
+        monkeypatch.setenv("PATH", path)
+        all_gone(client.cancel())
+    assert not left(lab)

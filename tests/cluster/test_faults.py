@@ -17,7 +17,16 @@ from slurm.errors import SubmissionUnknownError
 from slurm.reconcile import work_off
 from supervisor.errors import FullstopError
 from tests.cluster.daemon import Daemon
-from tests.cluster.jobs import LONG, all_gone, left, meanwhile, running, under_way, wait_state
+from tests.cluster.jobs import (
+    LONG,
+    all_gone,
+    meanwhile,
+    ours,
+    running,
+    saved,
+    under_way,
+    wait_state,
+)
 from tests.cluster.lab import Lab
 from tests.support.waiting import wait_for
 
@@ -53,6 +62,7 @@ def test_a_cancel_that_cannot_be_stays_owed_and_is_worked_off(
     client = Client(lease_s=0)
     running(lab, client)
     client.submit(command=LONG, hold=True)
+    saved(lab)
     stop_daemon(daemon, how)
     began = time.monotonic()
     cancelled = client.cancel(patience_s=3)
@@ -67,7 +77,7 @@ def test_a_cancel_that_cannot_be_stays_owed_and_is_worked_off(
     assert list(debts()) == [debt]
     back(lab, daemon)
     all_gone(work_off(debt))
-    assert not left(lab)
+    assert not ours(lab)
     assert not list(debts())
     assert not list((here / "state/fullstop/jobs").iterdir())
 
@@ -79,13 +89,14 @@ def test_a_cancel_goes_on_when_the_controller_is_back(
     daemon = the_daemon(lab, name)
     with Client(lease_s=0) as client:
         running(lab, client)
+        saved(lab)
         stop_daemon(daemon, how)
         with meanwhile(lambda: all_gone(client.cancel(patience_s=90))):
             # the wish is written down before the first call
             wait_for(lambda: b"cancel_wanted" in client._keeper.path.read_bytes(), "it has begun")
             wait_for(lambda: how == "killed" or under_way(lab, "squeue"), "it waits for an answer")
             back(lab, daemon)
-        assert not left(lab)
+        assert not ours(lab)
 
 
 @pytest.mark.parametrize(("name", "how"), FAULTS)
@@ -105,7 +116,7 @@ def test_a_submission_that_nobody_answers_is_known_or_owed_never_lost(
     back(lab, daemon)
     (debt,) = debts()
     all_gone(work_off(debt))
-    assert not left(lab)
+    assert not ours(lab)
     assert not list(debts())
 
 
@@ -128,14 +139,16 @@ def test_a_submission_is_found_when_the_controller_comes_back_in_time(
 def test_a_controller_that_restarts_in_the_middle_is_waited_for(lab: Lab, here: Path) -> None:
     with Client(lease_s=0) as client:
         running(lab, client)
+        saved(lab)
         lab.slurmctld.kill()
         with meanwhile(lambda: client.submit(command=LONG)):
             lab.slurmctld.start()
             lab.wait_ready()
+        saved(lab)
         lab.slurmctld.kill()
         with meanwhile(lambda: all_gone(client.cancel())):
             lab.slurmctld.start()
-    assert not left(lab)
+    assert not ours(lab)
 
 
 def test_a_stranger_with_an_id_handed_out_again_is_left_alone(lab: Lab, here: Path) -> None:
@@ -178,7 +191,7 @@ def test_a_job_whose_node_hangs_is_not_called_gone(lab: Lab, here: Path) -> None
     (debt,) = debts()
     lab.slurmd["n2"].thaw()
     all_gone(work_off(debt))
-    assert not left(lab)
+    assert not ours(lab)
 
 
 def test_patience_that_runs_out_in_the_middle_says_why(lab: Lab, here: Path) -> None:
@@ -217,4 +230,4 @@ def test_an_sbatch_that_outlives_its_dead_caller_leaves_no_job(
     daemon.thaw()
     all_gone(work_off(debt))
     assert not under_way(lab, "sbatch")
-    assert not left(lab)
+    assert not ours(lab)

@@ -22,7 +22,7 @@ from slurm.reconcile import work_off
 from slurm.script import Lease
 from slurm.submit import submit
 from supervisor.process import Identity
-from tests.cluster.jobs import all_gone, deaf, left, ready, running, saver, wait_state
+from tests.cluster.jobs import all_gone, deaf, left, ready, running, saved, saver, wait_state
 from tests.cluster.lab import Lab
 from tests.support.waiting import wait_for
 
@@ -95,6 +95,7 @@ def test_a_frozen_owner_s_job_ends_too_and_the_debt_is_worked_off(lab: Lab, here
 def test_a_job_ends_itself_though_the_controller_is_away(lab: Lab, here: Path) -> None:
     with owner(*saver(here / "ready", here / "saved")) as (process, job):
         ready(here / "ready")
+        saved(lab)
         lab.slurmctld.kill()
         process.send_signal(signal.SIGKILL)
         ready(here / "saved")

@@ -67,6 +67,15 @@ def test_garbage_spoils_nothing_else(
     assert read_ledger(path) == records
 
 
+@pytest.mark.parametrize("torn", [b"0", b"00000000", b"00000000 ", b"0 ", b" ", b""])
+def test_nothing_is_not_taken_for_a_record(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "ledger"
+    path.write_bytes(b"\nfullstop-ledger-1 " + torn)
+    assert read_ledger(path) == []
+    (later,) = written(path, "later")
+    assert read_ledger(path) == [later]
+
+
 def test_a_changed_byte_spoils_its_record_alone(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     first, _, third = written(path, "first", "second", "third")
