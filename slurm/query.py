@@ -72,8 +72,9 @@ def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row
     # not splitlines(): it takes other characters of a name's too for the end of a line
     lines = [line.removeprefix(begin) for line in answer.stdout.split("\n") if begin in line[:9]]
     # the head is there when there are no jobs too. Without it this is no answer, whatever the exit
-    # status: a process that ignores SIGCHLD never learns of any but 0
-    if not lines:
+    # status: a process that ignores SIGCHLD never learns of any but 0. Nor is it one if it shows
+    # nothing and complains: of a user id that has no name there, say, with status 0
+    if not lines or (len(lines) == 1 and answer.stderr.strip()):
         said = answer.complaint or "nothing"
         raise SlurmError(cluster.name, "squeue", answer.code, said, transient=True)
     return [row for line in lines[1:] if (row := _row(line)) is not None]

@@ -354,14 +354,21 @@ def test_jobs_in_a_hidden_partition_are_seen(lab: Lab, here: Path) -> None:
     assert not left(lab, "--all")
 
 
+NOTHING = [
+    "echo no contact >&2",
+    'echo "no contact" >&2; for last; do case $last in --format=*) echo "${last#*=}"; esac; done',
+]
+
+
+@pytest.mark.parametrize("script", NOTHING, ids=["silent", "complains"])
 def test_no_answer_is_not_an_answer_that_there_are_no_jobs(
-    lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    """Who ignores SIGCHLD is told 0 as the exit status of everything."""
+    """Who ignores SIGCHLD is told 0 as the exit status of everything; squeue itself says it too."""
     with Client(lease_s=0) as client:
         running(lab, client)
         (here / "bin").mkdir()
-        (here / "bin" / "squeue").write_text("#!/bin/sh\necho no contact >&2\n")
+        (here / "bin" / "squeue").write_text(f"#!/bin/sh\n{script}\n")
         (here / "bin" / "squeue").chmod(0o755)
         path = os.environ["PATH"]
         monkeypatch.setenv("PATH", f"{here}/bin:{path}")
