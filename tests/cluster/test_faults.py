@@ -231,3 +231,18 @@ def test_an_sbatch_that_outlives_its_dead_caller_leaves_no_job(
     all_gone(work_off(debt))
     assert not under_way(lab, "sbatch")
     assert not ours(lab)
+
+
+def test_an_sbatch_that_is_killed_by_a_signal_may_have_left_a_job(
+    lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Say by the kernel, for lack of memory: it says nothing, and the job is there."""
+    (here / "bin").mkdir()
+    fake = here / "bin" / "sbatch"
+    fake.write_text(f'#!/bin/sh\nPATH={os.environ["PATH"]} sbatch "$@" >/dev/null\nkill -KILL $$\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{here}/bin:{os.environ['PATH']}")
+    with Client(lease_s=0) as client:
+        job = client.submit(command=LONG)
+        wait_state(lab, job, "RUNNING")
+    assert not ours(lab)

@@ -132,10 +132,11 @@ def test_renewing_keeps_a_job_alive(lab: Lab, here: Path) -> None:
 
 def test_a_job_that_waits_for_long_begins_with_a_lease_of_its_own(lab: Lab, here: Path) -> None:
     """Its watch begins when it does; if nobody lives then, it ends after one lease."""
-    with owner("sleep", "600", options=["--begin=now+6"]) as (process, job):
+    with owner("sleep", "600", hold=True) as (process, job):
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_state(lab, job, "PENDING")
+        lab.run("scontrol", "release", job)
         wait_state(lab, job, "RUNNING")
         wait_state(lab, job, "FAILED")
 
