@@ -16,7 +16,7 @@ from tests.cluster.daemon import new_directory
 from tests.cluster.install import SLURM, SSH, why_not
 from tests.cluster.lab import Lab, environment
 from tests.cluster.proxy import Proxy
-from tests.cluster.sshd import Sshd
+from tests.cluster.sshd import Sshd, why_no_login
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def mended(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def sshd(request: pytest.FixtureRequest) -> Iterator[Sshd]:
     """An sshd; its sessions speak to the cluster, where the test has asked for one."""
-    _need(SSH)
+    _need(SSH, why_no_login())
     env = {}
     if "lab" in request.fixturenames:
         env["SLURM_CONF"] = str(request.getfixturevalue("lab").slurm_conf)
@@ -59,8 +59,8 @@ def proxy(sshd: Sshd) -> Iterator[Proxy]:
         yield between
 
 
-def _need(programs: dict[str, str]) -> None:
-    if lacking := why_not(programs):
+def _need(programs: dict[str, str], otherwise: str = "") -> None:
+    if lacking := why_not(programs) or otherwise:
         pytest.skip(lacking)
 
 

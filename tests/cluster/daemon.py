@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,9 +24,16 @@ COOKIE = "FULLSTOP_CLUSTER"
 PATH_LIMIT = 80
 """Longest directory whose unix sockets still fit into 107 bytes."""
 
+_MARK = ".made-by-fullstop"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# job control, so that the daemon does not inherit an ignored SIGINT and hand it on to jobs
-_DETACH = ["bash", "-mc", '"$@" >&2 & echo $!', "detach"]
+# a session of its own, and no signal ignored or blocked because the caller does so: jobs inherit it
+_DETACH = """
+import os, signal, sys
+catchable = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+to_log = (os.POSIX_SPAWN_DUP2, 2, 1)
+print(os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, setsid=True,
+                      setsigdef=catchable, setsigmask=[], file_actions=[to_log]))
+"""
 
 
 class ClusterError(Exception):
@@ -46,16 +54,17 @@ class Home:
         """Create the directory for nobody else's eyes; what was left of an earlier one goes."""
         self.clear()
         self.directory.mkdir(mode=0o700, parents=True)
+        (self.directory / _MARK).touch()
 
     def clear(self) -> None:
         """Kill every process that belongs here, then remove the directory."""
+        self._check_ours()
         wait_for(
             lambda: not self._strike(),
             f"everything of {self.directory} gone",
             tell=lambda: str(self.processes()),
         )
         if self.directory.is_dir():
-            self._check_ours()
             shutil.rmtree(self.directory)
 
     def processes(self) -> list[Identity]:
@@ -109,8 +118,9 @@ class Home:
         return Path(path).is_relative_to(self.directory)
 
     def _check_ours(self) -> None:
-        """Refuse to empty a directory that was not made here."""
-        if next(self.directory.rglob("*.pid"), None) is None and any(self.directory.iterdir()):
+        """Refuse a directory that was not made here: what lives in ``/tmp`` is not ours."""
+        names = {entry.name for entry in self.directory.glob("*")}
+        if names and _MARK not in names:
             raise ClusterError(f"{self.directory} was not made by this: it is left alone")
 
 
@@ -137,15 +147,17 @@ class Daemon:
         return identity if identity is not None and identity.alive else None
 
     def start(self) -> None:
-        """Start it; :meth:`until` tells when it is ready."""
+        """Start it unless it lives; :meth:`until` tells when it is ready."""
+        if self.identity is not None:
+            return
         with self.log.open("ab") as log:
             said = subprocess.run(
-                [*_DETACH, *self.argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=log, env=self._env, cwd="/", start_new_session=True, check=True, text=True,
+                [sys.executable, "-ISc", _DETACH, *self.argv], stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=log, env=self._env, cwd="/", text=True,
             )  # fmt: skip
-        identity = Identity.of(int(said.stdout))
+        identity = Identity.of(int(said.stdout or 0))
         if identity is None:
-            raise ClusterError(self._story("ended at once"))
+            raise ClusterError(self._story("has ended"))
         self._pid_file.write_text(f"{identity.pid} {identity.start_time} {identity.boot}\n")
 
     def until(self, ready: Callable[[], object], what: str) -> None:
@@ -159,11 +171,13 @@ class Daemon:
 
     def freeze(self) -> None:
         """Let it hang: its sockets stay open, nobody answers."""
-        self.send(signal.SIGSTOP)
+        if self.identity is not None:
+            freeze(self.identity)
 
     def thaw(self) -> None:
         """Let it carry on."""
-        self.send(signal.SIGCONT)
+        if self.identity is not None:
+            self.identity.send(signal.SIGCONT)
 
     def stop(self) -> None:
         """Have it end in order, and wait until it is gone."""
@@ -172,11 +186,6 @@ class Daemon:
     def kill(self) -> None:
         """Kill it, and wait until it is gone."""
         self._end(signal.SIGKILL)
-
-    def send(self, number: int) -> None:
-        """Signal it, if it lives."""
-        if self.identity is not None:
-            self.identity.send(number)
 
     def _end(self, number: int) -> None:
         identity = self.identity
@@ -187,6 +196,21 @@ class Daemon:
     def _story(self, what: str) -> str:
         lines = self.log.read_text(errors="replace").splitlines()[-20:]
         return "\n  ".join([f"{self.name} {what}; {self.log} ends with:", *lines])
+
+
+def freeze(process: Identity) -> None:
+    """Stop a process; return when no thread of it runs any more."""
+    process.send(signal.SIGSTOP)
+    wait_for(lambda: _threads(process.pid) <= {"T", "t", "Z"}, f"pid {process.pid} stopped")
+
+
+def _threads(pid: int) -> set[str]:
+    """States of a process's threads."""
+    found = set()
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            found.add(stat.read_text(errors="replace").rpartition(")")[2].split()[0])
+    return found
 
 
 def clean_environment(**more: str) -> dict[str, str]:

@@ -15,7 +15,12 @@ SLURM = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client",
 SSH = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 """Programs of an sshd with its client."""
 
-_UNITS = ("munge", "slurmctld", "slurmd", "ssh")
+_SERVICES = {
+    "munge": ["munge.service"],
+    "slurmctld": ["slurmctld.service"],
+    "slurmd": ["slurmd.service"],
+    "openssh-server": ["ssh.service", "ssh.socket"],
+}
 _POLICY = Path("/usr/sbin/policy-rc.d")
 _POLICY_TEXT = "#!/bin/sh\n# written while fullstop installs a test cluster\nexit 101\n"
 _APT_S = 300.0
@@ -48,17 +53,17 @@ def install() -> str:
             _apt("install", "-qq", "-y", "--no-install-recommends", *packages)
     except subprocess.CalledProcessError as error:
         last = error.stderr.strip().splitlines()[-1:] or [f"exit status {error.returncode}"]
-        return f"{' '.join(error.cmd[:2])}: {last[0]}"
+        return f"apt-get {error.cmd[3]}: {last[0]}"
     except subprocess.TimeoutExpired as error:
-        return f"{' '.join(error.cmd[:2])}: not within {error.timeout:g} s"
+        return f"apt-get {error.cmd[3]}: not within {error.timeout:g} s"
     return ""
 
 
 def _apt(*arguments: str) -> None:
     subprocess.run(
-        ["apt-get", *arguments], check=True, stdin=subprocess.DEVNULL, capture_output=True,
-        text=True, errors="replace", timeout=_APT_S,
-        env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+        ["apt-get", "-o", "DPkg::Lock::Timeout=60", *arguments], check=True,
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+        timeout=_APT_S, env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
     )  # fmt: skip
 
 
@@ -80,6 +85,5 @@ def _services_kept_off(packages: list[str]) -> Iterator[None]:
         if ours:
             _POLICY.unlink(missing_ok=True)
         if shutil.which("systemctl"):
-            new = {"openssh-server": "ssh"}
-            units = [unit for unit in _UNITS if unit in {new.get(p, p) for p in packages}]
+            units = [unit for package in packages for unit in _SERVICES.get(package, [])]
             subprocess.run(["systemctl", "--quiet", "disable", *units], capture_output=True)

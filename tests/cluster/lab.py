@@ -79,8 +79,7 @@ class Lab:
         """Undo whatever befell it: every daemon runs, every node is in service, no job is left."""
         for daemon in self.daemons():
             daemon.thaw()
-            if daemon.identity is None:
-                daemon.start()
+            daemon.start()
         self.wait_ready()
         wait_for(self._empty, "no job left", tell=lambda: self._ask("squeue", "--states=all"))
 

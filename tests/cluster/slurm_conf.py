@@ -27,9 +27,6 @@ AuthType=auth/munge
 # how long a credential holds is also how long a requeued job waits
 AuthInfo=socket={directory}/munge.socket,cred_expire=10
 
-# nobody but this machine can reach it
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-
 StateSaveLocation={directory}/state
 SlurmctldPidFile={directory}/slurmctld.own-pid
 SlurmdSpoolDir={directory}/%n
@@ -44,6 +41,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 GresTypes=gpu
 
+# nobody gets mail
+MailProg=/bin/true
 ReturnToService=2
 SlurmdTimeout=3600
 KillWait=5

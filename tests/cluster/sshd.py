@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from supervisor.process import Identity, command_name, descendants
-from tests.cluster.daemon import COOKIE, Daemon, Home, clean_environment, free_ports, user
+from tests.cluster.daemon import COOKIE, Daemon, Home, clean_environment, free_ports, freeze, user
 
 PASSPHRASE = "correct horse"
 """Of the second key."""
@@ -98,7 +99,7 @@ class Sshd:
     def freeze(self) -> None:
         """Let the host hang: connections stay open, nothing answers, none is accepted."""
         for process in self._all():
-            process.send(signal.SIGSTOP)
+            freeze(process)
 
     def thaw(self) -> None:
         """Let it carry on."""
@@ -142,6 +143,25 @@ class Sshd:
                 Path("/run/sshd").mkdir(mode=0o755)
 
 
+def why_no_login() -> str:
+    """Say why sshd would not let us in, whatever the key; empty: it would."""
+    try:
+        shell = pwd.getpwuid(os.geteuid()).pw_shell or "/bin/sh"
+    except KeyError:
+        return f"sshd lets nobody in who has no name, as uid {os.geteuid()}"
+    if Path(shell).name in {"nologin", "false"} or not os.access(shell, os.X_OK):
+        return f"sshd runs no command for {user()}, whose login shell is {shell}"
+    return ""
+
+
+def _is_locked() -> bool:
+    """Whether we are a root without a password, whom sshd lets in only by PAM."""
+    with contextlib.suppress(OSError):
+        fields = [line.split(":") for line in Path("/etc/shadow").read_text().splitlines()]
+        return any(words[0] == user() and words[1].startswith("!") for words in fields)
+    return False  # who may not read it, neither may the sshd
+
+
 def _make_key(path: Path, passphrase: str = "") -> None:
     # one round of key derivation: nothing here has to be hard to guess
     subprocess.run(
@@ -163,7 +183,7 @@ Banner {directory}/banner
 SetEnv {variables}
 PidFile none
 StrictModes no
-UsePAM no
+UsePAM {"yes" if _is_locked() else "no"}
 PermitRootLogin yes
 PasswordAuthentication no
 KbdInteractiveAuthentication no
