@@ -343,6 +343,7 @@ def test_a_full_disk_stops_no_cancel(lab: Lab, here: Path) -> None:
 
 
 def test_jobs_in_a_hidden_partition_are_seen(lab: Lab, here: Path) -> None:
+    """Root and SlurmUser see them in any case: it is for an unprivileged user that this tells."""
     lab.run("scontrol", "update", "PartitionName=gpu", "Hidden=YES")
     try:
         with Client(lease_s=0) as client:
