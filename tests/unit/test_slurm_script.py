@@ -163,8 +163,8 @@ def test_a_normal_end_leaves_no_watcher_behind(tmp_path: Path) -> None:
     (tmp_path / "lease").write_text("1")
     with started(Job(command=["sh", "-c", "read x"]), Lease(str(tmp_path / "lease"), 300)) as it:
         assert it.wait(30) == 1  # its stdin is empty: it ends at once
-    # far sooner than it would have looked again; whoever inherits it may take a second to reap it
-    wait_for(lambda: not _group_exists(it.pid), "the group empty", timeout_s=10)
+        # far sooner than it would have looked again; its reaper may take a second
+        wait_for(lambda: not _group_exists(it.pid), "the group empty", timeout_s=10)
 
 
 def _group_exists(group: int) -> bool:
