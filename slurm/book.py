@@ -7,13 +7,14 @@ known here are passed over.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slurm.states import JobState
-from supervisor.ledger import Ledger, Record, read_ledger
+from supervisor.ledger import Ledger, LedgerWriteError, Record, read_ledger
 
 
 @dataclass(slots=True)
@@ -109,6 +110,20 @@ class Book:
         return [one for one in self.submissions.values() if one.open]
 
     @property
+    def registered(self) -> set[str]:
+        """Jobs that somebody else has submitted and we were told of: they may bear no token."""
+        submissions = self.submissions.values()
+        return {one.job_id for one in submissions if isinstance(one.number, str) and one.job_id}
+
+    @property
+    def unproven(self) -> set[str]:
+        """Jobs registered by id alone: nobody wrote down when the controller took them.
+
+        A job of that id that bears no token may be a stranger's.
+        """
+        return self.registered - self.submitted_at.keys()
+
+    @property
     def owes(self) -> bool:
         """Whether a job may be alive that somebody has to see gone."""
         if self.settled:
@@ -131,6 +146,8 @@ class Book:
                 self.settled = self.detached
             case "submitted":
                 self._learn(fields["number"], at, fields["job_id"])
+                if submitted_at := fields.get("submitted_at"):
+                    self.submitted_at[fields["job_id"]] = submitted_at
             case "submit_refused":
                 submission = self.submissions.setdefault(
                     fields["number"], Submission(fields["number"], at)
@@ -138,7 +155,7 @@ class Book:
                 submission.refused = True
             case "jobs_seen":
                 for job_id, state, submitted_at in fields["jobs"]:
-                    self.states[job_id] = JobState(state)
+                    self.states[job_id] = JobState.of(state)
                     self.submitted_at[job_id] = submitted_at
             case "cancel_wanted":
                 self.wanted = True
@@ -166,6 +183,8 @@ class Keeper:
 
     def __init__(self, path: Path) -> None:
         self._ledger = Ledger(path)
+        self._missed_since: dict[str, float] = {}
+        self._unwritten: list[Record] = []
         self.book = Book()
         self.catch_up()
 
@@ -179,9 +198,32 @@ class Keeper:
         at = self._ledger.append(kind, **fields)
         self.book.note(kind, at, fields)
 
+    def remark(self, kind: str, **fields: Any) -> None:
+        """Put a record on disk if that can be done; it is in the book in any case.
+
+        For what has been observed or is being undone: a full disk must not keep a
+        job from being cancelled, the debt is on disk already.
+        """
+        try:
+            self.write(kind, **fields)
+        except LedgerWriteError:
+            record = Record(kind, time.time(), fields)
+            self._unwritten.append(record)
+            self.book.note(*record)
+
+    def missed(self, job_id: str) -> float:
+        """For how long a job has not been shown, in s; counted from the first such call."""
+        now = time.monotonic()
+        return now - self._missed_since.setdefault(job_id, now)
+
+    def shown(self, job_ids: Iterable[str]) -> None:
+        """Take note that jobs are there."""
+        for job_id in job_ids:
+            self._missed_since.pop(job_id, None)
+
     def catch_up(self) -> None:
         """Read what other processes have written."""
-        self.book = Book.of(read_ledger(self.path))
+        self.book = Book.of([*read_ledger(self.path), *self._unwritten])
 
     def expect(
         self, token: str, address: str, variables: dict[str, str], *, others: bool = False

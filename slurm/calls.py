@@ -21,7 +21,9 @@ _AWAY = re.compile(
     r"timed out|unable to contact|connection refused|connect failure|communication"
     r"|zero bytes were transmitted|munge|protocol authentication|authentication"
     r"|temporarily|try again|not responding|socket|transport endpoint|backup controller"
-    r"|slurmctld|interrupted system call|resource temporarily unavailable",
+    r"|slurmctld|interrupted system call|resource temporarily unavailable"
+    r"|no route to host|unreachable|host is down|broken pipe|connection reset"
+    r"|unable to resolve|name resolution|name or service not known",
     re.IGNORECASE,
 )
 
@@ -61,7 +63,12 @@ class Cluster:
         """Run a command; return what it came to, failed or not."""
         return self.transport.run(argv, stdin=stdin, variables=variables, timeout_s=timeout_s)
 
-    def ask(self, *argv: str, timeout_s: float = ASK_TIMEOUT_S) -> Answer:
+    def ask(
+        self,
+        *argv: str,
+        variables: Mapping[str, str] = NO_VARIABLES,
+        timeout_s: float = ASK_TIMEOUT_S,
+    ) -> Answer:
         """Run a command that must succeed.
 
         Raises
@@ -71,7 +78,7 @@ class Cluster:
         TransportError
             If no answer came.
         """
-        answer = self.call(*argv, timeout_s=timeout_s)
+        answer = self.call(*argv, variables=variables, timeout_s=timeout_s)
         if answer.code != 0:
             raise self.error(argv[0], answer)
         return answer

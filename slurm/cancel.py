@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from slurm.book import Book, Keeper
-from slurm.calls import Cluster
+from slurm.calls import ASK_TIMEOUT_S, Cluster
 from slurm.look import Seen, look
 from slurm.states import JobState
 from slurm.waiting import backoff
@@ -26,9 +26,21 @@ PATIENCE_S = 60.0
 _IDS_PER_CALL = 500
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
+_SHORTEST_CALL_S = 1.0
 _SETTLE_S = 2.0
 """Between two looks that must both find nothing where a submission was cut off: what its
 ``sbatch`` had sent is in the controller's hands before the second one is answered."""
+
+# an sbatch outlives whoever called it, and may be waiting for munge or the controller: as long as
+# one lives that would submit with our token, no look is the last one
+_END_SUBMITTERS = """\
+for environ in /proc/[0-9]*/environ; do
+  pid=${environ#/proc/}; pid=${pid%/environ}
+  case $(cat "/proc/$pid/comm" 2>/dev/null) in sbatch|srun|salloc) ;; *) continue ;; esac
+  grep -qzxF "SBATCH_WCKEY=$1" "$environ" 2>/dev/null && kill -KILL "$pid"
+done 2>/dev/null
+exit 0
+"""
 
 
 class JobOutcome(NamedTuple):
@@ -105,11 +117,12 @@ def cancel(
     quiet : callable, optional
         Whether everybody is gone who might submit more; until then no look is the last.
     """
-    wanted = set(ids)
-    keeper.write("cancel_wanted", ids=sorted(wanted))
-    soft_until = time.monotonic() + grace_s if grace_s else 0.0
-    attempt = _Attempt(cluster, keeper, wanted, soft_until, quiet or _always)
-    deadline = time.monotonic() + patience_s
+    wanted = set(map(str, ids))
+    keeper.remark("cancel_wanted", ids=sorted(wanted))
+    now = time.monotonic()
+    deadline = now + patience_s
+    soft_until = now + grace_s if grace_s else 0.0
+    attempt = _Attempt(cluster, keeper, wanted, soft_until, deadline, quiet or _always)
     error: str | None = None
     pauses = backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
     while True:
@@ -128,6 +141,8 @@ def cancel(
         if (pause or _sleep)(pause_s):
             error = error or "given up before they were seen gone"
             break
+    if error is None and (strangers := wanted - keeper.book.ids):
+        error = f"not a job of this run: {', '.join(sorted(strangers))}"
     return Cancelled(outcomes(keeper.book, wanted), error, attempt.calls)
 
 
@@ -135,11 +150,12 @@ def outcomes(book: Book, wanted: Collection[str] = ()) -> list[JobOutcome]:
     """What became of jobs, as far as a book knows; of all of them, if none are named."""
     known = [
         JobOutcome(job_id, book.token, str(state), state.ended)
-        for job_id, state in sorted(book.states.items(), key=lambda item: int(item[0]))
+        for job_id, state in sorted(book.states.items(), key=lambda item: (len(item[0]), item[0]))
         if not wanted or job_id in wanted
     ]
     if wanted:
-        return known
+        strangers = sorted(set(wanted) - book.ids)
+        return known + [JobOutcome(one, book.token, "unknown", False) for one in strangers]
     return known + [JobOutcome(None, book.token, "unknown", False) for _ in book.open]
 
 
@@ -152,12 +168,14 @@ class _Attempt:
         keeper: Keeper,
         wanted: set[str],
         soft_until: float,
+        deadline: float,
         quiet: Callable[[], bool],
     ) -> None:
         self._cluster = cluster
         self._keeper = keeper
         self._wanted = wanted
         self._soft_until = soft_until
+        self._deadline = deadline
         self._quiet = quiet
         self._signalled: set[str] = set()
         self._clear_since: float | None = None
@@ -177,39 +195,66 @@ class _Attempt:
         return quiet and self._settled(asked_at)
 
     def _look(self) -> list[Seen]:
-        seen = look(self._cluster, self._keeper)
+        seen = look(self._cluster, self._keeper, self._timeout_s)
         return [job for job in seen if not self._wanted or job.job_id in self._wanted]
 
     def _settled(self, asked_at: float) -> bool:
         """None is alive; where a submission was cut off, only a later look makes certain."""
         if self._wanted:
-            return True
-        if self._keeper.book.open:
+            return not self._wanted.intersection(self._keeper.book.alive)
+        book = self._keeper.book
+        if doubtful := book.unproven.intersection(book.alive):
+            self.complaint = (
+                f"job {min(doubtful)} bears no token, and nobody knows when it was submitted: "
+                "it may be somebody else's, and is left alone"
+            )
+        if book.alive:  # not shown to be ours, or missed once only
+            return False
+        if book.open or book.others:
             if self._clear_since is None:
+                self._end_submitters(book.token)
                 self._clear_since = time.monotonic()
             if asked_at < self._clear_since + _SETTLE_S:
                 return False
-        self._keeper.write("jobs_settled")
+        self._keeper.remark("jobs_settled")
         return True
+
+    @property
+    def _timeout_s(self) -> float:
+        """For one call: no longer than there is patience."""
+        return min(ASK_TIMEOUT_S, max(_SHORTEST_CALL_S, self._deadline - time.monotonic()))
+
+    def _end_submitters(self, token: str) -> None:
+        """Kill what is still about to submit a job with our token."""
+        self._cluster.ask("sh", "-c", _END_SUBMITTERS, "sh", token, timeout_s=self._timeout_s)
 
     def _send(self, alive: Sequence[Seen]) -> None:
         soft = time.monotonic() < self._soft_until
-        # one that is completing has been signalled, and cancelling it again does nothing
+        # one that is completing has been signalled, and cancelling it again does nothing; an
+        # array of which some complete may have others that wait for their turn
         hard = [
             job.job_id
             for job in alive
-            if job.state is not JobState.COMPLETING and (not soft or job.pending)
+            if job.pending or not (soft or job.state is JobState.COMPLETING)
         ]
-        gentle = [job.job_id for job in alive if soft and job.job_id not in self._signalled]
-        self._signalled.update(gentle)
-        self._scancel(["--signal=TERM", "--full"], gentle)
+        gentle = [
+            job.job_id
+            for job in alive
+            if soft
+            and job.state in (JobState.RUNNING, JobState.UNKNOWN)
+            and job.job_id not in self._signalled
+        ]
+        # those that wait first: none may begin after the signal that it should have had
         self._scancel(["--state=PENDING"] if soft else [], hard)
+        self._scancel(["--signal=TERM", "--full"], gentle)
+        self._signalled.update(gentle)
 
     def _scancel(self, how: list[str], ids: list[str]) -> None:
         """Call ``scancel`` for many ids at once; what it answers is of no weight."""
         for first in range(0, len(ids), _IDS_PER_CALL):
             self.calls += 1
-            answer = self._cluster.call("scancel", *how, *ids[first : first + _IDS_PER_CALL])
+            some = ids[first : first + _IDS_PER_CALL]
+            answer = self._cluster.call("scancel", *how, *some, timeout_s=self._timeout_s)
             if answer.code != 0:  # some of them may have ended since the look
                 self.complaint = str(self._cluster.error("scancel", answer))
 

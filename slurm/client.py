@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
@@ -17,12 +19,14 @@ from slurm.job import Job
 from slurm.lease import Renewer, lease_of
 from slurm.look import look
 from slurm.submit import submit
-from slurm.tokens import new_token
+from slurm.tokens import check_token, new_token
 from slurm.transport import Transport
-from supervisor.errors import ConfigError
+from slurm.waiting import backoff
+from supervisor.errors import ConfigError, FullstopError
 from supervisor.process import Identity
 
 LEASE_S = 300
+_LONGEST_PAUSE_S = 15.0
 
 
 def alive_jobs(ledger: Path) -> list[str]:
@@ -76,16 +80,22 @@ class Client:
         ledger: Path | None = None,
         lease_s: int = LEASE_S,
     ) -> None:
-        if lease_s < 0:
-            raise ConfigError(f"lease: {lease_s} is not a number of seconds, or 0", key="lease")
+        if not isinstance(lease_s, int) or lease_s < 0:
+            raise ConfigError(f"lease: {lease_s} is not a whole number of s, or 0", key="lease")
+        token = new_token() if token is None else check_token(token)
         self._cluster = Cluster(connect(transport) if isinstance(transport, str) else transport)
         self._lease_s = lease_s
         self._renewer: Renewer | None = None
-        token = token or new_token()
+        self._incurred = False
         self._keeper = Keeper(ledger or ledger_for(token))
-        address = self._cluster.transport.address
         self.token = self._keeper.book.token or token
-        self._debt = Debt(self.token, address, found_by(address), self._keeper.path, this_process())
+        self._debt = Debt(
+            self.token,
+            self._cluster.transport.address,
+            found_by(self._cluster.transport),
+            self._keeper.path.absolute(),
+            this_process(),
+        )
 
     @property
     def owes(self) -> bool:
@@ -102,9 +112,11 @@ class Client:
         self._expect(others=True)
 
     def _expect(self, *, others: bool) -> None:
-        book = self._keeper.book
+        book, debt = self._keeper.book, self._debt
+        if not self._incurred or book.settled:
+            debt.incur()  # or it is taken over from a process that has died
+            self._incurred = True
         if not book.token or book.settled or (others and not book.others):
-            debt = self._debt.incur()
             self._keeper.expect(debt.token, debt.address, debt.variables, others=others)
 
     def submit(self, job: Job | None = None, **options: Any) -> str:
@@ -124,12 +136,18 @@ class Client:
             if SLURM will not take it. There is no job.
         SubmissionUnknownError
             If nobody could say whether there is one; a cancel looks for it.
+        LedgerWriteError
+            If it cannot be written down what is to be submitted.
         """
-        job = Job.from_options(options) if job is None else job
+        if job is None:
+            job = Job.from_options(options)
+        elif options:
+            raise ConfigError("a job, or its attributes, not both", key=next(iter(options)))
         self._expect(others=False)
         if self._lease_s and self._renewer is None:
-            self._renewer = Renewer(self._cluster, self.token, self._lease_s)
-            self._renewer.start()
+            renewer = Renewer(self._cluster, self.token, self._lease_s)
+            renewer.start()
+            self._renewer = renewer
         lease = lease_of(self.token, self._lease_s) if self._lease_s else None
         return submit(self._cluster, self._keeper, job, lease)
 
@@ -143,6 +161,30 @@ class Client:
         """
         look(self._cluster, self._keeper)
         return self.known()
+
+    def wait(self, timeout_s: float = math.inf) -> list[JobOutcome]:
+        """Wait until all jobs have ended, or for so long; return what they are doing.
+
+        A controller that is away for a while is waited for.
+
+        Raises
+        ------
+        SlurmError, TransportError
+            If asking again would not help, or there is no time left to.
+        """
+        deadline = time.monotonic() + timeout_s
+        for pause_s in backoff(0.2, _LONGEST_PAUSE_S):
+            last = time.monotonic() + pause_s > deadline
+            try:
+                jobs = self.query()
+            except FullstopError as error:
+                if last or not error.transient:
+                    raise
+            else:
+                if last or all(job.verified for job in jobs):
+                    return jobs
+            time.sleep(pause_s)
+        raise AssertionError("backoff() never ends")
 
     def known(self) -> list[JobOutcome]:
         """What the jobs were doing when last seen; asks nobody."""
@@ -164,8 +206,9 @@ class Client:
         could not be cancelled stays owed, and is cancelled by the next start of a
         run, or by ``reap``. The parameters are those of :func:`slurm.cancel.cancel`.
         """
+        ids = list(map(str, ids))
         self._keeper.catch_up()
-        if not self._keeper.book.owes:
+        if not self._keeper.book.owes and not ids:
             return Cancelled(self.known(), None, 0)
         cancelled = cancelling.cancel(
             self._cluster,
@@ -183,7 +226,8 @@ class Client:
         """Let the jobs live on: nobody looks after them any more.
 
         Jobs that were submitted with a lease end when it lapses; submit with
-        ``lease_s=0`` what is to be detached.
+        ``lease_s=0`` what is to be detached. Whatever is submitted afterwards is looked
+        after again, and with it all that bears the token: use another client for it.
         """
         if self._keeper.book.owes:
             self._keeper.write("jobs_detached")

@@ -12,7 +12,7 @@ from supervisor.errors import ConfigError
 SSH_CONFIG = "FULLSTOP_SSH_CONFIG"
 """Environment variable that names a file to read instead of ``~/.ssh/config``."""
 
-_FOUND_BY = ("SLURM_CONF", "SLURM_CONF_SERVER", "PATH")
+_FOUND_BY: tuple[str, ...] = ("SLURM_CONF", "SLURM_CONF_SERVER", "PATH")
 
 
 def connect(address: str = "local", variables: Mapping[str, str] = NO_VARIABLES) -> Transport:
@@ -36,7 +36,11 @@ def connect(address: str = "local", variables: Mapping[str, str] = NO_VARIABLES)
     raise ConfigError(f"cluster {address!r} is neither 'local' nor 'ssh:HOST'", key="cluster")
 
 
-def found_by(address: str) -> dict[str, str]:
+def found_by(transport: Transport) -> dict[str, str]:
     """Environment variables by which a later process finds the same cluster."""
-    names = _FOUND_BY if address == "local" else (SSH_CONFIG,)
-    return {name: os.environ[name] for name in names if name in os.environ}
+    environment, names = dict(os.environ), _FOUND_BY
+    if isinstance(transport, LocalTransport):
+        environment |= transport.variables
+    else:
+        names = (SSH_CONFIG,)
+    return {name: environment[name] for name in names if name in environment}

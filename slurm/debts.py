@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 
 from supervisor import registry, rundir
 from supervisor.errors import ConfigError
+from supervisor.ledger import LedgerWriteError
 from supervisor.process import Identity
 
 _FOLDER = "jobs"
@@ -52,7 +53,12 @@ class Debt(NamedTuple):
     def incur(self) -> Self:
         """Write the debt down."""
         plain = self._asdict() | {"ledger": str(self.ledger), "owner": self.owner._asdict()}
-        rundir.write_json(_path(self.token), plain)
+        path = _path(self.token)
+        try:
+            rundir.write_json(path, plain)
+            rundir.sync_directory(path.parent)
+        except OSError as error:
+            raise LedgerWriteError(path, error) from None
         return self
 
     def strike(self) -> None:

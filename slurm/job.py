@@ -6,6 +6,7 @@ may hold quotes, spaces and dollar signs, and nothing reads it twice.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -14,18 +15,29 @@ from typing import Any, Self
 from supervisor.errors import ConfigError
 
 _MAX_NAME = 256
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}")
-_SIZE = re.compile(r"\d+[KMGT]?", re.IGNORECASE)
-_ARRAY = re.compile(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?")
+_TIME = re.compile(r"(\d+-)?\d+(:\d+){0,2}", re.ASCII)
+_SIZE = re.compile(r"\d+[KMGT]?", re.ASCII | re.IGNORECASE)
+_ARRAY = re.compile(r"\d+(-\d+(:\d+)?)?(,\d+(-\d+(:\d+)?)?)*(%\d+)?", re.ASCII)
+
+_TEXTS = (
+    "name", "partition", "account", "qos", "gres", "constraint", "output", "error", "directory",
+)  # fmt: skip
+_TEXTS_OR_NUMBERS = ("time_limit", "memory", "gpus", "nodes", "array")
+
+# what bash keeps to itself, or gives a meaning: it would not arrive as it was set
+_BASH_S_OWN = re.compile(
+    r"_|UID|EUID|PPID|GROUPS|SHELLOPTS|BASH(OPTS|PID|_.*)?|S?RANDOM|SECONDS|EPOCH(SECONDS|REALTIME)"
+    r"|LINENO|FUNCNAME|DIRSTACK|HISTCMD|OPTIND|COMP_.*|PWD|OLDPWD|SHLVL|POSIXLY_CORRECT"
+)
+_TOKEN_S = re.compile(r"(SBATCH|SALLOC|SLURM)_WCKEY")
 
 # what would break the way a job is submitted, found again or waited for
 _OURS = {
-    "--array": "array", "-a": "array", "--job-name": "name", "-J": "name",
-    "--wckey": None, "--parsable": None, "--hold": "hold", "-H": "hold", "--wait": None, "-W": None,
-    "--test-only": None, "--wrap": "command", "--help": None, "-h": None, "--usage": None,
-    "--version": None, "-V": None, "--clusters": None, "-M": None, "--export": "environment",
+    "--array": "array", "--job-name": "name", "--wckey": None, "--parsable": None, "--hold": "hold",
+    "--wait": None, "--test-only": None, "--wrap": "command", "--help": None, "--usage": None,
+    "--version": None, "--clusters": None, "--export": "environment",
 }  # fmt: skip
 
 
@@ -68,7 +80,7 @@ class Job:
     setup : sequence of str
         Lines of bash to run before the command, as they are: ``module load …``.
     options : sequence of str
-        Further arguments for ``sbatch``, each one word: ``--exclusive``.
+        Further arguments for ``sbatch``, each one word in its long form: ``--exclusive``.
 
     Raises
     ------
@@ -100,6 +112,7 @@ class Job:
     options: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _check_command(self.command)
         _check_words(self)
         _check_shape("time_limit", self.time_limit, _TIME, "minutes, or 1-12:30:00")
@@ -158,25 +171,52 @@ class Job:
         return words + list(self.options)
 
 
+def _check_types(job: Job) -> None:
+    """Values may come from a file, whose author has not read the annotations."""
+    for key in _TEXTS + _TEXTS_OR_NUMBERS:
+        value = getattr(job, key)
+        fits = isinstance(value, (str, int) if key in _TEXTS_OR_NUMBERS else str)
+        if isinstance(value, bool) or not (fits or (value is None and key != "name")):
+            raise ConfigError(f"{key}: {value!r} is not a text", key=key)
+    for key in ("requeue", "hold"):
+        if not isinstance(getattr(job, key), bool):
+            raise ConfigError(f"{key}: {getattr(job, key)!r} is not true or false", key=key)
+    for key, example in (
+        ("command", "a program and its arguments, as a list: ['python', 'fit.py']"),
+        ("setup", "lines of bash, as a list: ['module load cuda']"),
+        ("options", "arguments of sbatch, as a list: ['--exclusive']"),
+    ):
+        words = getattr(job, key)
+        if not isinstance(words, (list, tuple)) or not all(isinstance(w, str) for w in words):
+            raise ConfigError(f"{key}: {example}", key=key)
+        for word in words:
+            _check_bytes(key, word)
+    if not isinstance(job.environment, Mapping):
+        raise ConfigError("environment: names and values: {'SEED': '1'}", key="environment")
+
+
+def _check_bytes(key: str, word: str) -> None:
+    """A word has to be what a kernel takes: bytes without a zero."""
+    try:
+        if b"\0" not in os.fsencode(word):
+            return
+    except UnicodeEncodeError:
+        raise ConfigError(f"{key}: {word!r} cannot be written as UTF-8", key=key) from None
+    raise ConfigError(f"{key}: {word!r} holds a NUL byte", key=key)
+
+
 def _check_command(command: Sequence[str]) -> None:
-    if isinstance(command, str) or not command:
-        raise ConfigError(
-            "command: a program and its arguments, as a list: ['python', 'fit.py']", key="command"
-        )
-    for word in command:
-        if "\0" in word:
-            raise ConfigError(f"command: {word!r} holds a NUL byte", key="command")
+    if not command or not command[0]:
+        raise ConfigError("command: no program is named in it", key="command")
 
 
 def _check_words(job: Job) -> None:
     """No value may end a line of ``squeue``'s, or be taken for none."""
-    for key in (
-        "name", "partition", "account", "qos", "gpus", "gres", "nodes", "constraint", "output",
-        "error", "directory",
-    ):  # fmt: skip
+    for key in (*_TEXTS, "gpus", "nodes"):
         value = getattr(job, key)
         if value is None or isinstance(value, int):
             continue
+        _check_bytes(key, value)
         if not value or _CONTROL.search(value):
             raise ConfigError(f"{key}: {value!r} is empty or holds a control character", key=key)
     if len(job.name) > _MAX_NAME:
@@ -191,27 +231,37 @@ def _check_shape(key: str, value: object, shape: re.Pattern[str], wanted: str) -
 
 
 def _check_count(key: str, value: int | None) -> None:
-    if value is not None and (not isinstance(value, int) or value < 1):
+    if value is not None and (not isinstance(value, int) or value is True or value < 1):
         raise ConfigError(f"{key}: {value!r} is not a positive number", key=key)
 
 
 def _check_environment(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
-        if not _VARIABLE_NAME.fullmatch(name):
+        if not isinstance(name, str) or not _VARIABLE_NAME.fullmatch(name):
             raise ConfigError(f"environment: {name!r} is no name of a variable", key="environment")
-        if "\0" in value:
-            raise ConfigError(f"environment: {name} holds a NUL byte", key="environment")
+        if _BASH_S_OWN.fullmatch(name):
+            raise ConfigError(
+                f"environment: {name} is bash's own: set it in the command, by env",
+                key="environment",
+            )
+        if _TOKEN_S.fullmatch(name):
+            raise ConfigError(
+                f"environment: {name} belongs to fullstop: leave it out", key="environment"
+            )
+        if not isinstance(value, str):
+            raise ConfigError(f"environment: {name}: {value!r} is not a text", key="environment")
+        _check_bytes("environment", value)
 
 
 def _check_options(options: Sequence[str]) -> None:
     for word in options:
-        option = word.split("=", 1)[0] if word.startswith("--") else word[:2]
-        if not word.startswith("-") or _CONTROL.search(word):
+        if not word.startswith("--") or _CONTROL.search(word):
             raise ConfigError(
-                f"options: {word!r} is not an option in one word: --exclusive, --mail-type=END",
+                f"options: {word!r} is not a long option in one word: --exclusive, --mail-type=END",
                 key="options",
             )
-        if option in _OURS:
-            instead = _OURS[option]
-            mend = f"use {instead!r}" if instead else "it belongs to fullstop: leave it out"
-            raise ConfigError(f"options: {word!r}: {mend}", key="options")
+        option = word.split("=", 1)[0]
+        for ours, instead in _OURS.items():
+            if ours.startswith(option):  # sbatch takes shortened ones too
+                mend = f"use {instead!r}" if instead else "it belongs to fullstop: leave it out"
+                raise ConfigError(f"options: {word!r}: {mend}", key="options")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import secrets
 import threading
 import time
 
@@ -18,7 +19,10 @@ from supervisor.errors import FullstopError
 _FOLDER = ".fullstop/leases"
 _RENEWALS = 4  # in the time that a lease lasts: three may be lost
 _SHORTEST_S = 0.5
-_TOUCH = 'mkdir -p "$HOME/$1" && : > "$HOME/$1/$2"'
+_END_S = 1.0
+# what is in it changes, not only its time: a node that has the file's attributes in a cache of
+# its own reads it anew when it opens it
+_RENEW = 'mkdir -p "$HOME/$1" && printf %s "$3" > "$HOME/$1/$2"'
 _REMOVE = 'rm -f "$HOME/$1/$2"'
 
 
@@ -28,7 +32,7 @@ def lease_of(token: str, lease_s: int) -> Lease:
 
 
 def remove_lease(cluster: Cluster, token: str) -> None:
-    """Remove the file when no job is left that would miss it; harmless when repeated."""
+    """Remove the lease of a run that has no job left; not an error if that cannot be done."""
     with contextlib.suppress(FullstopError):
         cluster.call("sh", "-c", _REMOVE, "sh", _FOLDER, token)
 
@@ -70,6 +74,7 @@ class Renewer:
         """Stop renewing; remove the file when no job is left that would miss it."""
         if self._thread is not None:
             self._end.put(None)
+            self._thread.join(_END_S)  # else what is removed now may be there again
             self._thread = None
         if remove:
             remove_lease(self._cluster, self._token)
@@ -84,6 +89,7 @@ class Renewer:
 
     def _renew(self) -> None:
         self._cluster.ask(
-            "sh", "-c", _TOUCH, "sh", _FOLDER, self._token, timeout_s=max(5.0, self._pause_s)
-        )
+            "sh", "-c", _RENEW, "sh", _FOLDER, self._token, secrets.token_hex(8),
+            timeout_s=max(5.0, self._pause_s),
+        )  # fmt: skip
         self.renewed_at = time.monotonic()

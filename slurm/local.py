@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from slurm.environment import plain_environment
-from slurm.errors import CallTimedOutError, ProgramMissingError
+from slurm.errors import CallTimedOutError, ProgramMissingError, TransportError
 from slurm.transport import CALL_TIMEOUT_S, FILE_TIMEOUT_S, NO_VARIABLES, Answer
 
 
@@ -30,7 +30,7 @@ class LocalTransport:
     address = "local"
 
     def __init__(self, variables: Mapping[str, str] = NO_VARIABLES) -> None:
-        self._variables = variables
+        self.variables = variables
 
     def run(
         self,
@@ -41,7 +41,7 @@ class LocalTransport:
         timeout_s: float = CALL_TIMEOUT_S,
     ) -> Answer:
         """Run a command to its end; see :meth:`slurm.transport.Transport.run`."""
-        environment = {**plain_environment(os.environ), **self._variables, **variables}
+        environment = {**plain_environment(os.environ), **self.variables, **variables}
         try:
             process = subprocess.Popen(
                 list(argv),
@@ -53,6 +53,11 @@ class LocalTransport:
             )
         except (FileNotFoundError, PermissionError):
             raise ProgramMissingError(self.name, argv[0]) from None
+        except OSError as error:  # no more processes, no memory
+            raise TransportError(
+                f"{self.name}: {argv[0]} could not be started ({error.strerror})",
+                may_have_run=False,
+            ) from None
         with process:
             try:
                 out, err = process.communicate(stdin, timeout_s)

@@ -6,10 +6,12 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from slurm.book import Keeper
-from slurm.calls import Cluster
-from slurm.query import Row, jobs_of_user
+from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.query import Row, jobs_of_user, restarts
 from slurm.states import JobState
 from slurm.tokens import bears, number_in_name
+
+_MISSED_S = 1.0
 
 # of the tasks of an array the one that matters most for a stop speaks for all
 _WEIGHT = {
@@ -52,47 +54,56 @@ class Seen(NamedTuple):
     pending: bool
 
 
-def look(cluster: Cluster, keeper: Keeper) -> list[Seen]:
+def look(cluster: Cluster, keeper: Keeper, timeout_s: float = ASK_TIMEOUT_S) -> list[Seen]:
     """See what the run's jobs are doing, and write down what is new.
 
     Jobs that were known and are not shown any more are gone: the controller
-    forgets a job some minutes after its end, never before.
+    forgets a job some minutes after its end, never before. But one that lived
+    when last seen has to be missed by two looks: a controller that has just been
+    started may not have read all that it knew.
 
     Raises
     ------
     SlurmError, TransportError
         If nobody could say; then nothing is concluded.
     """
-    rows = [row for row in jobs_of_user(cluster) if _ours(keeper, row)]
+    if not keeper.book.token:
+        return []
+    everything = jobs_of_user(cluster, timeout_s)
+    rows = [row for row in everything if _ours(cluster, keeper, row, timeout_s)]
     _learn_numbers(keeper, rows)
     seen = _together(rows)
-    known = keeper.book.ids - {job.job_id for job in seen}
+    doubtful = keeper.book.unproven & {row.job_id for row in everything}
+    known = keeper.book.ids - {job.job_id for job in seen} - doubtful
     seen += [
         Seen(job_id, JobState.GONE, keeper.book.submitted_at.get(job_id, ""), pending=False)
         for job_id in sorted(known)
-        if not keeper.book.states[job_id].ended
+        if not keeper.book.states[job_id].ended and keeper.missed(job_id) >= _MISSED_S
     ]
+    keeper.shown(job.job_id for job in seen)
     news = [
         (job.job_id, str(job.state), job.submitted_at)
         for job in seen
         if keeper.book.states.get(job.job_id) is not job.state
-        or job.job_id not in keeper.book.submitted_at
+        or keeper.book.submitted_at.get(job.job_id) != job.submitted_at
     ]
     if news:
-        keeper.write("jobs_seen", jobs=news)
+        keeper.remark("jobs_seen", jobs=news)
     return seen
 
 
-def _ours(keeper: Keeper, row: Row) -> bool:
+def _ours(cluster: Cluster, keeper: Keeper, row: Row, timeout_s: float) -> bool:
     """Whether a job is the run's: it bears the token, or has an id and a time that we know."""
     book = keeper.book
     if bears(book.token, wckey=row.wckey, name=row.name):
         return True
-    if row.job_id not in book.ids:
-        return False
     # submitted with a wckey of its own: registered by the shim. A controller that has lost its
-    # state gives the id to a stranger, but not with the same time of submission
-    return book.submitted_at.get(row.job_id, row.submitted_at) == row.submitted_at
+    # state gives the id to a stranger, but not with the same time of submission. An id alone
+    # proves nothing; a requeue makes the time a new one
+    known = book.submitted_at.get(row.job_id)
+    if known is None or row.state.ended or known == row.submitted_at:
+        return known == row.submitted_at
+    return row.job_id in book.registered and restarts(cluster, row.job_id, timeout_s) > 0
 
 
 def _learn_numbers(keeper: Keeper, rows: list[Row]) -> None:
@@ -101,7 +112,7 @@ def _learn_numbers(keeper: Keeper, rows: list[Row]) -> None:
         number = number_in_name(row.name, keeper.book.token)
         submission = keeper.book.submissions.get(-1 if number is None else number)
         if submission and submission.open:
-            keeper.write("submitted", number=submission.number, job_id=row.job_id)
+            keeper.remark("submitted", number=submission.number, job_id=row.job_id)
 
 
 def _together(rows: list[Row]) -> list[Seen]:

@@ -9,13 +9,18 @@ sorted out here.
 
 from __future__ import annotations
 
+import re
+import secrets
 from typing import NamedTuple
 
-from slurm.calls import Cluster
+from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.errors import SlurmError
 from slurm.states import JobState, job_state
 
-# the name last: it alone may hold anything
+# the name last: it alone may hold anything, the end of a line too: what comes after that does
+# not begin as our lines do
 _FORMAT = "%A|%F|%K|%T|%V|%w|%j"
+_RESTARTS = re.compile(r"\bRestarts=(\d+)")
 _FIELDS = _FORMAT.count("|")
 
 
@@ -31,7 +36,7 @@ class Row(NamedTuple):
     state : JobState
         What it is doing.
     submitted_at : str
-        When the controller took it, in the controller's words. With the id it
+        When the controller took it, by its clock, in s since 1970. With the id it
         makes an identity: a controller that crashed hands ids out again.
     wckey, name : str
         By which it is known whose it is.
@@ -45,18 +50,58 @@ class Row(NamedTuple):
     name: str
 
 
-def jobs_of_user(cluster: Cluster) -> list[Row]:
+# seconds since 1970: else it is the wall clock of whoever asks, by their time zone
+_TIME = {"SLURM_TIME_FORMAT": "%s"}
+
+
+def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row]:
     """Read all jobs of the user's that the controller remembers, ended ones too.
+
+    Those in hidden partitions too.
 
     Raises
     ------
     SlurmError, TransportError
         If nobody could say. No answer never means no jobs.
     """
+    begin = secrets.token_hex(4) + "|"
     answer = cluster.ask(
-        "squeue", "--noheader", "--states=all", f"--user={cluster.user}", f"--format={_FORMAT}"
-    )
-    return [row for line in answer.stdout.splitlines() if (row := _row(line)) is not None]
+        "squeue", "--all", "--states=all", f"--user={cluster.user}", f"--format={begin}{_FORMAT}",
+        variables=_TIME, timeout_s=timeout_s,
+    )  # fmt: skip
+    # not splitlines(): it takes other characters of a name's too for the end of a line
+    lines = [line.removeprefix(begin) for line in answer.stdout.split("\n") if begin in line[:9]]
+    # the head is there when there are no jobs too. Without it this is no answer, whatever the exit
+    # status: a process that ignores SIGCHLD never learns of any but 0. Nor is it one if it shows
+    # nothing and complains: of a user id that has no name there, say, with status 0
+    if not lines or (len(lines) == 1 and answer.stderr.strip()):
+        said = answer.complaint or "nothing"
+        raise SlurmError(cluster.name, "squeue", answer.code, said, transient=True)
+    return [row for line in lines[1:] if (row := _row(line)) is not None]
+
+
+def is_held(cluster: Cluster, job_id: str) -> bool:
+    """Whether a job waits for somebody to release it.
+
+    Raises
+    ------
+    SlurmError, TransportError
+        If nobody could say, or the job is not known.
+    """
+    return " Priority=0 " in cluster.ask("scontrol", "-o", "show", "job", job_id).stdout
+
+
+def restarts(cluster: Cluster, job_id: str, timeout_s: float = ASK_TIMEOUT_S) -> int:
+    """How often the controller has started a job again; each time it counts as submitted anew.
+
+    Raises
+    ------
+    SlurmError, TransportError
+        If nobody could say, or the job is not known.
+    """
+    said = cluster.ask("scontrol", "-o", "show", "job", job_id, timeout_s=timeout_s).stdout
+    found = _RESTARTS.search(said)
+    return int(found[1]) if found else 0
 
 
 def _row(line: str) -> Row | None:

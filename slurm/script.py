@@ -5,45 +5,54 @@ until that program ends; one that dies of SIGTERM leaves its program behind, or
 takes it along without a word, as the cluster is configured. So the command runs
 beside the shell, which hands SIGTERM on and waits for its end.
 
-The lease is a file that whoever submitted the job touches again and again. The
-job watches whether it *changes*, by the node's own clock: clocks of different
-machines are never compared. Silence for too long ends the job: SIGTERM to the
+The lease is a file into which whoever submitted the job writes something new again
+and again. The job watches whether it *changes*, by the node's own clock: clocks of
+different machines are never compared. Silence for too long ends the job: SIGTERM to the
 command, then a cancel of its own, then SIGKILL to its process group.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from slurm.job import Job
+
+_CONTROL = re.compile(r"[\x01-\x1f\x7f]")
 
 _HEAD = """\
 #!/bin/bash
 # {token}
 """
 
+# what the job is to have in its environment, and what it sets up, is the command's alone: the
+# shell and the watcher go on with the node's own PATH and HOME
 _COMMAND = """\
 main() {{
 {setup}
-  exec {command}
+exec -- {command}
 }}
-asked= main_pid=
-trap 'asked=1; [ -n "$main_pid" ] && kill -TERM "$main_pid" 2>/dev/null' TERM
+main_pid= told=
+tell() {{ told=1; [ -n "$main_pid" ] && kill -TERM "$main_pid" 2>/dev/null; }}
+trap tell TERM
 main &
 main_pid=$!
-[ -n "$asked" ] && kill -TERM "$main_pid" 2>/dev/null  # it came before there was anybody to tell
+[ -n "$told" ] && tell  # it came before there was anybody to tell
 """
 
+# SIGTERM reaches all processes of a job, and a command may not heed it: the watcher stays.
+# It waits by reading what never comes, and so leaves no sleep behind when it is killed.
 _LEASE = """\
 watch_lease() {{
-  lease={path}
-  seen= since=$SECONDS
-  trap 'kill "$!" 2>/dev/null; exit' TERM
-  while sleep {every_s} & wait "$!"; kill -0 "$main_pid" 2>/dev/null; do
-    now=$(timeout 20 stat -c %Y.%Z.%i -- "$lease" 2>/dev/null)
-    if [ "$now" != "$seen" ]; then
+  local lease={path} now seen= since=$SECONDS nap
+  trap '' TERM
+  exec {{nap}}<> <(:)
+  while read -rt {every_s} -u "$nap"; [ $? -gt 128 ] || sleep {every_s}
+        kill -0 "$main_pid" 2>/dev/null; do
+    now=$(timeout 20 cat -- "$lease" 2>/dev/null)
+    if [ -n "$now" ] && [ "$now" != "$seen" ]; then
       seen=$now since=$SECONDS
     elif [ $((SECONDS - since)) -ge {lease_s} ]; then
       echo "fullstop: nobody has renewed the lease for {lease_s} s: this job ends itself" >&2
@@ -67,17 +76,13 @@ watch_lease </dev/null &
 watcher_pid=$!
 """
 
+# a signal that is handed on ends the wait, but not the command
 _WAIT = """\
-wait "$main_pid"
-code=$?
-while kill -0 "$main_pid" 2>/dev/null; do  # a signal that was handed on has ended the wait
-  wait "$main_pid"
-  code=$?
-done
+while told=; wait "$main_pid"; code=$?; [ -n "$told" ]; do :; done
 """
 
 _END_LEASE = """\
-kill "$watcher_pid" 2>/dev/null
+kill -KILL "$watcher_pid" 2>/dev/null
 """
 
 _EXIT = """\
@@ -108,8 +113,8 @@ class Lease(NamedTuple):
         return max(1, min(30, self.lease_s // 5))
 
 
-def batch_script(job: Job, token: str, lease: Lease | None = None) -> str:
-    """Return the text that ``sbatch`` reads for a job.
+def batch_script(job: Job, token: str, lease: Lease | None = None) -> bytes:
+    """Return what ``sbatch`` reads for a job.
 
     Parameters
     ----------
@@ -120,10 +125,13 @@ def batch_script(job: Job, token: str, lease: Lease | None = None) -> str:
     lease : Lease, optional
         Without one the job outlives whoever submitted it.
     """
+    exports = [f"export {name}={_quoted(value)}" for name, value in job.environment.items()]
     parts = [
         _HEAD.format(token=token),
-        *(f"export {name}={shlex.quote(value)}\n" for name, value in job.environment.items()),
-        _COMMAND.format(setup=_indented(job.setup), command=shlex.join(job.command)),
+        _COMMAND.format(
+            setup="\n".join([*exports, *job.setup]) or ":",
+            command=" ".join(map(_quoted, job.command)),
+        ),
     ]
     if lease:
         parts.append(
@@ -137,12 +145,16 @@ def batch_script(job: Job, token: str, lease: Lease | None = None) -> str:
     parts.append(_WAIT)
     if lease:
         parts.append(_END_LEASE)
-    return "".join([*parts, _EXIT])
+    return os.fsencode("".join([*parts, _EXIT]))
 
 
-def _indented(lines: Sequence[str]) -> str:
-    return "\n".join(f"  {line}" for line in lines) or "  :"
+def _quoted(word: str) -> str:
+    """Quote a word for bash; ``sbatch`` takes no script with a carriage return in it."""
+    if not _CONTROL.search(word):
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + _CONTROL.sub(lambda found: f"\\{ord(found[0]):03o}", plain) + "'"
 
 
 def _home_path(path: str) -> str:
-    return shlex.quote(path) if path.startswith("/") else f'"$HOME"/{shlex.quote(path)}'
+    return _quoted(path) if path.startswith("/") else f'"$HOME"/{_quoted(path)}'

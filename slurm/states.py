@@ -27,6 +27,14 @@ class JobState(StrEnum):
     UNKNOWN = "unknown"
     """Nobody could say, or in a word that we do not know: it counts as alive."""
 
+    @classmethod
+    def of(cls, value: str) -> JobState:
+        """Return the state that was written down; a later version's is unknown here."""
+        try:
+            return cls(value)
+        except ValueError:
+            return cls.UNKNOWN
+
     @property
     def ended(self) -> bool:
         """Whether it holds nothing any more and never will again by itself."""

@@ -8,6 +8,7 @@ begun.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 
@@ -16,10 +17,12 @@ from slurm.calls import SUBMIT_TIMEOUT_S, Cluster, is_away
 from slurm.errors import SlurmError, SubmissionUnknownError, SubmitRefusedError, TransportError
 from slurm.job import Job
 from slurm.look import look
+from slurm.query import is_held
 from slurm.script import Lease, batch_script
 from slurm.tokens import job_name, token_variables
 from slurm.transport import Answer
 from slurm.waiting import backoff
+from supervisor.errors import ConfigError
 
 _JOB_ID = re.compile(r"(\d+)(;[^\s;]+)?")
 _FIND_S = 15.0
@@ -36,23 +39,25 @@ def submit(cluster: Cluster, keeper: Keeper, job: Job, lease: Lease | None = Non
     SubmissionUnknownError
         If nobody could say whether there is one. It is not submitted again: the
         ledger knows of it, and a cancel looks for it.
+    LedgerWriteError
+        If it could not be written down; there is no job, or one that is held and never begins.
     SlurmError, TransportError
-        If it could not be submitted now; there is no job.
+        If it could not be submitted now, and there is no job; or could not be released: it
+        is held then, and known.
     """
     number = 1 + max((n for n in keeper.book.submissions if isinstance(n, int)), default=0)
     name = job_name(job.name, keeper.book.token, number)
     keeper.write("submit_intended", number=number, name=name)
+    script = batch_script(job, keeper.book.token, lease)
     try:
-        answer = _sbatch(cluster, job, name, batch_script(job, keeper.book.token, lease), keeper)
+        answer = _sbatch(cluster, job, name, script, keeper)
     except TransportError as error:
         if not error.may_have_run:
-            keeper.write("submit_refused", number=number, said=str(error))
+            keeper.remark("submit_refused", number=number, said=str(error))
             raise
         job_id = _find(cluster, keeper, number, str(error))
-    except BaseException as error:
-        if not isinstance(error, Exception):
-            raise  # interrupted in the middle: it stays open
-        keeper.write("submit_refused", number=number, said=str(error))
+    except ConfigError as error:  # the program or the link is not to be had; anything else that
+        keeper.remark("submit_refused", number=number, said=str(error))  # went wrong leaves it open
         raise
     else:
         job_id = _id_of(cluster, keeper, number, answer)
@@ -61,15 +66,13 @@ def submit(cluster: Cluster, keeper: Keeper, job: Job, lease: Lease | None = Non
     return job_id
 
 
-def _sbatch(cluster: Cluster, job: Job, name: str, script: str, keeper: Keeper) -> Answer:
+def _sbatch(cluster: Cluster, job: Job, name: str, script: bytes, keeper: Keeper) -> Answer:
     argv = ["sbatch", "--parsable", "--hold", *job.arguments(name)]
     variables = token_variables(keeper.book.token)
-    answer = cluster.call(
-        *argv, stdin=script.encode(), variables=variables, timeout_s=SUBMIT_TIMEOUT_S
-    )
+    answer = cluster.call(*argv, stdin=script, variables=variables, timeout_s=SUBMIT_TIMEOUT_S)
     if answer.code != 0 and "wckey" in answer.complaint.lower():
         # AccountingStorageEnforce=wckeys: only registered ones. The name bears the token too
-        return cluster.call(*argv, stdin=script.encode(), timeout_s=SUBMIT_TIMEOUT_S)
+        return cluster.call(*argv, stdin=script, timeout_s=SUBMIT_TIMEOUT_S)
     return answer
 
 
@@ -80,10 +83,11 @@ def _id_of(cluster: Cluster, keeper: Keeper, number: int, answer: Answer) -> str
                 keeper.write("submitted", number=number, job_id=found[1])
                 return found[1]
         return _find(cluster, keeper, number, f"sbatch said {answer.stdout.strip()[:80]!r}")
-    if is_away(answer.complaint):
-        # "timed out" is said by a client whose job may run: only a look can tell
-        return _find(cluster, keeper, number, answer.complaint)
-    keeper.write("submit_refused", number=number, said=answer.complaint)
+    if answer.code < 0 or is_away(answer.stderr):
+        # "timed out" is said by a client whose job may run, and one that was killed says
+        # nothing: only a look can tell
+        return _find(cluster, keeper, number, answer.complaint or f"signal {-answer.code}")
+    keeper.remark("submit_refused", number=number, said=answer.complaint)
     raise SubmitRefusedError(cluster.name, "sbatch", answer.code, answer.complaint)
 
 
@@ -91,11 +95,8 @@ def _find(cluster: Cluster, keeper: Keeper, number: int, said: str) -> str:
     """Look for a job that may be there; its name tells of which submission it is."""
     deadline = time.monotonic() + _FIND_S
     for pause in backoff(0.2, 3.0):
-        try:
+        with contextlib.suppress(SlurmError, TransportError):
             look(cluster, keeper)
-        except (SlurmError, TransportError) as error:
-            if not error.transient:
-                raise
         job_id = keeper.book.submissions[number].job_id
         if job_id is not None:
             return job_id
@@ -111,6 +112,9 @@ def _release(cluster: Cluster, job_id: str) -> None:
         try:
             cluster.ask("scontrol", "release", job_id)
         except (SlurmError, TransportError) as error:
+            # it fails too where it has released what no node of today's can run
+            if not (error.transient or is_held(cluster, job_id)):
+                return
             if not error.transient or time.monotonic() + pause > deadline:
                 raise
         else:

@@ -8,11 +8,15 @@ script. Jobs are cancelled by token, or by an id that bears it.
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from collections.abc import Mapping
 
+from supervisor.errors import ConfigError
+
 _PREFIX = "fullstop-"
+_SHAPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 # each command has its own variable; together they reach whatever is started below us
 _VARIABLES = ("SBATCH_WCKEY", "SALLOC_WCKEY", "SLURM_WCKEY")
@@ -26,6 +30,24 @@ def new_token(run_id: str | None = None) -> str:
     """
     stem = run_id or time.strftime("%Y%m%d-%H%M%S")
     return f"{_PREFIX}{stem}-{secrets.token_hex(4)}"
+
+
+def check_token(token: str) -> str:
+    """Return a token that somebody has brought along, if it can be one.
+
+    The controller writes wckeys in lower case, a dot would make one token the end of
+    another in a job's name, and the token names files.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot.
+    """
+    if not _SHAPE.fullmatch(token):
+        raise ConfigError(
+            f"token: {token!r} is not made of at most 100 of a-z, 0-9, '-' and '_'", key="token"
+        )
+    return token
 
 
 def token_variables(token: str) -> Mapping[str, str]:
@@ -52,9 +74,9 @@ def number_in_name(name: str, token: str) -> int | None:
 
 
 def bears(token: str, *, wckey: str, name: str) -> bool:
-    """Whether a job is one of a token's.
+    """Whether a job is one of a token's; where there is no token, none is.
 
     Where wckeys are accounted for the controller shows a user's default one with
     an asterisk; ours is never the default.
     """
-    return wckey == token or number_in_name(name, token) is not None
+    return bool(token) and (wckey == token or number_in_name(name, token) is not None)

@@ -39,6 +39,7 @@ class Answer(NamedTuple):
     def complaint(self) -> str:
         """The line in which it said what was wrong, empty if it said nothing."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
+        lines = [line.strip() for line in lines if not line.startswith("Try ")] or lines
         return lines[-1].strip() if lines else ""
 
 

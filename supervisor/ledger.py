@@ -13,6 +13,7 @@ ledger; each record is one ``write`` in append mode, so none needs a lock.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -20,6 +21,7 @@ import zlib
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from supervisor import rundir
 from supervisor.errors import FullstopError
 
 _NAME = b"fullstop-ledger-"
@@ -28,6 +30,26 @@ _VERSION = b"1"
 
 class LedgerError(FullstopError):
     """A ledger was written by a version that knows more than this one."""
+
+
+class LedgerWriteError(FullstopError):
+    """A ledger cannot be written: what was to be announced must not be done.
+
+    Parameters
+    ----------
+    path : Path
+        The ledger.
+    error : OSError
+        Why.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{path} cannot be written ({error.strerror}): make room there, or set "
+            "XDG_STATE_HOME to a directory of yours"
+        )
+        self.path = str(path)
+        self.errno = error.errno
 
 
 class Record(NamedTuple):
@@ -58,24 +80,31 @@ class Ledger:
 
     Raises
     ------
-    OSError
+    LedgerWriteError
         If it cannot be opened or written: then what it announces must not be done.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        _sync_directory(path.parent)
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            rundir.sync_directory(path.parent)
+        except OSError as error:
+            raise LedgerWriteError(path, error) from None
 
     def append(self, kind: str, **fields: Any) -> float:
         """Write a record; it is on disk when this returns. Returns its time, in s."""
         at = round(time.time(), 6)
         payload = json.dumps({"kind": kind, "at": at, **fields}).encode()
         line = b"\n%s%s %08x %s\n" % (_NAME, _VERSION, zlib.crc32(payload), payload)
-        written = os.write(self._fd, line)
+        try:
+            written = os.write(self._fd, line)
+            os.fsync(self._fd)
+        except OSError as error:
+            raise LedgerWriteError(self.path, error) from None
         if written != len(line):  # the disk is full: half a line spoils itself alone
-            raise OSError(28, os.strerror(28), str(self.path))
-        os.fsync(self._fd)
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise LedgerWriteError(self.path, full)
         return at
 
     def close(self) -> None:
@@ -113,7 +142,8 @@ def _parse(path: Path, line: bytes) -> Record | None:
     head, _, rest = line.partition(b" ")
     checksum, _, payload = rest.partition(b" ")
     try:
-        whole = int(checksum, 16) == zlib.crc32(payload)
+        # what was cut short within a checksum that begins with 0 would be right for nothing
+        whole = len(checksum) == 8 and payload and int(checksum, 16) == zlib.crc32(payload)
     except ValueError:
         return None
     if not (whole and head.startswith(_NAME)):
@@ -122,12 +152,3 @@ def _parse(path: Path, line: bytes) -> Record | None:
         raise LedgerError(f"{path} was written by a later version: use that one")
     fields = json.loads(payload)
     return Record(fields.pop("kind"), fields.pop("at"), fields)
-
-
-def _sync_directory(path: Path) -> None:
-    """Have a new file's name survive a power loss too."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -197,6 +197,15 @@ def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
         raise
 
 
+def sync_directory(path: Path) -> None:
+    """Have the names of new files in a directory survive a power loss too."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file so that a reader sees the old one or the new one, never half of it.
 

