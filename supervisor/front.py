@@ -499,6 +499,7 @@ class Front(ABC):
         if self._jobs is not None:
             status = self._see_jobs_out(self._jobs, status)
             gone_at = time.monotonic()
+            failure = failure or self._jobs.refused
         done, failed = self._gather()
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
@@ -558,10 +559,10 @@ class Front(ABC):
             self._tick_for_jobs,
         )
         see_jobs_out(jobs, desk)
-        if jobs.refused:
-            raise jobs.refused
         if jobs.error:
             self._note_error(jobs.error)
+        if jobs.refused:
+            return RunStatus.FAILED
         if status is RunStatus.COMPLETED and jobs.cancelling:
             return RunStatus.STOPPED
         if status is RunStatus.COMPLETED and jobs.failed:
