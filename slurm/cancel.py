@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from slurm.book import Book, Keeper
 from slurm.calls import Cluster
-from slurm.look import Seen, look
+from slurm.look import UNLIKELY_S, Seen, look
 from slurm.states import JobState
 from slurm.waiting import backoff
 from supervisor.errors import FullstopError
@@ -81,7 +81,7 @@ def cancel(
     ids: Iterable[str] = (),
     *,
     grace_s: float = 0.0,
-    patience_s: float = PATIENCE_S,
+    patience_s: float | None = None,
     pause: Callable[[float], bool] | None = None,
     quiet: Callable[[], bool] | None = None,
 ) -> Cancelled:
@@ -99,7 +99,8 @@ def cancel(
         How long running jobs have from SIGTERM until they are cancelled, in s. With 0
         they have what the cluster gives everybody (``KillWait``).
     patience_s : float
-        How long to go on altogether, in s.
+        How long to go on altogether, in s; a minute, or much less where nobody has been seen
+        to submit anything.
     pause : callable, optional
         Waits for so many seconds; True: give up now. What is left stays owed.
     quiet : callable, optional
@@ -109,6 +110,8 @@ def cancel(
     keeper.write("cancel_wanted", ids=sorted(wanted))
     soft_until = time.monotonic() + grace_s if grace_s else 0.0
     attempt = _Attempt(cluster, keeper, wanted, soft_until, quiet or _always)
+    if patience_s is None:
+        patience_s = PATIENCE_S if keeper.book.submitted else UNLIKELY_S
     deadline = time.monotonic() + patience_s
     error: str | None = None
     pauses = backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
@@ -143,6 +146,33 @@ def outcomes(book: Book, wanted: Collection[str] = ()) -> list[JobOutcome]:
     return known + [JobOutcome(None, book.token, "unknown", False) for _ in book.open]
 
 
+class Clear:
+    """Whether looks that found none alive make certain that none will be.
+
+    Where a submission was cut off, only a look some time after the first one does.
+    """
+
+    def __init__(self) -> None:
+        self._asked_at = 0.0
+        self._since: float | None = None
+
+    def asking(self) -> None:
+        """A look begins."""
+        self._asked_at = time.monotonic()
+
+    def not_yet(self) -> None:
+        """It has found something."""
+        self._since = None
+
+    def certain(self, *, cut_off: bool) -> bool:
+        """It has found nothing: whether it was the last."""
+        if not cut_off:
+            return True
+        if self._since is None:
+            self._since = time.monotonic()
+        return self._asked_at >= self._since + _SETTLE_S
+
+
 class _Attempt:
     """One cancel under way."""
 
@@ -160,7 +190,7 @@ class _Attempt:
         self._soft_until = soft_until
         self._quiet = quiet
         self._signalled: set[str] = set()
-        self._clear_since: float | None = None
+        self._clear = Clear()
         self.calls = 0
         self.complaint: str | None = None
 
@@ -168,27 +198,23 @@ class _Attempt:
         """Look, and cancel what lives; True when there is nothing left to do."""
         quiet = self._quiet()  # before the look, which then shows all that there will ever be
         self._keeper.catch_up()
-        asked_at = time.monotonic()
+        self._clear.asking()
         alive = [job for job in self._look() if not job.state.ended]
         if alive:
-            self._clear_since = None
+            self._clear.not_yet()
             self._send(alive)
             return False
-        return quiet and self._settled(asked_at)
+        return quiet and self._settled()
 
     def _look(self) -> list[Seen]:
         seen = look(self._cluster, self._keeper)
         return [job for job in seen if not self._wanted or job.job_id in self._wanted]
 
-    def _settled(self, asked_at: float) -> bool:
-        """None is alive; where a submission was cut off, only a later look makes certain."""
+    def _settled(self) -> bool:
         if self._wanted:
             return True
-        if self._keeper.book.open:
-            if self._clear_since is None:
-                self._clear_since = time.monotonic()
-            if asked_at < self._clear_since + _SETTLE_S:
-                return False
+        if not self._clear.certain(cut_off=bool(self._keeper.book.open)):
+            return False
         self._keeper.write("jobs_settled")
         return True
 

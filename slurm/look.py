@@ -6,10 +6,17 @@ from collections import defaultdict
 from typing import NamedTuple
 
 from slurm.book import Keeper
-from slurm.calls import Cluster
+from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.errors import SlurmError
 from slurm.query import Row, jobs_of_user
 from slurm.states import JobState
 from slurm.tokens import bears, number_in_name
+
+UNLIKELY_S = 5.0
+"""Patience with a silent controller where nobody has been seen to submit anything."""
+
+# what a command says where no cluster is configured at all
+_NO_CLUSTER = "establish a configuration source"
 
 # of the tasks of an array the one that matters most for a stop speaks for all
 _WEIGHT = {
@@ -63,7 +70,7 @@ def look(cluster: Cluster, keeper: Keeper) -> list[Seen]:
     SlurmError, TransportError
         If nobody could say; then nothing is concluded.
     """
-    rows = [row for row in jobs_of_user(cluster) if _ours(keeper, row)]
+    rows = [row for row in _rows(cluster, keeper) if _ours(keeper, row)]
     _learn_numbers(keeper, rows)
     seen = _together(rows)
     known = keeper.book.ids - {job.job_id for job in seen}
@@ -81,6 +88,17 @@ def look(cluster: Cluster, keeper: Keeper) -> list[Seen]:
     if news:
         keeper.write("jobs_seen", jobs=news)
     return seen
+
+
+def _rows(cluster: Cluster, keeper: Keeper) -> list[Row]:
+    if keeper.book.submitted:
+        return jobs_of_user(cluster, ASK_TIMEOUT_S)
+    try:
+        return jobs_of_user(cluster, UNLIKELY_S)
+    except SlurmError as error:
+        if _NO_CLUSTER in error.said:
+            return []  # SLURM's commands are installed, but there is nobody to submit to
+        raise
 
 
 def _ours(keeper: Keeper, row: Row) -> bool:

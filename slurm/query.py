@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from slurm.calls import Cluster
+from slurm.calls import ASK_TIMEOUT_S, Cluster
 from slurm.states import JobState, job_state
 
 # the name last: it alone may hold anything
@@ -45,7 +45,7 @@ class Row(NamedTuple):
     name: str
 
 
-def jobs_of_user(cluster: Cluster) -> list[Row]:
+def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row]:
     """Read all jobs of the user's that the controller remembers, ended ones too.
 
     Raises
@@ -54,8 +54,9 @@ def jobs_of_user(cluster: Cluster) -> list[Row]:
         If nobody could say. No answer never means no jobs.
     """
     answer = cluster.ask(
-        "squeue", "--noheader", "--states=all", f"--user={cluster.user}", f"--format={_FORMAT}"
-    )
+        "squeue", "--noheader", "--states=all", f"--user={cluster.user}", f"--format={_FORMAT}",
+        timeout_s=timeout_s,
+    )  # fmt: skip
     return [row for line in answer.stdout.splitlines() if (row := _row(line)) is not None]
 
 

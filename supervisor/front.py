@@ -501,19 +501,21 @@ class Front(ABC):
             gone_at = time.monotonic()
             failure = failure or self._jobs.refused
         done, failed = self._gather()
+        ghosts = self._jobs.unverified if self._jobs else []
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
-            self._stop.survivors = survivors
+            self._stop.survivors = survivors + ghosts
         else:
             for name in survivors:
                 self._note_error(f"could not be killed: {name}")
+            for name in ghosts:
+                self._note_error(f"has not been seen to end: {name}")
         if status is RunStatus.COMPLETED and failed and failed == done:
             status = RunStatus.FAILED
             self._reason = "every combination failed; see the column 'error' in results.parquet"
         elif status is RunStatus.FAILED:
             why = str(failure) if failure else (ended.reason if ended else "")
             self._reason = why or self._reason
-        ghosts = self._jobs.unverified if self._jobs else []
         usage = isinstance(failure, ConfigError) or bool(ended and ended.usage)
         report = Report(
             run_id=self._plan.run_id,
@@ -545,7 +547,7 @@ class Front(ABC):
         jobs.quiet()
         if self._detach:
             jobs.detach()
-        elif status is RunStatus.COMPLETED:
+        elif status is RunStatus.COMPLETED or self._drained(status):
             jobs.wait_for_end()
         else:
             jobs.cancel()
@@ -569,6 +571,11 @@ class Front(ABC):
             self._reason = ", ".join(jobs.failed)
             return RunStatus.FAILED
         return status
+
+    def _drained(self, status: RunStatus) -> bool:
+        """Whether what was in hand was to be finished, its jobs with it."""
+        drain = Level.DRAIN.name.lower()
+        return status is RunStatus.STOPPED and self._stop is not None and self._stop.level == drain
 
     def _end_leftovers(self) -> list[str]:
         """End what a warden that was lost has left; return what is alive all the same."""
