@@ -547,7 +547,7 @@ class Front(ABC):
         jobs.quiet()
         if self._detach:
             jobs.detach()
-        elif status is RunStatus.COMPLETED or self._drained(status):
+        elif status is RunStatus.COMPLETED:
             jobs.wait_for_end()
         else:
             jobs.cancel()
@@ -571,11 +571,6 @@ class Front(ABC):
             self._reason = ", ".join(jobs.failed)
             return RunStatus.FAILED
         return status
-
-    def _drained(self, status: RunStatus) -> bool:
-        """Whether what was in hand was to be finished, its jobs with it."""
-        drain = Level.DRAIN.name.lower()
-        return status is RunStatus.STOPPED and self._stop is not None and self._stop.level == drain
 
     def _end_leftovers(self) -> list[str]:
         """End what a warden that was lost has left; return what is alive all the same."""

@@ -133,7 +133,7 @@ class ClusterPlace(Place):
 def verified(report: dict[str, Any]) -> dict[str, str]:
     """States of a report's jobs by id; all of them were seen to have ended."""
     assert all(job["verified"] for job in report["jobs"]), report["jobs"]
-    assert len({job["token"] for job in report["jobs"]}) == 1
+    assert len({job["token"] for job in report["jobs"]}) <= 1
     return {job["id"]: job["state"] for job in report["jobs"]}
 
 

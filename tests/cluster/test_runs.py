@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from pathlib import Path
 
 import pytest
 
@@ -20,7 +19,7 @@ STAY = "touch $HERE/ready; exec sleep 600"
 
 EVERY_WAY = f"""
 printf '#!/bin/sh\\nsleep 600\\n' > $HERE/job.sh
-printf '#!/bin/sh\\nsbatch -o /dev/null --wrap "sleep 601" > $IDS/nested\\nsleep 600\\n' > $HERE/n.sh
+printf '#!/bin/sh\\nsbatch -o /dev/null --wrap "sleep 99" > $IDS/nested\\nsleep 600\\n' > $HERE/n.sh
 sbatch -o /dev/null $HERE/job.sh one two > $IDS/script
 sbatch -o /dev/null < $HERE/job.sh > $IDS/stdin
 {job("sleep 600", to="wrap")}
@@ -115,7 +114,7 @@ def test_drain_lets_the_command_and_its_jobs_end(there: ClusterPlace) -> None:
     there.mark("go").touch()
     said, _ = stop.communicate(timeout=60)
     assert stop.returncode == 0, said
-    assert begun.end() == 128 + signal.SIGTERM, begun.tell()
+    assert begun.end() == 0, begun.tell()
     assert verified(begun.report) == {there.ids["a"]: "completed"}
     there.assert_nothing_owed()
 
@@ -161,12 +160,11 @@ def test_a_second_ctrl_c_leaves_the_rest_to_who_comes_next(there: ClusterPlace, 
     if heir == "reap":
         said = there.command("reap")
         assert said.returncode == 0, said.stdout + said.stderr
-        assert there.ids["long"] in said.stdout
-        there.assert_no_jobs()
     else:
         assert there.command("run", "--run-dir", str(there.root / "next"), "--", "true")
-        wait_for(lambda: not there.debts, "the debt worked off", tell=str)
-        there.assert_no_jobs()
+    # the run that was given up has sent for somebody too, who may have been first
+    wait_for(lambda: not there.debts, "the debt worked off")
+    there.assert_no_jobs()
     there.assert_nothing_owed()
 
 
@@ -260,7 +258,9 @@ def test_a_submission_that_was_cut_off_is_found_or_certainly_is_none(there: Clus
     there.lab.slurmctld.freeze()
     there.mark("frozen").touch()
     ledger = begun.run_dir / "ledger"
-    begun.wait_for(lambda: b"submit_intended" in ledger.read_bytes(), "the call under way")
+    begun.wait_for(
+        lambda: ledger.exists() and b"submit_intended" in ledger.read_bytes(), "the call under way"
+    )
     there.mark("go").touch()
     begun.wait_for(lambda: "front.finishing" in begun.events, "the command's end")
     there.lab.slurmctld.thaw()
