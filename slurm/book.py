@@ -31,17 +31,20 @@ class Submission:
         Its job, once known.
     refused : bool
         It is certain that there is no job.
+    elsewhere : str
+        Its job on another cluster, which is not asked; empty: it is on this one.
     """
 
     number: int | str
     at: float
     job_id: str | None = None
     refused: bool = False
+    elsewhere: str = ""
 
     @property
     def open(self) -> bool:
         """Whether there may be a job whose id nobody has learnt."""
-        return self.job_id is None and not self.refused
+        return self.job_id is None and not (self.refused or self.elsewhere)
 
 
 @dataclass(slots=True)
@@ -124,6 +127,11 @@ class Book:
         return self.registered - self.submitted_at.keys()
 
     @property
+    def submitted(self) -> bool:
+        """Whether a submission, or a job, is known of."""
+        return bool(self.submissions or self.states)
+
+    @property
     def owes(self) -> bool:
         """Whether a job may be alive that somebody has to see gone."""
         if self.settled:
@@ -148,6 +156,12 @@ class Book:
                 self._learn(fields["number"], at, fields["job_id"])
                 if submitted_at := fields.get("submitted_at"):
                     self.submitted_at[fields["job_id"]] = submitted_at
+            case "submitted_elsewhere":
+                # by a --clusters of its user's; ids are each cluster's own
+                submission = self.submissions.setdefault(
+                    fields["number"], Submission(fields["number"], at)
+                )
+                submission.elsewhere = f"{fields['job_id']} on cluster {fields['cluster']}"
             case "submit_refused":
                 submission = self.submissions.setdefault(
                     fields["number"], Submission(fields["number"], at)

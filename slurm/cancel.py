@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from slurm.book import Book, Keeper
 from slurm.calls import ASK_TIMEOUT_S, Cluster
-from slurm.look import Seen, look
+from slurm.look import UNLIKELY_S, Seen, look
 from slurm.states import JobState
 from slurm.waiting import backoff
 from supervisor.errors import FullstopError
@@ -28,8 +28,8 @@ _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 _SHORTEST_CALL_S = 1.0
 _SETTLE_S = 2.0
-"""Between two looks that must both find nothing where a submission was cut off: what its
-``sbatch`` had sent is in the controller's hands before the second one is answered."""
+_SETTLE_OTHERS_S = 0.25
+"""The same where nobody is known to have been cut off, but somebody may have been."""
 
 # an sbatch outlives whoever called it, and may be waiting for munge or the controller: as long as
 # one lives that would submit with our token, no look is the last one
@@ -93,7 +93,7 @@ def cancel(
     ids: Iterable[str] = (),
     *,
     grace_s: float = 0.0,
-    patience_s: float = PATIENCE_S,
+    patience_s: float | None = None,
     pause: Callable[[float], bool] | None = None,
     quiet: Callable[[], bool] | None = None,
 ) -> Cancelled:
@@ -111,7 +111,8 @@ def cancel(
         How long running jobs have from SIGTERM until they are cancelled, in s. With 0
         they have what the cluster gives everybody (``KillWait``).
     patience_s : float
-        How long to go on altogether, in s.
+        How long to go on altogether, in s; a minute, or much less where nobody has been seen
+        to submit anything.
     pause : callable, optional
         Waits for so many seconds; True: give up now. What is left stays owed.
     quiet : callable, optional
@@ -119,6 +120,8 @@ def cancel(
     """
     wanted = set(map(str, ids))
     keeper.remark("cancel_wanted", ids=sorted(wanted))
+    if patience_s is None:
+        patience_s = PATIENCE_S if keeper.book.submitted else UNLIKELY_S
     now = time.monotonic()
     deadline = now + patience_s
     soft_until = now + grace_s if grace_s else 0.0
@@ -159,6 +162,45 @@ def outcomes(book: Book, wanted: Collection[str] = ()) -> list[JobOutcome]:
     return known + [JobOutcome(None, book.token, "unknown", False) for _ in book.open]
 
 
+def settle_s(book: Book, *, cut_short: bool) -> float:
+    """How long after a look that found none another one must find none, in s.
+
+    What an ``sbatch`` that was cut off had sent is in the controller's hands by then.
+
+    Parameters
+    ----------
+    book : Book
+        What is known of submissions.
+    cut_short : bool
+        Whether those who may have submitted unseen were ended in the middle of it.
+    """
+    if book.open:
+        return _SETTLE_S
+    return _SETTLE_OTHERS_S if book.others and cut_short else 0.0
+
+
+class Clear:
+    """Whether looks that found none alive make certain that none will be."""
+
+    def __init__(self) -> None:
+        self._asked_at = 0.0
+        self._since: float | None = None
+
+    def asking(self) -> None:
+        """A look begins."""
+        self._asked_at = time.monotonic()
+
+    def not_yet(self) -> None:
+        """It has found something."""
+        self._since = None
+
+    def certain(self, after_s: float) -> bool:
+        """It has found nothing: whether it was the last, ``after_s`` behind the first such."""
+        if self._since is None:
+            self._since = time.monotonic() if after_s else self._asked_at
+        return self._asked_at >= self._since + after_s
+
+
 class _Attempt:
     """One cancel under way."""
 
@@ -178,7 +220,8 @@ class _Attempt:
         self._deadline = deadline
         self._quiet = quiet
         self._signalled: set[str] = set()
-        self._clear_since: float | None = None
+        self._clear = Clear()
+        self._ended_submitters = False
         self.calls = 0
         self.complaint: str | None = None
 
@@ -186,20 +229,19 @@ class _Attempt:
         """Look, and cancel what lives; True when there is nothing left to do."""
         quiet = self._quiet()  # before the look, which then shows all that there will ever be
         self._keeper.catch_up()
-        asked_at = time.monotonic()
+        self._clear.asking()
         alive = [job for job in self._look() if not job.state.ended]
         if alive:
-            self._clear_since = None
+            self._clear.not_yet()
             self._send(alive)
             return False
-        return quiet and self._settled(asked_at)
+        return quiet and self._settled()
 
     def _look(self) -> list[Seen]:
         seen = look(self._cluster, self._keeper, self._timeout_s)
         return [job for job in seen if not self._wanted or job.job_id in self._wanted]
 
-    def _settled(self, asked_at: float) -> bool:
-        """None is alive; where a submission was cut off, only a later look makes certain."""
+    def _settled(self) -> bool:
         if self._wanted:
             return not self._wanted.intersection(self._keeper.book.alive)
         book = self._keeper.book
@@ -210,12 +252,10 @@ class _Attempt:
             )
         if book.alive:  # not shown to be ours, or missed once only
             return False
-        if book.open or book.others:
-            if self._clear_since is None:
-                self._end_submitters(book.token)
-                self._clear_since = time.monotonic()
-            if asked_at < self._clear_since + _SETTLE_S:
-                return False
+        if (book.open or book.others) and not self._ended_submitters:
+            self._end_submitters(book.token)
+        if not self._clear.certain(settle_s(book, cut_short=True)):
+            return False
         self._keeper.remark("jobs_settled")
         return True
 
@@ -227,6 +267,7 @@ class _Attempt:
     def _end_submitters(self, token: str) -> None:
         """Kill what is still about to submit a job with our token."""
         self._cluster.ask("sh", "-c", _END_SUBMITTERS, "sh", token, timeout_s=self._timeout_s)
+        self._ended_submitters = True
 
     def _send(self, alive: Sequence[Seen]) -> None:
         soft = time.monotonic() < self._soft_until

@@ -103,9 +103,14 @@ class Client:
         return self._keeper.book.owes
 
     @property
+    def settle_s(self) -> float:
+        """How long after a look that found none another one must, if all ended by itself, in s."""
+        return cancelling.settle_s(self._keeper.book, cut_short=False)
+
+    @property
     def submitted(self) -> bool:
         """Whether a submission is known of, whatever became of it."""
-        return bool(self._keeper.book.submissions)
+        return self._keeper.book.submitted
 
     def expect_others(self) -> None:
         """Be ready for jobs of programs that know nothing of us but bear the token."""
@@ -159,6 +164,7 @@ class Client:
         SlurmError, TransportError
             If nobody could say.
         """
+        self._keeper.catch_up()
         look(self._cluster, self._keeper)
         return self.known()
 
@@ -196,7 +202,7 @@ class Client:
         ids: Iterable[str] = (),
         *,
         grace_s: float = 0.0,
-        patience_s: float = cancelling.PATIENCE_S,
+        patience_s: float | None = None,
         pause: Callable[[float], bool] | None = None,
         quiet: Callable[[], bool] | None = None,
     ) -> Cancelled:
@@ -234,8 +240,11 @@ class Client:
         self._square()
 
     def settle(self) -> None:
-        """Note that a look has found none alive, and that nobody will submit more."""
-        if self._keeper.book.owes and not self._keeper.book.open:
+        """Note that a look has found none alive, and that nobody will submit more.
+
+        Where a submission was cut off, that takes a second look some time after the first.
+        """
+        if self._keeper.book.owes:
             self._keeper.write("jobs_settled")
         self._square()
 

@@ -7,11 +7,18 @@ from typing import NamedTuple
 
 from slurm.book import Keeper
 from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.errors import SlurmError
 from slurm.query import Row, jobs_of_user, restarts
 from slurm.states import JobState
 from slurm.tokens import bears, number_in_name
 
+UNLIKELY_S = 5.0
+"""Patience with a silent controller where nobody has been seen to submit anything."""
+
 _MISSED_S = 1.0
+
+# what a command says where no cluster is configured at all
+_NO_CLUSTER = "establish a configuration source"
 
 # of the tasks of an array the one that matters most for a stop speaks for all
 _WEIGHT = {
@@ -69,7 +76,7 @@ def look(cluster: Cluster, keeper: Keeper, timeout_s: float = ASK_TIMEOUT_S) -> 
     """
     if not keeper.book.token:
         return []
-    everything = jobs_of_user(cluster, timeout_s)
+    everything = _rows(cluster, keeper, timeout_s)
     rows = [row for row in everything if _ours(cluster, keeper, row, timeout_s)]
     _learn_numbers(keeper, rows)
     seen = _together(rows)
@@ -90,6 +97,17 @@ def look(cluster: Cluster, keeper: Keeper, timeout_s: float = ASK_TIMEOUT_S) -> 
     if news:
         keeper.remark("jobs_seen", jobs=news)
     return seen
+
+
+def _rows(cluster: Cluster, keeper: Keeper, timeout_s: float) -> list[Row]:
+    if keeper.book.submitted:
+        return jobs_of_user(cluster, timeout_s)
+    try:
+        return jobs_of_user(cluster, min(timeout_s, UNLIKELY_S))
+    except SlurmError as error:
+        if _NO_CLUSTER in error.said:
+            return []  # SLURM's commands are installed, but there is nobody to submit to
+        raise
 
 
 def _ours(cluster: Cluster, keeper: Keeper, row: Row, timeout_s: float) -> bool:

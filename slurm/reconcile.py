@@ -7,7 +7,7 @@ from contextlib import closing
 
 from slurm.book import Keeper
 from slurm.calls import Cluster
-from slurm.cancel import PATIENCE_S, Cancelled, cancel
+from slurm.cancel import Cancelled, cancel
 from slurm.connect import connect
 from slurm.debts import Debt
 from slurm.lease import remove_lease
@@ -17,7 +17,7 @@ from supervisor.errors import FullstopError
 def work_off(
     debt: Debt,
     *,
-    patience_s: float = PATIENCE_S,
+    patience_s: float | None = None,
     pause: Callable[[float], bool] | None = None,
 ) -> Cancelled:
     """Cancel all jobs of a debt, see them gone, and strike it off.
@@ -30,7 +30,7 @@ def work_off(
     debt : Debt
         The debt. Its owner is dead, or has asked for this.
     patience_s : float
-        How long to go on, in s.
+        How long to go on, in s; see :func:`slurm.cancel.cancel`.
     pause : callable, optional
         See :func:`slurm.cancel.cancel`.
     """

@@ -27,13 +27,16 @@ if __name__ == "__main__":  # as a file: nothing but the standard library is on 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from slurm.calls import is_away
+from slurm.tokens import PREFIX
 from supervisor.ledger import Ledger
 from supervisor.rundir import BIN_DIR, LEDGER_FILE
 
 # --parsable: the id alone, or with its cluster; otherwise the sentence
-_JOB_ID = re.compile(rb"^(?:Submitted batch job )?(\d+)(?:;\S+| on cluster \S+)?$", re.MULTILINE)
+_JOB_ID = re.compile(rb"(?:Submitted batch job )?(\d+)(?:(?:;| on cluster )(\S+))?")
 _COOKIE = "FULLSTOP_RUN_ID"
 _KEPT_BYTES = 4096
+_ASK_S = 5.0
+_TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 _SCRIPT = """\
 #!/bin/sh
@@ -71,26 +74,39 @@ def install(run_dir: Path) -> Path:
 
 def main(here: str, arguments: list[str]) -> int:
     """Be ``sbatch``; return its exit code."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # die of it, as the real one does
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    _have_streams()
     real = _next_on_path(here)
     if real is None:
         print(f"sbatch: not found behind {here} on the PATH", file=sys.stderr)
         return 127
-    number = secrets.token_hex(4)
-    ledger = Ledger(Path(here).parent / LEDGER_FILE)
-    ledger.append("submit_intended", number=number, arguments=arguments[:20])
     environment = {name: value for name, value in os.environ.items() if name != _COOKIE}
+    number = secrets.token_hex(4)
+    try:
+        ledger = Ledger(Path(here).parent / LEDGER_FILE)
+        ledger.append("submit_intended", number=number, arguments=arguments[:20])
+    except OSError:
+        os.execve(real, [real, *arguments], environment)  # the run's directory is gone, or full
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     with subprocess.Popen(
         [real, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:
+        for told in _TOLD:  # it dies of it, or not: we do as it does
+            signal.signal(told, lambda received, _frame: process.send_signal(received))
         passage = _Passage(process)
-        for job_id in passage.job_ids():
-            ledger.append("submitted", number=number, job_id=job_id)
-    if process.returncode > 0 and not passage.submitted and not is_away(passage.complaint):
-        ledger.append("submit_refused", number=number, said=passage.complaint[-200:])
+        for kind, fields in passage.records():
+            with contextlib.suppress(OSError):  # then the token alone tells
+                ledger.append(kind, number=number, **fields)
+        if passage.job_id and not _bears_token(arguments):
+            with contextlib.suppress(OSError):
+                when = _submitted_at(passage.job_id)
+                ledger.append("submitted", number=number, job_id=passage.job_id, submitted_at=when)
     if process.returncode < 0:
-        signal.raise_signal(-process.returncode)  # as it died, so do we
+        _die_of(-process.returncode)
+    elif not passage.submitted and (process.returncode == 0 or not is_away(passage.complaint)):
+        # 0 without an id: it was asked for its version, or to be quiet. The job, if there is
+        # one, is with the controller by now and bears the token
+        with contextlib.suppress(OSError):
+            ledger.append("submit_refused", number=number, said=passage.complaint[-200:])
     return process.returncode
 
 
@@ -99,16 +115,21 @@ class _Passage:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self._kept = {1: b"", 2: b""}
+        self._line = b""
+        self._complaint = b""
         self.submitted = False
+        self.job_id = ""
 
     @property
     def complaint(self) -> str:
         """What it said was wrong."""
-        return self._kept[2].decode(errors="replace").strip()
+        return self._complaint.decode(errors="replace").strip()
 
-    def job_ids(self) -> Iterator[str]:
-        """Yield the job's id as soon as it is printed: ``--wait`` ends long after that."""
+    def records(self) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield what is to be noted as soon as it is printed, before anybody else reads it.
+
+        ``--wait`` ends long after the id; and who reads it may break off at once.
+        """
         with selectors.DefaultSelector() as selector:
             for number, pipe in ((1, self._process.stdout), (2, self._process.stderr)):
                 if pipe is not None:
@@ -118,18 +139,69 @@ class _Passage:
                     said = os.read(key.fd, _KEPT_BYTES)
                     if not said:
                         selector.unregister(key.fileobj)
-                        continue
+                    if key.data == 1:
+                        yield from self._read_along(said)
+                    else:
+                        self._complaint = (self._complaint + said)[-_KEPT_BYTES:]
                     _write(key.data, said)
-                    self._kept[key.data] = (self._kept[key.data] + said)[-_KEPT_BYTES:]
-                    found = _JOB_ID.search(self._kept[1])
-                    if found and not self.submitted:
-                        self.submitted = True
-                        yield found[1].decode()
+
+    def _read_along(self, said: bytes) -> Iterator[tuple[str, dict[str, str]]]:
+        """Look at each line once it is whole: half an id is another job's."""
+        *lines, self._line = (self._line + said).split(b"\n")
+        if not said:
+            lines.append(self._line)
+        for line in lines:
+            found = _JOB_ID.fullmatch(line)
+            if found and not self.submitted:
+                self.submitted = True
+                job_id, cluster = found[1].decode(), found[2]
+                if cluster is None:
+                    self.job_id = job_id
+                    yield "submitted", {"job_id": job_id}
+                else:  # that id means another job here; if it is on this one, the token tells
+                    yield "submitted_elsewhere", {"job_id": job_id, "cluster": cluster.decode()}
+
+
+def _bears_token(arguments: list[str]) -> bool:
+    """Whether the controller knows whose the job is: not if its user has a wckey of their own."""
+    overridden = any(argument.startswith("--wc") for argument in arguments)
+    return os.environ.get("SBATCH_WCKEY", "").startswith(PREFIX) and not overridden
+
+
+def _submitted_at(job_id: str) -> str:
+    """When the controller took a job: with the id, what tells it from every other. Or empty."""
+    environment = {**os.environ, "SLURM_TIME_FORMAT": "%s"}
+    try:
+        answer = subprocess.run(
+            ["squeue", "--all", "--noheader", f"--jobs={job_id}", "--format=%V"],
+            env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            timeout=_ASK_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return min(answer.stdout.split(), default="")
+
+
+def _die_of(number: int) -> None:
+    """As the real one died, so do we."""
+    with contextlib.suppress(OSError):  # SIGKILL cannot be handled, and need not be
+        signal.signal(number, signal.SIG_DFL)
+    signal.raise_signal(number)
+
+
+def _have_streams() -> None:
+    """Where a standard stream is closed, nothing of ours must take its place."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _write(fd: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
+    with contextlib.suppress(OSError):  # whoever reads us is gone: the real one would not mind
+        while data:
+            data = data[os.write(fd, data) :]
 
 
 def _next_on_path(here: str) -> str | None:

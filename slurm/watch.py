@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from slurm.cancel import PATIENCE_S, JobOutcome
+from slurm.cancel import Clear, JobOutcome
 from slurm.client import Client
 from slurm.states import JobState
 from slurm.tokens import new_token
@@ -22,8 +22,6 @@ from supervisor.rundir import LEDGER_FILE
 
 _FIRST_LOOK_S = 0.5
 _LONGEST_LOOK_S = 10.0
-_UNLIKELY_S = 10.0
-"""Patience with a silent controller where nobody has been seen to submit anything."""
 _WELL = (JobState.COMPLETED, JobState.GONE)
 
 
@@ -168,7 +166,6 @@ class JobWatch:
 
     def _cancel(self) -> None:
         cancelled = self._client.cancel(
-            patience_s=PATIENCE_S if self._client.submitted else _UNLIKELY_S,
             pause=self._pause,
             quiet=lambda: self._quiet,
         )
@@ -177,15 +174,22 @@ class JobWatch:
     def _watch(self) -> bool:
         """See jobs to their own end; True: they are to be cancelled."""
         awaited: set[str | None] = set()
+        clear = Clear()
         for pause_s in backoff(_FIRST_LOOK_S, _LONGEST_LOOK_S):
             if self.cancelling:
                 return True
             if self._abandoned:
                 return False
             try:
+                quiet = self._quiet  # before the look, which then shows all there will ever be
+                clear.asking()
                 self.jobs, self.error = self._client.query(), None
-                awaited |= {job.id for job in self.jobs if not job.verified}
-                if all(job.verified for job in self.jobs) and self._quiet:
+                known = [job for job in self.jobs if job.id is not None]
+                awaited |= {job.id for job in known if not job.verified}
+                if not (quiet and all(job.verified for job in known)):
+                    clear.not_yet()
+                elif clear.certain(self._client.settle_s):
+                    self.jobs = known
                     self._client.settle()
                     self._note_failed(awaited)
                     return False

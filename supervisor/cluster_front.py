@@ -27,7 +27,7 @@ from supervisor.prepare import Prepared
 from supervisor.report import MemoryReport, Report
 from supervisor.results import covered
 from supervisor.shards import divide, unfinished
-from supervisor.states import RunStatus
+from supervisor.states import ExitCode, RunStatus
 
 MAX_TASKS = 10_000
 _FETCH_EVERY_S = 30.0
@@ -74,6 +74,11 @@ class ClusterOrder:
         if ours:
             raise ConfigError(f"job option {ours[0]} belongs to fullstop: leave it out", key="job")
         Job.from_options({"command": ["true"], **self.job})
+        if self.lease_s < 0:
+            raise ConfigError(
+                f"lease: {self.lease_s} is not a number of seconds, or 0", key="lease_s"
+            )
+        connect(self.address).close()
 
 
 class ClusterFront(Front):
@@ -182,6 +187,8 @@ class ClusterFront(Front):
 
     def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:
         status = super()._see_jobs_out(jobs, status)
+        if jobs.refused:
+            return status
         self._bring_in()
         missing = self.plan.grid.size - self.finished
         if status is RunStatus.STOPPED or not missing:
@@ -206,7 +213,8 @@ class ClusterFront(Front):
         self._advance(sum(stop - start for start, stop in done))
 
     def _complete(self, report: Report) -> None:
-        if report.status is RunStatus.COMPLETED:
+        nothing_to_keep = report.exit_code == ExitCode.USAGE and not self.finished
+        if report.status is RunStatus.COMPLETED or nothing_to_keep:
             self._depot.clear()
 
 

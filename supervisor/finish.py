@@ -90,7 +90,7 @@ def finish_dead_run(run_dir: Path) -> Report:
     errors += story.errors
     incomplete = bool(story.survivors) or not all(job["verified"] for job in jobs)
     if story.stop:
-        story.stop.survivors = story.survivors
+        story.stop.survivors = story.survivors + unseen(jobs)
     ended = story.ended or _last_written(run_dir)
     report = Report(
         run_id=plan.run_id,
@@ -139,6 +139,15 @@ def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     book = Book.of(read_ledger(ledger))
     return [
         job._replace(verified=job.verified or book.detached)._asdict() for job in outcomes(book)
+    ]
+
+
+def unseen(jobs: list[dict[str, Any]]) -> list[str]:
+    """Name the jobs of a report's that nobody has seen to end, for people."""
+    return [
+        f"job {job['id'] or '(id unknown)'}, state {job['state']}"
+        for job in jobs
+        if not job["verified"]
     ]
 
 

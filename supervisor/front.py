@@ -499,20 +499,23 @@ class Front(ABC):
         if self._jobs is not None:
             status = self._see_jobs_out(self._jobs, status)
             gone_at = time.monotonic()
+            failure = failure or self._jobs.refused
         done, failed = self._gather()
+        ghosts = self._jobs.unverified if self._jobs else []
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
-            self._stop.survivors = survivors
+            self._stop.survivors = survivors + ghosts
         else:
             for name in survivors:
                 self._note_error(f"could not be killed: {name}")
+            for name in ghosts:
+                self._note_error(f"has not been seen to end: {name}")
         if status is RunStatus.COMPLETED and failed and failed == done:
             status = RunStatus.FAILED
             self._reason = "every combination failed; see the column 'error' in results.parquet"
         elif status is RunStatus.FAILED:
             why = str(failure) if failure else (ended.reason if ended else "")
             self._reason = why or self._reason
-        ghosts = self._jobs.unverified if self._jobs else []
         usage = isinstance(failure, ConfigError) or bool(ended and ended.usage)
         report = Report(
             run_id=self._plan.run_id,
@@ -558,10 +561,10 @@ class Front(ABC):
             self._tick_for_jobs,
         )
         see_jobs_out(jobs, desk)
-        if jobs.refused:
-            raise jobs.refused
         if jobs.error:
             self._note_error(jobs.error)
+        if jobs.refused:
+            return RunStatus.FAILED
         if status is RunStatus.COMPLETED and jobs.cancelling:
             return RunStatus.STOPPED
         if status is RunStatus.COMPLETED and jobs.failed:

@@ -9,6 +9,7 @@ dead one: ``python -P -m supervisor.reap``.
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 import threading
@@ -23,6 +24,8 @@ from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError, FullstopError, RunBusyError
 from supervisor.link import child_environment
 from supervisor.registry import Entry
+
+_BRIEFLY_S = 5.0
 
 
 @dataclass(slots=True)
@@ -151,10 +154,15 @@ def _orphaned_jobs() -> Iterator[Reaped]:
     """Cancel cluster jobs that nobody living looks after."""
     from slurm.debts import orphaned
 
+    silent: set[str] = set()
     for debt in orphaned():
         from slurm.reconcile import work_off
 
-        cancelled = work_off(debt)
+        where = json.dumps([debt.address, debt.variables])
+        # where the one before was in vain, this one will hardly be worth a minute
+        cancelled = work_off(debt, patience_s=_BRIEFLY_S if where in silent else None)
+        if cancelled.error:
+            silent.add(where)
         reaped = Reaped(debt.token, str(debt.ledger.parent), error=cancelled.error or "")
         for job in cancelled.jobs:
             name = f"job {job.id or '(id unknown)'} on {debt.address}, {job.state}"

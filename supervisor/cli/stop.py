@@ -160,7 +160,7 @@ class _Stop:
                 )
             survivors = self._see_dead()
         self._await_report()
-        survivors += self._ghosts()
+        survivors += [ghost for ghost in self._ghosts() if ghost not in survivors]
         return Outcome(
             self.entry.run_id,
             gone=not survivors,

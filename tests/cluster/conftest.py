@@ -15,6 +15,7 @@ import pytest
 from tests.cluster.daemon import new_directory
 from tests.cluster.install import SLURM, SSH, why_not
 from tests.cluster.lab import Lab, environment
+from tests.cluster.place import ClusterPlace
 from tests.cluster.proxy import Proxy
 from tests.cluster.sshd import Sshd, why_no_login
 
@@ -57,6 +58,18 @@ def proxy(sshd: Sshd) -> Iterator[Proxy]:
     with Proxy(sshd.port) as between:
         sshd.trust("proxy", between.port)
         yield between
+
+
+@pytest.fixture
+def there(lab: Lab, tmp_path: Path, no_leaks: None) -> Iterator[ClusterPlace]:
+    """Somewhere to start runs that have jobs; fails if a process outlives the test."""
+    root = tmp_path / "there"
+    root.mkdir()
+    here = ClusterPlace(root, lab)
+    yield here
+    lab.mend()
+    left = here.clear()
+    assert not left, f"processes left behind: {left}"
 
 
 def _need(programs: dict[str, str], otherwise: str = "") -> None:

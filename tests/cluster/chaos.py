@@ -1,0 +1,333 @@
+"""Random kills at random instants of runs that submit jobs: none may be left.
+
+``python -m tests.cluster.chaos --rounds N --seed S``. A seed tells a round entirely, but
+for what the machine makes of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from supervisor import process
+from supervisor.process import Identity
+from tests.cluster.daemon import new_directory
+from tests.cluster.lab import Lab
+from tests.cluster.place import ClusterPlace, job
+from tests.support.cli import Started
+from tests.support.waiting import wait_for
+
+ORDERLY = ("sigint", "sigint twice", "stop", "stop --now")
+KILLS = ("front", "warden", "both", "group", "shim", "sbatch")
+TARGETS = (*KILLS, *ORDERLY)
+FAULTS = ("none", "none", "none", "frozen", "munge frozen", "munge dead", "controller dead")
+MOMENTS = ("clock", "sbatch", "jobs", "command over")
+WAYS = {
+    "plain": job("sleep 600"),
+    "parsable": job("sleep 600", "--parsable"),
+    "array": job("sleep 600", "--array=0-5"),
+    "held": job("sleep 600", "--hold"),
+    "deaf": job("trap '' TERM; sleep 600 & while :; do wait; done"),
+    "absolute": "/usr/bin/sbatch -o /dev/null --wrap 'sleep 600';",
+    "nested": job("sbatch -o /dev/null --wrap 'sleep 600'; sleep 600"),
+    "waiting": job("sleep 600", "--wait") + "true;",
+    "wave": "for i in 1 2 3 4 5 6 7 8; do " + job("sleep 600") + "done;",
+    "crowd": "for i in 1 2 3 4 5 6; do " + job("sleep 600")[:-1] + "& done; wait;",
+}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is submitted, and what befalls whom and when."""
+
+    seed: int
+    ways: tuple[str, ...]
+    stays: bool
+    target: str
+    moment: str
+    after_s: float
+    fault: str
+    fault_s: float
+    containment: str
+
+
+def scenario(seed: int) -> Scenario:
+    """Draw a round."""
+    draw = random.Random(seed)
+    moment = draw.choice(MOMENTS)
+    stays = draw.random() < 0.6 and moment != "command over"
+    spread_s = {"clock": 2.0, "sbatch": 0.02, "jobs": 0.5, "command over": 1.0}[moment]
+    ways = draw.sample(sorted(WAYS), draw.randint(1, 4))
+    if "waiting" in ways:  # it comes to its end only with its job
+        ways.remove("waiting")
+        ways.append("waiting")
+        moment = "clock" if moment == "command over" else moment
+    return Scenario(
+        seed, tuple(ways), stays, draw.choice(TARGETS), moment, draw.uniform(0, spread_s),
+        draw.choice(FAULTS), draw.uniform(0.1, 3.0),
+        draw.choice(("auto", "auto", "subreaper")),
+    )  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """What became of a round."""
+
+    scenario: Scenario
+    violation: str = ""
+    story: str = ""
+    jobs: int = 0
+    struck: bool = False
+    reaped: bool = False
+    gone_s: float = 0.0
+    round_s: float = 0.0
+
+
+@dataclass
+class Round:
+    """One run, and what befalls it."""
+
+    scenario: Scenario
+    root: Path
+    lab: Lab
+    outcome: Outcome = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.outcome = Outcome(self.scenario)
+
+    def play(self) -> Outcome:
+        """Play it; what it leaves behind is told, and cleared away."""
+        began = time.monotonic()
+        there = ClusterPlace(self.root, self.lab)
+        try:
+            self._play(there)
+        except AssertionError as error:
+            self.outcome.violation = str(error) or "assertion"
+            self.outcome.story = f"{self.scenario}\n{there._tell()}"
+        finally:
+            self.lab.mend()
+            there.clear()
+        self.outcome.round_s = time.monotonic() - began
+        return self.outcome
+
+    def _play(self, there: ClusterPlace) -> None:
+        self.lab.wait_state(there.bystander, "RUNNING")
+        drawn = self.scenario
+        script = "touch $HERE/begun; " + " ".join(WAYS[way] for way in drawn.ways)
+        if drawn.stays:
+            script += " touch $HERE/ready; sleep 600"
+        begun = there.start(
+            there.shell_argv(script, "--containment", drawn.containment), start_new_session=True
+        )
+        self._await_moment(there, begun)
+        _spin(drawn.after_s)
+        begun.look_below()
+        with self._fault():
+            self._strike(there, begun)
+            _spin(drawn.fault_s if drawn.fault != "none" else 0.0)
+        struck_at = time.monotonic()
+        self._see_end(there, begun)
+        self.outcome.jobs = len(there.jobs())
+        self.outcome.gone_s = time.monotonic() - struck_at
+        self._check(there, begun)
+
+    def _await_moment(self, there: ClusterPlace, begun: Started) -> None:
+        moment = self.scenario.moment
+        if moment == "clock":
+            return
+        look: dict[str, Callable[[], object]] = {
+            "sbatch": lambda: _programs(begun, "sbatch"),
+            "jobs": there.alive_jobs,
+            "command over": lambda: "waiting for cluster jobs" in begun.err,
+        }
+        deadline = time.monotonic() + 20
+        while not (look[moment]() or begun.over or time.monotonic() > deadline):
+            if moment != "sbatch":
+                time.sleep(0.02)
+
+    def _strike(self, there: ClusterPlace, begun: Started) -> None:
+        target = self.scenario.target
+        if begun.over:
+            return
+        self.outcome.struck = True
+        wardens = [i for pid in process.children(begun.front) if (i := Identity.of(pid))]
+        if target == "group":
+            os.killpg(begun.front, signal.SIGKILL)
+        if target in ("warden", "both"):
+            for warden in wardens:
+                warden.send(signal.SIGKILL)
+        if target in ("front", "both"):
+            begun.popen.kill()
+        if target in ("shim", "sbatch"):
+            for program in _programs(begun, "python" if target == "shim" else "sbatch"):
+                program.send(signal.SIGKILL)
+            begun.popen.send_signal(signal.SIGTERM)
+        if target.startswith("sigint"):
+            begun.popen.send_signal(signal.SIGINT)
+        if target == "sigint twice":
+            _spin(0.3)
+            begun.popen.send_signal(signal.SIGINT)
+        if target.startswith("stop"):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                there.command("stop", "--all", *target.split()[1:])
+
+    @contextlib.contextmanager
+    def _fault(self) -> Iterator[None]:
+        lab, fault = self.lab, self.scenario.fault
+        daemon = lab.munged if fault.startswith("munge") else lab.slurmctld
+        if fault == "none":
+            yield
+            return
+        if fault.endswith("frozen"):
+            daemon.freeze()
+        else:
+            daemon.kill()
+        try:
+            yield
+        finally:
+            if fault.endswith("frozen"):
+                daemon.thaw()
+            else:
+                daemon.start()
+            lab.wait_ready()
+
+    def _see_end(self, there: ClusterPlace, begun: Started) -> None:
+        """The front's end, and one ``reap`` if it did not end in order."""
+        code = begun.end(100)
+        if code == -signal.SIGKILL or code == 3 or there.debts:
+            self.outcome.reaped = True
+            said = there.command("reap")
+            assert said.returncode == 0, f"reap: {said.stdout}{said.stderr}"
+
+    def _check(self, there: ClusterPlace, begun: Started) -> None:
+        there.assert_no_jobs()
+        # whatever the controller was told before, it has done when this one has run
+        sentinel = self.lab.submit("true", "--output=/dev/null")
+        self.lab.wait_state(sentinel, "COMPLETED")
+        there.assert_no_jobs()
+        if (begun.run_dir / "run.json").exists():
+            report = begun.wait_report()
+            lost = [one for one in report["jobs"] if not one["verified"]]
+            # who was given up says so; that they are gone by now was seen above
+            assert not lost or report["exit_code"] == 3, f"not verified: {lost}"
+        wait_for(lambda: not there.debts, "nothing owed", timeout_s=10)
+        begun.assert_gone()
+
+
+def _programs(begun: Started, name: str) -> list[Identity]:
+    """Those below the run that submit: the shim's Python or the real one."""
+    found = []
+    for pid in process.descendants(begun.front):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            shim = any(word.endswith(b"/shim.py") for word in words)
+            real = words[0].endswith(b"/sbatch") or words[0] == b"sbatch"
+            if (shim if name == "python" else real) and (identity := Identity.of(pid)):
+                found.append(identity)
+    return found
+
+
+def _spin(seconds: float) -> None:
+    """Pass a time that was drawn: it is the round's, and waits for nothing."""
+    threading.Event().wait(seconds)
+
+
+def play(
+    seeds: range, root: Path, labs: list[Lab], tell: Callable[[Outcome], None] = lambda _: None
+) -> list[Outcome]:
+    """Play rounds, one at a time on each cluster."""
+    queue: SimpleQueue[int] = SimpleQueue()
+    for seed in seeds:
+        queue.put(seed)
+    outcomes: list[Outcome] = []
+
+    def work(lab: Lab) -> None:
+        with contextlib.suppress(Empty):
+            while True:
+                seed = queue.get_nowait()
+                place = root / f"s{seed}"
+                place.mkdir()
+                outcome = Round(scenario(seed), place, lab).play()
+                outcomes.append(outcome)
+                tell(outcome)
+                if not outcome.violation:
+                    shutil.rmtree(place, ignore_errors=True)
+
+    threads = [threading.Thread(target=work, args=(lab,)) for lab in labs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def lines(outcomes: list[Outcome]) -> Iterator[str]:
+    """The summary."""
+    failed = [outcome for outcome in outcomes if outcome.violation]
+    struck = [outcome for outcome in outcomes if outcome.struck]
+    yield f"{len(outcomes)} rounds, {sum(o.jobs for o in outcomes)} jobs submitted"
+    for what in ("target", "moment", "fault", "containment"):
+        counted = Counter(getattr(outcome.scenario, what) for outcome in struck)
+        yield f"  by {what}: " + ", ".join(f"{n} {name}" for name, n in counted.most_common())
+    if outcomes:
+        slowest = max(outcomes, key=lambda outcome: outcome.gone_s)
+        yield (
+            f"reap was called {sum(o.reaped for o in outcomes)} times; worst time until no job "
+            f"was left: {slowest.gone_s:.1f} s (seed {slowest.scenario.seed})"
+        )
+    yield f"{len(failed)} violations" + "".join(f"\n  {replay(o.scenario.seed)}" for o in failed)
+
+
+def replay(seed: int) -> str:
+    """Command that plays a round once more."""
+    return f"python -m tests.cluster.chaos --rounds 1 --seed {seed}"
+
+
+def main() -> int:
+    """Play, tell, and say whether all went well."""
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster.chaos", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1, help="of the first round")
+    parser.add_argument("--labs", type=int, default=2, help="clusters, a round at a time on each")
+    parser.add_argument("--verbose", action="store_true", help="a line for every round")
+    options = parser.parse_args()
+    root = Path(tempfile.mkdtemp(prefix="fullstop-chaos-"))
+    labs = [Lab(new_directory()) for _ in range(options.labs)]
+
+    def tell(outcome: Outcome) -> None:
+        if outcome.violation:
+            seed = outcome.scenario.seed
+            print(f"VIOLATION, seed {seed}: {outcome.violation}\n{outcome.story}")
+            print(f"replay: {replay(seed)}\nfiles: {root / f's{seed}'}", flush=True)
+        elif options.verbose:
+            print(f"{outcome.round_s:6.2f} s  {outcome.scenario}", flush=True)
+
+    with contextlib.ExitStack() as stack:
+        for lab in labs:
+            stack.callback(lab.down)
+            lab.up()
+        seeds = range(options.seed, options.seed + options.rounds)
+        outcomes = play(seeds, root, labs, tell)
+    print(*lines(outcomes), sep="\n")
+    if any(outcome.violation for outcome in outcomes):
+        return 1
+    shutil.rmtree(root, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.chaos import FAULTS, MOMENTS, TARGETS, WAYS, lines, play, replay, scenario
+from tests.cluster.lab import Lab
+
+ROUNDS = int(os.environ.get("FULLSTOP_CHAOS_ROUNDS", "8"))
+FIRST_SEED = int(os.environ.get("FULLSTOP_CHAOS_SEED", "1"))
+
+
+@pytest.mark.chaos
+@pytest.mark.slurm
+@pytest.mark.timeout(120 + 60 * ROUNDS)
+def test_random_kills_leave_no_job(lab: Lab, tmp_path: Path, no_leaks: None) -> None:
+    outcomes = play(range(FIRST_SEED, FIRST_SEED + ROUNDS), tmp_path, [lab])
+    print(*lines(outcomes), sep="\n")
+    assert len(outcomes) == ROUNDS
+    failed = [outcome for outcome in outcomes if outcome.violation]
+    assert not failed, "\n\n".join(
+        f"{o.violation}\n{o.story}\nreplay: {replay(o.scenario.seed)}" for o in failed
+    )
+
+
+def test_a_seed_tells_a_round_and_everything_is_drawn() -> None:
+    drawn = [scenario(seed) for seed in range(500)]
+    assert drawn == [scenario(seed) for seed in range(500)]
+    assert {one.target for one in drawn} == set(TARGETS)
+    assert {one.fault for one in drawn} == set(FAULTS)
+    assert {one.moment for one in drawn} == set(MOMENTS)
+    assert {way for one in drawn for way in one.ways} == set(WAYS)

@@ -1,0 +1,307 @@
+"""A sweep on a real cluster: the same results bit for bit, whatever happens on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from supervisor.results import read
+from tests.cluster.place import ClusterPlace, verified
+from tests.cluster.proxy import Proxy
+from tests.cluster.sshd import Sshd
+from tests.support.cli import Started, kept_in
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.slurm
+
+N = 60
+
+# finishes what it can, then waits in each shard at one combination until it may go on
+BODY = """
+def f(bars, params, stop):
+    if params["a"] % 20 == 15 and not (HERE / "go").exists():
+        mark("ready")
+        if stop.wait():
+            return None
+    return {"sharpe": params["a"] / 7, "twice": 2.0 * params["a"], "odd": 0.1 * params["a"] ** 2}
+"""
+
+
+def sweep_argv(there: ClusterPlace, *options: str, run_dir: str = "run") -> list[str]:
+    return there.argv(
+        "run", "--data", str(there.data), "--strategy", there.strategy(BODY), "--grid",
+        f"a=0:{N - 1}", "--run-dir", str(there.root / run_dir), "--json", *options,
+    )  # fmt: skip
+
+
+def on_cluster(there: ClusterPlace, *options: str) -> Started:
+    return there.start(sweep_argv(there, "--slurm", "--tasks", "3", *options))
+
+
+def local(there: ClusterPlace) -> bytes:
+    """What the sweep comes to on this machine."""
+    go = there.mark("go")
+    held = not go.exists()
+    go.touch()
+    begun = there.start(sweep_argv(there, run_dir="local"))
+    assert begun.end() == 0, begun.tell_end()
+    if held:
+        go.unlink()
+    return bits(there.root / "local")
+
+
+def bits(run_dir: Path) -> bytes:
+    table = read(run_dir / "results.parquet")
+    columns = [table.column(name).combine_chunks().to_pylist() for name in table.column_names]
+    return repr((table.column_names, columns)).encode()
+
+
+def wait_shards(there: ClusterPlace, begun: Started, n: int = 3) -> None:
+    """Wait until so many shards have come to where they wait."""
+    begun.wait_for(lambda: len(list(there.root.glob("ready-*"))) >= n, f"{n} shards at work")
+
+
+def finished(run_dir: Path) -> Counter[int]:
+    """What the shards' journals hold."""
+    found: Counter[int] = Counter()
+    for shard in sorted((run_dir / "shards").glob("*")):
+        start = {"00000": 0, "00001": 20, "00002": 40}[shard.name]
+        found.update({start + at: times for at, times in kept_in(shard).items()})
+    return found
+
+
+def rows(run_dir: Path) -> list[int]:
+    return sorted(row["a"] for row in read(run_dir / "results.parquet").to_pylist())
+
+
+def test_it_equals_the_local_run(there: ClusterPlace) -> None:
+    there.mark("go").touch()
+    begun = on_cluster(there)
+    assert begun.end(60) == 0, begun.tell()
+    assert bits(begun.run_dir) == local(there)
+    assert set(verified(begun.report).values()) == {"completed"}
+    there.assert_nothing_owed()
+
+
+@pytest.mark.parametrize("how", ["resume", "run --resume --slurm"])
+def test_a_stop_in_the_middle_keeps_what_is_done_and_is_carried_on(
+    there: ClusterPlace, how: str
+) -> None:
+    begun = on_cluster(there)
+    wait_shards(there, begun)
+    begun.signal(signal.SIGINT)
+    assert begun.end(60) == 128 + signal.SIGINT, begun.tell()
+    there.assert_no_jobs()
+    assert set(verified(begun.report).values()) == {"cancelled"}
+    assert begun.report["status"] == "stopped"
+    assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
+    assert len(rows(begun.run_dir)) >= 3 * 15
+    there.assert_nothing_owed()
+    there.mark("go").touch()
+    if how == "resume":
+        said = there.command("resume", str(begun.run_dir))
+        assert said.returncode == 0, said.stdout + said.stderr
+    else:
+        again = on_cluster(there, "--resume")
+        assert again.end(60) == 0, again.tell()
+    assert bits(begun.run_dir) == local(there)
+    there.assert_nothing_owed()
+
+
+def test_a_requeued_shard_and_one_whose_node_dies_are_carried_on(there: ClusterPlace) -> None:
+    begun = on_cluster(there, "--job", "options=--spread-job")
+    wait_shards(there, begun)
+    (job,) = there.alive_jobs()
+    task = there.lab.run("squeue", "-h", "-r", "-j", job, "-o", "%i %N").stdout.splitlines()
+    (first, _), (_, node), _ = (line.split() for line in task)
+    assert there.lab.run("scontrol", "requeue", first).returncode == 0
+    down = ("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    assert there.lab.run(*down).returncode == 0
+    there.mark("go").touch()
+    wait_for(lambda: _restarted(there, job), "both started again or done", tell=begun.tell)
+    there.lab.run("scontrol", "update", f"nodename={node}", "state=resume")
+    assert begun.end(90) == 0, begun.tell()
+    assert bits(begun.run_dir) == local(there)
+    there.assert_nothing_owed()
+
+
+def _restarted(there: ClusterPlace, job: str) -> bool:
+    said = there.lab.run("scontrol", "-o", "show", "job", job).stdout
+    return "Restarts=1" in said
+
+
+@pytest.mark.parametrize("who", ["front", "both"])
+def test_whoever_is_killed_the_shards_go_and_nothing_is_lost(there: ClusterPlace, who: str) -> None:
+    begun = on_cluster(there)
+    wait_shards(there, begun)
+    begun.look_below()
+    if who == "both":
+        os.kill(begun.warden, signal.SIGKILL)
+    begun.kill_front()
+    if who == "both":
+        assert there.command("reap").returncode == 0
+    wait_for(lambda: not there.alive_jobs(), "the jobs gone", tell=begun.tell)
+    report = begun.wait_report()
+    assert set(verified(report).values()) == {"cancelled"}
+    assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
+    assert len(rows(begun.run_dir)) >= 3 * 15
+    wait_for(lambda: not there.debts, "the debt struck off")
+    there.mark("go").touch()
+    assert there.command("resume", str(begun.run_dir)).returncode == 0
+    assert bits(begun.run_dir) == local(there)
+
+
+def test_a_detached_sweep_is_collected(there: ClusterPlace) -> None:
+    begun = on_cluster(there, "--detach")
+    assert begun.end() == 143, begun.tell()
+    assert begun.report["status"] == "stopped"
+    assert "resume" in begun.report["reason"]
+    wait_for(lambda: len(list(there.root.glob("ready-*"))) == 3, "shards at work", tell=begun.tell)
+    refused = there.command("resume", str(begun.run_dir))
+    assert refused.returncode != 0
+    assert "is at work on the cluster" in refused.stderr
+    there.mark("go").touch()
+    for path in there.root.glob("ready-*"):
+        path.unlink()
+    (job,) = there.jobs()
+    # those that wait for a word are told by the end of their job
+    assert there.command("jobs", str(begun.run_dir), "--cancel").returncode == 0
+    wait_for(lambda: not there.alive_jobs(), f"job {job} ended")
+    said = there.command("resume", str(begun.run_dir))
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert bits(begun.run_dir) == local(there)
+    there.assert_nothing_owed()
+
+
+def test_a_stop_of_a_detached_sweep_before_it_is_let_go(there: ClusterPlace) -> None:
+    """Whatever becomes of the jobs, the report never says completed."""
+    there.lab.slurmctld.freeze()
+    begun = on_cluster(there, "--detach")
+    begun.wait_for(lambda: "submit_intended" in ledger(begun), "the call under way")
+    begun.signal(signal.SIGINT)
+    there.lab.slurmctld.thaw()
+    assert begun.end(60) != 0, begun.tell()
+    assert begun.report["status"] != "completed"
+    said = there.command("jobs", str(begun.run_dir), "--cancel")
+    assert said.returncode == 0, said.stdout + said.stderr
+    wait_for(lambda: not there.alive_jobs(), "no job left", tell=begun.tell)
+
+
+def ledger(begun: Started) -> str:
+    path = begun.run_dir / "ledger"
+    return path.read_text() if path.exists() else ""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--job", "foo=1"), "unknown job option foo"),
+        (("--job", "cpus=many"), "cpus"),
+        (("--job", "time_limit=soon"), "time_limit"),
+        (("--job", "partition=nowhere"), "partition"),
+        (("--tasks", "0"), "tasks"),
+        (("--lease", "-1"), "lease"),
+        (("--cluster", "carrier:pigeon"), "neither 'local' nor 'ssh:HOST'"),
+        (("--cluster", "ssh:nowhere.invalid"), "no host nowhere.invalid"),
+    ],
+)
+def test_what_cannot_be_is_one_line_and_leaves_nothing(
+    there: ClusterPlace, options: tuple[str, ...], said: str
+) -> None:
+    argv = [word for word in sweep_argv(there, "--slurm", *options) if word != "--json"]
+    begun = there.start(argv)
+    assert begun.end() == 2, begun.tell()
+    complaint = [line for line in begun.err.splitlines() if line.startswith("fullstop:")]
+    assert len(complaint) == 1
+    assert said in complaint[0]
+    assert "Traceback" not in begun.err
+    assert not begun.run_dir.exists()
+    there.assert_nothing_owed()
+
+
+def test_no_slurm_here_is_one_line(there: ClusterPlace) -> None:
+    there.env["PATH"] = "/nonexistent"
+    begun = on_cluster(there)
+    assert begun.end() == 2, begun.tell()
+    assert "no sbatch on its PATH" in begun.err
+    assert not begun.run_dir.exists()
+    there.assert_nothing_owed()
+
+
+@pytest.fixture
+def remote(there: ClusterPlace, sshd: Sshd, proxy: Proxy) -> ClusterPlace:
+    """The place, with the cluster behind ``ssh:proxy`` only."""
+    there.env["FULLSTOP_SSH_CONFIG"] = str(sshd.ssh_config)
+    del there.env["SLURM_CONF"]
+    return there
+
+
+def over_ssh(there: ClusterPlace, *options: str, strategy: str = "") -> Started:
+    import sys
+
+    from tests.support.cli import ROOT
+
+    argv = sweep_argv(
+        there, "--cluster", "ssh:proxy", "--tasks", "3", "--python", sys.executable,
+        "--job", f"setup=export PYTHONPATH={ROOT}", *options,
+    )  # fmt: skip
+    if strategy:
+        argv[argv.index("--strategy") + 1] = strategy
+    return there.start(argv)
+
+
+def copies() -> set[Path]:
+    return set((Path.home() / ".fullstop" / "runs").glob("*"))
+
+
+@pytest.mark.ssh
+@pytest.mark.parametrize("cut", [False, True])
+def test_over_ssh_a_stop_fetches_what_is_done(
+    remote: ClusterPlace, proxy: Proxy, cut: bool
+) -> None:
+    before = copies()
+    # the copy of the strategy lies elsewhere: its marks go where this one's do
+    body = BODY.replace("def f", f"HERE = Path({str(remote.root)!r})\ndef f")
+    begun = over_ssh(remote, strategy=remote.strategy(body))
+    wait_shards(remote, begun)
+    begun.signal(signal.SIGINT)
+    if cut:
+        begun.wait_for(lambda: "cancel_wanted" in ledger(begun), "the cancel under way")
+        proxy.cut()
+    assert begun.end(90) == 128 + signal.SIGINT, begun.tell()
+    remote.assert_no_jobs()
+    assert set(verified(begun.report).values()) == {"cancelled"}
+    assert len(rows(begun.run_dir)) >= 3 * 15
+    assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
+    remote.mark("go").touch()
+    if cut:
+        said = remote.command("resume", str(begun.run_dir))
+        assert said.returncode == 0, said.stdout + said.stderr
+    else:
+        again = over_ssh(remote, "--resume", strategy=remote.strategy(body))
+        assert again.end(90) == 0, again.tell()
+        assert copies() == before
+    assert bits(begun.run_dir) == local(remote)
+    remote.assert_nothing_owed()
+    for path in copies() - before:
+        import shutil
+
+        shutil.rmtree(path)
+
+
+@pytest.mark.ssh
+def test_over_ssh_a_module_cannot_be_carried(remote: ClusterPlace) -> None:
+    before = copies()
+    remote.strategy(BODY)
+    remote.env["PYTHONPATH"] += f":{remote.root}"
+    begun = over_ssh(remote, strategy="strategy:f")
+    assert begun.end() == 2, begun.tell()
+    assert "cannot be carried" in begun.err
+    assert len([line for line in begun.err.splitlines() if line.startswith("fullstop:")]) == 1
+    assert not begun.run_dir.exists()
+    assert copies() == before
+    remote.assert_nothing_owed()
