@@ -179,9 +179,7 @@ class _Stop:
         return self._report.exists() or registry.find(self.entry.run_id) is None
 
     def _look(self) -> None:
-        if self.entry.warden.alive:
-            found = map(Identity.of, process.descendants(self.entry.warden.pid))
-            self.below.update(who for who in found if who is not None)
+        self.below.update(process.identities_below(self.entry.warden))
 
     def _see_dead(self) -> list[str]:
         """See the warden's descendants gone with it; return what is left of them."""

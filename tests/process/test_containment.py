@@ -19,12 +19,11 @@ import pytest
 
 from supervisor import process
 from supervisor.containment import cgroup
-from supervisor.containment.cookie import escapees
 from supervisor.containment.leftovers import clear_leftovers
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.process import Identity
 from tests.support.cli import Place, Started
-from tests.support.processes import kill, present, with_cookie
+from tests.support.processes import carriers, kill, present, with_cookie
 from tests.support.waiting import wait_for
 
 STRENGTHS = ["pid-namespace", "cgroup", "subreaper"]
@@ -159,10 +158,10 @@ def test_kill_9_of_front_and_warden_does_not_reach_a_subreapers_daemons(place: P
     kill_both(run)
     wait_for(lambda: set(place.alive()) == set(left), "the workers' end", tell=run.tell)
     assert all(daemon.alive for daemon in left)
-    assert set(escapees(run_id(run))) == set(left)
+    assert set(carriers(run_id(run))) == set(left)
     kill(left)
     run.assert_gone()
-    assert escapees(run_id(run)) == []
+    assert carriers(run_id(run)) == []
 
 
 def test_a_killed_warden_leaves_nothing_once_the_front_says_so(place: Place, strength: str) -> None:
