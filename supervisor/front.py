@@ -172,6 +172,9 @@ class Front(ABC):
         self._stop_at = 0.0
         self._stop_signal: int | None = None
         self._reason = ""
+        self._handed_over = False
+        self._cut_short = False
+        """The warden was killed by us before it had begun."""
         self._errors: list[str] = list(prepared.notes)
         self._failed_combos = 0
         self._give_up_at: float | None = None
@@ -283,6 +286,7 @@ class Front(ABC):
             warden=self._link.pid,
             resumed=self._plan.resumed,
         )
+        self._handed_over = True
         self._hand_over()
 
     def _loop(self, on_tick: Tick | None, until: Callable[[], bool] = bool) -> None:
@@ -361,6 +365,7 @@ class Front(ABC):
             # it loads libraries or compiles kernels and would not hear us for seconds; no
             # worker exists yet (it says so before it forks one), so there is nothing to lose
             self._link.kill()
+            self._cut_short = True
             self._ended = control.RunEnded(
                 RunStatus.STOPPED, self._reason, elapsed_s=0.0, survivors=[]
             )
@@ -449,7 +454,8 @@ class Front(ABC):
         ended = self._ended
         if failure:
             self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
-        survivors = self._end_leftovers() if failure else (ended.survivors if ended else [])
+        killed = failure is not None or self._cut_short
+        survivors = self._end_leftovers() if killed else (ended.survivors if ended else [])
         done, failed = self._gather()
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
         self._wrap_up(status)
@@ -489,8 +495,8 @@ class Front(ABC):
 
     def _end_leftovers(self) -> list[str]:
         """End what a warden that was lost has left; return what is alive all the same."""
-        if self._started is None:
-            return []  # it had no worker yet
+        if not self._handed_over:
+            return []  # it has not heard of the run
         from supervisor.containment.leftovers import end_leftovers
 
         if not self._link.see_dead():
