@@ -65,6 +65,7 @@ def finish_dead_run(run_dir: Path) -> Report:
         if isinstance(plan, Plan):
             compaction = compact_run(run_dir, plan)
             done, failed = compaction.rows, compaction.failed
+            errors += compaction.damaged
     except (FullstopError, OSError) as error:
         errors.append(str(error))
     story = _Story.of(run_dir)

@@ -215,6 +215,9 @@ class Front(ABC):
     def _show_where(self) -> None:
         """Show where every process of the run is."""
 
+    def _let_go(self) -> None:  # noqa: B027 - not every work has it
+        """The run is somebody else's to finish: end what goes on beside the loop."""
+
     def _gather(self) -> tuple[int, int]:
         """Put results together; return the combinations with a row, and those that failed."""
         return 0, 0
@@ -258,6 +261,7 @@ class Front(ABC):
             failure = error
         except BaseException:
             # an exception of the caller's (Ctrl+C in a notebook): the run must not outlive it
+            self._let_go()
             self._link.abandon()
             self._claim.release()  # whom the warden sends to finish the run needs it
             raise

@@ -82,7 +82,7 @@ def add(entry: Entry) -> None:
         "front": entry.front._asdict(),
         "warden": entry.warden._asdict(),
     }
-    rundir.write_json(state_dir() / f"{entry.run_id}.json", plain)
+    rundir.write_json(state_dir() / f"{entry.run_id}.json", plain, named=False)
 
 
 def remove(run_id: str) -> None:
