@@ -21,6 +21,7 @@ from supervisor import process
 from supervisor.containment import cgroup
 from supervisor.containment.leftovers import clear_leftovers
 from supervisor.containment.unavailable import UnavailableError
+from supervisor.events import read_events
 from supervisor.process import Identity
 from tests.support.cli import Place, Started
 from tests.support.processes import carriers, kill, present, with_cookie
@@ -375,8 +376,24 @@ def test_where_it_is_forbidden_auto_takes_the_next(
 ) -> None:
     run = place.start([*without_namespaces, *place.run_argv(IDLE, n=DONE, DONE=DONE)])
     assert run.end() == 0, run.tell()
-    assert run.report["containment"] in ("cgroup", "subreaper")
+    assert (strength := run.report["containment"]) in ("cgroup", "subreaper")
     run.assert_gone()
+    facts = [fact.fields for fact in read_events(run.run_dir) if "passed_over" in fact.name]
+    assert [fact["strength"] for fact in facts] == STRENGTHS[: STRENGTHS.index(strength)]
+    assert "no more of them are allowed" in facts[0]["why"]
+    assert "max_user_namespaces" in facts[0]["mend"]
+    for command in ("report", "status"):
+        said = place.command(command, str(run.run_dir)).stdout
+        (line,) = [line.strip() for line in said.splitlines() if "containment" in line]
+        assert line.startswith(f"containment: {strength}, for want of pid-namespace (no PID names")
+
+
+def test_who_has_the_strongest_is_not_told_of_any_other(place: Place) -> None:
+    require("pid-namespace")
+    run = place.sweep(IDLE, n=DONE, DONE=DONE)
+    assert run.end() == 0, run.tell()
+    assert "passed_over" not in run.events
+    assert "containment" not in place.command("report", str(run.run_dir)).stdout
 
 
 @pytest.fixture

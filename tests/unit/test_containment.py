@@ -182,6 +182,10 @@ def test_auto_goes_down_to_what_works_and_hands_the_spent_on(
     taken = choice.contain("auto", lambda held, spent: told.append((held.name, list(spent))))
     assert taken.name == "subreaper"
     assert told == [("subreaper", [77])]
+    assert taken.passed_over == (
+        ("pid-namespace", "refused", "allow it"),
+        ("cgroup", "refused", "allow it"),
+    )
 
 
 @pytest.mark.parametrize("wanted", ["pid-namespace", "cgroup"])
