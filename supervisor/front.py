@@ -520,7 +520,10 @@ class Front(ABC):
         # last: killed before, we leave an entry by which what is missing is found
         # a warden that was killed has left its socket: nobody would look for it afterwards
         registry.socket_path(self._plan.run_id).unlink(missing_ok=True)
-        registry.remove(self._plan.run_id)
+        if report.exit_code == ExitCode.INCOMPLETE:
+            registry.leave_to_reap(self._plan.run_id)
+        else:
+            registry.remove(self._plan.run_id)
 
     def _exit_code(self, status: RunStatus, *, usage: bool, survivors: bool) -> int:
         if survivors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import site
@@ -570,3 +571,21 @@ def test_an_ordinary_user_gets_a_pid_namespace_too(place: Place, as_user: dict[s
     report = json.loads((where / "report.json").read_text())
     assert report["containment"] == "pid-namespace"
     assert 0 < report["combos_done"] <= DONE
+
+
+def test_a_warden_keeps_no_descriptor_that_comes_too_late(here: Path) -> None:
+    """What is meant for a run that has ended is not for the next one either."""
+    from supervisor import control
+    from supervisor.link import take_warden
+
+    link = take_warden()
+    ours, theirs = os.pipe()
+    try:
+        link.send(control.DumpStacks(), [theirs])
+        os.close(theirs)
+        held = select.poll()
+        held.register(ours, 0)
+        assert held.poll(30_000), "the warden holds it still"
+    finally:
+        os.close(ours)
+        link.close()
