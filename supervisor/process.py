@@ -218,6 +218,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def has_child() -> bool:
+    """Whether this process has a child, dead ones that nobody has reaped included.
+
+    The kernel's word: the list that :func:`children` reads may lack one while another ends.
+    """
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def descendants(pid: int) -> list[int]:
     """Return the pids of all descendants, parents before their children."""
     found: list[int] = []
