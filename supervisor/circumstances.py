@@ -25,7 +25,7 @@ def write_plan(run_dir: Path, plain: dict[str, Any]) -> rundir.Claim:
     claim = rundir.claim(run_dir)
     try:
         rundir.check_empty(run_dir)  # once more, now that nobody else can begin a run there
-        rundir.write_json(run_dir / rundir.RUN_FILE, plain)
+        rundir.write_json(run_dir / rundir.RUN_FILE, plain, named=False)
     except OSError as error:
         rundir.discard(run_dir)
         claim.release()

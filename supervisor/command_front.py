@@ -23,7 +23,6 @@ from supervisor.config import StopTimes
 from supervisor.front import Front, Progress
 from supervisor.link import WardenLink
 from supervisor.report import Report
-from supervisor.stopflag import Level
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +86,6 @@ class CommandFront(Front):
         super().__init__(prepared, link, keep_warden=False, detach=detach)
         self._streams = streams
         self._command_status: int | None = None
-        self._handed_over = False
 
     def progress(self) -> Progress:
         """Time and memory; there is nothing to count."""
@@ -125,7 +123,6 @@ class CommandFront(Front):
         with os.fdopen(environment, "wb") as file:
             file.write(inherited + b"".join(b"%s=%s\0" % mark for mark in marks.items()))
             file.flush()
-            self._handed_over = True
             self._link.send(
                 control.StartCommand(str(self.run_dir), self._streams.given),
                 [self.flag.fileno(), environment, *self._streams.given],
@@ -161,17 +158,6 @@ class CommandFront(Front):
                 self._note_error(f"left behind by the command: {name}")
         else:
             super()._on_message(message)
-
-    def _pass_on(self, level: Level, reason: str, by: str) -> None:
-        super()._pass_on(level, reason, by)
-        if self._started is None and self._handed_over and self._ended is not None:
-            # the warden was killed before we heard that it was about to fork: it may just
-            # have done so, and a program that is that young may have children all the same
-            from supervisor.containment.leftovers import end_leftovers
-
-            self._link.see_dead()
-            _, survivors = end_leftovers(self._plan.run_id, self.run_dir)
-            self._ended = self._ended._replace(survivors=survivors)
 
     def _show_where(self) -> None:
         for pid in self._living():

@@ -121,6 +121,10 @@ class JournalError(FullstopError):
         self.path = path
 
 
+class DamagedJournalError(JournalError):
+    """A journal's header is not what was written: the whole file is lost, and nothing else."""
+
+
 class UserFunctionError(FullstopError):
     """A strategy function of the user's does not keep its side of the contract."""
 

@@ -45,10 +45,11 @@ class EventLog:
 
     def __init__(self, run_dir: Path, room: str) -> None:
         self._fd = os.open(
-            run_dir / EVENTS_FILE, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+            run_dir / EVENTS_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
         )
         self._room = room
         self.dropped = 0
+        self._end_line()
 
     def emit(self, happened: str, **fields: Any) -> None:
         """Append the fact that ``happened``."""
@@ -58,6 +59,15 @@ class EventLog:
         )
         try:
             os.write(self._fd, line.encode() + b"\n")
+        except OSError:
+            self.dropped += 1
+
+    def _end_line(self) -> None:
+        """Have the first fact begin a line of its own, after one that a power loss has torn."""
+        try:
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+                os.write(self._fd, b"\n")
         except OSError:
             self.dropped += 1
 
@@ -78,5 +88,5 @@ def read_events(run_dir: Path) -> Iterator[Fact]:
         try:
             fields = json.loads(line)
             yield Fact(fields.pop("event"), fields.pop("at"), fields)
-        except (ValueError, KeyError, AttributeError):
+        except (ValueError, KeyError, AttributeError, TypeError):
             continue

@@ -53,6 +53,8 @@ def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> tuple[in
     except (FullstopError, OSError) as error:
         note(f"results.parquet could not be written: {error}")
         return sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir))), 0
+    for damage in done.damaged:
+        note(f"{damage}: what it held was computed again")
     return done.rows, done.failed
 
 
@@ -81,6 +83,7 @@ def finish_dead_run(run_dir: Path) -> Report:
         if isinstance(plan, Plan):
             compaction = compact_run(run_dir, plan)
             done, failed, missing = compaction.rows, compaction.failed, bool(compaction.missing)
+            errors += compaction.damaged
     except (FullstopError, OSError) as error:
         errors.append(str(error))
     story = _Story.of(run_dir)

@@ -178,6 +178,9 @@ class Front(ABC):
         self._stop_at = 0.0
         self._stop_signal: int | None = None
         self._reason = ""
+        self._handed_over = False
+        self._cut_short = False
+        """The warden was killed by us before it had begun."""
         self._errors: list[str] = list(prepared.notes)
         self._failed_combos = 0
         self._give_up_at: float | None = None
@@ -241,6 +244,9 @@ class Front(ABC):
     def _show_where(self) -> None:
         """Show where every process of the run is."""
 
+    def _let_go(self) -> None:  # noqa: B027 - not every work has it
+        """The run is somebody else's to finish: end what goes on beside the loop."""
+
     def _gather(self) -> tuple[int, int]:
         """Put results together; return the combinations with a row, and those that failed."""
         return 0, 0
@@ -284,6 +290,7 @@ class Front(ABC):
             failure = error
         except BaseException:
             # an exception of the caller's (Ctrl+C in a notebook): the run must not outlive it
+            self._let_go()
             self._link.abandon()
             if self._jobs:
                 self._jobs.close()  # whom the warden sends cancels them
@@ -314,6 +321,7 @@ class Front(ABC):
             warden=self._link.pid,
             resumed=self._plan.resumed,
         )
+        self._handed_over = True
         self._hand_over()
 
     def _loop(self, on_tick: Tick | None, until: Callable[[], bool] = bool) -> None:
@@ -395,6 +403,7 @@ class Front(ABC):
             # it loads libraries or compiles kernels and would not hear us for seconds; no
             # worker exists yet (it says so before it forks one), so there is nothing to lose
             self._link.kill()
+            self._cut_short = True
             self._ended = control.RunEnded(
                 RunStatus.STOPPED, self._reason, elapsed_s=0.0, survivors=[]
             )
@@ -493,7 +502,8 @@ class Front(ABC):
         ended = self._ended
         if failure:
             self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
-        survivors = self._end_leftovers() if failure else (ended.survivors if ended else [])
+        killed = failure is not None or self._cut_short
+        survivors = self._end_leftovers() if killed else (ended.survivors if ended else [])
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
         self._wrap_up(status)
         if self._jobs is not None:
@@ -574,8 +584,8 @@ class Front(ABC):
 
     def _end_leftovers(self) -> list[str]:
         """End what a warden that was lost has left; return what is alive all the same."""
-        if self._started is None:
-            return []  # it had no worker yet
+        if not self._handed_over:
+            return []  # it has not heard of the run
         from supervisor.containment.leftovers import end_leftovers
 
         if not self._link.see_dead():
@@ -595,7 +605,10 @@ class Front(ABC):
         # last: killed before, we leave an entry by which what is missing is found
         # a warden that was killed has left its socket: nobody would look for it afterwards
         registry.socket_path(self._plan.run_id).unlink(missing_ok=True)
-        registry.remove(self._plan.run_id)
+        if report.exit_code == ExitCode.INCOMPLETE:
+            registry.leave_to_reap(self._plan.run_id)
+        else:
+            registry.remove(self._plan.run_id)
 
     def _exit_code(self, status: RunStatus, *, usage: bool, survivors: bool) -> int:
         if survivors:

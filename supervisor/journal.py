@@ -36,7 +36,13 @@ from typing import BinaryIO, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import InternalError, JournalError, RunFailedError
+from supervisor.errors import (
+    DamagedJournalError,
+    InternalError,
+    JournalError,
+    RunFailedError,
+)
+from supervisor.rundir import sync_directory
 
 VERSION = 1
 MAX_PAYLOAD_BYTES = 8 * 2**20
@@ -176,7 +182,6 @@ class JournalWriter:
         self._end = 0
         """Invariant: the file is whole frames up to here; it is where a torn write is cut."""
         self._torn = False
-        self._linked = False
         header = _pack_header(run_id, serial)
         try:
             self._fd = os.open(
@@ -224,16 +229,6 @@ class JournalWriter:
         text = error.encode("utf-8", "replace")[:MAX_ERROR_BYTES].decode("utf-8", "ignore")
         payload = _FAILED.pack(index) + text.encode()
         self._write([_frame_head(FrameKind.FAILED, payload), payload])
-
-    def sync(self) -> None:
-        """Wait until everything appended is on the disk, so that a power cut keeps it."""
-        try:
-            os.fdatasync(self._fd)
-            if not self._linked:
-                _sync_directory(self.path.parent)
-                self._linked = True
-        except OSError as error:
-            raise self._failure(error) from None
 
     def close(self) -> None:
         """Close the file; harmless when repeated."""
@@ -323,13 +318,17 @@ class JournalTail:
         Raises
         ------
         JournalError
-            If a file is not a journal, or is of a newer version.
+            If a file is of a newer version. One that is damaged is left out.
         """
         found: list[Frame] = []
         for path in journal_paths(self.directory):
             seen = self._offsets.get(path, 0)
-            if path.stat().st_size > seen:
-                frames, self._offsets[path] = read_journal(path, seen)
+            size = path.stat().st_size
+            if size > seen:
+                try:
+                    frames, self._offsets[path] = read_journal(path, seen)
+                except DamagedJournalError:
+                    frames, self._offsets[path] = [], size
                 found += frames
         return found
 
@@ -358,6 +357,39 @@ def next_serial(directory: Path | str) -> int:
     """First serial above all that the directory holds, for a run that is resumed."""
     paths = journal_paths(directory)
     return 1 + int(paths[-1].stem.partition("-")[2]) if paths else 0
+
+
+class JournalSync:
+    """Sees a directory's journals onto the disk, so that a power loss keeps what they hold.
+
+    Writers don't wait for the disk; whoever has the time does it for them.
+    """
+
+    def __init__(self, directory: Path | str) -> None:
+        self._directory = Path(directory)
+        self._synced: dict[Path, int] = {}
+
+    def sync(self) -> None:
+        """Wait until everything that was appended before the call is on the disk.
+
+        Raises
+        ------
+        OSError
+            If the disk does not take it.
+        """
+        grown = False
+        for path in journal_paths(self._directory):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                size = os.fstat(fd).st_size
+                if self._synced.get(path) != size:
+                    os.fdatasync(fd)
+                    grown = grown or path not in self._synced
+                    self._synced[path] = size
+            finally:
+                os.close(fd)
+        if grown:
+            sync_directory(self._directory)
 
 
 def read_header(path: Path | str) -> Header | None:
@@ -488,16 +520,16 @@ def _read_header(file: BinaryIO, path: str) -> Header | None:
     if not raw.strip(b"\0") or (len(raw) < _HEADER.size and _MAGIC.startswith(raw[:8])):
         return None  # its writer was killed, or the power failed, before the header was down
     if raw[:8] != _MAGIC:
-        raise JournalError("is not a journal of fullstop", path=path)
-    (version,) = struct.unpack_from("<I", raw, 8)
+        raise DamagedJournalError("is not a journal of fullstop", path=path)
+    # in every version the header is as long as this, and ends with its CRC
+    if len(raw) < _HEADER.size or zlib.crc32(raw[:-4]) != struct.unpack_from("<I", raw, 124)[0]:
+        raise DamagedJournalError("has a damaged header", path=path)
+    _, version, serial, name, _ = _HEADER.unpack(raw)
     if version > VERSION:
         raise JournalError(
             f"is of version {version}; this fullstop reads up to {VERSION}: upgrade fullstop",
             path=path,
         )
-    _, _, serial, name, crc = _HEADER.unpack(raw)
-    if zlib.crc32(raw[:-4]) != crc:
-        raise JournalError("has a damaged header", path=path)
     return Header(name.rstrip(b"\0").decode("utf-8", "replace"), serial)
 
 
@@ -506,12 +538,3 @@ def _open(path: Path) -> BinaryIO:
         return path.open("rb", buffering=2**18)
     except OSError as error:
         raise JournalError(f"cannot be read: {error.strerror}", path=str(path)) from None
-
-
-def _sync_directory(path: Path) -> None:
-    """Make a new file's name as durable as its contents."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -195,14 +195,18 @@ class WardenLink:
         Called when it holds no run (then there is nothing an orderly end
         would add) or when it has been given up on.
         """
+        gone = True
         if self._owner == os.getpid():  # in a forked copy the warden is not our child
             self.kill()
-            self._wait(_END_S)
+            gone = self._wait(_END_S) is not None
             if not self.born and self._await_birth():
                 self.kill()
-                self._wait(_END_S)
+                gone = self._wait(_END_S) is not None
         self.sock.close()
-        os.close(self.pidfd)
+        if gone:
+            os.close(self.pidfd)
+        else:
+            self._reap_later()
         os.close(self._complaints)
         for _, fds in self._heard:
             for fd in fds:
@@ -211,8 +215,16 @@ class WardenLink:
     def abandon(self) -> None:
         """Hang up only: the warden takes it for our death and ends the run by itself."""
         self.sock.close()
-        # it ends some time later, and is our child
-        threading.Thread(target=self._wait, name="fullstop-reaper", daemon=True).start()
+        self._reap_later()
+
+    def _reap_later(self) -> None:
+        """Have the warden collected when it ends: it is our child, and nobody else's."""
+
+        def collect() -> None:
+            self._wait()
+            os.close(self.pidfd)
+
+        threading.Thread(target=collect, name="fullstop-reaper", daemon=True).start()
 
     def _wait(self, patience_s: float | None = None) -> int | None:
         """Wait for the warden's death and reap it; return its status, None: unknown."""

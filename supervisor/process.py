@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from enum import Enum, auto
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from typing import NamedTuple
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NAME = 15
+_PF_KTHREAD = 0x00200000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -157,6 +159,29 @@ def state_letter(pid: int) -> str | None:
     return None if fields is None else fields[0]
 
 
+class Program(Enum):
+    """Whether a process has a program, and so an environment that shows."""
+
+    THERE = auto()
+    CHANGING = auto()
+    """Not just now: it is dying, or becoming another one."""
+    NEVER = auto()
+    """It is a thread of the kernel's, dead or gone."""
+
+
+def program_of(pid: int) -> Program:
+    """Tell whether a process has a program.
+
+    References
+    ----------
+    proc(5), ``/proc/[pid]/stat``: flags, and startcode, which is 1 where it is not ours to see.
+    """
+    fields = _stat(pid)
+    if fields is None or fields[0] in "ZX" or int(fields[6]) & _PF_KTHREAD:
+        return Program.NEVER
+    return Program.CHANGING if fields[23] == "0" else Program.THERE
+
+
 def command_name(pid: int) -> str:
     """Return the name of a process's program, or ``?``."""
     try:
@@ -193,6 +218,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def has_child() -> bool:
+    """Whether this process has a child, dead ones that nobody has reaped included.
+
+    The kernel's word: the list that :func:`children` reads may lack one while another ends.
+    """
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def descendants(pid: int) -> list[int]:
     """Return the pids of all descendants, parents before their children."""
     found: list[int] = []
@@ -202,6 +239,22 @@ def descendants(pid: int) -> list[int]:
         found.append(child)
         queue += children(child)
     return found
+
+
+def identities_below(root: Identity) -> list[Identity]:
+    """Return all descendants of this very process, each by what it cannot be mistaken by.
+
+    A pid that was given to a stranger since it was listed is left out; so is everybody,
+    if the process itself is gone: what its pid leads to may be another one's.
+    """
+    found = [
+        who
+        for pid in descendants(root.pid)
+        # first who it is, then whether it belongs there: the other way round, the pid may be
+        # another's in between
+        if (who := Identity.of(pid)) is not None and _descends_from(pid, root.pid)
+    ]
+    return found if root.alive else []
 
 
 def signal_descendants(root: int, *numbers: int) -> int:
@@ -234,14 +287,28 @@ def _signal_if_descendant(root: int, pid: int, numbers: tuple[int, ...]) -> bool
 
 
 def _descends_from(pid: int, root: int) -> bool:
+    """Whether a process has another one above it.
+
+    The line of its ancestors is read one by one, and one of them may be dead, and its
+    pid another's, before the next is read. Read twice with the same processes in it,
+    it was so in between.
+    """
+    line = _ancestors(pid, root)
+    return line is not None and line == _ancestors(pid, root)
+
+
+def _ancestors(pid: int, root: int) -> list[tuple[int, str]] | None:
+    """Pids and start times from a process upwards to below ``root``; None: it is not above."""
+    line = []
     while pid > 1:
         fields = _stat(pid)
         if fields is None:
-            return False
+            return None
+        line.append((pid, fields[19]))
         pid = int(fields[1])
         if pid == root:
-            return True
-    return False
+            return line
+    return None
 
 
 def _stat(pid: int) -> list[str] | None:

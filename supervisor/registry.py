@@ -29,17 +29,21 @@ class Entry(NamedTuple):
         Its directory.
     front, warden : Identity
         The two processes that stand for it.
+    over : bool
+        It has ended and left survivors. Its processes may serve other runs by now; the
+        entry stays for who tries again to end what it has left.
     """
 
     run_id: str
     run_dir: Path
     front: Identity
     warden: Identity
+    over: bool = False
 
     @property
     def alive(self) -> bool:
-        """Whether the front or the warden still runs."""
-        return self.front.alive or self.warden.alive
+        """Whether the run goes on, or somebody lives who sees to its end."""
+        return not self.over and (self.front.alive or self.warden.alive)
 
     @property
     def intact(self) -> bool:
@@ -81,8 +85,16 @@ def add(entry: Entry) -> None:
         "run_dir": str(entry.run_dir),
         "front": entry.front._asdict(),
         "warden": entry.warden._asdict(),
+        "over": entry.over,
     }
-    rundir.write_json(state_dir() / f"{entry.run_id}.json", plain)
+    rundir.write_json(state_dir() / f"{entry.run_id}.json", plain, named=False)
+
+
+def leave_to_reap(run_id: str) -> None:
+    """Note that a run is over and has left survivors: whoever reaps finds them by its entry."""
+    entry = find(run_id)
+    if entry is not None:
+        add(entry._replace(over=True))
 
 
 def remove(run_id: str) -> None:
@@ -131,6 +143,7 @@ def _read(path: Path) -> Entry | None:
             run_dir=Path(plain["run_dir"]),
             front=Identity(**plain["front"]),
             warden=Identity(**plain["warden"]),
+            over=plain.get("over") is True,
         )
         if f"{entry.run_id}.json" == path.name:
             return entry

@@ -123,5 +123,6 @@ class Report:
         return cls(**known)
 
     def write(self) -> None:
-        """Write ``report.json`` into the run's directory."""
+        """Write ``report.json`` into the run's directory, to stay there whatever happens."""
         rundir.write_json(Path(self.run_dir) / rundir.REPORT_FILE, self.to_json())
+        rundir.sync_names(Path(self.run_dir))

@@ -25,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.arrow import text_to_arrow, to_arrow, to_numpy
-from supervisor.errors import JournalError, RunFailedError
+from supervisor.errors import DamagedJournalError, JournalError, RunFailedError
 from supervisor.grid import Grid, Value
-from supervisor.journal import Frame, FrameKind, iter_frames, journal_paths
+from supervisor.journal import Frame, FrameKind, JournalSync, iter_frames, journal_paths
+from supervisor.rundir import sync_directory
 
 ROW_GROUP = 2**16
 """Combinations per row group: part of the format, since it shapes the file's bytes."""
@@ -54,15 +55,22 @@ class Compaction:
         Rows that have an error instead of metrics.
     missing : tuple of (start, stop)
         Combinations that no journal has, merged.
+    damaged : tuple of str
+        Journals that could not be read, and why: a resume computes what they held again.
     """
 
     rows: int
     failed: int
     missing: tuple[tuple[int, int], ...]
+    damaged: tuple[str, ...] = ()
 
 
 Journals = Path | str | Sequence[Path]
 """A directory that holds ``worker-*.bin``, or several."""
+
+
+def _folders(journals: Journals) -> list[Path]:
+    return [Path(journals)] if isinstance(journals, Path | str) else list(journals)
 
 
 def compact(
@@ -94,13 +102,18 @@ def compact(
     """
     index = _Index.of(journals)
     index.check(grid)
+    # first: the file it replaces may hold rows that a power loss would take from the journals
+    for folder in _folders(journals):
+        with suppress(OSError):  # a disk that does not take them does not take the file either
+            JournalSync(folder).sync()
     shape = _Shape.of(index, grid)
     try:
         done = _write(index, Path(out_path), grid, valid, shape)
     except _FractionError:
         # a strategy's "trades" are no counts: once more, as float64
         done = _write(index, Path(out_path), grid, valid, shape.with_floats())
-    return Compaction(*done, missing=tuple(gaps(index.merged(), grid.size)))
+    missing = tuple(gaps(index.merged(), grid.size))
+    return Compaction(*done, missing=missing, damaged=tuple(index.damaged))
 
 
 def covered(journals: Journals, *, failed: bool = True) -> list[tuple[int, int]]:
@@ -176,6 +189,8 @@ class _Index:
     columns : list of tuple of str
         The distinct sets of metrics; the first is that of failures, empty.
     path_id, columns_id, offset, size : ndarray of int64, shape (n_frames,)
+    damaged : list of str
+        Journals that hold nothing which could be read, and why.
     """
 
     start: NDArray[np.int64]
@@ -187,21 +202,25 @@ class _Index:
     size: NDArray[np.int64]
     paths: list[Path]
     columns: list[tuple[str, ...]]
+    damaged: list[str]
 
     @classmethod
     def of(cls, journals: Journals, *, failed: bool = True) -> _Index:
-        folders = [journals] if isinstance(journals, Path | str) else journals
-        paths = [path for folder in folders for path in journal_paths(folder)]
+        paths = [path for folder in _folders(journals) for path in journal_paths(folder)]
         columns: dict[tuple[str, ...], int] = {(): 0}
         flat = array("q")
+        damaged: list[str] = []
         for path_id, path in enumerate(paths):
-            for frame in iter_frames(path):
-                if not failed and frame.kind is FrameKind.FAILED:
-                    continue
-                columns_id = columns.setdefault(frame.columns, len(columns))
-                flat.extend(
-                    (frame.start, frame.stop, path_id, columns_id, frame.offset, frame.size)
-                )
+            try:
+                for frame in iter_frames(path):
+                    if not failed and frame.kind is FrameKind.FAILED:
+                        continue
+                    columns_id = columns.setdefault(frame.columns, len(columns))
+                    flat.extend(
+                        (frame.start, frame.stop, path_id, columns_id, frame.offset, frame.size)
+                    )
+            except DamagedJournalError as error:
+                damaged.append(str(error))
         table = np.frombuffer(flat, dtype=np.int64).reshape(-1, 6)
         in_vain = table[:, 3] == 0
         # rows before a failure of the same combination; earlier workers before later ones, but
@@ -214,7 +233,9 @@ class _Index:
         )
         reached = np.maximum.accumulate(np.concatenate(([0], stop)))[:-1]
         first = np.minimum(np.maximum(start, reached), stop)
-        return cls(start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns))
+        return cls(
+            start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns), damaged
+        )
 
     def check(self, grid: Grid) -> None:
         if len(self.start) and (self.start[0] < 0 or self.stop.max() > grid.size):
@@ -471,11 +492,7 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         with suppress(OSError):
             partial.unlink()
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(path.parent)
 
 
 def _remove_partial(path: Path) -> None:

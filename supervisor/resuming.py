@@ -150,7 +150,8 @@ def _begin(
     for name in (rundir.JOURNAL_DIR, rundir.LOG_DIR):
         (run_dir / name).mkdir(mode=0o700, exist_ok=True)
     history = [*asked.get("resumed_at", []), now]
-    rundir.write_json(run_dir / rundir.RUN_FILE, asked | plan.to_json() | {"resumed_at": history})
+    again = asked | plan.to_json() | {"resumed_at": history}
+    rundir.write_json(run_dir / rundir.RUN_FILE, again, named=False)
     # the report says that a run has ended: the earlier attempt's must not say it of this one
     report = run_dir / rundir.REPORT_FILE
     if report.exists():

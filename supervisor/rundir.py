@@ -181,8 +181,41 @@ def claim(run_dir: Path, patience_s: float = 0.0) -> Claim:
             time.sleep(_CLAIM_AGAIN_S)
 
 
-def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file whole or not at all; the bytes are on disk before the name is."""
+def sync_directory(path: Path) -> None:
+    """Wait until the names in a directory are on the disk: a power loss keeps them then."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_names(run_dir: Path) -> None:
+    """Wait until a run's directory, all names in it and its own are on the disk.
+
+    Raises
+    ------
+    OSError
+        If they could not be written.
+    """
+    for directory in (run_dir, *run_dir.parents[:2]):  # it and DEFAULT_ROOT may be new
+        with contextlib.suppress(PermissionError):  # somebody else's: it was there before
+            sync_directory(directory)
+
+
+def write_bytes(path: Path, parts: Iterable[bytes], *, named: bool = True) -> None:
+    """Write a file whole or not at all; the bytes are on disk before the name is.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    parts : iterable of bytes
+        What is in it.
+    named : bool
+        Wait until the name is on disk too. Without, a power loss may leave the old file:
+        for what somebody waits for, and whose directory is synced by somebody else.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
@@ -192,27 +225,20 @@ def write_bytes(path: Path, parts: Iterable[bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        if named:
+            sync_directory(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def sync_directory(path: Path) -> None:
-    """Have the names of new files in a directory survive a power loss too."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, named: bool = True) -> None:
     """Write a JSON file so that a reader sees the old one or the new one, never half of it.
 
     The bytes are on disk before the name is: after a power loss the name never
-    leads to an empty file.
+    leads to an empty file. ``named``: see :func:`write_bytes`.
     """
-    write_bytes(path, [as_json(value)])
+    write_bytes(path, [as_json(value)], named=named)
 
 
 def as_json(value: Any) -> bytes:

@@ -10,12 +10,14 @@ import time
 from supervisor import control, inputs, process, rundir
 from supervisor.board import Board
 from supervisor.front import SETTLE_POLL_S, Front, Progress, Tick
+from supervisor.journal import JournalSync
 from supervisor.link import WardenLink
 from supervisor.prepare import Prepared
 from supervisor.report import Report
 from supervisor.states import RunStatus
 
 _DUMP_WAIT_S = 0.5
+_SYNC_EVERY_S = 5.0
 _KEEP_AFTER_S = 0.25  # a run that is shorter is computed again as soon as resumed
 
 
@@ -38,9 +40,8 @@ class SweepFront(Front):
         self._prepared = prepared
         self._board = Board.create(prepared.plan.workers)
         self._keep_at: float | None = None
-        self._keeper = threading.Thread(
-            target=self._keep_inputs, name="fullstop-inputs", daemon=True
-        )
+        self._keeper = threading.Thread(target=self._keep, name="fullstop-keeper", daemon=True)
+        self._kept_enough = threading.Event()
 
     def progress(self) -> Progress:
         """How the run stands now."""
@@ -125,21 +126,37 @@ class SweepFront(Front):
     def _wrap_up(self, status: RunStatus) -> None:
         self._have_inputs_kept(wanted=status is not RunStatus.COMPLETED)
 
+    def _let_go(self) -> None:
+        self._kept_enough.set()
+
     def _have_inputs_kept(self, *, wanted: bool) -> None:
         """See the writing of what resuming needs to its end, if it has begun or is wanted."""
         if self._keep_at is not None and wanted:
             self._keep_at = None
             self._keeper.start()
         if self._keeper.ident is not None:
+            self._kept_enough.set()
             self._keeper.join()
 
-    def _keep_inputs(self) -> None:
-        """Write down what a resumed run will need, while the workers compute."""
+    def _keep(self) -> None:
+        """See onto the disk what a resumed run will need, while the workers compute.
+
+        They don't wait for the disk, and neither does the loop: a power loss takes what was
+        finished in the last few seconds, no more.
+        """
         prepared = self._prepared
         try:
             inputs.keep(self.run_dir, self.plan, prepared.bars, prepared.function)
+            rundir.sync_names(self.run_dir)
         except OSError as error:
             self._note_error(f"what resuming needs could not be kept: {error.strerror}")
+        journals = JournalSync(self.run_dir / rundir.JOURNAL_DIR)
+        while not self._kept_enough.wait(_SYNC_EVERY_S):
+            try:
+                journals.sync()
+            except OSError as error:
+                self._note_error(f"journals could not be synced to the disk: {error.strerror}")
+                return
 
     def _gather(self) -> tuple[int, int]:
         """Write ``results.parquet``; return the rows and the failed combinations in it."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.cli import Place
+from tests.support.dispositions import as_from_a_terminal
 from tests.support.leaks import FAILED, nothing_left_behind
 
 # the machine is shared: how long an example takes says nothing about the code
@@ -16,6 +17,8 @@ settings.register_profile(
     "fullstop", deadline=None, print_blob=True, derandomize=os.environ.get("CI") == "true"
 )
 settings.load_profile("fullstop")
+
+as_from_a_terminal()
 
 
 @pytest.hookimpl(wrapper=True)

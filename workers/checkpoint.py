@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import CheckpointError
+from supervisor.rundir import sync_directory
 
 _MAGIC = b"fs-ckpt1"
 _HEAD = struct.Struct("<8sI")
@@ -60,6 +61,7 @@ class CheckpointFile:
                 file.flush()
                 os.fsync(file.fileno())
             self._partial.replace(self.path)
+            sync_directory(self.path.parent)
         except OSError as error:
             _warn(f"{self.path} could not be saved ({error.strerror}): the last one is kept")
             return False

@@ -12,6 +12,7 @@ import typer
 
 from supervisor import control_socket, registry, rundir
 from supervisor.cli import show, status
+from supervisor.cli.text import containment_lines
 from supervisor.command import AnyPlan, CommandPlan, read_plan
 from supervisor.config import Plan
 from supervisor.errors import ConfigError
@@ -110,6 +111,12 @@ def _load(run_dir: Path, *, said: bool) -> Report:
 
 
 def _show(found: Report, plan: AnyPlan) -> None:
+    _show_summary(found, plan)
+    for line in containment_lines(Path(found.run_dir)):
+        print(line)
+
+
+def _show_summary(found: Report, plan: AnyPlan) -> None:
     if isinstance(plan, CommandPlan):
         show.command_summary(found, plan)
         return

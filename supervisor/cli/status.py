@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from supervisor import control, control_socket, registry, rundir
+from supervisor.cli.text import containment_lines
 from supervisor.command import COMMAND_KEY, shown
 from supervisor.states import RunStatus
 
@@ -36,6 +37,8 @@ def status(
         who = "workers"
     if facts["workers"]:
         print(f"  {who}: {', '.join(map(str, facts['workers']))}")
+    for line in containment_lines(run_dir):
+        print(f"  {line}")
     print(f"  {facts['run_dir']}")
 
 

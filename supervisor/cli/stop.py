@@ -15,6 +15,7 @@ import typer
 
 from supervisor import control, control_socket, process, registry, rundir
 from supervisor.errors import ConfigError
+from supervisor.events import read_events
 from supervisor.process import Identity
 from supervisor.reap import reap_run
 from supervisor.registry import Entry
@@ -25,6 +26,7 @@ _POLL_S = 0.01
 _MARGIN_S = 3.0  # past the last rung, before a warden that says nothing is killed
 _KILLED_S = 5.0
 _JOBS_S = 75.0  # as long as a front sees cluster jobs out, and a little
+_ASK_EVERY_S = 1.0
 
 
 def stop(
@@ -123,6 +125,7 @@ class _Stop:
     """
 
     entry: Entry
+    level: Level
     line: socket.socket | None
     began: float
     below: set[Identity] = field(default_factory=set)
@@ -131,24 +134,24 @@ class _Stop:
 
     @classmethod
     def begin(cls, entry: Entry, level: Level) -> _Stop:
-        stop = cls(entry, control_socket.connect(entry.run_id), time.monotonic())
+        stop = cls(entry, level, control_socket.connect(entry.run_id), time.monotonic())
         stop._look()
         warden = entry.warden
         if stop.line is not None:
             control.send(stop.line, control.RequestStop(int(level), "asked by the stop command"))
-        elif warden.alive:
-            number = signal.SIGKILL if level is Level.KILL else signal.SIGTERM
-            stop._escalate(number, "its warden (pid {pid}) cannot be called: sent it {name}")
+        else:
+            stop._ask_otherwise("cannot be called")
         if _suspended(warden):
             stop._escalate(signal.SIGCONT, "its warden (pid {pid}) was suspended: sent it {name}")
         return stop
 
     def see_gone(self, *, patient: bool) -> Outcome:
-        """Wait for the warden's word, then for the report; ``patient``: a chunk in hand
-        takes long.
+        """Wait for the warden's word, then for the report.
+
+        ``patient``: a chunk in hand takes long, so the time counts from the warden's last
+        sign of life.
         """
-        deadline = None if patient else self.began + self._longest_s()
-        ended = self._hear_end(deadline)
+        ended = self._hear_end(patient=patient)
         if ended is not None:
             survivors = list(ended.survivors)
         else:
@@ -177,31 +180,52 @@ class _Stop:
         except (ConfigError, KeyError, TypeError, AttributeError):
             return _MARGIN_S
 
-    def _hear_end(self, deadline: float | None) -> control.RunEnded | None:
-        if self.line is None:
-            while not _over(deadline) and self.entry.warden.alive and not self._over_without_us():
-                time.sleep(_POLL_S)
-            return None
-        with self.line as line:
-            while not _over(deadline):
-                left = None if deadline is None else max(_POLL_S, deadline - time.monotonic())
-                line.settimeout(left)
-                try:
-                    message, _ = control.receive(line)
-                except TimeoutError:
-                    return None
-                if message is None or isinstance(message, control.RunEnded):
-                    return message
+    def _hear_end(self, *, patient: bool) -> control.RunEnded | None:
+        """Hear that the run has ended; None: the warden is dead, or silent for too long."""
+        longest_s = self._longest_s()
+        deadline = self.began + longest_s
+        if self.line is not None:
+            with self.line as line:
+                while not _over(deadline):
+                    left = max(_POLL_S, deadline - time.monotonic())
+                    line.settimeout(min(left, _ASK_EVERY_S) if patient else left)
+                    try:
+                        message, _ = control.receive(line)
+                    except TimeoutError:
+                        control.send(line, control.AskStatus())
+                        continue
+                    if isinstance(message, control.RunEnded):
+                        return message
+                    if message is None:
+                        self._ask_otherwise("hung up")
+                        break
+                    if patient:
+                        deadline = time.monotonic() + longest_s
+        while not _over(deadline) and self.entry.warden.alive and not self._over_without_us():
+            time.sleep(_POLL_S)
         return None
+
+    def _ask_otherwise(self, why: str) -> None:
+        """Signal the warden, unless the run is over: it may serve another one by now."""
+        if self.entry.warden.alive and not self._ended():
+            number = signal.SIGKILL if self.level is Level.KILL else signal.SIGTERM
+            self._escalate(number, f"its warden (pid {{pid}}) {why}: sent it {{name}}")
+
+    def _ended(self) -> bool:
+        """Whether the run itself is over, and only its results or report are still to come."""
+        over = False
+        for fact in read_events(self.entry.run_dir):
+            if fact.name in ("front.run_requested", "warden.run_ended"):
+                over = fact.name == "warden.run_ended"
+        return over
 
     def _over_without_us(self) -> bool:
         """Whether the run has ended though nobody told us: its warden may serve another one."""
-        return self._report.exists() or registry.find(self.entry.run_id) is None
+        now = registry.find(self.entry.run_id)
+        return self._report.exists() or now is None or now.over
 
     def _look(self) -> None:
-        if self.entry.warden.alive:
-            found = map(Identity.of, process.descendants(self.entry.warden.pid))
-            self.below.update(who for who in found if who is not None)
+        self.below.update(process.identities_below(self.entry.warden))
 
     def _see_dead(self) -> list[str]:
         """See the warden's descendants gone with it; return what is left of them."""
@@ -254,5 +278,5 @@ def _suspended(who: Identity) -> bool:
     return who.alive and process.state_letter(who.pid) in ("T", "t")
 
 
-def _over(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() >= deadline
+def _over(deadline: float) -> bool:
+    return time.monotonic() >= deadline

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from supervisor.events import read_events
 from supervisor.report import MemoryReport, Report
 
 
@@ -48,3 +51,19 @@ def error_lines(report: Report) -> list[str]:
     shown = report.errors[:5]
     more = len(report.errors) - len(shown)
     return [f"note: {error}" for error in shown] + ([f"… and {more} more"] if more else [])
+
+
+def containment_lines(run_dir: Path) -> list[str]:
+    """One line where a run had to do with a weaker containment: why, in its own words."""
+    held = ""
+    passed_over: list[str] = []
+    for fact in read_events(run_dir):
+        if fact.name == "front.run_requested":
+            passed_over = []  # what follows is of a later attempt
+        elif fact.name == "warden.containment_passed_over":
+            passed_over.append(f"{fact.fields.get('strength')} ({fact.fields.get('why')})")
+        elif fact.name == "warden.run_started":
+            held = str(fact.fields.get("containment"))
+    if not held or not passed_over:
+        return []
+    return [f"containment: {held}, for want of {', '.join(passed_over)}; see fullstop doctor"]

@@ -12,10 +12,26 @@ warden chooses before it loads anything.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 Note = Callable[..., Any]
 """Writes a fact down before it is acted on: ``note("cgroup_made", path=…)``."""
+
+
+class PassedOver(NamedTuple):
+    """A stronger containment that was not to be had.
+
+    Attributes
+    ----------
+    strength : str
+        Its name.
+    why, mend : str
+        What was refused, and what the user can do about it.
+    """
+
+    strength: str
+    why: str
+    mend: str
 
 
 class Containment(Protocol):
@@ -25,9 +41,12 @@ class Containment(Protocol):
     ----------
     name : str
         As ``report.json`` and ``doctor`` name it.
+    passed_over : tuple of PassedOver
+        What would have been taken instead, strongest first.
     """
 
     name: str
+    passed_over: tuple[PassedOver, ...]
 
     def begin(self, run_id: str, note: Note) -> None:
         """Called in the warden before it forks a run's first worker."""

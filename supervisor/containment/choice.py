@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from supervisor.containment import Containment, cgroup, pid_namespace
+from supervisor.containment import Containment, PassedOver, cgroup, pid_namespace
 from supervisor.containment.cgroup import Cgroup
 from supervisor.containment.pid_namespace import PidNamespace
 from supervisor.containment.subreaper import Subreaper
@@ -35,14 +35,19 @@ def contain(wanted: str, introduce: Introduce) -> Containment:
         If the one that was asked for is not to be had.
     """
     spent: list[int] = []
+    passed_over: list[PassedOver] = []
     for name in STRENGTHS if wanted == "auto" else (wanted,):
         try:
-            return _take(name, introduce, spent)
+            taken = _take(name, introduce, spent)
         except UnavailableError as error:
             if error.spent is not None:
                 spent.append(error.spent)
             if wanted != "auto":
                 raise
+            passed_over.append(PassedOver(name, error.why, error.mend))
+        else:
+            taken.passed_over = tuple(passed_over)
+            return taken
     raise UnavailableError(f"no containment {wanted!r}", f"known: auto, {', '.join(STRENGTHS)}")
 
 

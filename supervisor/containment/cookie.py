@@ -17,12 +17,12 @@ proc(5), ``/proc/[pid]/environ``.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor.process import Identity
+from supervisor.process import Identity, Program, program_of
 
 VARIABLE = "FULLSTOP_RUN_ID"
 _ROOM_BYTES = 64
@@ -62,23 +62,78 @@ class Cookie:
             ctypes.memmove(self._address, value.ljust(_ROOM_BYTES, b"\0"), _ROOM_BYTES)
 
 
-def escapees(run_id: str) -> list[Identity]:
-    """Living processes of this user's that carry a run's id; this process is left out.
+class Search:
+    """Looks for processes that carry a run's id until it is certain that there are none.
 
-    The run must be dead: a living one's warden and workers carry it too.
+    One look proves little. A process that is dying, or executing another program, shows
+    no environment for a moment; and one that forks and ends has handed everything on to
+    another, whom the list of processes may not have yet. So who is not known for a
+    stranger is looked at again, and :attr:`over` is a proof: everybody on the list was a
+    stranger, so nobody lived who carries the id, and nobody else can hand it on.
+
+    Parameters
+    ----------
+    run_id : str
+        The run. It must be dead: a living one's warden and workers carry it too.
+
+    Attributes
+    ----------
+    certain : bool
+        Whether the last look has left nobody in doubt.
+    over : bool
+        Whether it has proved that nobody is left.
     """
-    wanted = f"{VARIABLE}={run_id}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        pid = int(entry.name)
-        if pid == os.getpid():
-            continue
-        with contextlib.suppress(OSError):  # gone, or not ours to look at
+
+    def __init__(self, run_id: str) -> None:
+        self.certain = self.over = False
+        self._wanted = f"{VARIABLE}={run_id}".encode()
+        # by pid: it takes longer than any search until the kernel has come round to it again
+        self._strangers = {os.getpid()}
+        self._bare: set[Identity] = set()
+
+    def look(self) -> Iterator[Identity]:
+        """Yield those who live now, each as soon as it is found: it may fork again."""
+        self.certain = self.over = True
+        there = {int(name) for name in _listed() if name.isdigit()}
+        # the newest first: it is the one who may be about to end
+        for pid in sorted(there - self._strangers, reverse=True):
             who = Identity.of(pid)
-            with (entry / "environ").open("rb") as file:
-                facts = os.fstat(file.fileno())
-                carries = wanted in file.read().split(b"\0")
-            # the same process before and after the look: its pid was not reused in between
-            if carries and facts.st_uid == os.getuid() and who and who.alive:
-                found.append(who)
-    return found
+            carries = None if who is None else self._carries(who)
+            if carries is False:
+                self._strangers.add(pid)
+            else:
+                self.over = False
+                self.certain = self.certain and carries is not None
+            if who is not None and carries:
+                yield who
+
+    def _carries(self, who: Identity) -> bool | None:
+        """Whether a process carries the id; None: it does not tell yet, or never will.
+
+        In either case it may have forked somebody who is not on our list.
+        """
+        here = Path(f"/proc/{who.pid}")
+        try:
+            if here.stat().st_uid != os.getuid():
+                return False
+            environment = (here / "environ").read_bytes()
+        except OSError:
+            environment = b""  # gone, dying, or not ours to look at
+        program = program_of(who.pid)
+        # the same process before and after the look: its pid was not reused in between
+        if not who.alive:
+            if Identity.of(who.pid) == who:
+                self._strangers.add(who.pid)  # a zombie: next time it is known
+            return None
+        if environment:
+            return self._wanted in environment.split(b"\0")
+        if program is Program.NEVER:
+            return False
+        if program is Program.THERE and who in self._bare:
+            return False  # it has none, twice: it was not becoming another program
+        self._bare.add(who)
+        return None
+
+
+def _listed() -> list[str]:
+    return os.listdir("/proc")  # noqa: PTH208 - plain names, all at once

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.containment.cgroup import KILL_FILE, hierarchies, name_of
-from supervisor.containment.cookie import escapees
+from supervisor.containment.cookie import Search
 from supervisor.events import read_events
 from supervisor.process import Identity, command_name, state_letter
 from supervisor.rundir import RUN_FILE
 
 _PATIENCE_S = 5.0
 _LOOK_EVERY_S = 0.005
+_LOOK_AGAIN_S = 0.001
+_UNCERTAIN_S = 1.0  # strangers that come and go may keep a look from being a proof
 
 
 def clear_leftovers(run_dir: Path, patience_s: float = _PATIENCE_S) -> list[Identity]:
@@ -72,7 +74,8 @@ class Ended(NamedTuple):
 def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIENCE_S) -> Ended:
     """Kill all that a dead run has left: its cgroup, then what carries its cookie.
 
-    The latter again and again, for what is forked in the meantime.
+    The latter again and again, for what is forked in the meantime, until a look has
+    proved that there is nobody left.
 
     Parameters
     ----------
@@ -89,16 +92,22 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
             ended.killed.extend(f"pid {who.pid}" for who in clear_leftovers(run_dir, patience_s))
         except OSError as error:
             ended.survivors.append(f"what is in the run's cgroup: {error}")
-    deadline = time.monotonic() + patience_s
+    began = found_at = time.monotonic()
     seen: dict[Identity, str] = {}
-    # a dying process gives up its environment, and with it the cookie, before it is dead
-    while (left := escapees(run_id)) or any(who.alive for who in seen):
-        for who in left:
+    search = Search(run_id)
+    while True:
+        for who in search.look():
             seen.setdefault(who, f"pid {who.pid} ({command_name(who.pid)})")
             who.send(signal.SIGKILL)
-        if time.monotonic() >= deadline:
+            found_at = time.monotonic()
+        # a dying process gives up its environment, and with it the cookie, before it is dead
+        dying = any(who.alive for who in seen)
+        now = time.monotonic()
+        if (search.over and not dying) or now >= began + patience_s:
             break
-        select.select([], [], [], _LOOK_EVERY_S)
+        if not dying and now >= found_at + _UNCERTAIN_S:
+            break
+        select.select([], [], [], _LOOK_EVERY_S if dying else _LOOK_AGAIN_S)
     for who, name in seen.items():
         if who.alive:
             ended.survivors.append(f"{name}, state {state_letter(who.pid)}")

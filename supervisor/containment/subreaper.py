@@ -18,13 +18,14 @@ from __future__ import annotations
 import os
 
 from supervisor import process
-from supervisor.containment import Note
+from supervisor.containment import Note, PassedOver
 
 
 class Subreaper:
     """The weakest containment, and the one that is always there."""
 
     name = "subreaper"
+    passed_over: tuple[PassedOver, ...] = ()
 
     def begin(self, run_id: str, note: Note) -> None:
         """Adopt every orphan below this process from now on."""

@@ -35,7 +35,8 @@ def dead_runs() -> Finding:
     return Finding(
         "dead runs",
         Status.WARNING,
-        f"{len(dead)} died with front and warden and left something behind: {listed}",
+        f"{len(dead)} died with front and warden, or could not end all, and left something "
+        f"behind: {listed}",
         "fullstop reap clears them away and writes their results; fullstop resume carries one on",
     )
 

@@ -115,6 +115,8 @@ class RunInHand:
         return not self._front_lost
 
     def _begin(self) -> None:
+        for strength, why, mend in self.containment.passed_over:
+            self.events.emit("containment_passed_over", strength=strength, why=why, mend=mend)
         self.containment.begin(self.run_id, self.events.emit)
         self._workforce.prepare()
         baseline = memory.tree_bytes(os.getpid())
@@ -232,11 +234,7 @@ class RunInHand:
         self._deadline = None
 
     def _report_end(self) -> None:
-        survivors = [
-            f"pid {self.containment.outside(pid)} ({process.command_name(pid)}), "
-            f"state {process.state_letter(pid)}"
-            for pid in self.containment.living()
-        ]
+        survivors = self._survivors()
         stop = self._stop
         elapsed = time.monotonic() - stop.at if stop else 0.0
         if not survivors:
@@ -256,6 +254,18 @@ class RunInHand:
             self._control.broadcast(ended)
             self._control.close()
         self.post(ended)  # last, for the same reason
+
+    def _survivors(self) -> list[str]:
+        names = [
+            f"pid {self.containment.outside(pid)} ({process.command_name(pid)}), "
+            f"state {process.state_letter(pid)}"
+            for pid in self.containment.living()
+        ]
+        if self.state is State.SURVIVED and not names:
+            self._reap()
+            if process.has_child():  # a list may miss one while another ends
+                names.append("a process that does not show")
+        return names
 
     def _outcome(self) -> str:
         if self._failure is not None:

@@ -85,6 +85,9 @@ def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None
             last_run = None if front_there is None else Path(message.run_dir)
             if front_there is False:
                 return last_run
+        else:
+            for fd in fds:  # late, for a run that has ended
+                os.close(fd)
 
 
 def _is_owed(run_dir: Path) -> bool:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 from tests.chaos.driver import play, replay
 from tests.chaos.round import Outcome
+from tests.support.dispositions import as_from_a_terminal
 
 
 def main() -> int:
     options = _options()
+    as_from_a_terminal()
     seeds = range(options.seed, options.seed + options.rounds)
     if options.only is not None:
         seeds = range(options.only, options.only + 1)

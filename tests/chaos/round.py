@@ -515,7 +515,9 @@ class Round:
         )
 
     def _reap(self) -> None:
-        both = {Target.FRONT, Target.GROUP} & self._struck and Target.WARDEN in self._struck
+        both = {Target.FRONT, Target.GROUP} & self._struck and (
+            Target.WARDEN in self._struck or self._cut_short()
+        )
         left = self._left()
         if not left:
             return
@@ -527,6 +529,16 @@ class Round:
         said = self.place.command("reap", "--json")
         if said.returncode != 0:
             raise ViolationError(f"reap ended with {said.returncode}: {said.stdout}{said.stderr}")
+
+    def _cut_short(self) -> bool:
+        """Whether the front itself has killed the warden: it was asked to stop before the warden
+        had begun, which would not have heard of it while it loads.
+        """
+        names = [json.loads(line)["event"] for line in self._events().splitlines()]
+        if "front.run_requested" not in names:
+            return False
+        attempt = names[len(names) - names[::-1].index("front.run_requested") :]
+        return "front.stop_requested" in attempt and "warden.run_started" not in attempt
 
     def _see_workers_gone(self) -> None:
         """Whatever the containment: workers die with the warden, and wait for nobody's reap."""

@@ -63,12 +63,10 @@ def inside(
         lambda: not set(descendants(os.getpid())) - set(wardens),
         "every process gone",
         tell=lambda: str(descendants(os.getpid())),
-        timeout_s=5.0,
     )
     if len(wardens) == 1 and not request.node.stash.get(FAILED, False):
         wait_for(
             lambda: len(open_descriptors()) <= len(descriptors),
             "no descriptor left open",
             tell=lambda: str(open_descriptors()),
-            timeout_s=5.0,
         )

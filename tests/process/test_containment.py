@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import site
@@ -19,12 +20,12 @@ import pytest
 
 from supervisor import process
 from supervisor.containment import cgroup
-from supervisor.containment.cookie import escapees
 from supervisor.containment.leftovers import clear_leftovers
 from supervisor.containment.unavailable import UnavailableError
+from supervisor.events import read_events
 from supervisor.process import Identity
 from tests.support.cli import Place, Started
-from tests.support.processes import kill, present, with_cookie
+from tests.support.processes import carriers, kill, present, with_cookie
 from tests.support.waiting import wait_for
 
 STRENGTHS = ["pid-namespace", "cgroup", "subreaper"]
@@ -159,10 +160,10 @@ def test_kill_9_of_front_and_warden_does_not_reach_a_subreapers_daemons(place: P
     kill_both(run)
     wait_for(lambda: set(place.alive()) == set(left), "the workers' end", tell=run.tell)
     assert all(daemon.alive for daemon in left)
-    assert set(escapees(run_id(run))) == set(left)
+    assert set(carriers(run_id(run))) == set(left)
     kill(left)
     run.assert_gone()
-    assert escapees(run_id(run)) == []
+    assert carriers(run_id(run)) == []
 
 
 def test_a_killed_warden_leaves_nothing_once_the_front_says_so(place: Place, strength: str) -> None:
@@ -196,6 +197,34 @@ def test_a_stop_kills_daemons_that_ignore_every_signal(place: Place, strength: s
     assert killed["acted_on"] >= N_DAEMONS
     if strength == "cgroup":
         assert not [p for p in cgroups_of_runs() if p.name.endswith(report["run_id"])]
+
+
+def test_a_stop_before_the_work_has_begun_leaves_nothing_either(
+    place: Place, strength: str
+) -> None:
+    """The warden prepares itself then and hears nothing: the front kills it, cgroup and all."""
+    journals = place.root / "run" / "journal"
+    journals.mkdir(parents=True)
+    os.mkfifo(journals / "worker-0000.bin")
+    run = place.sweep(IDLE, *TIMES, "--containment", strength, DONE=DONE)
+    held = run.wait_for(lambda: _write_end(journals / "worker-0000.bin"), "who reads it")
+    try:
+        (journals / "worker-0000.bin").unlink()
+        assert run.stop() == 143, run.tell()
+    finally:
+        os.close(held)
+    assert "warden.run_started" not in run.events
+    run.assert_gone()
+    report = run.report
+    assert (report["status"], report["stop"]["survivors"]) == ("stopped", [])
+    assert not [p for p in cgroups_of_runs() if p.name.endswith(report["run_id"])]
+
+
+def _write_end(fifo: Path) -> int | None:
+    """Open a FIFO once somebody reads it: that one waits then, for what is never written."""
+    with contextlib.suppress(OSError):
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return None
 
 
 def test_a_fork_bomb_is_killed(place: Place, strength: str) -> None:
@@ -348,8 +377,24 @@ def test_where_it_is_forbidden_auto_takes_the_next(
 ) -> None:
     run = place.start([*without_namespaces, *place.run_argv(IDLE, n=DONE, DONE=DONE)])
     assert run.end() == 0, run.tell()
-    assert run.report["containment"] in ("cgroup", "subreaper")
+    assert (strength := run.report["containment"]) in ("cgroup", "subreaper")
     run.assert_gone()
+    facts = [fact.fields for fact in read_events(run.run_dir) if "passed_over" in fact.name]
+    assert [fact["strength"] for fact in facts] == STRENGTHS[: STRENGTHS.index(strength)]
+    assert "no more of them are allowed" in facts[0]["why"]
+    assert "max_user_namespaces" in facts[0]["mend"]
+    for command in ("report", "status"):
+        said = place.command(command, str(run.run_dir)).stdout
+        (line,) = [line.strip() for line in said.splitlines() if "containment" in line]
+        assert line.startswith(f"containment: {strength}, for want of pid-namespace (no PID names")
+
+
+def test_who_has_the_strongest_is_not_told_of_any_other(place: Place) -> None:
+    require("pid-namespace")
+    run = place.sweep(IDLE, n=DONE, DONE=DONE)
+    assert run.end() == 0, run.tell()
+    assert "passed_over" not in run.events
+    assert "containment" not in place.command("report", str(run.run_dir)).stdout
 
 
 @pytest.fixture
@@ -526,3 +571,21 @@ def test_an_ordinary_user_gets_a_pid_namespace_too(place: Place, as_user: dict[s
     report = json.loads((where / "report.json").read_text())
     assert report["containment"] == "pid-namespace"
     assert 0 < report["combos_done"] <= DONE
+
+
+def test_a_warden_keeps_no_descriptor_that_comes_too_late(here: Path) -> None:
+    """What is meant for a run that has ended is not for the next one either."""
+    from supervisor import control
+    from supervisor.link import take_warden
+
+    link = take_warden()
+    ours, theirs = os.pipe()
+    try:
+        link.send(control.DumpStacks(), [theirs])
+        os.close(theirs)
+        held = select.poll()
+        held.register(ours, 0)
+        assert held.poll(30_000), "the warden holds it still"
+    finally:
+        os.close(ours)
+        link.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -11,13 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import process
+from supervisor import process, registry
+from supervisor.errors import RunNotFoundError
+from supervisor.reap import reap as reap_dead_runs
 from tests.support.cli import POLITE, Place
+from tests.support.inside import sweep_inside
 from tests.support.waiting import wait_for
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 QUICK = ("--grace", "0.3", "--terminate", "0.2", "--verify", "1")
-BOUND_S = 8.0
+BOUND_S = 40.0
+"""Of a stop, on a machine however busy; an unbounded one would be caught by it all the same."""
 
 
 @pytest.fixture
@@ -71,6 +76,63 @@ def test_what_cannot_be_killed_is_named(place: Place, freezer: Path, strength: s
     assert process.state_letter(frozen) is not None
     (freezer / "freezer.state").write_text("THAWED")
     run.assert_gone()
+
+
+def test_what_could_not_be_killed_is_left_to_reap(place: Place, freezer: Path) -> None:
+    run = place.sweep(
+        FROZEN, "--containment", "subreaper", *QUICK, PROCS=str(freezer / "cgroup.procs")
+    )
+    (frozen,) = run.wait_marks("frozen", 1)
+    run.wait_marks("ready", 1)
+    (freezer / "freezer.state").write_text("FROZEN")
+    wait_for(lambda: (freezer / "freezer.state").read_text() == "FROZEN\n", "frozen")
+    run.signal(signal.SIGINT)
+    assert run.end() == 3, run.tell()
+    (entry,) = (place.root / "state" / "fullstop" / "runs").iterdir()
+    # the run itself sends for somebody who tries once more; the frozen stays
+    wait_for(lambda: [who.pid for who in place.alive()] == [frozen], "the end of who tries")
+    assert place.command("stop").returncode == 2
+    said = place.command("stop", entry.stem)
+    assert (said.returncode, "no running run" in said.stderr) == (2, True)
+    status = json.loads(place.command("status", entry.stem, "--json").stdout)
+    assert status["status"] == "stopped"
+    found = json.loads(place.command("doctor", "--json").stdout)
+    (finding,) = [one for one in found if one["name"] == "dead runs"]
+    assert entry.stem in finding["what"]
+    said = place.command("reap", "--json")
+    assert said.returncode == 3, said
+    (reaped,) = json.loads(said.stdout)["reaped"]
+    assert [f"pid {frozen} " in survivor for survivor in reaped["survivors"]] == [True]
+    assert reaped["status"] == "stopped"
+    assert entry.exists()
+    (freezer / "freezer.state").write_text("THAWED")
+    run.assert_gone()
+    said = place.command("reap", "--json")
+    assert said.returncode == 0, said
+    assert not entry.exists()
+    assert run.report["exit_code"] == 3  # it says how the run ended
+
+
+def test_a_run_over_is_over_though_its_front_lives_on(inside: Place, freezer: Path) -> None:
+    """Survivors keep its entry; to ``stop`` it is no running run, and whoever reaps finds it."""
+    times = {"grace_s": 0.2, "terminate_s": 0.1, "verify_s": 0.5}
+    procs = str(freezer / "cgroup.procs")
+    run = sweep_inside(inside, FROZEN, times=times, PROCS=procs)
+    run.wait_marks("frozen", 1)
+    run.wait_marks("ready", 1)
+    (freezer / "freezer.state").write_text("FROZEN")
+    wait_for(lambda: (freezer / "freezer.state").read_text() == "FROZEN\n", "frozen")
+    assert run.stop() == 3
+    (entry,) = registry.entries()
+    assert entry.over
+    assert entry.front.alive
+    assert not entry.alive
+    with pytest.raises(RunNotFoundError, match="no run is running"):
+        registry.find_running(None)
+    (freezer / "freezer.state").write_text("THAWED")
+    run.assert_gone()
+    wait_for(lambda: list(reap_dead_runs()) or not list(registry.entries()), "a reap")
+    assert list(registry.entries()) == []
 
 
 def test_a_zombie_factory_is_cleared_away(place: Place) -> None:

@@ -4,10 +4,15 @@ import json
 import os
 import signal
 import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
 from supervisor import control, control_socket, process
+from supervisor.cli import stop as stop_module
 from supervisor.process import Identity
 from tests.support.cli import DEAF, POLITE, Place, Started
 from tests.support.waiting import wait_for
@@ -252,16 +257,9 @@ def test_a_suspended_warden_is_woken(place: Place) -> None:
     run.assert_nothing_lost(DONE)
 
 
-@pytest.mark.parametrize("front", ["well", "suspended"])
-def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
-    place: Place, front: str
-) -> None:
-    run = place.sweep(POLITE, "--grace", "0.2", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
-    workers = run.wait_marks("ready", 2)
-    if front == "suspended":
-        run.signal(signal.SIGSTOP)
-    warden = Identity.of(run.warden)
-    assert warden is not None
+@contextmanager
+def kept_suspended(warden: Identity) -> Iterator[None]:
+    """Suspend it again whenever somebody wakes it."""
     over = threading.Event()
 
     def keep_suspended() -> None:
@@ -272,10 +270,24 @@ def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
     thread.start()
     try:
         wait_for(lambda: process.state_letter(warden.pid) == "T", "a suspended warden")
-        stop = place.command("stop", "--json")
+        yield
     finally:
         over.set()
         thread.join()
+
+
+@pytest.mark.parametrize("front", ["well", "suspended"])
+def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
+    place: Place, front: str
+) -> None:
+    run = place.sweep(POLITE, "--grace", "0.2", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
+    workers = run.wait_marks("ready", 2)
+    if front == "suspended":
+        run.signal(signal.SIGSTOP)
+    warden = Identity.of(run.warden)
+    assert warden is not None
+    with kept_suspended(warden):
+        stop = place.command("stop", "--json")
     assert stop.returncode == 0, stop.stdout
     (said,) = json.loads(stop.stdout)["stopped"]
     assert said["gone"]
@@ -287,6 +299,62 @@ def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
     assert run.end() == 1, run.tell()
     run.assert_gone()
     run.assert_nothing_lost(DONE - 2 * KEEP_ROWS)  # killed: short calls' last rows were pending
+
+
+def test_a_drain_does_not_wait_for_a_warden_that_hangs(place: Place) -> None:
+    run = place.sweep(GATED, "--grace", "0.2", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
+    run.wait_marks("ready", 2)
+    warden = Identity.of(run.warden)
+    assert warden is not None
+    with ThreadPoolExecutor(1) as pool:
+        drain = pool.submit(place.command, "stop", "--drain", "--json")
+        run.wait_for(lambda: '"draining"' in run.events, "the drain")
+        with kept_suspended(warden):
+            done = drain.result()
+    assert done.returncode == 0, done
+    (said,) = json.loads(done.stdout)["stopped"]
+    assert said["gone"]
+    assert "SIGKILL" in said["escalated"][-1]
+    assert run.end() == 1, run.tell()
+    run.assert_gone()
+
+
+def test_a_drain_waits_for_a_warden_that_answers_however_long_it_takes(place: Place) -> None:
+    times = ["--grace", "0.1", "--terminate", "0.1", "--verify", "0.1"]
+    run = place.sweep(GATED, *times, DONE=DONE)
+    run.wait_marks("ready", 2)
+    with ThreadPoolExecutor(1) as pool:
+        drain = pool.submit(place.command, "stop", "--drain", "--json")
+        run.wait_for(lambda: '"draining"' in run.events, "the drain")
+        longer = time.monotonic() + 1.5 * (0.3 + stop_module._MARGIN_S)
+        run.wait_for(lambda: time.monotonic() > longer, "longer than a silent one is waited for")
+        assert not drain.done()
+        (place.root / "gate").touch()
+        done = drain.result()
+    assert done.returncode == 0, done
+    assert json.loads(done.stdout)["stopped"][0]["escalated"] == []
+    assert run.end() == 143, run.tell()
+    run.assert_gone()
+    run.assert_nothing_lost(DONE)
+
+
+def test_a_warden_with_too_many_callers_is_stopped_all_the_same(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It hangs up on the next one, who must not take that for its death, or its silence."""
+    run = place.sweep(POLITE, DONE=DONE)
+    run.wait_marks("ready", 2)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", place.env["XDG_RUNTIME_DIR"])
+    lines = [control_socket.connect(run_id(run)) for _ in range(control_socket.MAX_CLIENTS)]
+    stop = place.command("stop", "--json")
+    assert stop.returncode == 0, stop.stdout
+    (said,) = json.loads(stop.stdout)["stopped"]
+    assert ["hung up: sent it SIGTERM" in line for line in said["escalated"]] == [True]
+    assert run.end() == 143, run.tell()
+    run.assert_gone()
+    run.assert_nothing_lost(DONE)
+    for line in lines:
+        line.close()
 
 
 def test_a_run_whose_socket_is_lost_is_stopped_by_its_warden(place: Place) -> None:

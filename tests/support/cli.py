@@ -320,7 +320,6 @@ class Started:
             tell=lambda: "\n".join(
                 [*present(self.seen), *present(self.place.alive()), self.tell()]
             ),
-            timeout_s=10.0,
         )
 
     def kept(self) -> Counter[int]:

@@ -58,7 +58,6 @@ class Inside(Started):
             lambda: not present(self.seen) and not descendants(self.warden),
             "every process gone",
             tell=lambda: "\n".join([*present(self.seen), self.tell()]),
-            timeout_s=10.0,
         )
 
 

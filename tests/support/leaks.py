@@ -76,4 +76,4 @@ def nothing_left_behind(failed: Callable[[], bool] = bool) -> Iterator[None]:
 
 
 def _wait_until_none(found, what: str) -> None:
-    wait_for(lambda: not found(), f"no {what}", tell=lambda: "\n".join(found()), timeout_s=5.0)
+    wait_for(lambda: not found(), f"no {what}", tell=lambda: "\n".join(found()))

@@ -8,7 +8,9 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
+from supervisor.containment.cookie import Search
 from supervisor.process import Identity, command_name, descendants, own_pid, state_letter
+from tests.support.waiting import wait_for
 
 COOKIE = "FULLSTOP_TEST"
 """Environment variable that every process started by a test inherits, daemons too."""
@@ -27,6 +29,15 @@ def with_cookie(token: str) -> list[Identity]:
                 if identity is not None:
                     found.append(identity)
     return found
+
+
+def carriers(run_id: str) -> list[Identity]:
+    """Living processes that carry a run's id, once nobody is in doubt: amid an exec, say."""
+    search = Search(run_id)
+    return wait_for(
+        lambda: (found := list(search.look())) is not None and search.certain and [found],
+        "a look that leaves nobody in doubt",
+    )[0]
 
 
 def exists(identity: Identity) -> bool:

@@ -8,8 +8,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-DEADLINE_S = 30.0
-"""Far beyond what anything here takes on a busy machine: it only bounds a hang."""
+DEADLINE_S = 90.0
+"""Far beyond what anything here takes on a machine with thirty times more to do than it can:
+it only bounds a hang."""
 
 _LOOK_EVERY_S = 0.002
 

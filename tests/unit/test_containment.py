@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,13 @@ import pytest
 
 from supervisor import config
 from supervisor.containment import Containment, cgroup, choice, leftovers, pid_namespace
-from supervisor.containment.cookie import VARIABLE, escapees, with_room
+from supervisor.containment.cookie import VARIABLE, with_room
 from supervisor.containment.leftovers import clear_leftovers, end_leftovers
 from supervisor.containment.pid_namespace import PidNamespace
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.events import EventLog
 from supervisor.process import Identity, pid_of
+from tests.support.processes import carriers
 
 WEARER = """
 import os, sys
@@ -61,25 +63,25 @@ def wear(popen: subprocess.Popen[str], run_id: str) -> int:
 
 def test_a_process_is_found_by_the_run_it_was_told_after_its_start() -> None:
     run_id = f"20240229-120000-{os.getpid():06x}"
-    assert escapees(run_id) == []
+    assert carriers(run_id) == []
     with wearer() as popen:
         child = wear(popen, run_id)
-        assert set(escapees(run_id)) == {Identity.of(popen.pid), Identity.of(child)}
-        assert escapees(run_id[:-1]) == []
-        assert escapees(run_id + "0") == []
+        assert set(carriers(run_id)) == {Identity.of(popen.pid), Identity.of(child)}
+        assert carriers(run_id[:-1]) == []
+        assert carriers(run_id + "0") == []
         wear(popen, "")
-        assert set(escapees(run_id)) == {Identity.of(child)}  # what it forked then carries it still
-    assert escapees(run_id) == []
+        assert set(carriers(run_id)) == {Identity.of(child)}  # what it forked then carries it still
+    assert carriers(run_id) == []
 
 
 def test_a_program_started_below_carries_the_run_too() -> None:
     run_id = f"20240229-120001-{os.getpid():06x}"
     env = dict(os.environ) | {VARIABLE: run_id}
     with subprocess.Popen(["sleep", "1000"], env=env) as popen:
-        assert escapees(run_id) == [Identity.of(popen.pid)]
+        assert carriers(run_id) == [Identity.of(popen.pid)]
         popen.kill()
         popen.wait()
-        assert escapees(run_id) == []
+        assert carriers(run_id) == []
 
 
 def test_one_that_takes_its_time_to_die_is_waited_for() -> None:
@@ -95,10 +97,47 @@ def test_one_that_takes_its_time_to_die_is_waited_for() -> None:
         assert (len(ended.killed), ended.survivors) == (1, [])
 
 
+RELAY = """
+import os, sys
+os.setsid()
+print(os.getpid(), flush=True)
+while True:
+    if os.fork():
+        os._exit(0)
+"""
+"""Forks and ends, again and again: whoever is looked at has handed on already."""
+
+EXECUTES = """
+import os, sys
+os.setsid()
+sys.stdout.write(f"{os.getpid()}\\n")
+sys.stdout.flush()
+os.execv("/bin/sh", ["sh", "-c", 'exec sh -c "$0" "$0"', 'exec sh -c "$0" "$0"'])
+"""
+"""Becomes another program, again and again: half of the time it shows no environment."""
+
+
+@pytest.mark.parametrize("code", [RELAY, EXECUTES], ids=["forks", "executes"])
+def test_nobody_escapes_who_never_stays_what_it_is(code: str) -> None:
+    """All of them hold the same end of a pipe; it is closed when the last of them is dead."""
+    run_id = f"20240229-120003-{os.getpid():06x}"
+    for _ in range(10):
+        with subprocess.Popen(
+            [sys.executable, "-S", "-c", code], env=dict(os.environ) | {VARIABLE: run_id},
+            stdout=subprocess.PIPE, text=True,
+        ) as popen:  # fmt: skip
+            assert popen.stdout and popen.stdout.readline()
+            ended = end_leftovers(run_id, None)
+            left = select.poll()
+            left.register(popen.stdout, 0)
+            assert left.poll(0), f"somebody lives on: {ended}"
+            assert ended.survivors == []
+
+
 def test_the_process_that_asks_is_left_out() -> None:
     code = (
-        "import os; from supervisor.containment.cookie import *;"
-        f"print(escapees(os.environ['{VARIABLE}']))"
+        "import os; from supervisor.containment.cookie import Search;"
+        f"print(list(Search(os.environ['{VARIABLE}']).look()))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=dict(os.environ) | {VARIABLE: "a-run"},
@@ -143,6 +182,10 @@ def test_auto_goes_down_to_what_works_and_hands_the_spent_on(
     taken = choice.contain("auto", lambda held, spent: told.append((held.name, list(spent))))
     assert taken.name == "subreaper"
     assert told == [("subreaper", [77])]
+    assert taken.passed_over == (
+        ("pid-namespace", "refused", "allow it"),
+        ("cgroup", "refused", "allow it"),
+    )
 
 
 @pytest.mark.parametrize("wanted", ["pid-namespace", "cgroup"])

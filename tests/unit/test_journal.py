@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from supervisor.journal import (
     Frame,
     FrameKind,
     Header,
+    JournalSync,
     JournalTail,
     JournalWriter,
     iter_frames,
@@ -149,6 +151,7 @@ def test_a_foreign_file_is_refused_by_name(tmp_path: Path, raw: bytes) -> None:
 def test_a_newer_version_is_refused_by_name(small: Path) -> None:
     raw = bytearray(small.read_bytes())
     raw[8] = 2
+    raw[124:128] = zlib.crc32(raw[:124]).to_bytes(4, "little")
     small.write_bytes(raw)
     with pytest.raises(JournalError, match=r"worker-0000\.bin: is of version 2.*upgrade"):
         read_journal(small)
@@ -395,13 +398,43 @@ def test_dev_full_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             writer.append(0, METRICS, metrics_of(0, 1))
 
 
-def test_sync_and_close_are_harmless_when_repeated(tmp_path: Path) -> None:
+def test_close_is_harmless_when_repeated(tmp_path: Path) -> None:
     writer = JournalWriter(tmp_path / "worker-0000.bin", "r", 0)
-    writer.sync()
-    writer.append(0, METRICS, metrics_of(0, 1))
-    writer.sync()
     writer.close()
     writer.close()
+
+
+def test_what_has_grown_is_seen_onto_the_disk_and_new_names_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+
+    def note(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(os, "fdatasync", note)
+    sync = JournalSync(tmp_path / "journal")
+    sync.sync()
+    assert synced == []
+    write_journal(tmp_path / "journal", 0, [(0, 5)])
+    write_journal(tmp_path / "journal", 1, [(5, 9)])
+    sync.sync()
+    assert synced == ["worker-0000.bin", "worker-0001.bin", "journal"]
+    sync.sync()
+    assert len(synced) == 3
+    with (tmp_path / "journal" / "worker-0001.bin").open("ab") as file:
+        file.write(b"more")
+    sync.sync()
+    assert synced[3:] == ["worker-0001.bin"]
+
+
+def test_a_tail_passes_a_damaged_journal_by(tmp_path: Path) -> None:
+    write_journal(tmp_path, 0, [(0, 5)]).write_bytes(os.urandom(4) + b"1" * 500)
+    write_journal(tmp_path, 1, [(5, 9)])
+    tail = JournalTail(tmp_path)
+    assert [(frame.start, frame.stop) for frame in tail.poll()] == [(5, 9)]
+    assert tail.poll() == []
 
 
 def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:

@@ -65,6 +65,26 @@ def test_descendants_include_those_that_left_the_session(tree: subprocess.Popen[
     assert set(process.descendants(tree.pid)) < set(process.descendants(os.getpid()))
 
 
+def test_the_kernel_says_whether_a_child_is_left() -> None:
+    code = (
+        "import os, time; from supervisor import process\n"
+        "print(process.has_child())\n"
+        "child = os.fork()\n"
+        "if child == 0: time.sleep(1000)\n"
+        "print(process.has_child())\n"
+        "os.kill(child, 9)\n"
+        "os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)\n"
+        "print(process.has_child())\n"
+        "os.waitpid(child, 0)\n"
+        "print(process.has_child())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+    assert done.stdout.split() == ["False", "True", "True", "False"], done.stderr
+
+
 def test_only_descendants_are_signalled(
     tree: subprocess.Popen[str], sleeper: subprocess.Popen[bytes]
 ) -> None:

@@ -46,6 +46,7 @@ def test_a_run_is_alive_while_front_or_warden_is(tmp_path: Path) -> None:
     assert Entry("r", tmp_path, me(), NOBODY).alive
     assert Entry("r", tmp_path, NOBODY, me()).alive
     assert not Entry("r", tmp_path, NOBODY, NOBODY).alive
+    assert not Entry("r", tmp_path, me(), me(), over=True).alive
     later = Identity(me().pid, me().start_time + 1)  # the pid has been used again
     assert not Entry("r", tmp_path, later, later).alive
 
