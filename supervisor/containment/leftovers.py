@@ -24,7 +24,6 @@ from supervisor.rundir import RUN_FILE
 _PATIENCE_S = 5.0
 _LOOK_EVERY_S = 0.005
 _LOOK_AGAIN_S = 0.001
-_UNCERTAIN_S = 1.0  # strangers that come and go may keep a look from being a proof
 
 
 def clear_leftovers(run_dir: Path, patience_s: float = _PATIENCE_S) -> list[Identity]:
@@ -92,20 +91,17 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
             ended.killed.extend(f"pid {who.pid}" for who in clear_leftovers(run_dir, patience_s))
         except OSError as error:
             ended.survivors.append(f"what is in the run's cgroup: {error}")
-    began = found_at = time.monotonic()
+    began = time.monotonic()
     seen: dict[Identity, str] = {}
     search = Search(run_id)
     while True:
         for who in search.look():
             seen.setdefault(who, f"pid {who.pid} ({command_name(who.pid)})")
             who.send(signal.SIGKILL)
-            found_at = time.monotonic()
         # a dying process gives up its environment, and with it the cookie, before it is dead
         dying = any(who.alive for who in seen)
         now = time.monotonic()
         if (search.over and not dying) or now >= began + patience_s:
-            break
-        if not dying and now >= found_at + _UNCERTAIN_S:
             break
         select.select([], [], [], _LOOK_EVERY_S if dying else _LOOK_AGAIN_S)
     for who, name in seen.items():

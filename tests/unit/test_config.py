@@ -110,7 +110,7 @@ KINDS = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_error_survives_pickling_with_its_facts(kind: type[FullstopError]) -> None:
-    needed = {"path": "bars.csv"} if kind in (DataError, errors.JournalError) else {}
+    needed = {"path": "bars.csv"} if issubclass(kind, DataError | errors.JournalError) else {}
     error = kind("what happened", **needed)
     error.pid = 7  # type: ignore[attr-defined]
     again = pickle.loads(pickle.dumps(error))
