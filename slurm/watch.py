@@ -92,6 +92,12 @@ class JobWatch:
             if not job.verified
         ]
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether a job was ended by us, or may live though it should not."""
+        ended_by_us = any(job.state == JobState.CANCELLED or not job.verified for job in self.jobs)
+        return self.cancelling and ended_by_us
+
     # -- asked by the front, which never waits -------------------------------
 
     def cancel(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -135,20 +134,20 @@ class CommandFront(Front):
         What its user has set is left alone: on some clusters only certain wckeys are
         let through. Then the shim alone tells which jobs are the run's.
         """
-        path = os.fsdecode(environment.get(b"PATH", os.defpath.encode()))
-        if shutil.which("sbatch", path=path) is None:
+        from slurm.presence import cluster_within_reach
+
+        plain = {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()}
+        if not cluster_within_reach(plain):
             return {}
         from slurm.shim import install
         from slurm.tokens import token_variables
         from slurm.watch import jobs_of_run
 
         self._jobs = jobs_of_run(self._plan.run_id, self.run_dir, self.nudge)
-        marks = {
-            os.fsencode(k): os.fsencode(v) for k, v in token_variables(self._jobs.token).items()
-        }
-        wanted = {name: value for name, value in marks.items() if name not in environment}
-        folder = install(self.run_dir)
-        return {**wanted, b"PATH": os.fsencode(f"{folder}:{path}")}
+        marks = token_variables(self._jobs.token)
+        wanted = {name: value for name, value in marks.items() if name not in plain}
+        wanted["PATH"] = f"{install(self.run_dir)}:{plain.get('PATH', os.defpath)}"
+        return {os.fsencode(name): os.fsencode(value) for name, value in wanted.items()}
 
     def _on_message(self, message: control.Message | None) -> None:
         if isinstance(message, control.CommandEnded):

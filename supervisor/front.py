@@ -575,7 +575,7 @@ class Front(ABC):
             self._note_error(jobs.error)
         if jobs.refused:
             return RunStatus.FAILED
-        if status is RunStatus.COMPLETED and jobs.cancelling:
+        if status is RunStatus.COMPLETED and jobs.cut_short:
             return RunStatus.STOPPED
         if status is RunStatus.COMPLETED and jobs.failed:
             self._reason = ", ".join(jobs.failed)
