@@ -551,11 +551,22 @@ class Front(ABC):
             jobs.wait_for_end()
         else:
             jobs.cancel()
+        guarded = status is RunStatus.COMPLETED
+
+        def hear() -> None:
+            nonlocal guarded
+            self._hear_requests()
+            if guarded and not self._link.usable:
+                guarded = False
+                self._reason = str(self._link.lost(self.run_dir))
+                self._note_error(self._reason)
+                jobs.cancel()
+
         fds = [self._wake, *([self._signals.fileno()] if self._signals else [])]
         desk = Desk(
             self._plan.run_id,
             fds,
-            self._hear_requests,
+            hear,
             self.request,
             self._standing,
             self._tick_for_jobs,
@@ -566,7 +577,7 @@ class Front(ABC):
         if jobs.refused:
             return RunStatus.FAILED
         if status is RunStatus.COMPLETED and jobs.cancelling:
-            return RunStatus.STOPPED
+            return RunStatus.STOPPED if guarded else RunStatus.FAILED
         if status is RunStatus.COMPLETED and jobs.failed:
             self._reason = ", ".join(jobs.failed)
             return RunStatus.FAILED

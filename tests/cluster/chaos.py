@@ -171,6 +171,8 @@ class Round:
         if target in ("warden", "both"):
             for warden in wardens:
                 warden.send(signal.SIGKILL)
+            if target == "warden" and not wardens:
+                begun.popen.terminate()  # it is not born yet
         if target in ("front", "both"):
             begun.popen.kill()
         if target in ("shim", "sbatch"):

@@ -88,9 +88,9 @@ def equals_local(there: ClusterPlace) -> None:
 
 @pytest.mark.parametrize("how", ["exec ", "srun "])
 def test_scancel_stops_it_in_order(there: ClusterPlace, how: str) -> None:
-    job = submit(there, script(there, how=how))
+    job = submit(there, script(there, "--grace", "8", "--terminate", "2", how=how))
     wait_ready(there)
-    assert "KillWait" in tell(there)  # the usual 3 s do not fit into 5 s with their spare
+    assert "grace shortened from 8 to 3 s" in tell(there)
     assert there.lab.run("scancel", str(job)).returncode == 0
     stopped_in_order(there)
     there.lab.wait_state(job, "CANCELLED")
@@ -108,7 +108,7 @@ def test_a_plain_script_too(there: ClusterPlace) -> None:
 def test_salloc(there: ClusterPlace) -> None:
     text = there.root / "in.sh"
     text.write_text(script(there))
-    begun = there.start(["salloc", "--quiet", "bash", str(text)])
+    begun = there.start(["salloc", "--quiet", "--kill-command", "bash", str(text)])
     begun.wait_for(lambda: list(there.root.glob("ready-*")), "at work")
     (job,) = there.alive_jobs()
     assert there.lab.run("scancel", job).returncode == 0
@@ -129,7 +129,10 @@ def test_it_carries_on_after_a_requeue(there: ClusterPlace, why: str) -> None:
     assert stopped["status"] == "stopped"
     assert stopped["combos_done"] >= 20
     there.mark("go").touch()
-    there.lab.wait_state(job, "COMPLETED")
+    wait_for(
+        lambda: there.lab.states(job) == ["COMPLETED"], "carried on", timeout_s=90,
+        tell=lambda: tell(there),
+    )  # fmt: skip
     told = report(there)
     assert told["status"] == "completed", tell(there)
     assert told["resumed"] == 1

@@ -297,6 +297,19 @@ def test_whoever_is_killed_the_jobs_go(there: ClusterPlace, who: str) -> None:
     begun.assert_gone()
 
 
+def test_the_warden_killed_while_only_jobs_are_left(there: ClusterPlace) -> None:
+    """Nobody would see to the jobs any more if the front died now: so the run ends."""
+    begun = there.shell(LONG)
+    in_job_phase(begun)
+    os.kill(begun.warden, signal.SIGKILL)
+    assert begun.end(60) == 1, begun.tell()
+    there.assert_no_jobs()
+    assert verified(begun.report) == {there.ids["long"]: "cancelled"}
+    assert begun.report["status"] == "failed"
+    assert "warden" in begun.report["reason"]
+    there.assert_nothing_owed()
+
+
 @pytest.mark.parametrize("fault", ["frozen", "killed", "munge"])
 def test_a_controller_that_is_away_in_the_middle_of_a_stop(there: ClusterPlace, fault: str) -> None:
     begun = there.shell(LONG + job("sleep 600", "--hold", to="held"))
