@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.place import ClusterPlace
+from tests.cluster.place import ClusterPlace, thorough
 from tests.cluster.test_cluster_sweep import bits
 from tests.support.waiting import wait_for
 
@@ -116,7 +116,7 @@ def test_salloc(there: ClusterPlace) -> None:
     stopped_in_order(there)
 
 
-@pytest.mark.parametrize("why", ["requeue", "preemption"])
+@pytest.mark.parametrize("why", ["requeue", pytest.param("preemption", marks=thorough)])
 def test_it_carries_on_after_a_requeue(there: ClusterPlace, why: str) -> None:
     job = submit(there, script(there), "--partition=low", "--exclusive", "--nodelist=n4")
     wait_ready(there)
@@ -154,7 +154,7 @@ def test_submitted_through_a_run_it_is_stopped_with_it(there: ClusterPlace, tmp_
     there.assert_nothing_owed()
 
 
-@pytest.mark.slow
+@thorough
 @pytest.mark.timeout(240)
 def test_the_time_limit(there: ClusterPlace) -> None:
     """A minute is the shortest that there is; the controller looks every half minute."""

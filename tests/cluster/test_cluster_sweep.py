@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.results import read
-from tests.cluster.place import ClusterPlace, verified
+from tests.cluster.place import ClusterPlace, thorough, verified
 from tests.cluster.proxy import Proxy
 from tests.cluster.sshd import Sshd
 from tests.support.cli import ROOT, Started, kept_in
@@ -141,7 +141,7 @@ def _restarted(there: ClusterPlace, job: str) -> bool:
     return said.count("Restarts=1") >= 2
 
 
-@pytest.mark.parametrize("who", ["front", "both"])
+@pytest.mark.parametrize("who", ["front", pytest.param("both", marks=thorough)])
 def test_whoever_is_killed_the_shards_go_and_nothing_is_lost(there: ClusterPlace, who: str) -> None:
     begun = on_cluster(there)
     wait_shards(there, begun)
