@@ -33,9 +33,11 @@ def f(bars, params, stop):
 """
 
 
-def sweep_argv(there: ClusterPlace, *options: str, run_dir: str = "run") -> list[str]:
+def sweep_argv(
+    there: ClusterPlace, *options: str, run_dir: str = "run", body: str = BODY
+) -> list[str]:
     return there.argv(
-        "run", "--data", str(there.data), "--strategy", there.strategy(BODY), "--grid",
+        "run", "--data", str(there.data), "--strategy", there.strategy(body), "--grid",
         f"a=0:{N - 1}", "--run-dir", str(there.root / run_dir), "--json", *options,
     )  # fmt: skip
 
@@ -231,7 +233,11 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
 
 
 def test_no_slurm_here_is_one_line(there: ClusterPlace) -> None:
-    there.env["PATH"] = "/nonexistent"
+    tools = there.root / "tools"
+    tools.mkdir()
+    for name in ("sh", "mkdir", "rm", "id"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    there.env["PATH"] = str(tools)
     begun = on_cluster(there)
     assert begun.end() == 2, begun.tell()
     assert "no sbatch on its PATH" in begun.err
@@ -248,9 +254,11 @@ def remote(there: ClusterPlace, sshd: Sshd, proxy: Proxy) -> ClusterPlace:
 
 
 def over_ssh(there: ClusterPlace, *options: str, strategy: str = "") -> Started:
+    # the strategy is carried elsewhere: its marks go where this place's do
+    body = BODY.replace("def f", f"HERE = Path({str(there.root)!r})\ndef f")
     argv = sweep_argv(
         there, "--cluster", "ssh:proxy", "--tasks", "3", "--python", sys.executable,
-        "--job", f"setup=export PYTHONPATH={ROOT}", *options,
+        "--job", f"setup=export PYTHONPATH={ROOT}", *options, body=body,
     )  # fmt: skip
     if strategy:
         argv[argv.index("--strategy") + 1] = strategy
@@ -267,9 +275,7 @@ def test_over_ssh_a_stop_fetches_what_is_done(
     remote: ClusterPlace, proxy: Proxy, cut: bool
 ) -> None:
     before = copies()
-    # the copy of the strategy lies elsewhere: its marks go where this one's do
-    body = BODY.replace("def f", f"HERE = Path({str(remote.root)!r})\ndef f")
-    begun = over_ssh(remote, strategy=remote.strategy(body))
+    begun = over_ssh(remote)
     wait_shards(remote, begun)
     begun.signal(signal.SIGINT)
     if cut:
@@ -285,7 +291,7 @@ def test_over_ssh_a_stop_fetches_what_is_done(
         said = remote.command("resume", str(begun.run_dir))
         assert said.returncode == 0, said.stdout + said.stderr
     else:
-        again = over_ssh(remote, "--resume", strategy=remote.strategy(body))
+        again = over_ssh(remote, "--resume")
         assert again.end(90) == 0, again.tell()
         assert copies() == before
     assert bits(begun.run_dir) == local(remote)
