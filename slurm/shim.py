@@ -89,11 +89,11 @@ def main(here: str, ledger_file: str, arguments: list[str]) -> int:
     except OSError:
         os.execve(real, [real, *arguments], environment)  # the run's directory is gone, or full
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    told = _Told()
     with subprocess.Popen(
         [real, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:
-        for told in _TOLD:  # it dies of it, or not: we do as it does
-            signal.signal(told, lambda received, _frame: process.send_signal(received))
+        told.pass_on_to(process)
         passage = _Passage(process)
         for kind, fields in passage.records():
             with contextlib.suppress(OSError):  # then the token alone tells
@@ -106,6 +106,32 @@ def main(here: str, ledger_file: str, arguments: list[str]) -> int:
         with contextlib.suppress(OSError):
             ledger.append("submit_refused", number=number, said=passage.complaint[-200:])
     return process.returncode
+
+
+class _Told:
+    """Passes on what we are told: the real one dies of it, or not, and we do as it does.
+
+    From before it is there: what comes too early waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        for number in _TOLD:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, self._hear)
+
+    def pass_on_to(self, process: subprocess.Popen[bytes]) -> None:
+        """It is there now."""
+        self._process = process
+        while self._early:
+            process.send_signal(self._early.pop(0))
+
+    def _hear(self, number: int, _frame: object) -> None:
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._process.send_signal(number)
 
 
 class _Passage:
