@@ -25,7 +25,7 @@ from queue import Empty, SimpleQueue
 
 from supervisor import process
 from supervisor.process import Identity
-from tests.cluster.daemon import new_directory
+from tests.cluster.daemon import ClusterError, new_directory
 from tests.cluster.lab import Lab
 from tests.cluster.place import ClusterPlace, job
 from tests.support.cli import Started
@@ -116,8 +116,8 @@ class Round:
         there = ClusterPlace(self.root, self.lab)
         try:
             self._play(there)
-        except AssertionError as error:
-            self.outcome.violation = str(error) or "assertion"
+        except (AssertionError, ClusterError, OSError, subprocess.SubprocessError) as error:
+            self.outcome.violation = str(error) or type(error).__name__
             self.outcome.story = f"{self.scenario}\n{there._tell()}"
         finally:
             self.lab.mend()
