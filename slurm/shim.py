@@ -41,14 +41,19 @@ _TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _SCRIPT = """\
 #!/bin/sh
 # registers what is submitted with the run it belongs to, see slurm/shim.py
-here={here}
+here=${{0%/*}}
 if [ -x {python} ] && [ -r {shim} ] && [ -w {ledger} ]; then
-  exec {python} -I -S {shim} {here} "$@"
+  exec {python} -I -S {shim} "$here" {ledger} "$@"
 fi
-# on another machine: step aside
+# on another machine: step aside, for what stands behind this on the PATH
 IFS=:
+behind=
 for folder in $PATH; do
-  [ "$folder" != "$here" ] && [ -x "$folder/sbatch" ] && exec "$folder/sbatch" "$@"
+  if [ "$folder" -ef "$here" ]; then
+    behind=1
+  elif [ -n "$behind" ] && [ -x "$folder/sbatch" ]; then
+    exec "$folder/sbatch" "$@"
+  fi
 done
 echo "sbatch: not found behind $here on the PATH" >&2
 exit 127
@@ -62,7 +67,6 @@ def install(run_dir: Path) -> Path:
     script = folder / "sbatch"
     script.write_text(
         _SCRIPT.format(
-            here=shlex.quote(str(folder)),
             python=shlex.quote(sys.executable),
             shim=shlex.quote(str(Path(__file__).resolve())),
             ledger=shlex.quote(str(run_dir / LEDGER_FILE)),
@@ -72,7 +76,7 @@ def install(run_dir: Path) -> Path:
     return folder
 
 
-def main(here: str, arguments: list[str]) -> int:
+def main(here: str, ledger_file: str, arguments: list[str]) -> int:
     """Be ``sbatch``; return its exit code."""
     _have_streams()
     real = _next_on_path(here)
@@ -82,16 +86,16 @@ def main(here: str, arguments: list[str]) -> int:
     environment = {name: value for name, value in os.environ.items() if name != _COOKIE}
     number = secrets.token_hex(4)
     try:
-        ledger = Ledger(Path(here).parent / LEDGER_FILE)
+        ledger = Ledger(Path(ledger_file))
         ledger.append("submit_intended", number=number, arguments=arguments[:20])
     except OSError:
         os.execve(real, [real, *arguments], environment)  # the run's directory is gone, or full
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    told = _Told()
     with subprocess.Popen(
         [real, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:
-        for told in _TOLD:  # it dies of it, or not: we do as it does
-            signal.signal(told, lambda received, _frame: process.send_signal(received))
+        told.pass_on_to(process)
         passage = _Passage(process)
         for kind, fields in passage.records():
             with contextlib.suppress(OSError):  # then the token alone tells
@@ -108,6 +112,32 @@ def main(here: str, arguments: list[str]) -> int:
         with contextlib.suppress(OSError):
             ledger.append("submit_refused", number=number, said=passage.complaint[-200:])
     return process.returncode
+
+
+class _Told:
+    """Passes on what we are told: the real one dies of it, or not, and we do as it does.
+
+    From before it is there: what comes too early waits for it.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
+        for number in _TOLD:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, self._hear)
+
+    def pass_on_to(self, process: subprocess.Popen[bytes]) -> None:
+        """It is there now."""
+        self._process = process
+        while self._early:
+            process.send_signal(self._early.pop(0))
+
+    def _hear(self, number: int, _frame: object) -> None:
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._process.send_signal(number)
 
 
 class _Passage:
@@ -205,10 +235,16 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _next_on_path(here: str) -> str | None:
-    """Find the program that would have been run without us."""
+    """Find the program that would have been run without us: the next one behind us.
+
+    Before us may stand the shim of a run within this one, which has just called us.
+    """
+    behind = False
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
         candidate = Path(folder or ".") / "sbatch"
-        if not _same(folder, here) and os.access(candidate, os.X_OK) and candidate.is_file():
+        if _same(folder, here):
+            behind = True
+        elif behind and os.access(candidate, os.X_OK) and candidate.is_file():
             return str(candidate)
     return None
 
@@ -220,4 +256,4 @@ def _same(folder: str, here: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))

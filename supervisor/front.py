@@ -561,11 +561,22 @@ class Front(ABC):
             jobs.wait_for_end()
         else:
             jobs.cancel()
+        guarded = status is RunStatus.COMPLETED
+
+        def hear() -> None:
+            nonlocal guarded
+            self._hear_requests()
+            if guarded and not self._link.usable:
+                guarded = False
+                self._reason = str(self._link.lost(self.run_dir))
+                self._note_error(self._reason)
+                jobs.cancel()
+
         fds = [self._wake, *([self._signals.fileno()] if self._signals else [])]
         desk = Desk(
             self._plan.run_id,
             fds,
-            self._hear_requests,
+            hear,
             self.request,
             self._standing,
             self._tick_for_jobs,
@@ -574,6 +585,8 @@ class Front(ABC):
         if jobs.error:
             self._note_error(jobs.error)
         if jobs.refused:
+            return RunStatus.FAILED
+        if status is RunStatus.COMPLETED and jobs.cancelling and not guarded:
             return RunStatus.FAILED
         if status is RunStatus.COMPLETED and jobs.cut_short:
             return RunStatus.STOPPED

@@ -25,10 +25,11 @@ from queue import Empty, SimpleQueue
 
 from supervisor import process
 from supervisor.process import Identity
-from tests.cluster.daemon import new_directory
+from tests.cluster.daemon import ClusterError, new_directory
 from tests.cluster.lab import Lab
 from tests.cluster.place import ClusterPlace, job
 from tests.support.cli import Started
+from tests.support.processes import present
 from tests.support.waiting import wait_for
 
 ORDERLY = ("sigint", "sigint twice", "stop", "stop --now")
@@ -115,8 +116,8 @@ class Round:
         there = ClusterPlace(self.root, self.lab)
         try:
             self._play(there)
-        except AssertionError as error:
-            self.outcome.violation = str(error) or "assertion"
+        except (AssertionError, ClusterError, OSError, subprocess.SubprocessError) as error:
+            self.outcome.violation = str(error) or type(error).__name__
             self.outcome.story = f"{self.scenario}\n{there._tell()}"
         finally:
             self.lab.mend()
@@ -170,6 +171,8 @@ class Round:
         if target in ("warden", "both"):
             for warden in wardens:
                 warden.send(signal.SIGKILL)
+            if target == "warden" and not wardens:
+                begun.popen.terminate()  # it is not born yet
         if target in ("front", "both"):
             begun.popen.kill()
         if target in ("shim", "sbatch"):
@@ -214,18 +217,29 @@ class Round:
             assert said.returncode == 0, f"reap: {said.stdout}{said.stderr}"
 
     def _check(self, there: ClusterPlace, begun: Started) -> None:
-        there.assert_no_jobs()
+        self._assert_no_jobs(there)
         # whatever the controller was told before, it has done when this one has run
         sentinel = self.lab.submit("true", "--output=/dev/null")
         self.lab.wait_state(sentinel, "COMPLETED")
-        there.assert_no_jobs()
+        self._assert_no_jobs(there)
         if (begun.run_dir / "run.json").exists():
             report = begun.wait_report()
             lost = [one for one in report["jobs"] if not one["verified"]]
             # who was given up says so; that they are gone by now was seen above
             assert not lost or report["exit_code"] == 3, f"not verified: {lost}"
         wait_for(lambda: not there.debts, "nothing owed", timeout_s=10)
-        begun.assert_gone()
+        # a shell that dies of SIGTERM may leave its child on the node: the cluster's own doing
+        begun.seen = {one for one in begun.seen | set(there.alive()) if not _in_job(one)}
+        wait_for(
+            lambda: not present(begun.seen), "every process gone", timeout_s=10,
+            tell=lambda: "\n".join(present(begun.seen)),
+        )  # fmt: skip
+
+    def _assert_no_jobs(self, there: ClusterPlace) -> None:
+        if self.scenario.fault != "controller dead":
+            there.assert_no_jobs()
+        else:  # it may have forgotten the bystander, which is as young as the run
+            assert not there.alive_jobs(), there.alive_jobs()
 
 
 def _programs(begun: Started, name: str) -> list[Identity]:
@@ -239,6 +253,13 @@ def _programs(begun: Started, name: str) -> list[Identity]:
             if (shim if name == "python" else real) and (identity := Identity.of(pid)):
                 found.append(identity)
     return found
+
+
+def _in_job(identity: Identity) -> bool:
+    with contextlib.suppress(OSError):
+        environment = Path(f"/proc/{identity.pid}/environ").read_bytes().split(b"\0")
+        return any(entry.startswith(b"SLURM_JOB_ID=") for entry in environment)
+    return False
 
 
 def _spin(seconds: float) -> None:

@@ -9,9 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cluster.lab import Lab
-from tests.support.cli import Place, Started
+from tests.support.cli import ROOT, Place, Started
 from tests.support.waiting import wait_for
+
+thorough = pytest.mark.skipif(
+    "FULLSTOP_THOROUGH" not in os.environ, reason="takes long: set FULLSTOP_THOROUGH=1"
+)
 
 ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"}
 
@@ -39,8 +45,6 @@ class ClusterPlace(Place):
             "HERE": str(root),
             "IDS": str(root / "ids"),
         }
-        from tests.support.cli import ROOT
-
         self.env["PYTHONPATH"] = os.pathsep.join([str(ROOT), self.env["PYTHONPATH"]]).rstrip(":")
         self.before = set(self._rows())
         self.bystander = lab.submit("sleep 600", "--output=/dev/null", "--job-name=bystander")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from supervisor.results import read
-from tests.cluster.place import ClusterPlace, verified
+from tests.cluster.place import ClusterPlace, thorough, verified
 from tests.cluster.proxy import Proxy
 from tests.cluster.sshd import Sshd
-from tests.support.cli import Started, kept_in
+from tests.support.cli import ROOT, Started, kept_in
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.slurm
@@ -31,9 +33,11 @@ def f(bars, params, stop):
 """
 
 
-def sweep_argv(there: ClusterPlace, *options: str, run_dir: str = "run") -> list[str]:
+def sweep_argv(
+    there: ClusterPlace, *options: str, run_dir: str = "run", body: str = BODY
+) -> list[str]:
     return there.argv(
-        "run", "--data", str(there.data), "--strategy", there.strategy(BODY), "--grid",
+        "run", "--data", str(there.data), "--strategy", there.strategy(body), "--grid",
         f"a=0:{N - 1}", "--run-dir", str(there.root / run_dir), "--json", *options,
     )  # fmt: skip
 
@@ -62,15 +66,16 @@ def bits(run_dir: Path) -> bytes:
 
 def wait_shards(there: ClusterPlace, begun: Started, n: int = 3) -> None:
     """Wait until so many shards have come to where they wait."""
-    begun.wait_for(lambda: len(list(there.root.glob("ready-*"))) >= n, f"{n} shards at work")
+    begun.wait_for(
+        lambda: len(list(there.root.glob("ready-*"))) >= n, f"{n} shards at work", timeout_s=60
+    )
 
 
 def finished(run_dir: Path) -> Counter[int]:
     """What the shards' journals hold."""
     found: Counter[int] = Counter()
     for shard in sorted((run_dir / "shards").glob("*")):
-        start = {"00000": 0, "00001": 20, "00002": 40}[shard.name]
-        found.update({start + at: times for at, times in kept_in(shard).items()})
+        found.update(kept_in(shard))
     return found
 
 
@@ -122,7 +127,11 @@ def test_a_requeued_shard_and_one_whose_node_dies_are_carried_on(there: ClusterP
     down = ("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     assert there.lab.run(*down).returncode == 0
     there.mark("go").touch()
-    wait_for(lambda: _restarted(there, job), "both started again or done", tell=begun.tell)
+    # SLURM waits as long as a credential holds before it starts one again
+    wait_for(
+        lambda: _restarted(there, job), "both started again", timeout_s=90,
+        tell=lambda: there.lab.run("scontrol", "-o", "show", "job", job).stdout,
+    )  # fmt: skip
     there.lab.run("scontrol", "update", f"nodename={node}", "state=resume")
     assert begun.end(90) == 0, begun.tell()
     assert bits(begun.run_dir) == local(there)
@@ -131,10 +140,10 @@ def test_a_requeued_shard_and_one_whose_node_dies_are_carried_on(there: ClusterP
 
 def _restarted(there: ClusterPlace, job: str) -> bool:
     said = there.lab.run("scontrol", "-o", "show", "job", job).stdout
-    return "Restarts=1" in said
+    return said.count("Restarts=1") >= 2
 
 
-@pytest.mark.parametrize("who", ["front", "both"])
+@pytest.mark.parametrize("who", ["front", pytest.param("both", marks=thorough)])
 def test_whoever_is_killed_the_shards_go_and_nothing_is_lost(there: ClusterPlace, who: str) -> None:
     begun = on_cluster(there)
     wait_shards(there, begun)
@@ -224,7 +233,11 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
 
 
 def test_no_slurm_here_is_one_line(there: ClusterPlace) -> None:
-    there.env["PATH"] = "/nonexistent"
+    tools = there.root / "tools"
+    tools.mkdir()
+    for name in ("sh", "mkdir", "rm", "id"):
+        (tools / name).symlink_to(shutil.which(name) or name)
+    there.env["PATH"] = str(tools)
     begun = on_cluster(there)
     assert begun.end() == 2, begun.tell()
     assert "no sbatch on its PATH" in begun.err
@@ -241,13 +254,11 @@ def remote(there: ClusterPlace, sshd: Sshd, proxy: Proxy) -> ClusterPlace:
 
 
 def over_ssh(there: ClusterPlace, *options: str, strategy: str = "") -> Started:
-    import sys
-
-    from tests.support.cli import ROOT
-
+    # the strategy is carried elsewhere: its marks go where this place's do
+    body = BODY.replace("def f", f"HERE = Path({str(there.root)!r})\ndef f")
     argv = sweep_argv(
         there, "--cluster", "ssh:proxy", "--tasks", "3", "--python", sys.executable,
-        "--job", f"setup=export PYTHONPATH={ROOT}", *options,
+        "--job", f"setup=export PYTHONPATH={ROOT}", *options, body=body,
     )  # fmt: skip
     if strategy:
         argv[argv.index("--strategy") + 1] = strategy
@@ -264,9 +275,7 @@ def test_over_ssh_a_stop_fetches_what_is_done(
     remote: ClusterPlace, proxy: Proxy, cut: bool
 ) -> None:
     before = copies()
-    # the copy of the strategy lies elsewhere: its marks go where this one's do
-    body = BODY.replace("def f", f"HERE = Path({str(remote.root)!r})\ndef f")
-    begun = over_ssh(remote, strategy=remote.strategy(body))
+    begun = over_ssh(remote)
     wait_shards(remote, begun)
     begun.signal(signal.SIGINT)
     if cut:
@@ -282,14 +291,12 @@ def test_over_ssh_a_stop_fetches_what_is_done(
         said = remote.command("resume", str(begun.run_dir))
         assert said.returncode == 0, said.stdout + said.stderr
     else:
-        again = over_ssh(remote, "--resume", strategy=remote.strategy(body))
+        again = over_ssh(remote, "--resume")
         assert again.end(90) == 0, again.tell()
         assert copies() == before
     assert bits(begun.run_dir) == local(remote)
     remote.assert_nothing_owed()
     for path in copies() - before:
-        import shutil
-
         shutil.rmtree(path)
 
 

@@ -220,7 +220,7 @@ def open_to_all(
     with tempfile.TemporaryDirectory(prefix="fullstop-test-") as base:
         Path(base).chmod(0o777)
         monkeypatch.setenv("XDG_RUNTIME_DIR", base)
-        monkeypatch.setattr(registry, "_private", _merely_made)
+        monkeypatch.setattr(registry, "private_dir", _merely_made)
         yield base
 
 

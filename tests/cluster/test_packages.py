@@ -1,0 +1,87 @@
+"""Other people's launchers, as they are: what they submit is registered, and ends with the run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+import pytest
+
+from tests.cluster.place import ClusterPlace, verified
+from tests.support.cli import Started
+from tests.support.waiting import wait_for
+
+pytestmark = pytest.mark.slurm
+
+SUBMITIT = """
+import os, time, submitit
+HERE = os.environ["HERE"]
+executor = submitit.AutoExecutor(folder=HERE + "/submitit", cluster="slurm")
+executor.update_parameters(timeout_min=10, slurm_array_parallelism=4)
+jobs = [executor.submit(time.sleep, 600), *executor.map_array(time.sleep, [600, 600])]
+open(HERE + "/ready", "w").close()
+[job.result() for job in jobs]
+"""
+
+DASK = """
+import os, time
+from dask_jobqueue import SLURMCluster
+from distributed import Client
+HERE = os.environ["HERE"]
+if __name__ == "__main__":
+    cluster = SLURMCluster(cores=1, memory="1GB", walltime="00:10:00", interface="lo",
+                           log_directory=HERE, local_directory=HERE,
+                           scheduler_options={"dashboard_address": None})
+    cluster.scale(jobs=2)
+    client = Client(cluster)
+    client.wait_for_workers(1)
+    future = client.submit(time.sleep, 600)
+    open(HERE + "/ready", "w").close()
+    future.result()
+"""
+
+PACKAGES = {
+    "submitit": (SUBMITIT, 2, "pip install 'submitit>=1.5,<1.6'"),
+    "dask_jobqueue": (DASK, 2, "pip install 'dask-jobqueue>=0.9,<0.10'"),
+}
+
+
+def started(there: ClusterPlace, package: str) -> tuple[Started, int]:
+    """Start a script that uses a package under ``fullstop run``, and wait for its jobs."""
+    body, jobs, how = PACKAGES[package]
+    pytest.importorskip(package, reason=f"{package} is not installed: {how}")
+    script = there.root / f"with_{package}.py"
+    script.write_text(body)
+    there.env["USER"] = "somebody"
+    run = there.argv("run", "--run-dir", str(there.root / "run"), "--", sys.executable)
+    begun = there.start([*run, str(script)], start_new_session=True)
+    begun.wait_for(there.mark("ready").exists, "the launcher at work", timeout_s=60)
+    there.wait_jobs(jobs)
+    return begun, jobs
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_stop_cancels_its_jobs(there: ClusterPlace, package: str) -> None:
+    begun, jobs = started(there, package)
+    listed = there.facts("jobs", str(begun.run_dir))["jobs"]
+    assert {job["id"] for job in listed} == set(there.jobs())
+    begun.signal(signal.SIGINT)
+    assert begun.end(60) == 128 + signal.SIGINT, begun.tell()
+    there.assert_no_jobs()
+    assert len(verified(begun.report)) >= jobs
+    there.assert_nothing_owed()
+    begun.assert_gone()
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_its_jobs_go_when_everything_is_killed(there: ClusterPlace, package: str) -> None:
+    begun, jobs = started(there, package)
+    begun.look_below()
+    os.killpg(begun.front, signal.SIGKILL)
+    begun.end()
+    wait_for(lambda: not there.alive_jobs(), "the jobs gone", tell=begun.tell)
+    assert len(verified(begun.wait_report())) >= jobs
+    there.assert_no_jobs()
+    wait_for(lambda: not there.debts, "the debt struck off")
+    begun.assert_gone()
