@@ -232,7 +232,9 @@ class Front(ABC):
         )
 
     def _tick_for_jobs(self, standing: str) -> None:
-        """Show the user what is waited for."""
+        """Show the user what is waited for, and how far that is."""
+        if self._on_tick:
+            self._on_tick(self.progress())
         if standing and standing != self._told:
             self._told = standing
             self._say(f"fullstop: {standing}")
@@ -278,6 +280,7 @@ class Front(ABC):
             Shows a line to the user (status on SIGUSR1, stacks on SIGQUIT).
         """
         self._signals = signals
+        self._on_tick = on_tick
         self._say = say or (lambda _line: None)
         failure: FullstopError | None = None
         try:
