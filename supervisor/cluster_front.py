@@ -7,6 +7,7 @@ together from them as from a local run's.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from dataclasses import dataclass, field
@@ -159,10 +160,14 @@ class ClusterFront(Front):
         )  # fmt: skip
 
     def _count(self, _client: Client) -> None:
-        """See how much has come back."""
-        if time.monotonic() >= self._fetch_at:
-            self._depot.fetch()
-            self._fetch_at = time.monotonic() + _FETCH_EVERY_S
+        """See how much has come back; it is for show, so what goes wrong may go right later."""
+        with contextlib.suppress(FullstopError, OSError):
+            if time.monotonic() >= self._fetch_at:
+                self._fetch_at = time.monotonic() + _FETCH_EVERY_S
+                self._depot.fetch()
+            self._recount()
+
+    def _recount(self) -> None:
         done = covered(rundir.journal_dirs(self.run_dir))
         self._advance(sum(stop - start for start, stop in done))
 
@@ -209,8 +214,7 @@ class ClusterFront(Front):
             self._depot.fetch()
         except (FullstopError, OSError) as error:
             self._note_error(f"results could not be fetched, they stay where they are: {error}")
-        done = covered(rundir.journal_dirs(self.run_dir))
-        self._advance(sum(stop - start for start, stop in done))
+        self._recount()
 
     def _complete(self, report: Report) -> None:
         nothing_to_keep = report.exit_code == ExitCode.USAGE and not self.finished
