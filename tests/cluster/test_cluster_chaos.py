@@ -8,7 +8,7 @@ import pytest
 from tests.cluster.chaos import FAULTS, MOMENTS, TARGETS, WAYS, lines, play, replay, scenario
 from tests.cluster.lab import Lab
 
-ROUNDS = int(os.environ.get("FULLSTOP_CHAOS_ROUNDS", "8"))
+ROUNDS = int(os.environ.get("FULLSTOP_CHAOS_ROUNDS", "3"))
 FIRST_SEED = int(os.environ.get("FULLSTOP_CHAOS_SEED", "1"))
 
 

@@ -28,6 +28,7 @@ from tests.cluster.jobs import (
     wait_state,
 )
 from tests.cluster.lab import Lab
+from tests.cluster.place import thorough
 from tests.support.waiting import wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
@@ -99,7 +100,10 @@ def test_a_cancel_goes_on_when_the_controller_is_back(
         assert not ours(lab)
 
 
-@pytest.mark.parametrize(("name", "how"), FAULTS)
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [*FAULTS[:2], *(pytest.param(*fault, marks=thorough) for fault in FAULTS[2:])],
+)
 def test_a_submission_that_nobody_answers_is_known_or_owed_never_lost(
     lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
 ) -> None:
