@@ -27,8 +27,7 @@ if __name__ == "__main__":  # as a file: nothing but the standard library is on 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from slurm.calls import is_away
-from slurm.tokens import PREFIX
-from supervisor.ledger import Ledger
+from supervisor.ledger import Ledger, LedgerWriteError
 from supervisor.rundir import BIN_DIR, LEDGER_FILE
 
 # --parsable: the id alone, or with its cluster; otherwise the sentence
@@ -43,7 +42,7 @@ _SCRIPT = """\
 # registers what is submitted with the run it belongs to, see slurm/shim.py
 here=${{0%/*}}
 if [ -x {python} ] && [ -r {shim} ] && [ -w {ledger} ]; then
-  exec {python} -I -S {shim} "$here" {ledger} "$@"
+  exec {python} -I -S {shim} "$here" {ledger} {token} "$@"
 fi
 # on another machine: step aside, for what stands behind this on the PATH
 IFS=:
@@ -60,8 +59,11 @@ exit 127
 """
 
 
-def install(run_dir: Path) -> Path:
-    """Put the shim into a run's directory; return the directory for the PATH."""
+def install(run_dir: Path, token: str) -> Path:
+    """Put the shim into a run's directory; return the directory for the PATH.
+
+    ``token`` is what the run's jobs bear.
+    """
     folder = run_dir / BIN_DIR
     folder.mkdir(mode=0o700, exist_ok=True)
     script = folder / "sbatch"
@@ -70,13 +72,14 @@ def install(run_dir: Path) -> Path:
             python=shlex.quote(sys.executable),
             shim=shlex.quote(str(Path(__file__).resolve())),
             ledger=shlex.quote(str(run_dir / LEDGER_FILE)),
+            token=shlex.quote(token),
         )
     )
     script.chmod(0o700)
     return folder
 
 
-def main(here: str, ledger_file: str, arguments: list[str]) -> int:
+def main(here: str, ledger_file: str, token: str, arguments: list[str]) -> int:
     """Be ``sbatch``; return its exit code."""
     _have_streams()
     real = _next_on_path(here)
@@ -88,7 +91,7 @@ def main(here: str, ledger_file: str, arguments: list[str]) -> int:
     try:
         ledger = Ledger(Path(ledger_file))
         ledger.append("submit_intended", number=number, arguments=arguments[:20])
-    except OSError:
+    except (OSError, LedgerWriteError):
         os.execve(real, [real, *arguments], environment)  # the run's directory is gone, or full
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     told = _Told()
@@ -98,10 +101,10 @@ def main(here: str, ledger_file: str, arguments: list[str]) -> int:
         told.pass_on_to(process)
         passage = _Passage(process)
         for kind, fields in passage.records():
-            with contextlib.suppress(OSError):  # then the token alone tells
+            with contextlib.suppress(LedgerWriteError):  # then the token alone tells
                 ledger.append(kind, number=number, **fields)
-        if passage.job_id and not _bears_token(arguments):
-            with contextlib.suppress(OSError):
+        if passage.job_id and not _bears(token, arguments):
+            with contextlib.suppress(LedgerWriteError):
                 when = _submitted_at(passage.job_id)
                 ledger.append("submitted", number=number, job_id=passage.job_id, submitted_at=when)
     if process.returncode < 0:
@@ -109,7 +112,7 @@ def main(here: str, ledger_file: str, arguments: list[str]) -> int:
     elif not passage.submitted and (process.returncode == 0 or not is_away(passage.complaint)):
         # 0 without an id: it was asked for its version, or to be quiet. The job, if there is
         # one, is with the controller by now and bears the token
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(LedgerWriteError):
             ledger.append("submit_refused", number=number, said=passage.complaint[-200:])
     return process.returncode
 
@@ -192,10 +195,13 @@ class _Passage:
                     yield "submitted_elsewhere", {"job_id": job_id, "cluster": cluster.decode()}
 
 
-def _bears_token(arguments: list[str]) -> bool:
-    """Whether the controller knows whose the job is: not if its user has a wckey of their own."""
+def _bears(token: str, arguments: list[str]) -> bool:
+    """Whether the controller knows whose the job is.
+
+    Not if its user has a wckey of their own, or this is a run within another one.
+    """
     overridden = any(argument.startswith("--wc") for argument in arguments)
-    return os.environ.get("SBATCH_WCKEY", "").startswith(PREFIX) and not overridden
+    return os.environ.get("SBATCH_WCKEY") == token and not overridden
 
 
 def _submitted_at(job_id: str) -> str:
@@ -256,4 +262,4 @@ def _same(folder: str, here: str) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3:]))
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]))

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from supervisor.errors import ConfigError
 
-PREFIX = "fullstop-"
+_PREFIX = "fullstop-"
 _SHAPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 # each command has its own variable; together they reach whatever is started below us
@@ -29,7 +29,7 @@ def new_token(run_id: str | None = None) -> str:
     part is there for other people's machines: run ids are unique to one of them.
     """
     stem = run_id or time.strftime("%Y%m%d-%H%M%S")
-    return f"{PREFIX}{stem}-{secrets.token_hex(4)}"
+    return f"{_PREFIX}{stem}-{secrets.token_hex(4)}"
 
 
 def check_token(token: str) -> str:

@@ -146,7 +146,8 @@ class CommandFront(Front):
         self._jobs = jobs_of_run(self._plan.run_id, self.run_dir, self.nudge)
         marks = token_variables(self._jobs.token)
         wanted = {name: value for name, value in marks.items() if name not in plain}
-        wanted["PATH"] = f"{install(self.run_dir)}:{plain.get('PATH', os.defpath)}"
+        folder = install(self.run_dir, self._jobs.token)
+        wanted["PATH"] = f"{folder}:{plain.get('PATH', os.defpath)}"
         return {os.fsencode(name): os.fsencode(value) for name, value in wanted.items()}
 
     def _on_message(self, message: control.Message | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -121,26 +122,31 @@ def test_a_requeued_shard_and_one_whose_node_dies_are_carried_on(there: ClusterP
     begun = on_cluster(there, "--job", "options=--spread-job")
     wait_shards(there, begun)
     (job,) = there.alive_jobs()
-    task = there.lab.run("squeue", "-h", "-r", "-j", job, "-o", "%i %N").stdout.splitlines()
-    (first, _), (_, node), _ = (line.split() for line in task)
+    tasks = there.lab.run("squeue", "-h", "-r", "-j", job, "-o", "%i %N").stdout.splitlines()
+    first, node = tasks[0].split()[0], tasks[1].split()[1]
     assert there.lab.run("scontrol", "requeue", first).returncode == 0
+    _wait_restarted(there, job, 1)
     down = ("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     assert there.lab.run(*down).returncode == 0
     there.mark("go").touch()
-    # SLURM waits as long as a credential holds before it starts one again
-    wait_for(
-        lambda: _restarted(there, job), "both started again", timeout_s=90,
-        tell=lambda: there.lab.run("scontrol", "-o", "show", "job", job).stdout,
-    )  # fmt: skip
+    _wait_restarted(there, job, 2)
     there.lab.run("scontrol", "update", f"nodename={node}", "state=resume")
     assert begun.end(90) == 0, begun.tell()
     assert bits(begun.run_dir) == local(there)
     there.assert_nothing_owed()
 
 
-def _restarted(there: ClusterPlace, job: str) -> bool:
-    said = there.lab.run("scontrol", "-o", "show", "job", job).stdout
-    return said.count("Restarts=1") >= 2
+def _wait_restarted(there: ClusterPlace, job: str, tasks: int) -> None:
+    """SLURM waits as long as a credential holds before it starts one again."""
+
+    def shown() -> str:
+        return there.lab.run("scontrol", "-o", "show", "job", job).stdout
+
+    def restarted() -> bool:
+        again = [line for line in shown().splitlines() if re.search(r"Restarts=[1-9]", line)]
+        return sum("JobState=RUNNING" in line or "COMPL" in line for line in again) >= tasks
+
+    wait_for(restarted, f"{tasks} started again", timeout_s=120, tell=shown)
 
 
 @pytest.mark.parametrize("who", ["front", pytest.param("both", marks=thorough)])

@@ -166,6 +166,7 @@ def test_a_second_ctrl_c_leaves_the_rest_to_who_comes_next(there: ClusterPlace, 
     wait_for(lambda: not there.debts, "the debt worked off")
     there.assert_no_jobs()
     there.assert_nothing_owed()
+    wait_for(lambda: not there.alive(), "the end of those that were sent for")
 
 
 def test_detached_jobs_live_on_until_somebody_says_otherwise(there: ClusterPlace) -> None:

@@ -73,7 +73,7 @@ class Behind:
         self.run_dir.mkdir()
         self.keeper = Keeper(self.run_dir / "ledger")
         self.keeper.expect("fullstop-behind", "local", {})
-        self.shim = install(self.run_dir)
+        self.shim = install(self.run_dir, "fullstop-behind")
         self.environment = there.env | {"PATH": f"{self.shim}:{there.env['PATH']}"}
 
     def call(self, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
