@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from pathlib import Path
 
-from slurm.book import Keeper
+from slurm.book import Book, Keeper
 from slurm.calls import Cluster
 from slurm.cancel import Cancelled, cancel
 from slurm.connect import connect
 from slurm.debts import Debt
 from slurm.lease import remove_lease
 from supervisor.errors import FullstopError
+from supervisor.ledger import read_ledger
 
 
 def work_off(
@@ -35,9 +37,8 @@ def work_off(
         See :func:`slurm.cancel.cancel`.
     """
     try:
-        ledger = debt.ledger if debt.ledger.parent.is_dir() else debt.spare_ledger
         transport = connect(debt.address, debt.variables)
-        with closing(Keeper(ledger)) as keeper, closing(transport):
+        with closing(Keeper(_ledger_of(debt))) as keeper, closing(transport):
             if keeper.book.token != debt.token:  # killed before the first record, or deleted
                 keeper.expect(debt.token, debt.address, debt.variables, others=True)
             elif not keeper.book.owes:
@@ -52,3 +53,11 @@ def work_off(
             return cancelled
     except (FullstopError, OSError) as error:
         return Cancelled([], str(error), 0)
+
+
+def _ledger_of(debt: Debt) -> Path:
+    """Where to write on: not where the directory is gone, or another run's by now."""
+    if not debt.ledger.parent.is_dir():
+        return debt.spare_ledger
+    token = Book.of(read_ledger(debt.ledger)).token
+    return debt.ledger if token in ("", debt.token) else debt.spare_ledger

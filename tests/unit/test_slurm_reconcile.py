@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from slurm.book import Book, Keeper
+from slurm.debts import Debt, debts
+from slurm.reconcile import work_off
+from supervisor.ledger import read_ledger
+from supervisor.process import Identity
+
+OLD, NEW = "fullstop-20240229-120000-000000-00000000", "fullstop-20240301-120000-111111-11111111"
+
+
+def debt_on(ledger: Path, nowhere: Path) -> Debt:
+    """A debt of a dead process; there is no squeue with which it could be worked off."""
+    return Debt(OLD, "local", {"PATH": str(nowhere)}, ledger, Identity(0, 0)).incur()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run" / "ledger"
+
+
+def test_the_ledger_of_a_later_run_in_the_same_directory_is_left_alone(
+    own_state: Path, ledger: Path, tmp_path: Path
+) -> None:
+    debt = debt_on(ledger, tmp_path / "nowhere")
+    with closing(Keeper(ledger)) as keeper:
+        keeper.expect(NEW, "local", {}, others=True)
+    before = ledger.read_bytes()
+    assert work_off(debt).error
+    assert ledger.read_bytes() == before
+    assert Book.of(read_ledger(debt.spare_ledger)).token == OLD
+    assert [one.token for one in debts()] == [OLD]  # it stays owed
+
+
+def test_a_debt_incurred_before_its_first_record_is_known_by_its_token(
+    own_state: Path, ledger: Path, tmp_path: Path
+) -> None:
+    debt = debt_on(ledger, tmp_path / "nowhere")
+    assert work_off(debt).error
+    book = Book.of(read_ledger(ledger))
+    assert (book.token, book.owes) == (OLD, True)
