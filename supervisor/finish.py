@@ -23,7 +23,7 @@ from supervisor.config import Plan, Source
 from supervisor.errors import FullstopError, RunBusyError
 from supervisor.events import Fact, read_events
 from supervisor.journal import journal_paths
-from supervisor.report import MemoryReport, Report, Rung, StopReport
+from supervisor.report import MemoryReport, Report, Rung, StopReport, unseen
 from supervisor.results import Compaction, compact, covered
 from supervisor.states import ExitCode, RunStatus
 
@@ -142,15 +142,6 @@ def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     book = Book.of(read_ledger(ledger))
     return [
         job._replace(verified=job.verified or book.detached)._asdict() for job in outcomes(book)
-    ]
-
-
-def unseen(jobs: list[dict[str, Any]]) -> list[str]:
-    """Name the jobs of a report's that nobody has seen to end, for people."""
-    return [
-        f"job {job['id'] or '(id unknown)'}, state {job['state']}"
-        for job in jobs
-        if not job["verified"]
     ]
 
 

@@ -126,3 +126,12 @@ class Report:
         """Write ``report.json`` into the run's directory, to stay there whatever happens."""
         rundir.write_json(Path(self.run_dir) / rundir.REPORT_FILE, self.to_json())
         rundir.sync_names(Path(self.run_dir))
+
+
+def unseen(jobs: list[dict[str, Any]]) -> list[str]:
+    """Name the jobs of a report's that nobody has seen to end, for people."""
+    return [
+        f"job {job['id'] or '(id unknown)'}, state {job['state']}"
+        for job in jobs
+        if not job["verified"]
+    ]

@@ -19,6 +19,7 @@ from supervisor.events import read_events
 from supervisor.process import Identity
 from supervisor.reap import reap_run
 from supervisor.registry import Entry
+from supervisor.report import unseen
 from supervisor.states import ExitCode
 from supervisor.stopflag import Level
 
@@ -257,13 +258,25 @@ class _Stop:
 
     def _ghosts(self) -> list[str]:
         """Cluster jobs of the run's that nobody has seen gone."""
+        if not self._report.exists():
+            return self._cancel_jobs()  # its front hangs, or takes too long
         with contextlib.suppress(ConfigError, KeyError, TypeError):
-            return [
-                f"job {job['id'] or '(id unknown)'}, state {job['state']}"
-                for job in rundir.read_json(self._report)["jobs"]
-                if not job["verified"]
-            ]
+            return unseen(rundir.read_json(self._report)["jobs"])
         return []
+
+    def _cancel_jobs(self) -> list[str]:
+        """Do what the front does not; return what could not be seen gone."""
+        from slurm.debts import debts
+        from slurm.reconcile import work_off
+
+        left: list[str] = []
+        ledger = self.entry.run_dir / rundir.LEDGER_FILE
+        for debt in [debt for debt in debts() if debt.ledger == ledger]:
+            cancelled = work_off(debt)
+            self.escalated.append("its front did not cancel its cluster jobs: did that")
+            left += unseen([job._asdict() for job in cancelled.jobs])
+            left += [cancelled.error] if cancelled.error and not left else []
+        return left
 
     @property
     def _report(self) -> Path:

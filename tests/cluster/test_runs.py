@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -167,6 +168,23 @@ def test_a_second_ctrl_c_leaves_the_rest_to_who_comes_next(there: ClusterPlace, 
     there.assert_no_jobs()
     there.assert_nothing_owed()
     wait_for(lambda: not there.alive(), "the end of those that were sent for")
+
+
+def test_stop_cancels_the_jobs_of_a_front_that_hangs(there: ClusterPlace) -> None:
+    begun = there.shell(LONG, "--grace", "0.2", "--terminate", "0.2", "--verify", "0.5")
+    in_job_phase(begun)
+    there.wait_jobs(1)
+    begun.signal(signal.SIGSTOP)
+    said = there.command("stop", "--json")
+    (stopped,) = json.loads(said.stdout)["stopped"]
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert any("cluster jobs" in line for line in stopped["escalated"])
+    there.assert_no_jobs()  # already
+    assert not there.debts
+    begun.signal(signal.SIGCONT)
+    assert begun.end() != 0
+    assert there.ids["long"] in [job["id"] for job in begun.report["jobs"]]
+    there.assert_nothing_owed()
 
 
 def test_detached_jobs_live_on_until_somebody_says_otherwise(there: ClusterPlace) -> None:
