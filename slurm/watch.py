@@ -158,7 +158,8 @@ class JobWatch:
             self.refused = error
             self._cancel()
         except OSError as error:
-            self.error = str(error)
+            self._cancel()  # nobody watches them any more
+            self.error = self.error or str(error)
         finally:
             self.over = True
             self._wake()
