@@ -163,6 +163,10 @@ class Program(Enum):
     """Whether a process has a program, and so an environment that shows."""
 
     THERE = auto()
+    BARE = auto()
+    """It has one, which was started with an empty environment."""
+    HIDDEN = auto()
+    """It has one, which is not ours to see."""
     CHANGING = auto()
     """Not just now: it is dying, or becoming another one."""
     NEVER = auto()
@@ -174,12 +178,29 @@ def program_of(pid: int) -> Program:
 
     References
     ----------
-    proc(5), ``/proc/[pid]/stat``: flags, and startcode, which is 1 where it is not ours to see.
+    proc(5), ``/proc/[pid]/stat``: flags; startcode, which is 1 where it is not ours to see,
+    and set after env_start and env_end (``load_elf_binary``, fs/binfmt_elf.c).
     """
     fields = _stat(pid)
     if fields is None or fields[0] in "ZX" or int(fields[6]) & _PF_KTHREAD:
         return Program.NEVER
-    return Program.CHANGING if fields[23] == "0" else Program.THERE
+    match fields[23]:
+        case "0":
+            return Program.CHANGING
+        case "1":
+            return Program.HIDDEN
+    return Program.BARE if fields[47] == fields[48] else Program.THERE
+
+
+def newest_pid() -> int:
+    """Return the pid given away last; the kernel counts upwards, and begins anew at the top.
+
+    References
+    ----------
+    proc(5), ``/proc/loadavg``, the last field.
+    """
+    with Path("/proc/loadavg").open("rb", buffering=0) as file:
+        return int(file.read().split()[-1])
 
 
 def command_name(pid: int) -> str:

@@ -19,10 +19,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor.process import Identity, Program, program_of
+from supervisor.process import Identity, Program, newest_pid, program_of, state_letter
 
 VARIABLE = "FULLSTOP_RUN_ID"
 _ROOM_BYTES = 64
@@ -93,8 +94,10 @@ class Search:
 
     def look(self) -> Iterator[Identity]:
         """Yield those who live now, each as soon as it is found: it may fork again."""
-        self.certain = self.over = True
+        newest = newest_pid()
         there = {int(name) for name in _listed() if name.isdigit()}
+        # the list goes upwards, as new pids do: only one that began anew may have slipped past
+        self.certain = self.over = newest_pid() >= newest
         # the newest first: it is the one who may be about to end
         for pid in sorted(there - self._strangers, reverse=True):
             who = Identity.of(pid)
@@ -107,33 +110,66 @@ class Search:
             if who is not None and carries:
                 yield who
 
+    def strike(self) -> Identity | None:
+        """Kill the newest process there is, if it carries the id; return whom.
+
+        For those who fork and end before a look has come to them: this takes less time
+        after their birth than they take to fork.
+        """
+        pid = newest_pid()
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError:
+            return None  # a thread, or gone
+        try:
+            if self._wanted not in _environment(pid) or not _ours(pid):
+                return None
+            # it goes through: the pid was its own all along, and so was what was read
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            return Identity.of(pid)
+        except OSError:
+            return None
+        finally:
+            os.close(pidfd)
+
     def _carries(self, who: Identity) -> bool | None:
         """Whether a process carries the id; None: it does not tell yet, or never will.
 
         In either case it may have forked somebody who is not on our list.
         """
-        here = Path(f"/proc/{who.pid}")
+        if state_letter(who.pid) == "Z":
+            self._strangers.add(who.pid)  # next time it is known; till it is reaped, nobody else is
+            return None
         try:
-            if here.stat().st_uid != os.getuid():
+            if not _ours(who.pid):
                 return False
-            environment = (here / "environ").read_bytes()
+            environment = _environment(who.pid)
         except OSError:
-            environment = b""  # gone, dying, or not ours to look at
+            environment = []  # gone, dying, or not ours to look at
         program = program_of(who.pid)
         # the same process before and after the look: its pid was not reused in between
         if not who.alive:
-            if Identity.of(who.pid) == who:
-                self._strangers.add(who.pid)  # a zombie: next time it is known
             return None
         if environment:
-            return self._wanted in environment.split(b"\0")
-        if program is Program.NEVER:
+            return self._wanted in environment
+        if program is Program.NEVER or program is Program.BARE:
             return False
-        if program is Program.THERE and who in self._bare:
-            return False  # it has none, twice: it was not becoming another program
+        if program is Program.HIDDEN and who in self._bare:
+            return False  # twice: it was not about to become another program
         self._bare.add(who)
         return None
 
 
 def _listed() -> list[str]:
     return os.listdir("/proc")  # noqa: PTH208 - plain names, all at once
+
+
+def _ours(pid: int) -> bool:
+    return Path(f"/proc/{pid}").stat().st_uid == os.getuid()
+
+
+def _environment(pid: int) -> list[bytes]:
+    """What a process was started with; empty: it shows none."""
+    with Path(f"/proc/{pid}/environ").open("rb", buffering=0) as file:
+        shown = file.read()
+    return shown.split(b"\0") if shown else []

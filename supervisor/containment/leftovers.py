@@ -23,7 +23,8 @@ from supervisor.rundir import RUN_FILE
 
 _PATIENCE_S = 5.0
 _LOOK_EVERY_S = 0.005
-_LOOK_AGAIN_S = 0.001
+_STRIKE_FOR_S = 0.002
+_STILL_AT_IT_S = 1.0
 
 
 def clear_leftovers(run_dir: Path, patience_s: float = _PATIENCE_S) -> list[Identity]:
@@ -91,24 +92,32 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
             ended.killed.extend(f"pid {who.pid}" for who in clear_leftovers(run_dir, patience_s))
         except OSError as error:
             ended.survivors.append(f"what is in the run's cgroup: {error}")
-    began = time.monotonic()
+    began = found_at = time.monotonic()
     seen: dict[Identity, str] = {}
     search = Search(run_id)
     while True:
         for who in search.look():
             seen.setdefault(who, f"pid {who.pid} ({command_name(who.pid)})")
             who.send(signal.SIGKILL)
+            found_at = time.monotonic()
         # a dying process gives up its environment, and with it the cookie, before it is dead
         dying = any(who.alive for who in seen)
         now = time.monotonic()
         if (search.over and not dying) or now >= began + patience_s:
             break
-        select.select([], [], [], _LOOK_EVERY_S if dying else _LOOK_AGAIN_S)
+        if dying:
+            select.select([], [], [], _LOOK_EVERY_S)
+        while time.monotonic() < now + _STRIKE_FOR_S:
+            if (struck := search.strike()) is not None:
+                seen.setdefault(struck, f"pid {struck.pid} ({command_name(struck.pid)})")
+                found_at = time.monotonic()
     for who, name in seen.items():
         if who.alive:
             ended.survivors.append(f"{name}, state {state_letter(who.pid)}")
         else:
             ended.killed.append(name)
+    if not search.over and time.monotonic() - found_at < _STILL_AT_IT_S:
+        ended.survivors.append("somebody who forks and ends faster than they are found")
     return ended
 
 

@@ -74,6 +74,7 @@ def test_a_command_that_ends_before_its_jobs_is_waited_for(there: ClusterPlace) 
     assert there.facts("status", str(begun.run_dir))["status"] == "running"
     (known,) = there.facts("jobs", str(begun.run_dir))["jobs"]
     assert (known["id"], known["state"]) == (there.ids["a"], "running")
+    begun.wait_for(lambda: "1 running" in begun.err, "the front has seen it run")
     there.mark("go").touch()
     assert begun.end() == 0, begun.tell()
     assert verified(begun.report) == {there.ids["a"]: "completed"}

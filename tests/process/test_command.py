@@ -338,7 +338,7 @@ def test_a_signal_to_the_pid_is_ctrl_c_to_the_command(
 def test_a_deaf_tree_is_killed(place: Place, containment: str) -> None:
     needs(containment)
     run = begin(place, "sh", "-c", DEAF_TREE, options=[*QUICK, "--containment", containment])
-    assert len(run.seen) >= 5  # front, warden, sh, two sleeps
+    run.wait_for(lambda: len(run.look()) >= 5, "front, warden, sh, two sleeps")
     run.signal(signal.SIGINT)
     assert run.end() == 130, run.tell()
     run.assert_gone()
