@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.cluster.daemon import ClusterError, Home, base_directory
-from tests.cluster.install import SLURM, SSH, install, why_not
+from tests.cluster.install import SLURM, SSH, install, install_slurmray, why_not
 from tests.cluster.lab import Lab
 from tests.cluster.sshd import ALIAS, Sshd
 
@@ -78,6 +78,8 @@ def _install(_options: argparse.Namespace) -> int:
     for name, programs in (("slurm", SLURM), ("ssh", SSH)):
         if lacking := why_not(programs):
             print(f"tests marked {name} are left out: {lacking}; {why}")
+    if not why_not(SLURM) and (why := install_slurmray()):
+        print(f"tests with slurmray are left out: {why}")
     return 0
 
 

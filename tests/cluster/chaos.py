@@ -106,6 +106,7 @@ class Round:
     root: Path
     lab: Lab
     outcome: Outcome = field(init=False)
+    _stop: subprocess.Popen[bytes] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.outcome = Outcome(self.scenario)
@@ -171,8 +172,8 @@ class Round:
         if target in ("warden", "both"):
             for warden in wardens:
                 warden.send(signal.SIGKILL)
-            if target == "warden" and not wardens:
-                begun.popen.terminate()  # it is not born yet
+            if target == "warden" and not self._needed(begun, wardens):
+                begun.popen.terminate()
         if target in ("front", "both"):
             begun.popen.kill()
         if target in ("shim", "sbatch"):
@@ -184,9 +185,17 @@ class Round:
         if target == "sigint twice":
             _spin(0.3)
             begun.popen.send_signal(signal.SIGINT)
-        if target.startswith("stop"):
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                there.command("stop", "--all", *target.split()[1:])
+        if target.startswith("stop"):  # it goes on while the fault does, and after
+            self._stop = subprocess.Popen(
+                there.argv("stop", "--all", *target.split()[1:]), cwd=there.work, env=there.env,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            )  # fmt: skip
+
+    def _needed(self, begun: Started, wardens: list[Identity]) -> bool:
+        """Whether the run had one of these wardens: one killed before that is replaced."""
+        with contextlib.suppress(AssertionError):  # it has ended
+            return begun.warden in {who.pid for who in wardens}
+        return True
 
     @contextlib.contextmanager
     def _fault(self) -> Iterator[None]:
@@ -211,6 +220,8 @@ class Round:
     def _see_end(self, there: ClusterPlace, begun: Started) -> None:
         """The front's end, and one ``reap`` if it did not end in order."""
         code = begun.end(100)
+        if self._stop is not None:
+            self._stop.wait(100)
         if code == -signal.SIGKILL or code == 3 or there.debts:
             self.outcome.reaped = True
             said = there.command("reap")

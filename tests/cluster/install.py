@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,11 @@ SLURM = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client",
 
 SSH = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
 """Programs of an sshd with its client."""
+
+SLURMRAY_HOME = Path(sys.prefix) / "slurmray"
+"""Where slurmray lies with what it is pinned to, which clashes with what fullstop uses."""
+
+_SLURMRAY = ("slurmray==9.11.2", "dill>=0.3.7,<0.4", "paramiko>=3.3.1,<4", "python-dotenv>=1,<2")
 
 _SERVICES = {
     "munge": ["munge.service"],
@@ -56,6 +62,24 @@ def install() -> str:
         return f"apt-get {error.cmd[3]}: {last[0]}"
     except subprocess.TimeoutExpired as error:
         return f"apt-get {error.cmd[3]}: not within {error.timeout:g} s"
+    return ""
+
+
+def install_slurmray() -> str:
+    """Install slurmray, but not Ray and torch: it only submits; return why not, or nothing."""
+    if SLURMRAY_HOME.is_dir():
+        return ""
+    made = SLURMRAY_HOME.with_suffix(".new")
+    shutil.rmtree(made, ignore_errors=True)
+    argv = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    said = subprocess.run(
+        [*argv, "--no-deps", "--target", str(made), *_SLURMRAY],
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
+    if said.returncode != 0:
+        shutil.rmtree(made, ignore_errors=True)
+        return (said.stderr.strip() or f"pip: exit status {said.returncode}").splitlines()[-1]
+    made.rename(SLURMRAY_HOME)
     return ""
 
 

@@ -68,6 +68,7 @@ _PARTITIONS = """
 PartitionName=main Nodes=ALL Default=YES State=UP PriorityTier=10 PreemptMode=OFF
 PartitionName=low  Nodes=ALL State=UP PriorityTier=1 PreemptMode=REQUEUE
 PartitionName=gpu  Nodes=ALL State=UP PriorityTier=10 PreemptMode=OFF
+PartitionName=cpu  Nodes=ALL State=UP PriorityTier=10 PreemptMode=OFF
 """
 
 
