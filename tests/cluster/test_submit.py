@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,43 @@ def test_others_variables_do_not_change_our_commands(
         assert [one.id for one in client.query()] == [job]
         all_gone(client.cancel())
     assert not left(lab)
+
+
+REFUSES = """
+function slurm_job_submit(description, partitions, uid)
+   if description.account == "closed" then return 2045 end  -- ESLURM_INVALID_ACCOUNT
+   return slurm.SUCCESS
+end
+function slurm_job_modify(description, record, partitions, uid) return slurm.SUCCESS end
+return slurm.SUCCESS
+"""
+"""What a site's own checks are written in; accounting would need a database."""
+
+
+@pytest.fixture
+def choosy(lab: Lab) -> Iterator[Lab]:
+    """The cluster, with an account that may not compute."""
+    if not list(Path("/usr/lib").glob("*/slurm*/job_submit_lua.so")):
+        pytest.skip("this SLURM has no job_submit/lua (Debian: slurm-wlm-basic-plugins)")
+    plain = lab.slurm_conf.read_text()
+    lab.slurm_conf.with_name("job_submit.lua").write_text(REFUSES)
+    try:
+        lab.slurm_conf.write_text(plain + "JobSubmitPlugins=lua\n")
+        lab.slurmctld.kill()
+        lab.slurmctld.start()
+        lab.wait_ready()
+        yield lab
+    finally:
+        lab.slurm_conf.write_text(plain)
+        lab.slurmctld.kill()
+
+
+def test_an_account_that_is_rejected_is_one_line(choosy: Lab, here: Path) -> None:
+    with Client(lease_s=0) as client:
+        with pytest.raises(SubmitRefusedError) as caught:
+            client.submit(command=LONG, account="closed")
+        assert "Invalid account" in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert client.known() == []
+        client.submit(command=LONG, account="open")
+    assert left(choosy) == []
