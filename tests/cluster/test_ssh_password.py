@@ -26,7 +26,7 @@ pytestmark = [
     ),
 ]
 
-PASSWORD = "open sesame"  # noqa: S105 - nobody's
+PASSWORD = "open sesame"
 _HASH = (
     "$6$fullstop$nlLjPABLCtAKKIFRe/wouSKBZVw/3.KqtXqMrPGI3LY2nVdcap8f26/"
     "b.dyFffSs5k1HZaEHB7C4dRUFs/Tf6/"
