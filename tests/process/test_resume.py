@@ -351,8 +351,9 @@ def test_a_notebooks_closure_and_dataframe_are_carried_on_from_the_command_line(
 
 def test_resume_in_python(inside: Place) -> None:
     strategy = inside.strategy(POLITE, DONE=DONE)
+    # so many that one worker cannot have been handed all that is left
     first = supervisor.sweep(
-        strategy, {"a": range(100)}, inside.data, workers=2, run_dir=inside.root / "run"
+        strategy, {"a": range(1000)}, inside.data, workers=2, run_dir=inside.root / "run"
     )
     run = Inside(inside, first)
     run.wait_marks("ready", 2)
