@@ -219,7 +219,8 @@ class ClusterFront(Front):
     def _complete(self, report: Report) -> None:
         nothing_to_keep = report.exit_code == ExitCode.USAGE and not self.finished
         if report.status is RunStatus.COMPLETED or nothing_to_keep:
-            self._depot.clear()
+            with contextlib.suppress(FullstopError):  # it is litter there, and nothing is lost
+                self._depot.clear()
 
 
 def _indices(shards: list[int]) -> str:

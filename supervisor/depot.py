@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -112,8 +113,7 @@ class RemoteDepot:
     def clear(self) -> None:
         """Remove the copy."""
         if self._path:
-            with contextlib.suppress(FullstopError):
-                self._shell(f"rm -rf -- {shlex.quote(self._path)}")
+            self._shell(f"rm -rf -- {shlex.quote(self._path)}")
 
     def _known_path(self) -> str:
         for record in reversed(read_ledger(self._run_dir / rundir.LEDGER_FILE)):
@@ -186,6 +186,21 @@ def fetch_what_is_left(run_dir: Path) -> list[str]:
     list of str
         Why something could not be fetched; it stays where it is.
     """
+    return _at_the_copy(run_dir, RemoteDepot.fetch, "results on {} could not be fetched: {}")
+
+
+def clear_what_is_left(run_dir: Path) -> list[str]:
+    """Remove the copy of a run whose results are all here, if a cluster has one.
+
+    Returns
+    -------
+    list of str
+        Why it could not be removed.
+    """
+    return _at_the_copy(run_dir, RemoteDepot.clear, "the copy on {} could not be removed: {}")
+
+
+def _at_the_copy(run_dir: Path, do: Callable[[RemoteDepot], None], complaint: str) -> list[str]:
     copies: list[dict[str, Any]] = [
         record.fields
         for record in read_ledger(run_dir / rundir.LEDGER_FILE)
@@ -194,7 +209,7 @@ def fetch_what_is_left(run_dir: Path) -> list[str]:
     for copy in copies[-1:]:
         try:
             with contextlib.closing(connect(copy["address"])) as transport:
-                RemoteDepot(run_dir, transport, copy["path"]).fetch()
+                do(RemoteDepot(run_dir, transport, copy["path"]))
         except (FullstopError, OSError) as error:
-            return [f"results on {copy['address']} could not be fetched: {error}"]
+            return [complaint.format(copy["address"], error)]
     return []

@@ -169,6 +169,11 @@ class SweepFront(Front):
             from supervisor.finish import drop_checkpoints
 
             drop_checkpoints(self.run_dir)
+            if (self.run_dir / rundir.LEDGER_FILE).exists():  # begun on a cluster
+                from supervisor.depot import clear_what_is_left
+
+                for why in clear_what_is_left(self.run_dir):
+                    self._note_error(why)
 
     def _close(self, *, keep: bool) -> None:
         super()._close(keep=keep)

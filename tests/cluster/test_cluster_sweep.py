@@ -312,11 +312,32 @@ def test_over_ssh_a_stop_fetches_what_is_done(
     else:
         again = over_ssh(remote, "--resume")
         assert again.end(90) == 0, again.tell()
-        assert copies() == before
+    assert copies() == before
     assert bits(begun.run_dir) == local(remote)
     remote.assert_nothing_owed()
-    for path in copies() - before:
-        shutil.rmtree(path)
+
+
+@pytest.mark.ssh
+def test_over_ssh_the_front_is_killed_and_nothing_is_lost(
+    remote: ClusterPlace, proxy: Proxy
+) -> None:
+    before = copies()
+    begun = over_ssh(remote)
+    wait_shards(remote, begun)
+    begun.look_below()
+    begun.kill_front()
+    wait_for(lambda: not remote.alive_jobs(), "the jobs gone", tell=begun.tell)
+    report = begun.wait_report()
+    assert set(verified(report).values()) == {"cancelled"}
+    assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
+    assert len(rows(begun.run_dir)) >= 3 * 15
+    wait_for(lambda: not remote.debts, "the debt struck off")
+    assert copies() != before
+    remote.mark("go").touch()
+    said = remote.command("resume", str(begun.run_dir))
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert copies() == before
+    assert bits(begun.run_dir) == local(remote)
 
 
 @pytest.mark.ssh
