@@ -19,7 +19,7 @@ from bench.workspace import Workspace
 from supervisor import rundir
 from supervisor.errors import ConfigError
 
-NAMES = ("stop", "relaunch", "poll", "sweep")
+NAMES = ("stop", "relaunch", "poll", "sweep", "cancel")
 """The measurements: a module each, with ``TITLE`` and ``measure(shape, workspace)``."""
 
 _OUT = Path("bench/out")

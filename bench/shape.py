@@ -16,7 +16,7 @@ class Shape:
 
     Attributes
     ----------
-    stop_rounds, relaunch_rounds, poll_rounds, sweep_rounds : int
+    stop_rounds, relaunch_rounds, poll_rounds, sweep_rounds, cancel_rounds : int
         Interleaved rounds of each measurement.
     workers : int
         Processes that hold memory in ``stop``.
@@ -46,12 +46,15 @@ class Shape:
         Stops of a spinning kernel, to see how soon it sees the flag.
     kernel_shots : int
         The same with a built-in strategy's kernel.
+    cancel_tasks, cancel_jobs : int
+        Tasks of the array, and single jobs, in ``cancel``.
     """
 
     stop_rounds: int = 20
     relaunch_rounds: int = 20
     poll_rounds: int = 40
     sweep_rounds: int = 5
+    cancel_rounds: int = 1
     workers: int = 2
     hold_mb: int = 2048
     grace_s: float = 2.0
@@ -68,6 +71,8 @@ class Shape:
     polls: int = 200_000
     shots: int = 2_000
     kernel_shots: int = 200
+    cancel_tasks: int = 10_000
+    cancel_jobs: int = 1_000
 
     @classmethod
     def quick(cls) -> Self:
@@ -88,6 +93,8 @@ class Shape:
             polls=20_000,
             shots=200,
             kernel_shots=20,
+            cancel_tasks=100,
+            cancel_jobs=5,
         )
 
     def with_rounds(self, rounds: int | None) -> Self:
