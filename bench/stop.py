@@ -67,6 +67,7 @@ def measure(shape: Shape, workspace: Workspace) -> list[Row]:
         "front killed": partial(bench.command, "polling", signal.SIGKILL),
         "deaf": partial(bench.command, "deaf"),
         "stubborn": partial(bench.command, "stubborn"),
+        "front killed, stubborn": partial(bench.command, "stubborn", signal.SIGKILL),
     }
     try:
         seen = interleave(shape.stop_rounds, arms)
@@ -94,6 +95,12 @@ def measure(shape: Shape, workspace: Workspace) -> list[Row]:
             f"deaf kernel that ignores SIGTERM, {held}, Ctrl+C",
             timers_ms=grace + terminate,
             note=f"less grace + terminate ({grace + terminate:g} ms)",
+        ),
+        row(
+            "front killed, stubborn",
+            f"deaf kernel that ignores SIGTERM, {held}, kill -9 of the front",
+            timers_ms=grace + terminate,
+            note=f"until the workers are gone, less grace + terminate ({grace + terminate:g} ms)",
         ),
     ]
 
