@@ -13,7 +13,7 @@ help:
 	@echo "make test    install what the tests need and run all checks and tests"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   measure against floors and peers"
-	@echo "make chaos   1,000 rounds of random kills at random instants (over an hour)"
+	@echo "make chaos   1,000 rounds of random kills at random instants, here and on a cluster (hours)"
 	@echo "make cluster-up    start a real SLURM and sshd on this machine, to try things out"
 	@echo "make cluster-down  stop them; nothing is left (CLUSTER_ARGS='--dir DIR' if it was given)"
 	@echo "make clean   remove $(VENV) and caches"
@@ -36,7 +36,7 @@ bench: $(VENV)/.test
 
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --rounds 1000 $(CHAOS_ARGS)
-	$(BIN)/python -m tests.cluster.chaos --rounds 150 $(CLUSTER_CHAOS_ARGS)
+	$(BIN)/python -m tests.cluster.chaos --rounds 1000 --labs 4 $(CLUSTER_CHAOS_ARGS)
 
 cluster-up: $(VENV)/.core
 	@$(BIN)/python -m tests.cluster up $(CLUSTER_ARGS)
