@@ -154,7 +154,7 @@ class Link:
         self._holds.close()
 
     def _open(self, start: Callable[[Any], None], deadline: Deadline) -> Any:
-        began = time.monotonic()
+        alone_since: float | None = None
         while True:
             limit_s = min(deadline.left_s, _SUSPECT_LIMIT_S if self.suspect else self._limit_s)
             try:
@@ -165,8 +165,15 @@ class Link:
                 self.suspect = False
                 return channel
             with self._places:
-                # others on this connection may have filled it up: a place gets free again
-                if self._taken == 1 and time.monotonic() - began > _REFUSED_FOR_S:
+                # others on this connection may have filled it up: a place gets free again. The
+                # last of them may have ended since we were refused, however long that was: only
+                # from then on is it the server who will not
+                now = time.monotonic()
+                if self._taken > 1:
+                    alone_since = None
+                elif alone_since is None:
+                    alone_since = now
+                elif now - alone_since > _REFUSED_FOR_S:
                     said = f"it lets us in, but opens no session ({refusal})"
                     raise LinkLostError(said, for_good=True)
                 self._places.wait(_LOOK_AGAIN_S)

@@ -238,11 +238,11 @@ class Round:
             lost = [one for one in report["jobs"] if not one["verified"]]
             # who was given up says so; that they are gone by now was seen above
             assert not lost or report["exit_code"] == 3, f"not verified: {lost}"
-        wait_for(lambda: not there.debts, "nothing owed", timeout_s=10)
+        wait_for(lambda: not there.debts, "nothing owed")
         # a shell that dies of SIGTERM may leave its child on the node: the cluster's own doing
         begun.seen = {one for one in begun.seen | set(there.alive()) if not _in_job(one)}
         wait_for(
-            lambda: not present(begun.seen), "every process gone", timeout_s=10,
+            lambda: not present(begun.seen), "every process gone",
             tell=lambda: "\n".join(present(begun.seen)),
         )  # fmt: skip
 

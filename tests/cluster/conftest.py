@@ -68,6 +68,7 @@ def there(lab: Lab, tmp_path: Path, no_leaks: None) -> Iterator[ClusterPlace]:
     here = ClusterPlace(root, lab)
     yield here
     lab.mend()
+    here.wait_sent_for()
     left = here.clear()
     assert not left, f"processes left behind: {left}"
 

@@ -86,6 +86,8 @@ class Home:
             frozen |= new
         for identity in frozen:
             identity.send(signal.SIGKILL)
+        # one that is on its way out has neither environment nor sockets any more, and is not found
+        wait_for(lambda: not any(identity.alive for identity in frozen), "the killed ones gone")
         return list(frozen)
 
     def _daemons(self) -> list[int]:
@@ -237,6 +239,12 @@ def free_ports(count: int) -> list[int]:
                 candidate.bind(("", random.randrange(10_000, 32_000)))
                 ports.append(candidate.getsockname()[1])
         return ports
+
+
+def listens(port: int) -> bool:
+    """Whether somebody waits for TCP connections on a port of this machine."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(words[1].endswith(f":{port:04X}") and words[3] == "0A" for words in lines)
 
 
 def base_directory() -> Path:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import secrets
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,12 +113,39 @@ def under_way(lab: Lab, program: str) -> list[Identity]:
     return [identity for identity in found if identity is not None and identity.alive]
 
 
+def asked(lab: Lab, program: str) -> bool:
+    """Whether a frozen controller has been sent a request by such a program: it will be obeyed.
+
+    It lies in the controller's socket; who has sent it may die now.
+    """
+    port = int(re.search(r"SlurmctldPort=(\d+)", lab.slurm_conf.read_text())[1])  # type: ignore[index]
+    mine = {f"[{inode}]" for one in under_way(lab, program) for inode in _sockets(one)}
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    ends = {w[1] for w in lines if w[2].endswith(f":{port:04X}") and f"[{w[9]}]" in mine}
+    # more than the four bytes that say how long it is
+    return any(w[2] in ends and int(w[4].partition(":")[2], 16) > 4 for w in lines)
+
+
+def _sockets(process: Identity) -> list[str]:
+    found = []
+    with contextlib.suppress(OSError):
+        for fd in Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(str(fd.readlink()).partition("socket:[")[2].rstrip("]"))
+    return found
+
+
 def saved(lab: Lab) -> None:
     """Wait until the controller has written down what it knows; it does so every 5 s or so."""
-    since = time.time()
-    state = lab.directory / "state" / "job_state"
-    lab.run("sbatch", "--hold", "--wrap=true")  # else it may have nothing new to write
-    wait_for(lambda: state.exists() and state.stat().st_mtime > since, "the state saved")
+    mark = secrets.token_hex(8)
+    lab.run("sbatch", "--hold", f"--comment={mark}", "--wrap=true")
+
+    def written() -> bool:
+        with contextlib.suppress(FileNotFoundError):  # the new one takes the place of the old one
+            return mark.encode() in (lab.directory / "state" / "job_state").read_bytes()
+        return False
+
+    wait_for(written, "the state saved")
 
 
 def ours(lab: Lab) -> list[str]:

@@ -9,11 +9,12 @@ import subprocess
 from functools import partial
 from pathlib import Path
 
-from tests.cluster.daemon import ClusterError, Daemon, Home, free_ports
+from tests.cluster.daemon import ClusterError, Daemon, Home, free_ports, listens
 from tests.cluster.slurm_conf import GPUS, cgroup_conf, gres_conf, slurm_conf
 from tests.support.waiting import wait_for
 
 _ITS_VARIABLES = re.compile(r"(SLURM|SLURMD|SBATCH|SALLOC|SRUN|SCANCEL|SQUEUE|SINFO|SACCT)_")
+_NODE_PORT = re.compile(r"NodeName=(\S+) .*Port=(\d+)")
 
 
 class Lab:
@@ -72,7 +73,11 @@ class Lab:
         """Wait until the controller answers and every node could take a job."""
         self.munged.until((self.directory / "munge.socket").exists, "a socket")
         self.slurmctld.until(lambda: " is UP" in self._ask("scontrol", "ping"), "answers a ping")
+        ports = dict(_NODE_PORT.findall(self.slurm_conf.read_text()))
         for name, slurmd in self.slurmd.items():
+            # of one that was started again the controller thinks as it did before: a job that it
+            # sends too early is lost, and comes back by a requeue, if at all
+            slurmd.until(partial(listens, int(ports[name])), "listening")
             slurmd.until(partial(self._usable, name), "registered with the controller")
 
     def mend(self) -> None:

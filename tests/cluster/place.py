@@ -95,7 +95,7 @@ class ClusterPlace(Place):
     def assert_no_jobs(self) -> None:
         """No job of ours is alive, now; the bystander is."""
         assert not self.alive_jobs(), f"{self.alive_jobs()}\n{self._tell()}"
-        assert self.lab.states(self.bystander) == ["RUNNING"]
+        self.lab.wait_state(self.bystander, "RUNNING")  # it may not have begun yet
 
     @property
     def debts(self) -> list[Path]:
@@ -126,6 +126,13 @@ class ClusterPlace(Place):
     def _tell(self) -> str:
         return "\n".join(_texts(self.root)) + "\n".join(s.tell() for s in self.started[-1:])
 
+    def wait_sent_for(self) -> None:
+        """Wait for the end of those whom runs have sent for to clear up: nobody else does."""
+        wait_for(
+            lambda: not [one for one in self.alive() if _was_sent_for(one.pid)],
+            "the end of those that were sent for",
+        )
+
     def clear(self) -> list[str]:
         """Kill what is left, jobs too; return what it was."""
         for job in self.alive_jobs():
@@ -145,6 +152,13 @@ def job(script: str, *options: str, to: str = "") -> str:
     """A line of shell that submits, and writes down what ``sbatch`` says."""
     words = shlex.join(["sbatch", "--output=/dev/null", *options, f"--wrap={script}"])
     return f"{words} > $IDS/{to};" if to else f"{words};"
+
+
+def _was_sent_for(pid: int) -> bool:
+    try:
+        return b"supervisor.reap" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _texts(root: Path) -> Iterator[str]:

@@ -45,7 +45,8 @@ GresTypes=gpu
 MailProg=/bin/true
 ReturnToService=2
 SlurmdTimeout=3600
-KillWait=5
+# what a job under way saves takes a while where many save at once
+KillWait=10
 MinJobAge=300
 MaxArraySize=100001
 MaxJobCount=200000

@@ -68,7 +68,7 @@ def bits(run_dir: Path) -> bytes:
 def wait_shards(there: ClusterPlace, begun: Started, n: int = 3) -> None:
     """Wait until so many shards have come to where they wait."""
     begun.wait_for(
-        lambda: len(list(there.root.glob("ready-*"))) >= n, f"{n} shards at work", timeout_s=60
+        lambda: len(list(there.root.glob("ready-*"))) >= n, f"{n} shards at work", timeout_s=150
     )
 
 
@@ -87,7 +87,7 @@ def rows(run_dir: Path) -> list[int]:
 def test_it_equals_the_local_run(there: ClusterPlace) -> None:
     there.mark("go").touch()
     begun = on_cluster(there)
-    assert begun.end(60) == 0, begun.tell()
+    assert begun.end(150) == 0, begun.tell()
     assert bits(begun.run_dir) == local(there)
     assert set(verified(begun.report).values()) == {"completed"}
     there.assert_nothing_owed()
@@ -100,7 +100,7 @@ def test_a_stop_in_the_middle_keeps_what_is_done_and_is_carried_on(
     begun = on_cluster(there)
     wait_shards(there, begun)
     begun.signal(signal.SIGINT)
-    assert begun.end(60) == 128 + signal.SIGINT, begun.tell()
+    assert begun.end(150) == 128 + signal.SIGINT, begun.tell()
     there.assert_no_jobs()
     assert set(verified(begun.report).values()) == {"cancelled"}
     assert begun.report["status"] == "stopped"
@@ -113,7 +113,7 @@ def test_a_stop_in_the_middle_keeps_what_is_done_and_is_carried_on(
         assert said.returncode == 0, said.stdout + said.stderr
     else:
         again = on_cluster(there, "--resume")
-        assert again.end(60) == 0, again.tell()
+        assert again.end(150) == 0, again.tell()
     assert bits(begun.run_dir) == local(there)
     there.assert_nothing_owed()
 
@@ -212,7 +212,7 @@ def test_a_stop_of_a_detached_sweep_before_it_is_let_go(there: ClusterPlace) -> 
     begun.wait_for(lambda: "submit_intended" in ledger(begun), "the call under way")
     begun.signal(signal.SIGINT)
     there.lab.slurmctld.thaw()
-    assert begun.end(60) != 0, begun.tell()
+    assert begun.end(150) != 0, begun.tell()
     assert begun.report["status"] != "completed"
     said = there.command("jobs", str(begun.run_dir), "--cancel")
     assert said.returncode == 0, said.stdout + said.stderr
@@ -300,7 +300,7 @@ def test_over_ssh_a_stop_fetches_what_is_done(
     if cut:
         begun.wait_for(lambda: "cancel_wanted" in ledger(begun), "the cancel under way")
         proxy.cut()
-    assert begun.end(90) == 128 + signal.SIGINT, begun.tell()
+    assert begun.end(150) == 128 + signal.SIGINT, begun.tell()
     remote.assert_no_jobs()
     assert set(verified(begun.report).values()) == {"cancelled"}
     assert len(rows(begun.run_dir)) >= 3 * 15
@@ -311,7 +311,7 @@ def test_over_ssh_a_stop_fetches_what_is_done(
         assert said.returncode == 0, said.stdout + said.stderr
     else:
         again = over_ssh(remote, "--resume")
-        assert again.end(90) == 0, again.tell()
+        assert again.end(150) == 0, again.tell()
     assert copies() == before
     assert bits(begun.run_dir) == local(remote)
     remote.assert_nothing_owed()

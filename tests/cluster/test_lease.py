@@ -73,9 +73,11 @@ def test_a_killed_owner_s_job_is_told_saves_and_ends(lab: Lab, here: Path) -> No
     with owner(*saver(here / "ready", here / "saved")) as (process, job):
         ready(here / "ready")
         process.send_signal(signal.SIGKILL)
-        began = time.monotonic()
+        process.wait()
         wait_state(lab, job, "COMPLETED")
-        assert LEASE_S - 1 <= time.monotonic() - began < LEASE_S + 15
+        # however late the last renewal was: bash counts whole seconds, so one may lack
+        (lease,) = (here / ".fullstop/leases").iterdir()
+        assert time.time() - lease.stat().st_mtime >= LEASE_S - 1
     assert (here / "saved").exists()
     assert "nobody has renewed the lease" in (here / f"slurm-{job}.out").read_text()
     wait_for(lambda: not of_job(lab, job), "no process of the job left")
@@ -83,7 +85,7 @@ def test_a_killed_owner_s_job_is_told_saves_and_ends(lab: Lab, here: Path) -> No
 
 def test_a_frozen_owner_s_job_ends_too_and_the_debt_is_worked_off(lab: Lab, here: Path) -> None:
     with owner("sleep", "600") as (process, job):
-        wait_state(lab, job, "RUNNING")
+        wait_for(lambda: set(lab.states(int(job))) - {"PENDING"}, "the job's beginning")
         process.send_signal(signal.SIGSTOP)
         wait_state(lab, job, "FAILED")  # of SIGTERM
     (debt,) = debts()
@@ -105,27 +107,31 @@ def test_a_job_ends_itself_though_the_controller_is_away(lab: Lab, here: Path) -
 
 
 def test_a_job_that_does_not_heed_it_is_cancelled_by_itself(lab: Lab, here: Path) -> None:
+    lease, renewed = here / "lease", here / "renewed"
+
+    def is_ready() -> bool:
+        """Renew, until it is deaf."""
+        renewed.write_text(str(time.monotonic()))
+        renewed.replace(lease)
+        return (here / "ready").exists()
+
     with Client(lease_s=0) as client:
         client._expect(others=False)
         job = submit(
             client._cluster, client._keeper, Job(command=deaf(here / "ready")),
-            Lease(str(here / "lease"), 2, grace_s=1),
+            Lease(str(lease), 3, grace_s=1),
         )  # fmt: skip
-        ready(here / "ready")
+        wait_for(is_ready, "a deaf job")
         wait_state(lab, job, "CANCELLED")
         assert client.query()[0].verified
 
 
 def test_renewing_keeps_a_job_alive(lab: Lab, here: Path) -> None:
-    with Client(lease_s=2) as client:
+    with Client(lease_s=6) as client:
         job = running(lab, client)
-        until = time.monotonic() + 7  # more than three leases
-        with pytest.raises(AssertionError):
-            wait_for(
-                lambda: lab.states(int(job)) != ["RUNNING"] and time.monotonic() < until,
-                "ends",
-                timeout_s=7,
-            )
+        until = time.monotonic() + 6 + 3  # the lease that it began with, and its looks
+        wait_for(lambda: client._renewer.renewed_at > until, "renewals for longer than a lease")
+        assert lab.states(int(job)) == ["RUNNING"]
     assert not left(lab)
     assert not list((here / ".fullstop/leases").iterdir())
 
@@ -137,15 +143,15 @@ def test_a_job_that_waits_for_long_begins_with_a_lease_of_its_own(lab: Lab, here
         process.wait()
         wait_state(lab, job, "PENDING")
         lab.run("scontrol", "release", job)
-        wait_state(lab, job, "RUNNING")
         wait_state(lab, job, "FAILED")
+    assert "nobody has renewed the lease" in (here / f"slurm-{job}.out").read_text()
 
 
 def test_a_normal_end_leaves_no_watcher_behind(lab: Lab, here: Path) -> None:
     with Client(lease_s=300) as client:
         job = client.submit(command=["true"])
         wait_state(lab, job, "COMPLETED")
-        wait_for(lambda: not of_job(lab, job), "no process of the job left", timeout_s=5)
+        wait_for(lambda: not of_job(lab, job), "no process of the job left", timeout_s=20)
 
 
 def test_no_lease_no_job(lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +168,8 @@ def test_no_lease_no_job(lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_renewal_that_fails_is_not_the_last(
     lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Client(lease_s=2) as client:
+    monkeypatch.setattr("slurm.lease._RENEWALS", 60)  # far more often than the job would miss
+    with Client(lease_s=30) as client:
         job = running(lab, client)
         real = client._cluster.transport.run
         failed: list[int] = []

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+from tests.cluster.jobs import asked
 from tests.cluster.place import ClusterPlace, job, thorough, verified
 from tests.support.cli import Started
 from tests.support.waiting import wait_for
@@ -20,7 +21,7 @@ STAY = "touch $HERE/ready; exec sleep 600"
 
 EVERY_WAY = f"""
 printf '#!/bin/sh\\nsleep 600\\n' > $HERE/job.sh
-printf '#!/bin/sh\\nsbatch -o /dev/null --wrap "sleep 99" > $IDS/nested\\nsleep 600\\n' > $HERE/n.sh
+printf '#!/bin/sh\\nsbatch -o/dev/null --wrap "sleep 600" > $IDS/nested\\nsleep 600\\n' > $HERE/n.sh
 sbatch -o /dev/null $HERE/job.sh one two > $IDS/script
 sbatch -o /dev/null < $HERE/job.sh > $IDS/stdin
 {job("sleep 600", to="wrap")}
@@ -58,7 +59,7 @@ def test_whatever_way_a_job_is_submitted_a_stop_cancels_it(there: ClusterPlace) 
     listed = {j["id"]: j["state"] for j in there.facts("jobs", str(begun.run_dir))["jobs"]}
     assert set(listed) == set(ids.values())
     begun.signal(signal.SIGINT)
-    assert begun.end(60) == 128 + signal.SIGINT, begun.tell()
+    assert begun.end() == 128 + signal.SIGINT, begun.tell()
     there.assert_no_jobs()
     assert set(verified(begun.report)) == set(ids.values())
     assert set(verified(begun.report).values()) == {"cancelled"}
@@ -84,7 +85,11 @@ def test_a_command_that_ends_before_its_jobs_is_waited_for(there: ClusterPlace) 
 
 
 def test_a_job_that_fails_fails_the_run(there: ClusterPlace) -> None:
-    begun = there.shell(job("true", to="good") + job("exit 3", to="bad"))
+    # what had failed before the command ended was its own business
+    late = "until [ -e $HERE/go ]; do sleep 0.1; done; exit 3"
+    begun = there.shell(job("true", to="good") + job(late, to="bad"))
+    in_job_phase(begun)
+    there.mark("go").touch()
     assert begun.end() == 1, begun.tell()
     assert verified(begun.report) == {there.ids["good"]: "completed", there.ids["bad"]: "failed"}
     assert begun.report["reason"] == f"job {there.ids['bad']} failed"
@@ -114,7 +119,7 @@ def test_drain_lets_the_command_and_its_jobs_end(there: ClusterPlace) -> None:
     stop = subprocess.Popen(drain, env=there.env, cwd=there.work, stdout=subprocess.PIPE)
     begun.wait_for(lambda: "stop_requested" in begun.events, "the drain heard")
     there.mark("go").touch()
-    said, _ = stop.communicate(timeout=60)
+    said, _ = stop.communicate(timeout=90)
     assert stop.returncode == 0, said
     assert begun.end() == 0, begun.tell()
     assert verified(begun.report) == {there.ids["a"]: "completed"}
@@ -133,15 +138,18 @@ def test_stop_while_only_jobs_are_left(there: ClusterPlace) -> None:
 
 
 def test_ctrl_c_while_a_job_is_completing(there: ClusterPlace) -> None:
-    begun = there.shell(job("trap '' TERM; while :; do sleep 1; done", to="deaf"))
+    begun = there.shell(job("sleep 600", "--nodelist=n2", to="long"))
     in_job_phase(begun)
     there.wait_jobs(1)
-    there.lab.run("scancel", there.ids["deaf"])
+    there.lab.slurmd["n2"].freeze()  # so that it completes for as long as we like
+    there.lab.run("scancel", there.ids["long"])
     there.wait_jobs(1, "COMPLETING")
     begun.signal(signal.SIGINT)
-    assert begun.end(60) == 128 + signal.SIGINT, begun.tell()
+    begun.wait_for(lambda: "cancelling" in begun.err, "the cancel under way")
+    there.lab.slurmd["n2"].thaw()
+    assert begun.end() == 128 + signal.SIGINT, begun.tell()
     there.assert_no_jobs()
-    assert verified(begun.report) == {there.ids["deaf"]: "cancelled"}
+    assert verified(begun.report) == {there.ids["long"]: "cancelled"}
 
 
 @pytest.mark.parametrize("heir", ["reap", "run"])
@@ -153,7 +161,7 @@ def test_a_second_ctrl_c_leaves_the_rest_to_who_comes_next(there: ClusterPlace, 
     begun.signal(signal.SIGINT)
     begun.wait_for(lambda: "cancelling" in begun.err, "the cancel under way")
     begun.signal(signal.SIGINT)
-    assert begun.end(10) == 3, begun.tell()
+    assert begun.end(20) == 3, begun.tell()
     assert "Traceback" not in begun.err
     assert there.ids["long"] in begun.err
     assert [j["verified"] for j in begun.report["jobs"]] == [False]
@@ -163,12 +171,14 @@ def test_a_second_ctrl_c_leaves_the_rest_to_who_comes_next(there: ClusterPlace, 
         said = there.command("reap")
         assert said.returncode == 0, said.stdout + said.stderr
     else:
-        assert there.command("run", "--run-dir", str(there.root / "next"), "--", "true")
-    # the run that was given up has sent for somebody too, who may have been first
+        said = there.command("run", "--run-dir", str(there.root / "next"), "--", "true")
+        assert said.returncode == 0, said.stdout + said.stderr
+    # the run that was given up has sent for somebody too, who may have been first with the
+    # debt, and may not be through with the rest
     wait_for(lambda: not there.debts, "the debt worked off")
     there.assert_no_jobs()
-    there.assert_nothing_owed()
     wait_for(lambda: not there.alive(), "the end of those that were sent for")
+    there.assert_nothing_owed()
 
 
 def test_stop_cancels_the_jobs_of_a_front_that_hangs(there: ClusterPlace) -> None:
@@ -234,8 +244,9 @@ def test_the_environment_of_the_command_is_else_its_own(there: ClusterPlace) -> 
 def test_a_controller_that_is_gone_holds_nobody_up_for_long(there: ClusterPlace) -> None:
     there.lab.slurmctld.freeze()
     begun = there.shell("true")
-    assert begun.end(20) == 0, begun.tell()
+    assert begun.end(40) == 0, begun.tell()
     there.lab.slurmctld.thaw()
+    there.lab.wait_ready()
     assert there.command("reap").returncode == 0
     there.assert_nothing_owed()
 
@@ -269,25 +280,24 @@ def test_calls_that_name_no_job_keep_nobody_waiting(there: ClusterPlace) -> None
     there.assert_nothing_owed()
 
 
-def test_a_submission_that_was_cut_off_is_found_or_certainly_is_none(there: ClusterPlace) -> None:
-    """The controller hangs, and whoever submits is killed; one call more may yet take effect."""
+def test_a_submission_that_was_cut_off_is_found(there: ClusterPlace) -> None:
+    """The controller hangs, and whoever submits is killed; its call takes effect all the same."""
     begun = there.shell(
         f"until [ -e $HERE/frozen ]; do sleep 0.1; done; {job('sleep 600')[:-1]} &\n"
         "shim=$!; until [ -e $HERE/go ]; do sleep 0.1; done; kill -9 $shim"
     )  # fmt: skip
     there.lab.slurmctld.freeze()
     there.mark("frozen").touch()
-    ledger = begun.run_dir / "ledger"
-    begun.wait_for(
-        lambda: ledger.exists() and b"submit_intended" in ledger.read_bytes(), "the call under way"
-    )
+    begun.wait_for(lambda: asked(there.lab, "sbatch"), "the call with the controller")
+    assert "submit_intended" in (begun.run_dir / "ledger").read_text()
     there.mark("go").touch()
     begun.wait_for(lambda: "front.finishing" in begun.events, "the command's end")
-    there.lab.slurmctld.thaw()
     begun.signal(signal.SIGINT)
-    assert begun.end(60) == 128 + signal.SIGINT, begun.tell()
+    begun.wait_for(lambda: "front.stop_requested" in begun.events, "the stop heard")
+    there.lab.slurmctld.thaw()
+    assert begun.end() == 128 + signal.SIGINT, begun.tell()
     there.assert_no_jobs()
-    verified(begun.report)
+    assert list(verified(begun.report).values()) == ["cancelled"]
     there.assert_nothing_owed()
 
 
@@ -306,7 +316,7 @@ def test_whoever_is_killed_the_jobs_go(there: ClusterPlace, who: str) -> None:
         os.kill(begun.warden, signal.SIGKILL)
     if who in ("front", "both"):
         begun.popen.kill()
-    begun.end(60)
+    begun.end()
     if who == "both":
         assert there.command("reap").returncode == 0
     wait_for(lambda: not there.alive_jobs(), "the jobs gone", tell=begun.tell)
@@ -322,7 +332,7 @@ def test_the_warden_killed_while_only_jobs_are_left(there: ClusterPlace) -> None
     begun = there.shell(LONG)
     in_job_phase(begun)
     os.kill(begun.warden, signal.SIGKILL)
-    assert begun.end(60) == 1, begun.tell()
+    assert begun.end() == 1, begun.tell()
     there.assert_no_jobs()
     assert verified(begun.report) == {there.ids["long"]: "cancelled"}
     assert begun.report["status"] == "failed"
@@ -352,7 +362,7 @@ def test_a_controller_that_is_away_in_the_middle_of_a_stop(there: ClusterPlace, 
         lab.slurmctld.thaw()
     else:
         (lab.slurmctld if fault == "killed" else lab.munged).start()
-    assert begun.end(60) == 128 + signal.SIGINT, begun.tell()
+    assert begun.end() == 128 + signal.SIGINT, begun.tell()
     there.assert_no_jobs()
     # one that was killed may have forgotten the jobs that it was given last
     assert set(verified(begun.report).values()) <= {"cancelled", "gone"}

@@ -81,7 +81,6 @@ def connect(no_leaks: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Conne
         lambda: not [t for t in set(threading.enumerate()) - before if is_ours(t)],
         "no thread left",
         tell=lambda: str(threading.enumerate()),
-        timeout_s=10.0,
     )
     said = capfd.readouterr()
     assert (said.out, said.err) == ("", "")
@@ -223,7 +222,7 @@ def test_closing_ends_what_waits(sshd: Sshd, connect: Connect) -> None:
         wait_for(ready.exists, "the command running")
         transport.close()
         with pytest.raises(TransportError) as caught:
-            waiting.result(30)
+            waiting.result(60)
     assert caught.value.may_have_run
 
 
@@ -406,11 +405,18 @@ def test_typing_slowly_does_not_count(sshd: Sshd, connect: Connect) -> None:
     clock = threading.Event()
 
     def slow(_question: str) -> str:
-        clock.wait(4.0)
+        clock.wait(6.5)
         return PASSPHRASE
 
-    transport = connect("cluster", sshd, prompt=slow, connect_timeout_s=3.5)
-    assert transport.run(["true"], timeout_s=3.5).code == 0
+    transport = connect("cluster", sshd, prompt=slow, connect_timeout_s=6.0)
+    assert transport.run(["true"], timeout_s=6.0).code == 0
+
+
+def accepts(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client, contextlib.suppress(OSError):
+        client.connect(str(path))
+        return True
+    return False
 
 
 @pytest.fixture
@@ -419,7 +425,7 @@ def agent(sshd: Sshd, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Pat
         pytest.skip("ssh-agent is not installed")
     path = sshd.directory / "agent"
     with subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL) as process:
-        wait_for(path.exists, "the agent's socket")
+        wait_for(lambda: accepts(path), "the agent listening")
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
         text = sshd.ssh_config.read_text().replace("  IdentityAgent none\n", "")
         sshd.ssh_config.write_text(text)
@@ -513,18 +519,25 @@ def test_a_port_where_nobody_listens(sshd: Sshd, connect: Connect) -> None:
     assert not caught.value.may_have_run
 
 
-@pytest.mark.parametrize("greeting", [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 400 Bad\r\n\r\n"])
-def test_a_server_that_says_nothing_more(sshd: Sshd, connect: Connect, greeting: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
-        configure(sshd, f"Port {deaf.getsockname()[1]}")
-        transport = connect("cluster", sshd, connect_timeout_s=1.0)
-        with ThreadPoolExecutor(1) as pool:
-            waiting = pool.submit(transport.run, ["true"])
-            client, _ = deaf.accept()
-            with client, pytest.raises(TransportError, match="no SSH server answered") as caught:
-                client.sendall(greeting)
-                waiting.result(30)
-    assert not caught.value.may_have_run
+GREETINGS = [b"", b"SSH-2.0-OpenSSH_9.2\r\n", b"HTTP/1.1 400 Bad\r\n\r\n"]
+
+
+def test_a_server_that_says_nothing_more(sshd: Sshd, connect: Connect) -> None:
+    """All three at once: each takes as long as a connection is waited for."""
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(len(GREETINGS)))
+        calls = []
+        for number, greeting in enumerate(GREETINGS):
+            deaf = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            sshd.trust(f"deaf{number}", deaf.getsockname()[1])
+            transport = connect(f"deaf{number}", sshd, connect_timeout_s=4.0)
+            calls.append(pool.submit(transport.run, ["true"]))
+            client = stack.enter_context(deaf.accept()[0])
+            client.sendall(greeting)
+        for call in calls:
+            with pytest.raises(TransportError, match="no SSH server answered") as caught:
+                call.result(60)
+            assert not caught.value.may_have_run
 
 
 def test_without_paramiko_one_line_says_so(
@@ -578,7 +591,7 @@ def test_a_command_whose_link_is_lost_may_have_run(
         wait_for(lambda: count.exists() and count.read_text(), "the command running")
         LOSSES[how](sshd, proxy)
         with pytest.raises(TransportError) as caught:
-            waiting.result(30)
+            waiting.result(60)
     assert caught.value.may_have_run
     assert not isinstance(caught.value, CallTimedOutError)
     assert transport.run(["cat", str(count)]).stdout == "once\n"
@@ -619,27 +632,28 @@ def test_a_command_is_never_sent_twice(
         else:
             assert file.exists()
         proxy.heal()
-        assert not file.exists() or file.read_text() == "ran\n"
+    for file in tmp_path.iterdir():  # one that was sent last may only just have begun
+        assert file.read_text() in ("", "ran\n")
 
 
 def test_a_black_hole_ends_in_time(sshd: Sshd, proxy: Proxy, connect: Connect) -> None:
-    transport = connect("proxy", sshd, connect_timeout_s=1.0)
+    transport = connect("proxy", sshd)
+    transport.run(["true"])
     ready = sshd.directory / "ready"
     with ThreadPoolExecutor(1) as pool:
         script = f"touch {ready}; exec sleep 600"
-        waiting = pool.submit(transport.run, ["sh", "-c", script], timeout_s=4.0)
+        waiting = pool.submit(transport.run, ["sh", "-c", script], timeout_s=5.0)
         wait_for(ready.exists, "the command running")
         proxy.stall()
-        began = time.monotonic()
         with pytest.raises(CallTimedOutError) as caught:
-            waiting.result(30)
+            waiting.result(30)  # long before the heartbeat is missed
     assert caught.value.may_have_run
-    assert time.monotonic() - began < 5.0
     # into the hole: no new connection either
+    began = time.monotonic()
     with pytest.raises(TransportError) as lost:
         transport.run(["true"], timeout_s=5.0)
     assert not lost.value.may_have_run
-    assert time.monotonic() - began < 12.0
+    assert time.monotonic() - began < 30.0
     proxy.heal()
     assert transport.run(["true"]).code == 0
 
@@ -647,28 +661,29 @@ def test_a_black_hole_ends_in_time(sshd: Sshd, proxy: Proxy, connect: Connect) -
 def test_out_of_a_black_hole_leads_a_new_connection(
     sshd: Sshd, proxy: Proxy, connect: Connect
 ) -> None:
-    transport = connect("proxy", sshd, connect_timeout_s=2.0)
+    transport = connect("proxy", sshd)
     transport.run(["true"])
+    transport._link._limit_s = 1.0  # the old one's: the new one has its time
     sshd.freeze()
     frozen = sshd.connections()
     sshd.listener.thaw()
-    assert transport.run(["true"], timeout_s=20.0).code == 0
+    assert transport.run(["true"]).code == 0
     for process in frozen:
         process.send(signal.SIGKILL)
 
 
 def test_silence_is_noticed_without_a_command(sshd: Sshd, proxy: Proxy, connect: Connect) -> None:
-    transport = connect("proxy", sshd, keepalive_s=0.2)
+    transport = connect("proxy", sshd, keepalive_s=1.0)
     with ThreadPoolExecutor(1) as pool:
         ready = sshd.directory / "ready"
-        # alive although the command says nothing for longer than that
-        script = f"sleep 1.5; touch {ready}; exec sleep 600"
+        # alive although the command says nothing for longer than three times that
+        script = f"sleep 3.5; touch {ready}; exec sleep 600"
         waiting = pool.submit(transport.run, ["sh", "-c", script], timeout_s=60.0)
         wait_for(ready.exists, "the command running")
         assert not waiting.done()
         proxy.stall(Way.DOWN)
         with pytest.raises(TransportError, match="lost") as caught:
-            waiting.result(20)
+            waiting.result(50)  # before the time for the command is over
     assert caught.value.may_have_run
     proxy.heal()
     assert transport.run(["true"]).code == 0
@@ -676,7 +691,7 @@ def test_silence_is_noticed_without_a_command(sshd: Sshd, proxy: Proxy, connect:
 
 def test_a_hole_that_takes_nothing_holds_nobody(sshd: Sshd, proxy: Proxy, connect: Connect) -> None:
     """Megabytes to send, every buffer full: paramiko's own limits do not hold there."""
-    transport = connect("proxy", sshd, connect_timeout_s=1.0)
+    transport = connect("proxy", sshd, connect_timeout_s=4.0)
     transport.run(["true"])
     proxy.stall(Way.UP)
     began = time.monotonic()
@@ -684,17 +699,18 @@ def test_a_hole_that_takes_nothing_holds_nobody(sshd: Sshd, proxy: Proxy, connec
         transport.run(["cat"], stdin=b"x" * 30 * MB, timeout_s=4.0)
     with pytest.raises(TransportError):
         transport.put(str(sshd.directory / "file"), b"x" * 30 * MB, timeout_s=4.0)
-    assert time.monotonic() - began < 20.0
+    assert time.monotonic() - began < 40.0
     proxy.heal()
 
 
 def test_a_slow_command_ends_in_time_and_the_link_lives(
-    sshd: Sshd, proxy: Proxy, connect: Connect
+    sshd: Sshd, proxy: Proxy, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport = connect("proxy", sshd)
     transport.run(["true"])
+    monkeypatch.setattr("slurm.ssh_link._SUSPECT_LIMIT_S", 30.0)
     with pytest.raises(CallTimedOutError):
-        transport.run(["sleep", "600"], timeout_s=0.5)
+        transport.run(["sleep", "600"], timeout_s=3.0)
     assert transport.run(["true"]).code == 0
     assert proxy.accepted == 1
 
@@ -714,9 +730,9 @@ def test_a_process_ends_whatever_its_connections_do(sshd: Sshd, proxy: Proxy) ->
         assert process.stdout.readline() == b"ready\n"
         proxy.cut()
         began = time.monotonic()
-        _, said = process.communicate(b"\n", timeout=30)
+        _, said = process.communicate(b"\n", timeout=60)
     assert (process.returncode, said) == (0, b"")
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 25.0  # less than the time for a connection
 
 
 # -- files

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from supervisor.process import command_name
 from tests.cluster.daemon import Home
 from tests.cluster.lab import Lab
 from tests.cluster.proxy import Proxy, Way
@@ -62,7 +63,11 @@ def test_a_dropped_connection_leaves_its_command_alone(sshd: Sshd, tmp_path: Pat
     ssh = ["ssh", "-F", str(sshd.ssh_config), "cluster", f"touch {ready}; exec sleep 600"]
     with subprocess.Popen(ssh, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as client:
         wait_for(ready.exists, "the command running")
-        before = {i for i in Home(sshd.directory).processes() if i not in sshd.connections()}
+        home = Home(sshd.directory)
+        # touch may not have ended yet
+        wait_for(lambda: "sleep" in [command_name(i.pid) for i in home.processes()], "its sleep")
+        connections = sshd.connections()
+        before = {i for i in home.processes() if i not in connections}
         sshd.drop()
         assert client.wait(30) == 255
         assert client.stderr is not None
@@ -99,7 +104,7 @@ def test_the_proxy_carries_everything_both_ways(sshd: Sshd, proxy: Proxy) -> Non
 def test_it_cuts_after_so_many_bytes(proxy: Proxy, count: int) -> None:
     proxy.cut_after(count, Way.DOWN, reset=False)
     with socket.create_connection(("127.0.0.1", proxy.port)) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         assert read_all(client) == b"SSH-2.0-OpenSSH"[:count]
     assert proxy.cuts == 1
     assert proxy.passed[Way.DOWN] == count
@@ -107,7 +112,7 @@ def test_it_cuts_after_so_many_bytes(proxy: Proxy, count: int) -> None:
 
 def test_it_cuts_by_reset(proxy: Proxy) -> None:
     with socket.create_connection(("127.0.0.1", proxy.port)) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         assert client.recv(8) == b"SSH-2.0-"
         proxy.cut()
         with pytest.raises(ConnectionResetError):
@@ -130,14 +135,14 @@ def test_a_hole_swallows_until_it_is_healed(proxy: Proxy) -> None:
         with pytest.raises(TimeoutError):
             client.recv(8)
         proxy.heal()
-        client.settimeout(10)
+        client.settimeout(60)
         assert client.recv(8) == b"SSH-2.0-"
 
 
 def test_a_proxy_that_refuses_resets(proxy: Proxy) -> None:
     proxy.refuse()
     with socket.create_connection(("127.0.0.1", proxy.port)) as client, pytest.raises(OSError):
-        client.settimeout(10)
+        client.settimeout(60)
         client.sendall(b"x")
         while client.recv(1):
             pass

@@ -108,7 +108,7 @@ def test_two_processes_append_at_once(tmp_path: Path) -> None:
         writer.stdin.write(b"\n")
         writer.stdin.flush()
     for writer in writers:
-        writer.communicate(timeout=60)
+        writer.communicate(timeout=200)
         assert writer.returncode == 0
     records = read_ledger(path)
     for name in "ab":

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from slurm.job import Job
 from slurm.script import Lease, batch_script
 from supervisor.errors import ConfigError
-from supervisor.process import descendants
+from supervisor.process import children, descendants
 from tests.support.waiting import wait_for
 
 DUMP = """
@@ -164,7 +164,7 @@ def test_a_normal_end_leaves_no_watcher_behind(tmp_path: Path) -> None:
     with started(Job(command=["sh", "-c", "read x"]), Lease(str(tmp_path / "lease"), 300)) as it:
         assert it.wait(30) == 1  # its stdin is empty: it ends at once
         # far sooner than it would have looked again; its reaper may take a second
-        wait_for(lambda: not _group_exists(it.pid), "the group empty", timeout_s=10)
+        wait_for(lambda: not _group_exists(it.pid), "the group empty", timeout_s=20)
 
 
 def _group_exists(group: int) -> bool:
@@ -189,13 +189,13 @@ DEAF = "trap '' TERM; echo ready; while :; do read -t 9 < <(:) || /bin/sleep 0.1
 
 def test_a_lease_that_lapses_ends_what_heeds_nothing_though_slurm_is_away(tmp_path: Path) -> None:
     job = Job(command=["bash", "-c", DEAF], environment={"PATH": os.environ["PATH"]})
-    lease = Lease(str(tmp_path / "none"), 1, grace_s=1)
+    lease = Lease(str(tmp_path / "none"), 4, grace_s=1)  # until then it is deaf
     with started(job, lease, PATH=fakes(tmp_path), SLURM_JOB_ID="1") as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
         assert process.wait(30) == -signal.SIGKILL
         assert process.stderr
-        assert b"nobody has renewed the lease for 1 s" in process.stderr.read()
+        assert b"nobody has renewed the lease for 4 s" in process.stderr.read()
     assert (tmp_path / "asked").read_text() == "x\n" * 6
 
 
@@ -205,12 +205,25 @@ def test_sigterm_does_not_end_the_watch(tmp_path: Path) -> None:
     path.write_text("0")
     job = Job(command=["bash", "-c", DEAF])
     with started(
-        job, Lease(str(path), 2, grace_s=1), PATH=fakes(tmp_path), SLURM_JOB_ID="1"
+        job, Lease(str(path), 4, grace_s=1), PATH=fakes(tmp_path), SLURM_JOB_ID="1"
     ) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
+        wait_for(lambda: len(_deaf_below(process.pid)) >= 2, "the watcher, which is deaf too")
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(30) == -signal.SIGKILL
+
+
+def _deaf_below(pid: int) -> list[int]:
+    """Children that ignore SIGTERM."""
+    found = []
+    for below in children(pid):
+        with suppress(OSError):
+            text = Path(f"/proc/{below}/status").read_text()
+            ignored = int(text.partition("\nSigIgn:")[2].split()[0], 16)
+            if ignored >> (signal.SIGTERM - 1) & 1:
+                found.append(below)
+    return found
 
 
 def test_a_lease_that_changes_keeps_the_job_one_that_comes_and_goes_does_not(
@@ -218,18 +231,20 @@ def test_a_lease_that_changes_keeps_the_job_one_that_comes_and_goes_does_not(
 ) -> None:
     path = tmp_path / "lease"
     path.write_text("0")
-    with started(Job(command=["sleep", "60"]), Lease(str(path), 2, grace_s=1)) as process:
+    with started(Job(command=["sleep", "60"]), Lease(str(path), 4, grace_s=1)) as process:
         renewed = 0
 
         def renew() -> bool:
             nonlocal renewed
             renewed += 1
-            path.write_text(str(renewed))
-            os.utime(path, (0, 0))  # what is in it counts
+            fresh = path.with_suffix(".new")
+            fresh.write_text(str(renewed))
+            os.utime(fresh, (0, 0))  # what is in it counts
+            fresh.replace(path)
             return process.poll() is not None
 
         with pytest.raises(AssertionError):
-            wait_for(renew, "ends", timeout_s=5)
+            wait_for(renew, "ends", timeout_s=7)
         assert descendants(process.pid)
 
         def flicker() -> bool:
