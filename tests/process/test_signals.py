@@ -80,7 +80,7 @@ def test_a_second_signal_kills(place: Place, second: signal.Signals) -> None:
     began = time.monotonic()
     run.signal(second)
     assert run.end() == 128 + second, run.tell()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
     run.assert_gone()
     run.assert_nothing_lost()
     assert run.report["stop"]["level"] == "kill"
