@@ -192,8 +192,9 @@ class Compute(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """Worker → warden: everything of the chunk below ``until`` is in the journal."""
+    """Worker → warden: of the chunk from ``start`` on, all below ``until`` is in the journal."""
 
+    start: int
     until: int
 
 

@@ -25,7 +25,10 @@ from supervisor.containment.cookie import with_room
 from supervisor.errors import WardenLostError
 from supervisor.process import Identity, pid_of
 
-_BIRTH_S = 1.0  # for what a killed starter has already set going to introduce itself
+_BIRTH_S = 10.0  # for what a killed starter has already set going to introduce itself
+_DEATH_S = 10.0
+"""For a warden that has hung up, or was killed, to be dead, where something depends on it. The
+first process of a PID namespace is dead only when all in it are, and it hangs up before that."""
 _END_S = 2.0  # beyond this a killed warden waits for a process in D state: it is left to the kernel
 
 _ONE_THREAD = {
@@ -176,7 +179,7 @@ class WardenLink:
 
     def lost(self, run_dir: Path | None = None) -> WardenLostError:
         """Describe the warden's death."""
-        code = self._wait(1.0)  # it may have hung up just before dying
+        code = self._wait(_DEATH_S)  # it hangs up some time before it is dead
         last = self.complaints().splitlines()[-1:]
         detail = f": {last[0]}" if last else ""
         return WardenLostError(
@@ -187,7 +190,7 @@ class WardenLink:
     def see_dead(self) -> bool:
         """SIGKILL the warden and wait for its end; False if it does not end in time."""
         self.kill()
-        return _wait_readable(self.pidfd, patience_s=_END_S)
+        return _wait_readable(self.pidfd, patience_s=_DEATH_S)
 
     def close(self) -> None:
         """Hang up and see the warden gone.

@@ -16,7 +16,8 @@ from supervisor.prepare import Prepared
 from supervisor.report import Report
 from supervisor.states import RunStatus
 
-_DUMP_WAIT_S = 0.5
+_DUMP_WAIT_S = 2.0
+_DUMPED_S = 0.05  # a stack is written line by line: whoever has paused for so long has finished
 _SYNC_EVERY_S = 5.0
 _KEEP_AFTER_S = 0.25  # a run that is shorter is computed again as soon as resumed
 
@@ -101,10 +102,16 @@ class SweepFront(Front):
         sizes = {log: log.stat().st_size for log in logs}
         self._link.send(control.DumpStacks())
         pids = [int(pid) for pid in self._board.rows["pid"] if pid]
+        # who is suspended cannot answer
+        answering = [pid for pid in pids if process.state_letter(pid) not in (None, *"TtZX")]
         deadline = time.monotonic() + _DUMP_WAIT_S
-        while time.monotonic() < deadline:
-            grown = [log for log in logs if log.stat().st_size > sizes[log]]
-            if len(grown) >= len(pids):
+        seen, since = sizes, time.monotonic()
+        while (now := time.monotonic()) < deadline:
+            sizes_now = {log: log.stat().st_size for log in logs}
+            if sizes_now != seen:
+                seen, since = sizes_now, now
+            grown = [log for log in logs if sizes_now[log] > sizes[log]]
+            if len(grown) >= len(answering) and now - since >= _DUMPED_S:
                 break
             select.select([], [], [], SETTLE_POLL_S)
         for row in self._board.rows:

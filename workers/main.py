@@ -130,7 +130,7 @@ def _work(station: Station, backend: Backend, journal: JournalWriter) -> None:
             return  # the warden has closed the line: no more work, or no more warden
         chunk = ChunkInHand(station, journal, message.start, message.stop)
         until = backend.evaluate(chunk)
-        control.send(station.link, control.Computed(until=until))
+        control.send(station.link, control.Computed(chunk.start, until))
 
 
 def _report_broken(station: Station, error: str, *, usage: bool) -> None:

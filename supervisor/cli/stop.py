@@ -25,7 +25,9 @@ from supervisor.stopflag import Level
 
 _POLL_S = 0.01
 _MARGIN_S = 3.0  # past the last rung, before a warden that says nothing is killed
+_LISTENS_S = 10.0
 _KILLED_S = 5.0
+_REPORT_S = 10.0  # for a front that is well, on a busy machine
 _JOBS_S = 75.0  # as long as a front sees cluster jobs out, and a little
 _ASK_EVERY_S = 1.0
 
@@ -135,7 +137,7 @@ class _Stop:
 
     @classmethod
     def begin(cls, entry: Entry, level: Level) -> _Stop:
-        stop = cls(entry, level, control_socket.connect(entry.run_id), time.monotonic())
+        stop = cls(entry, level, _call(entry), time.monotonic())
         stop._look()
         warden = entry.warden
         if stop.line is not None:
@@ -250,7 +252,7 @@ class _Stop:
     def _await_report(self) -> None:
         """Wait for what the front still has to write; not for one that is dead or hangs."""
         jobs = (self.entry.run_dir / rundir.LEDGER_FILE).exists()
-        deadline = time.monotonic() + (_JOBS_S if jobs else _MARGIN_S)
+        deadline = time.monotonic() + (_JOBS_S if jobs else _REPORT_S)
         while not self._report.exists() and not _over(deadline):
             if not self.entry.front.alive or _suspended(self.entry.front):
                 return
@@ -285,6 +287,30 @@ class _Stop:
     def _escalate(self, number: signal.Signals, why: str) -> None:
         if self.entry.warden.send(number):
             self.escalated.append(why.format(pid=self.entry.warden.pid, name=number.name))
+
+
+def _call(entry: Entry) -> socket.socket | None:
+    """Call a run's warden; None when nobody answers.
+
+    A run is found as soon as it has a warden, which listens a moment later. Until then SIGTERM
+    would be lost on it, in a PID namespace of its own, and kill it anywhere else.
+    """
+    deadline = time.monotonic() + _LISTENS_S
+    while True:
+        begins = _begins(entry)  # asked first: it listens before it says that it has begun
+        line = control_socket.connect(entry.run_id)
+        if line is not None or not begins or _over(deadline) or _suspended(entry.warden):
+            return line
+        time.sleep(_POLL_S)
+
+
+def _begins(entry: Entry) -> bool:
+    """Whether the run was handed to a warden that has not begun with it yet."""
+    begins = False
+    for fact in read_events(entry.run_dir):
+        if fact.name in ("front.run_requested", "warden.run_started"):
+            begins = fact.name == "front.run_requested"
+    return begins and entry.warden.alive
 
 
 def _suspended(who: Identity) -> bool:

@@ -88,13 +88,17 @@ class Search:
     def __init__(self, run_id: str) -> None:
         self.certain = self.over = False
         self._wanted = f"{VARIABLE}={run_id}".encode()
-        # by pid: it takes longer than any search until the kernel has come round to it again
+        # by pid, until the kernel counts anew: then it may give a stranger's pid to anybody
         self._strangers = {os.getpid()}
         self._bare: set[Identity] = set()
+        self._newest = 0
 
     def look(self) -> Iterator[Identity]:
         """Yield those who live now, each as soon as it is found: it may fork again."""
         newest = newest_pid()
+        if newest < self._newest:
+            self._strangers = {os.getpid()}
+        self._newest = newest
         there = {int(name) for name in _listed() if name.isdigit()}
         # the list goes upwards, as new pids do: only one that began anew may have slipped past
         self.certain = self.over = newest_pid() >= newest

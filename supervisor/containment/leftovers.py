@@ -97,9 +97,10 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
     search = Search(run_id)
     while True:
         for who in search.look():
-            seen.setdefault(who, f"pid {who.pid} ({command_name(who.pid)})")
+            if who not in seen:  # one that cannot be killed is found again and again
+                seen[who] = f"pid {who.pid} ({command_name(who.pid)})"
+                found_at = time.monotonic()
             who.send(signal.SIGKILL)
-            found_at = time.monotonic()
         # a dying process gives up its environment, and with it the cookie, before it is dead
         dying = any(who.alive for who in seen)
         now = time.monotonic()
@@ -108,8 +109,8 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
         if dying:
             select.select([], [], [], _LOOK_EVERY_S)
         while time.monotonic() < now + _STRIKE_FOR_S:
-            if (struck := search.strike()) is not None:
-                seen.setdefault(struck, f"pid {struck.pid} ({command_name(struck.pid)})")
+            if (struck := search.strike()) is not None and struck not in seen:
+                seen[struck] = f"pid {struck.pid} ({command_name(struck.pid)})"
                 found_at = time.monotonic()
     for who, name in seen.items():
         if who.alive:

@@ -264,8 +264,12 @@ class Sweep:
         if isinstance(message, control.WorkerReady):
             self._give_chunk(worker)
         elif isinstance(message, control.Computed):
-            now = time.monotonic()
-            self._dispatcher.returned(worker.slot, message.until, now)
+            chunk = self._dispatcher.in_hand(worker.slot)
+            if chunk is None or chunk.start != message.start:
+                # a worker that forked and came back says it twice; the second time another
+                # chunk is in hand, and must neither be taken for done nor be forgotten
+                return True
+            self._dispatcher.returned(worker.slot, message.until, time.monotonic())
             self._board.rows[worker.slot]["chunk_done"] = 0
             self.report()
             self._give_chunk(worker)

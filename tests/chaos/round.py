@@ -34,6 +34,7 @@ MARGIN_S = 15.0
 
 _START_S = 6.0  # for a run to begin, before a blow falls all the same
 _PHASE_S = 0.4  # from then on, for a phase that may never come
+_REAPED_S = 20.0  # for what the kernel, or init, does by itself as soon as it comes to it
 _LOOK_S = 0.002
 _SCAN_S = 0.02
 _IDLE_S = 0.06  # nobody has been at work for that long: nobody will be
@@ -456,11 +457,11 @@ class Round:
             self._excuse_bare()
             if not self._await_clean(self._limit_s, while_at_work=False):
                 raise ViolationError("left: " + "; ".join(self._left()))
-        if self._seen and not until(lambda: not present(self._seen), 5.0, _SCAN_S):
+        if self._seen and not until(lambda: not present(self._seen), _REAPED_S, _SCAN_S):
             raise ViolationError("zombies: " + "; ".join(present(self._seen)))
-        if not until(lambda: not self._cgroups(), 1.0, _SCAN_S):
+        if not until(lambda: not self._cgroups(), _REAPED_S, _SCAN_S):
             raise ViolationError(f"cgroups left: {self._cgroups()}")
-        if not until(lambda: not unused(shared_memory_names() - self._names), 2.0, _SCAN_S):
+        if not until(lambda: not unused(shared_memory_names() - self._names), _REAPED_S, _SCAN_S):
             left = sorted(unused(shared_memory_names() - self._names))
             raise ViolationError(f"names left in /dev/shm: {left}")
 
@@ -544,7 +545,8 @@ class Round:
         """Whatever the containment: workers die with the warden, and wait for nobody's reap."""
         facts = [json.loads(line) for line in self._events().splitlines() if "worker_st" in line]
         workers = {fact["pid"] for fact in facts}
-        if not until(lambda: not workers & {one.who.pid for one in self._marks.found()}, 2.0):
+        gone = until(lambda: not workers & {one.who.pid for one in self._marks.found()}, _REAPED_S)
+        if not gone:
             raise ViolationError(f"workers outlive the warden: {'; '.join(self._left())}")
 
     def _may_leave_bare(self) -> bool:

@@ -84,12 +84,12 @@ def test_a_daemon_that_sheds_environment_and_arguments_holds_the_fifo(
     daemon = Identity.of(int(started.out))
     assert daemon is not None
     try:
-        assert until(lambda: not marks.found(), 10)
+        assert until(lambda: not marks.found(), 60)
         assert marks.held()
     finally:
         daemon.send(signal.SIGKILL)
         started.end()
-    assert until(lambda: not marks.held(), 10)
+    assert until(lambda: not marks.held(), 60)
 
 
 @pytest.mark.parametrize("fault", ["process", "socket", "row"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,13 +14,14 @@ import numpy as np
 import pytest
 
 import supervisor
+from supervisor import control
 from supervisor.errors import ConfigError, RunFailedError
-from supervisor.link import release_wardens
+from supervisor.link import WardenLink, release_wardens
 from supervisor.process import Identity, children, descendants
 from supervisor.stopflag import StopFlag
-from tests.support.cli import POLITE, ROOT, Place, kept_in
+from tests.support.cli import PATIENT_S, POLITE, ROOT, Place, kept_in
 from tests.support.inside import sweep_inside
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 TIMES = {"grace_s": 0.3, "terminate_s": 0.2}
 
@@ -138,7 +140,7 @@ def test_a_strategy_that_is_not_there_is_told_by_the_worker(
 def test_rows_come_while_it_runs_each_once(inside: Place) -> None:
     with supervisor.sweep(
         holding(inside.root, 40), {"a": range(200)}, inside.data, workers=2,
-        run_dir=inside.root / "run",
+        run_dir=inside.root / "run", grace_s=PATIENT_S,
     ) as run:  # fmt: skip
         seen = []
         for row in run.rows():
@@ -198,14 +200,14 @@ def test_a_run_of_which_nothing_succeeded_has_failed(inside: Place) -> None:
 def test_it_is_ended_from_any_thread(inside: Place, how: str, elsewhere: bool) -> None:
     with supervisor.sweep(
         holding(inside.root, 30), {"a": range(200)}, inside.data, workers=2,
-        run_dir=inside.root / "run",
+        run_dir=inside.root / "run", grace_s=PATIENT_S,
     ) as run:  # fmt: skip
         marked(inside, "ready", 2)
         reports = []
         if elsewhere:
             thread = threading.Thread(target=lambda: reports.append(getattr(run, how)()))
             thread.start()
-            thread.join(20)
+            thread.join(DEADLINE_S)
         else:
             reports.append(getattr(run, how)())
         (report,) = reports
@@ -238,7 +240,7 @@ def test_drain_finishes_what_is_in_hand(inside: Place) -> None:
         threading.Timer(0, run.drain).start()
         wait_for(lambda: '"draining"' in (run.run_dir / "events.jsonl").read_text(), "the drain")
         gate.touch()
-        report = run.wait(20)
+        report = run.wait(DEADLINE_S)
     assert report is not None
     assert (report.status, report.stop.level) == ("stopped", "drain")
     kept = sorted(kept_in(run.run_dir))
@@ -249,7 +251,7 @@ def test_drain_finishes_what_is_in_hand(inside: Place) -> None:
 def test_leaving_the_block_by_an_exception_stops_it(inside: Place) -> None:
     with pytest.raises(LookupError, match="mine"), supervisor.sweep(
         holding(inside.root, 30), {"a": range(200)}, inside.data, workers=2,
-        run_dir=inside.root / "run",
+        run_dir=inside.root / "run", grace_s=PATIENT_S,
     ) as run:  # fmt: skip
         marked(inside, "ready", 2)
         raise LookupError("mine")
@@ -301,7 +303,7 @@ def test_an_event_of_the_callers_is_mirrored(inside: Place) -> None:
         marked(inside, "ready", 2)
         assert run.running
         stop.value = True
-        report = run.wait(20)
+        report = run.wait(DEADLINE_S)
     assert report is not None
     assert (report.status, report.stop.requested_by) == ("stopped", "stop_event")
 
@@ -331,7 +333,7 @@ def test_a_stop_flag_serves_as_event_too(inside: Place) -> None:
     ) as run:  # fmt: skip
         marked(inside, "ready", 2)
         flag.set()
-        report = run.wait(20)
+        report = run.wait(DEADLINE_S)
     assert report is not None
     assert report.status == "stopped"
 
@@ -370,6 +372,7 @@ def test_nothing_about_the_callers_process_is_changed(inside: Place) -> None:
             "threads": sorted(t.name for t in threading.enumerate()),
         }
 
+    see_threads_end()  # those of the tests before this one
     before = state()
     with supervisor.sweep(
         holding(inside.root, 5), {"a": range(200)}, inside.data, run_dir=inside.root / "run"
@@ -388,14 +391,14 @@ def test_it_works_off_the_main_thread(inside: Place) -> None:
     def work() -> None:
         with supervisor.sweep(
             holding(inside.root, 5), {"a": range(200)}, inside.data, workers=2,
-            run_dir=inside.root / "run",
+            run_dir=inside.root / "run", grace_s=PATIENT_S,
         ) as run:  # fmt: skip
             marked(inside, "ready", 2)
             reports.append(run.stop())
 
     thread = threading.Thread(target=work)
     thread.start()
-    thread.join(30)
+    thread.join(DEADLINE_S)
     assert [report.status for report in reports] == ["stopped"]
 
 
@@ -405,9 +408,9 @@ def test_two_sweeps_at_once_do_not_disturb_each_other(inside: Place) -> None:
     two.mkdir()
     with (
         supervisor.sweep(holding(one, 5), {"a": range(200)}, inside.data, workers=2,
-                         run_dir=one / "run") as first,
+                         run_dir=one / "run", grace_s=PATIENT_S) as first,
         supervisor.sweep(holding(two, 6), {"a": range(200)}, inside.data, workers=2,
-                         run_dir=two / "run") as second,
+                         run_dir=two / "run", grace_s=PATIENT_S) as second,
     ):  # fmt: skip
         for root in (one, two):
             wait_for(lambda root=root: len(list(root.glob("ready-*"))) >= 2, "both ready")
@@ -437,7 +440,7 @@ def test_the_next_run_starts_at_once_in_the_warden_that_is_warm(inside: Place) -
         run = sweep_inside(inside, POLITE, DONE=5)
         first = next(iter(run.run.rows()))
         assert first["sharpe"] == first["a"]
-        assert time.monotonic() - stopped < 5
+        assert time.monotonic() - stopped < 20
         assert warden in (None, run.warden)
         warden = run.warden
         run.wait_marks("ready", 2)
@@ -465,15 +468,40 @@ def test_runs_leave_no_descriptors_and_no_memory_behind(inside: Place) -> None:
     for at in range(6):
         run = sweep_inside(inside, "def f(bars, params, stop): return row(params)", n=50)
         assert run.end() == 0
-        warden = run.warden
+        warden, link = run.warden, run.run._front._link
         run.run_dir.rename(inside.root / f"was{at}")
         inside.inside.clear()
         del run
         gc.collect()
+        see_idle(link)
+        see_threads_end()
         counts.append(
             tuple(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in ("self", warden))
         )
     assert counts[-1] == counts[1], counts
+
+
+def see_threads_end() -> None:
+    """Wait for the end of what runs beside a run, and what a test runs beside itself."""
+    beside = ("fullstop", "Thread-")
+    wait_for(
+        lambda: not [each for each in threading.enumerate() if each.name.startswith(beside)],
+        "the threads' end",
+        tell=lambda: str(threading.enumerate()),
+    )
+
+
+def see_idle(link: WardenLink) -> None:
+    """Wait until a warden has put its last run away: it closes what comes too late only then."""
+    ours, theirs = os.pipe()
+    try:
+        link.send(control.DumpStacks(), [theirs])
+        os.close(theirs)
+        held = select.poll()
+        held.register(ours, 0)
+        assert held.poll(1000 * DEADLINE_S), "the warden does not listen"
+    finally:
+        os.close(ours)
 
 
 # --- the end of the caller ------------------------------------------------------------------------
@@ -486,7 +514,7 @@ from pathlib import Path
 
 run = supervisor.sweep(
     {strategy!r}, {{"a": range(200)}}, {data!r}, workers=2, run_dir={run_dir!r},
-    grace_s=0.3, terminate_s=0.2,
+    grace_s=30,
 )
 while len(list(Path({marks!r}).glob("ready-*"))) < 2:
     time.sleep(0.001)
@@ -516,21 +544,23 @@ def test_a_caller_that_ends_without_a_word_takes_its_run_along(place: Place, end
 
 def test_ctrl_c_in_a_callers_loop_stops_the_run_and_is_the_callers_own(place: Place) -> None:
     code = """
+from pathlib import Path
 import supervisor
 with supervisor.sweep({strategy!r}, {{"a": range(200)}}, {data!r}, workers=2,
-                      run_dir={run_dir!r}) as run:
+                      run_dir={run_dir!r}, grace_s=30) as run:
     try:
         for row in run.rows():
-            pass
+            Path({looping!r}).touch()
     except KeyboardInterrupt:
         print("interrupted", run.running, flush=True)
 print(run.report.status, run.report.combos_done, flush=True)
 """.format(
         strategy=place.strategy(POLITE, DONE=30), data=str(place.data),
-        run_dir=str(place.root / "run"),
+        run_dir=str(place.root / "run"), looping=str(place.root / "looping"),
     )  # fmt: skip
     run = place.start([sys.executable, "-P", "-c", code])
     run.wait_marks("ready", 2)
+    run.wait_for((place.root / "looping").exists, "the caller in its loop")
     run.signal(signal.SIGINT)
     assert run.end() == 0, run.tell()
     assert run.out == "interrupted True\nstopped 30\n"

@@ -59,6 +59,18 @@ def begin(place: Place, *command: str, options: list[str] | None = None) -> Star
     return run
 
 
+def sleeps(run: Started, n: int) -> None:
+    """Wait for as many sleeps below the command: it says "ready" before the last one is there."""
+
+    def found() -> bool:
+        below = process.descendants(run.warden)
+        asleep = [pid for pid in below if process.command_name(pid) == "sleep"]
+        return len(asleep) == n and {process.state_letter(pid) for pid in asleep} == {"S"}
+
+    run.wait_for(found, f"{n} sleeps")
+    run.look()
+
+
 def report_of(place: Place) -> dict[str, Any]:
     return json.loads((place.root / "run" / "report.json").read_text())
 
@@ -302,7 +314,7 @@ def test_nobody_holds_its_streams_open_but_itself(place: Place) -> None:
 def read_to_the_end(pipe: int) -> bytes:
     said = b""
     while True:
-        ready, _, _ = select.select([pipe], [], [], 10)
+        ready, _, _ = select.select([pipe], [], [], DEADLINE_S)
         assert ready, "somebody holds the pipe open"
         more = os.read(pipe, 4096)
         if not more:
@@ -431,9 +443,12 @@ def test_a_drain_lets_it_end_by_itself(place: Place) -> None:
 
 def test_front_and_warden_are_killed_then_reap(place: Place) -> None:
     run = begin(place, "sh", "-c", DEAF_TREE, options=["--containment", "subreaper"])
+    warden = process.Identity.of(run.warden)
+    assert warden is not None
     os.kill(run.front, signal.SIGSTOP)  # so that neither sees the other go
-    os.kill(run.warden, signal.SIGKILL)
+    os.kill(warden.pid, signal.SIGKILL)
     run.kill_front()
+    wait_for(lambda: not warden.alive, "the warden's end")
     reap = place.command("reap")
     assert reap.returncode == 0, reap.stderr
     assert "killed" in reap.stdout
@@ -450,7 +465,9 @@ def test_front_and_warden_are_killed_then_reap(place: Place) -> None:
 @pytest.mark.parametrize("deaf", ["", 'trap "" TERM HUP INT; '], ids=["mortal", "deaf"])
 def test_daemons_left_behind_are_ended(place: Place, containment: str, deaf: str) -> None:
     needs(containment)
-    script = f"{deaf}(setsid sleep 1000 </dev/null >/dev/null 2>&1 &); exit 0"
+    # not left before it is what it is to be: it is named by its program
+    until = "until read name < /proc/$!/comm && [ $name = sleep ]; do :; done"
+    script = f"{deaf}(setsid sleep 1000 </dev/null >/dev/null 2>&1 & {until}); exit 0"
     done = carry_out(place, "sh", "-c", script, options=[*QUICK, "--containment", containment])
     assert done.returncode == 0
     assert not place.alive()
@@ -465,7 +482,8 @@ def test_daemons_left_behind_are_ended(place: Place, containment: str, deaf: str
 
 def test_what_ends_within_the_grace_is_let_end(place: Place) -> None:
     """The tail of a pipeline has its output still to write."""
-    done = carry_out(place, "sh", "-c", "(sleep 0.1; echo late) & exit 0")
+    script = "(sleep 0.1; echo late) & exit 0"
+    done = carry_out(place, "sh", "-c", script, options=["--grace", "60"])
     assert done.returncode == 0
     assert done.stdout == b"late\n"
     assert done.stderr == b""
@@ -488,6 +506,7 @@ def test_ctrl_c_while_daemons_are_ended(place: Place) -> None:
 
 def test_status_and_sigusr1(place: Place) -> None:
     run = begin(place, "sh", "-c", STAYS)
+    sleeps(run, 1)
     facts = json.loads(place.command("status", "--json").stdout)
     assert facts["status"] == "running"
     assert facts["command"] == ["sh", "-c", STAYS]
@@ -507,6 +526,7 @@ def test_status_and_sigusr1(place: Place) -> None:
 
 def test_sigquit_names_its_processes_then_kills(place: Place) -> None:
     run = begin(place, "sh", "-c", DEAF_TREE, options=["--grace", "60"])
+    sleeps(run, 2)
     run.signal(signal.SIGQUIT)
     assert run.end() == 131, run.tell()
     assert run.err.count("(sleep), state S") == 2
@@ -541,6 +561,7 @@ def test_ctrl_c_on_a_terminal_kills_a_deaf_tree(place: Place, terminal: Any) -> 
     child.expect("stopped: SIGINT")
     child.expect("everything gone after")
     child.expect(pexpect.EOF)
+    wait_for(lambda: not child.isalive(), "its end")
     child.close()
     assert child.exitstatus == 130
     wait_for(lambda: not place.alive(), "everything gone")
@@ -551,6 +572,7 @@ def test_it_reads_and_writes_the_terminal(place: Place, terminal: Any) -> None:
     child.sendline("hello")
     child.expect("got hello")
     child.expect(pexpect.EOF)
+    wait_for(lambda: not child.isalive(), "its end")  # before close, which would send SIGHUP
     child.close()
     assert child.exitstatus == 0
     assert Path(place.root / "run" / "report.json").exists()

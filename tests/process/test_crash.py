@@ -114,7 +114,7 @@ def test_killing_workers_at_random_loses_and_doubles_nothing(inside: Place) -> N
     def f(bars, params, stop):
         mark("alive")
         if not os.path.exists(ENOUGH):
-            time.sleep(0.002)  # it must not be over before it was killed often enough
+            time.sleep(0.01)  # it must not be over before it was killed often enough
         return row(params)
     """
     n, kills, enough = 10_000, 12, inside.root / "enough"

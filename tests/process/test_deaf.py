@@ -22,7 +22,7 @@ def times(grace_s: float, terminate_s: float, verify_s: float = 10.0) -> dict[st
 
 
 TIMES = times(GRACE_S, TERMINATE_S)
-SLACK_S = 2.0  # a busy machine
+SLACK_S = 20.0  # a busy machine; which rungs there were tells the rest
 
 IGNORES_TERM = """
 def f(bars, params, stop):
@@ -47,7 +47,7 @@ def rungs(run: Started) -> dict[str, dict[str, float]]:
 
 def test_deaf_kernels_end_at_grace(inside: Place) -> None:
     """SIGTERM's default action needs no handler of Python's: it ends a compiled loop."""
-    run = sweep_inside(inside, DEAF, times=TIMES, DONE=DONE)
+    run = sweep_inside(inside, DEAF, times=times(GRACE_S, 30), DONE=DONE)
     run.wait_marks("ready", 2)
     assert run.stop() == 143, run.tell()
     run.assert_gone()
@@ -82,31 +82,32 @@ def test_a_polite_worker_is_not_signalled(inside: Place) -> None:
         mark("ready")
         stop.wait()
     """
-    run = sweep_inside(inside, body, times=TIMES, DONE=DONE)
+    grace_s = 30.0
+    run = sweep_inside(inside, body, times=times(grace_s, TERMINATE_S), DONE=DONE)
     run.wait_marks("ready", 2)
     assert run.stop() == 143, run.tell()
     run.assert_gone()
     assert not list(inside.root.glob("termed-*"))
-    assert run.report["stop"]["elapsed_s"] < GRACE_S
+    assert run.report["stop"]["elapsed_s"] < grace_s
 
 
 @pytest.mark.parametrize("body", [POLITE, DEAF], ids=["polite", "deaf"])
 def test_stopped_workers_end(inside: Place, body: str) -> None:
     """SIGTERM to a stopped process waits for SIGCONT, which we send."""
-    run = sweep_inside(inside, body, times=TIMES, DONE=DONE)
+    run = sweep_inside(inside, body, times=times(GRACE_S, 30), DONE=DONE)
     for pid in run.wait_marks("ready", 2):
         os.kill(pid, signal.SIGSTOP)
         run.wait_for(lambda pid=pid: process.state_letter(pid) == "T", "a stopped worker")
     assert run.stop() == 143, run.tell()
     run.assert_gone()
     run.assert_nothing_lost()
-    assert run.report["stop"]["elapsed_s"] <= GRACE_S + TERMINATE_S + SLACK_S
+    assert run.report["stop"]["elapsed_s"] <= GRACE_S + SLACK_S
     assert "terminate" in rungs(run)
     assert "kill" not in rungs(run)
 
 
 def test_a_stopped_warden_ends_the_run_all_the_same(inside: Place) -> None:
-    run = sweep_inside(inside, POLITE, times=TIMES, DONE=DONE)
+    run = sweep_inside(inside, POLITE, DONE=DONE)
     run.wait_marks("ready", 2)
     os.kill(run.warden, signal.SIGSTOP)
     run.wait_for(lambda: process.state_letter(run.warden) == "T", "a stopped warden")
@@ -116,7 +117,8 @@ def test_a_stopped_warden_ends_the_run_all_the_same(inside: Place) -> None:
 
 
 def test_a_warden_stopped_in_the_middle_of_the_stop_is_given_up_on(inside: Place) -> None:
-    run = sweep_inside(inside, DEAF, times=times(0.5, 0.1, 0.4), DONE=DONE)
+    # it must not have ended them before it is stopped itself: they have so long
+    run = sweep_inside(inside, DEAF, times=times(4, 0.1, 0.4), DONE=DONE)
     run.wait_marks("ready", 2)
     warden = run.warden
     run.look_below()
@@ -125,7 +127,7 @@ def test_a_warden_stopped_in_the_middle_of_the_stop_is_given_up_on(inside: Place
     os.kill(warden, signal.SIGSTOP)
     began = time.monotonic()
     assert run.end() == 1, run.tell()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 4 + SLACK_S
     run.assert_gone()
     run.assert_nothing_lost()
     assert run.report["status"] == "failed"
@@ -170,7 +172,9 @@ WAYS = ["setsid", "double-fork", "stopped", "bare"]
 
 
 def test_grandchildren_that_tried_to_get_away_are_gone(inside: Place) -> None:
-    run = sweep_inside(inside, GRANDCHILDREN, times=TIMES, DONE=DONE, HOW=WAYS, LEAVES=False)
+    # counted below: by then the workers are gone, and of these who ends when told to
+    enough = times(3, 2)
+    run = sweep_inside(inside, GRANDCHILDREN, times=enough, DONE=DONE, HOW=WAYS, LEAVES=False)
     run.wait_marks("ready", 2)
     run.wait_marks("daemon", 1)
     run.wait_for(lambda: len(process.descendants(run.warden)) == 2 + len(WAYS), "all of them")
@@ -226,7 +230,7 @@ def f(bars, params, stop):
         return row(params)
     mark("ready")
     if first("ran"):
-        until = time.monotonic() + 4.0
+        until = time.monotonic() + 6.0
         if os.fork() == 0:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             while time.monotonic() < until:
@@ -239,11 +243,12 @@ def f(bars, params, stop):
 
 def test_one_that_forks_faster_than_it_can_be_killed_does_not_hang_the_stop(inside: Place) -> None:
     """The stop ends in bounded time: with the runner caught, or named as a survivor."""
-    run = sweep_inside(inside, RUNNER, times=times(0.1, 0.1, 0.5), DONE=DONE)
+    # grace for the other worker, which has rows to write while the runner has a processor
+    run = sweep_inside(inside, RUNNER, times=times(2, 0.1, 0.5), DONE=DONE)
     run.wait_marks("ready", 2)
     began = time.monotonic()
     code = run.stop()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 2 + SLACK_S
     survivors = run.report["stop"]["survivors"]
     assert (code == 3) == bool(survivors), run.tell()
     assert code in (3, 143), run.tell()

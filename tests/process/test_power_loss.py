@@ -23,6 +23,15 @@ def f(bars, params, stop):
 """
 
 
+UNTIL_KEPT = """
+def f(bars, params, stop):
+    '''A run that is over before its inputs are kept does not keep them.'''
+    while not (HERE / "run" / "inputs.json").exists():
+        time.sleep(0.001)
+    return row(params)
+"""
+
+
 class Call(NamedTuple):
     """What was asked of the disk: ``sync`` of a path, or the ``name`` that a path was given."""
 
@@ -70,7 +79,7 @@ def test_names_come_after_bytes_and_results_after_what_they_are_made_of(
 ) -> None:
     run_dir = inside.root / "run"
     with supervisor.sweep(
-        inside.strategy(LONGER_THAN_SHORT), {"a": range(200)}, inside.data, workers=2,
+        inside.strategy(UNTIL_KEPT), {"a": range(200)}, inside.data, workers=2,
         run_dir=run_dir,
     ) as run:  # fmt: skip
         report = run.wait()

@@ -35,13 +35,15 @@ def f(bars, params, stop):
 def die(run: Started) -> None:
     """Kill front and warden at once, so that nobody is left to finish the run."""
     run.look_below()
-    warden = run.warden
-    for pid in (run.popen.pid, warden):
+    warden = Identity.of(run.warden)
+    assert warden is not None
+    for pid in (run.popen.pid, warden.pid):
         os.kill(pid, signal.SIGSTOP)
-    wait_for(lambda: process.state_letter(warden) == "T", "a suspended warden")
-    os.kill(warden, signal.SIGKILL)
+    wait_for(lambda: process.state_letter(warden.pid) == "T", "a suspended warden")
+    os.kill(warden.pid, signal.SIGKILL)
     os.kill(run.popen.pid, signal.SIGKILL)
     run.popen.wait()
+    wait_for(lambda: not warden.alive, "the warden's end")  # killed is not dead yet
 
 
 def dead_run(place: Place, body: str = POLITE) -> Started:
@@ -50,6 +52,18 @@ def dead_run(place: Place, body: str = POLITE) -> Started:
     run.wait_marks("ready", 2)
     die(run)
     return run
+
+
+def escaped(run: Started) -> Identity:
+    """The daemon that has outlived the workers, which die with the warden."""
+    found: list[Identity] = []
+
+    def alone() -> bool:
+        found[:] = run.place.alive()
+        return [process.command_name(who.pid) for who in found] == ["sleep"]  # not setsid still
+
+    wait_for(alone, "the workers' end", tell=run.tell)
+    return found[0]
 
 
 def reaped(place: Place, code: int = 0) -> list[dict[str, Any]]:
@@ -69,10 +83,7 @@ def sockets(place: Place) -> list[Path]:
 
 def test_reap_ends_what_is_left_and_writes_what_was_finished(place: Place) -> None:
     run = dead_run(place, DAEMON)
-    # the workers died with the warden; their daemon has escaped
-    wait_for(lambda: len(place.alive()) == 1, "the workers' end", tell=run.tell)
-    (daemon,) = place.alive()
-    assert process.command_name(daemon.pid) == "sleep"
+    daemon = escaped(run)
     assert (len(entries(place)), len(sockets(place))) == (1, 1)
     (done,) = reaped(place)
     assert done["processes_killed"] == [f"pid {daemon.pid} (sleep)"]
@@ -87,8 +98,7 @@ def test_reap_ends_what_is_left_and_writes_what_was_finished(place: Place) -> No
 
 def test_what_an_earlier_attempt_left_is_ended_by_the_resume(place: Place) -> None:
     run = dead_run(place, DAEMON)
-    wait_for(lambda: len(place.alive()) == 1, "the workers' end", tell=run.tell)
-    (daemon,) = place.alive()
+    daemon = escaped(run)
     again = place.start(place.argv("resume", str(run.run_dir), "--json"))
     again.wait_marks("ready", 4)
     assert not daemon.alive
@@ -99,9 +109,9 @@ def test_what_an_earlier_attempt_left_is_ended_by_the_resume(place: Place) -> No
 
 def test_a_report_of_a_dead_run_leaves_its_processes_to_reap(place: Place) -> None:
     run = dead_run(place, DAEMON)
-    wait_for(lambda: len(place.alive()) == 1, "the workers' end", tell=run.tell)
+    daemon = escaped(run)
     assert place.command("report", str(run.run_dir)).returncode == 0
-    assert len(place.alive()) == 1
+    assert place.alive() == [daemon]
     assert len(reaped(place)[0]["processes_killed"]) == 1
     run.assert_gone()
 

@@ -17,16 +17,23 @@ import supervisor
 from supervisor import process, rundir
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.journal import journal_paths
+from supervisor.process import Identity
 from tests.support.cli import POLITE, Place, Started
 from tests.support.inside import Inside
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 DONE = 50
 TIMES = ["--grace", "0.3", "--terminate", "0.2"]
 
 STEADY = """
+ALLOWED = HERE / "allowed"
+
 def f(bars, params, stop):
+    '''Goes no further than a test allows that wants to find the run at work.'''
     time.sleep(0.001)
+    while ALLOWED.exists() and params["a"] >= int(ALLOWED.read_text() or 0):
+        if stop.wait(0.001):
+            return None
     return {"sharpe": params["a"] ** 0.5 * bars.close[-1], "trades": params["a"] % 7}
 """
 
@@ -49,11 +56,24 @@ def put_aside(place: Place) -> None:
     shutil.move(place.root / "run", place.root / "uninterrupted")
 
 
+def allow(place: Place, n: int | None) -> None:
+    """Let STEADY go as far as that; None: to the end."""
+    allowed = place.root / "allowed"
+    if n is None:
+        allowed.unlink(missing_ok=True)
+    else:
+        (place.root / "allowed.new").write_text(str(n))
+        (place.root / "allowed.new").rename(allowed)
+
+
 def killed(run: Started, victims: list[int]) -> None:
-    """SIGKILL processes of a run, and see it end."""
+    """SIGKILL processes of a run, so that none can act on another's death, and see it end."""
     run.look_below()
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
+    found = [Identity.of(pid) for pid in victims]
+    assert all(found), "somebody ended before being killed"
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for who in filter(None, found):
+            who.send(number)
     run.end()
     run.assert_gone()
 
@@ -78,12 +98,14 @@ def kill_and_resume(place: Place, run: Started, resumes: int, step: int, seed: i
     chance = random.Random(seed)
     for _ in range(resumes):
         enough = sum(run.kept().values()) + chance.randrange(1, step)
+        allow(place, enough + 64)  # they hold back some, and we may be late
         run.wait_for(lambda run=run, enough=enough: sum(run.kept().values()) >= enough, "rows")
         front, warden = run.popen.pid, run.warden
         workers = process.children(warden)
         victims = [[front], [warden], [front, warden], [chance.choice(workers), front, warden]]
         killed(run, chance.choice(victims))
         run = resume(place)
+    allow(place, None)
     return run
 
 
@@ -94,6 +116,7 @@ def test_a_run_that_was_killed_again_and_again_equals_one_that_was_not(
     finished(place.sweep(STEADY, n=600))
     whole = results_bytes(place)
     put_aside(place)
+    allow(place, 0)
     run = kill_and_resume(place, place.sweep(STEADY, *TIMES, n=600), 3, 150, seed)
     report = finished(run)
     assert results_bytes(place) == whole
@@ -131,9 +154,11 @@ def test_a_torn_journal_is_cut_and_its_rows_computed_again(place: Place) -> None
     finished(place.sweep(STEADY, n=200))
     whole = results_bytes(place)
     put_aside(place)
+    allow(place, 150)
     run = place.sweep(STEADY, *TIMES, n=200)
     run.wait_for(lambda: len(run.kept()) > 50, "rows")
     killed(run, [run.popen.pid, run.warden])
+    allow(place, None)
     first, *_, last = journal_paths(run.run_dir / "journal")
     os.truncate(first, first.stat().st_size - 5)
     with last.open("ab") as file:
@@ -234,7 +259,12 @@ def test_run_resume_begins_carries_on_or_names_what_differs(place: Place) -> Non
         (place.root / "other.csv").write_text(place.data.read_text().replace("1.15", "1.16"))
         other = [change[1] if word == change[0] else word for word in argv]
         said = subprocess.run(
-            other, cwd=place.work, env=place.env, capture_output=True, text=True, timeout=60
+            other,
+            cwd=place.work,
+            env=place.env,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
         )
         assert said.returncode == 2, said
         assert words in said.stderr
@@ -423,7 +453,10 @@ def test_a_checkpoint_is_given_back_after_a_crash_and_after_a_resume(place: Plac
     run.wait_for(lambda: len(run.kept()) == 5, "the others")
     assert len(list(place.root.glob("from-3-6-*"))) == 1, "carried on after the crash"
     checkpoints = run.run_dir / "checkpoints"
-    assert [path.name for path in checkpoints.iterdir()] == ["5.ckpt"], "only what has no row"
+    # a state goes after its row is safe, so a moment later
+    run.wait_for(
+        lambda: [path.name for path in checkpoints.iterdir()] == ["5.ckpt"], "only what has no row"
+    )
     killed(run, [run.popen.pid, run.warden])
     again = resume(place)
     report = finished(again)

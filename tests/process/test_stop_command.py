@@ -85,8 +85,7 @@ def test_drain_finishes_the_chunks_in_hand(place: Place) -> None:
     run = place.sweep(GATED, DONE=DONE)
     run.wait_marks("ready", 2)
     began = place.start(place.argv("stop", "--drain", "--json"))
-    events = run.run_dir / "events.jsonl"
-    run.wait_for(lambda: '"draining"' in events.read_text(), "the drain")
+    run.wait_for(lambda: '"draining"' in run.events, "the drain")
     assert run.popen.poll() is None
     assert began.popen.poll() is None  # patient: a chunk may take long
     (place.root / "gate").touch()
@@ -131,7 +130,7 @@ def test_now_kills_without_asking(place: Place) -> None:
 
 def test_a_run_whose_front_hangs_is_stopped_too(place: Place) -> None:
     """The warden answers: stop does not depend on the front."""
-    run = place.sweep(POLITE, "--grace", "0.1", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
+    run = place.sweep(POLITE, DONE=DONE)
     run.wait_marks("ready", 2)
     run.signal(signal.SIGSTOP)
     stop = place.command("stop", "--json")
@@ -242,7 +241,7 @@ def test_two_runs_side_by_side_are_told_apart(place: Place) -> None:
 
 
 def test_a_suspended_warden_is_woken(place: Place) -> None:
-    run = place.sweep(POLITE, "--grace", "0.2", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
+    run = place.sweep(POLITE, DONE=DONE)
     run.wait_marks("ready", 2)
     warden = run.warden
     os.kill(warden, signal.SIGSTOP)
@@ -259,7 +258,7 @@ def test_a_suspended_warden_is_woken(place: Place) -> None:
 
 @contextmanager
 def kept_suspended(warden: Identity) -> Iterator[None]:
-    """Suspend it again whenever somebody wakes it."""
+    """Suspend it again whenever somebody wakes it; for a moment it may be at work in between."""
     over = threading.Event()
 
     def keep_suspended() -> None:
@@ -280,7 +279,8 @@ def kept_suspended(warden: Identity) -> Iterator[None]:
 def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
     place: Place, front: str
 ) -> None:
-    run = place.sweep(POLITE, "--grace", "0.2", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
+    # workers that do not end when asked: in the moment it is awake the warden could see them end
+    run = place.sweep(GATED, "--grace", "3", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
     workers = run.wait_marks("ready", 2)
     if front == "suspended":
         run.signal(signal.SIGSTOP)
@@ -291,12 +291,14 @@ def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
     assert stop.returncode == 0, stop.stdout
     (said,) = json.loads(stop.stdout)["stopped"]
     assert said["gone"]
-    assert "SIGKILL" in said["escalated"][-1]
-    assert str(warden.pid) in said["escalated"][-1]
     assert not any(process.state_letter(pid) not in (None, "Z") for pid in workers)
     if front == "suspended":
         run.popen.send_signal(signal.SIGCONT)
     assert run.end() == 1, run.tell()
+    if front == "suspended" or "did not end the run in time" not in run.report["reason"]:
+        # a front that has heard of the stop waits as long: either may be the first
+        assert "SIGKILL" in said["escalated"][-1]
+        assert str(warden.pid) in said["escalated"][-1]
     run.assert_gone()
     run.assert_nothing_lost(DONE - 2 * KEEP_ROWS)  # killed: short calls' last rows were pending
 
@@ -320,13 +322,13 @@ def test_a_drain_does_not_wait_for_a_warden_that_hangs(place: Place) -> None:
 
 
 def test_a_drain_waits_for_a_warden_that_answers_however_long_it_takes(place: Place) -> None:
-    times = ["--grace", "0.1", "--terminate", "0.1", "--verify", "0.1"]
+    times = ["--grace", "0.1", "--terminate", "0.1", "--verify", "2"]  # the last one is for them
     run = place.sweep(GATED, *times, DONE=DONE)
     run.wait_marks("ready", 2)
     with ThreadPoolExecutor(1) as pool:
         drain = pool.submit(place.command, "stop", "--drain", "--json")
         run.wait_for(lambda: '"draining"' in run.events, "the drain")
-        longer = time.monotonic() + 1.5 * (0.3 + stop_module._MARGIN_S)
+        longer = time.monotonic() + 1.5 * (2.2 + stop_module._MARGIN_S)
         run.wait_for(lambda: time.monotonic() > longer, "longer than a silent one is waited for")
         assert not drain.done()
         (place.root / "gate").touch()

@@ -9,7 +9,7 @@ import supervisor
 from supervisor.api import Run
 from supervisor.link import _spare
 from supervisor.process import Identity, descendants
-from tests.support.cli import Place, Started
+from tests.support.cli import PATIENT_S, Place, Started
 from tests.support.processes import present
 from tests.support.waiting import DEADLINE_S, wait_for
 
@@ -76,7 +76,7 @@ def sweep_inside(
         place.data,
         workers=workers,
         run_dir=place.root / "run",
-        **(times or {}),
+        **({"grace_s": PATIENT_S} | (times or {})),
     )
     place.inside.append(run)
     return Inside(place, run)

@@ -21,6 +21,9 @@ from supervisor.events import EventLog
 from supervisor.process import Identity, pid_of
 from tests.support.processes import carriers
 
+PATIENCE_S = 60.0
+"""Whether they are found is the question; how soon depends on what else the machine does."""
+
 WEARER = """
 import os, sys
 from supervisor.containment.cookie import Cookie
@@ -93,7 +96,7 @@ def test_one_that_takes_its_time_to_die_is_waited_for() -> None:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as popen:  # fmt: skip
         assert popen.stdout and popen.stdout.readline() == "\n"
-        ended = end_leftovers(run_id, None)
+        ended = end_leftovers(run_id, None, PATIENCE_S)
         assert (len(ended.killed), ended.survivors) == (1, [])
 
 
@@ -127,7 +130,7 @@ def test_nobody_escapes_who_never_stays_what_it_is(code: str) -> None:
             stdout=subprocess.PIPE, text=True,
         ) as popen:  # fmt: skip
             assert popen.stdout and popen.stdout.readline()
-            ended = end_leftovers(run_id, None)
+            ended = end_leftovers(run_id, None, PATIENCE_S)
             left = select.poll()
             left.register(popen.stdout, 0)
             assert left.poll(0), f"somebody lives on: {ended}"
@@ -285,7 +288,7 @@ def test_a_cgroup_with_processes_in_it_is_killed_and_removed(tmp_path: Path) -> 
 
 def test_trying_a_cgroup_out_leaves_none() -> None:
     home = own_or_skip()
-    assert not list(home.glob("fullstop-trial-*"))
+    assert not (home / f"fullstop-trial-{os.getpid()}").exists()  # others may be trying, too
 
 
 # -- pids ----------------------------------------------------------------------

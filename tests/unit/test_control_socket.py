@@ -53,7 +53,7 @@ def served() -> Iterator[Served]:
 def call() -> socket.socket:
     line = connect(RUN)
     assert line is not None
-    line.settimeout(10)
+    line.settimeout(60)
     return line
 
 

@@ -22,7 +22,7 @@ from supervisor.doctor.finding import Finding, Status
 from supervisor.errors import UnsupportedPlatformError
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60
+PATIENCE_S = 90
 
 
 def doctor(cwd: Path, *path: Path, python: Path | str = sys.executable) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def fake_distribution(
 
 
 def test_every_check_answers_by_its_name() -> None:
-    findings = examine.examine()
+    findings = examine.examine(deadline_s=PATIENCE_S)
     assert [finding.name for finding in findings] == [name for name, _ in examine.CHECKS]
     for finding in findings:
         assert "could not be checked" not in finding.what
@@ -88,7 +88,7 @@ def test_a_check_that_hangs_is_given_up() -> None:
     def fine() -> Finding:
         return Finding("fine", Status.OK, "is fine")
 
-    late, fine_ = examine.examine([("hangs", hangs), ("fine", fine)], deadline_s=0.05)
+    late, fine_ = examine.examine([("hangs", hangs), ("fine", fine)], deadline_s=2.0)
     let_go.set()
     assert (late.name, late.status) == ("hangs", Status.WARNING)
     assert fine_.status is Status.OK

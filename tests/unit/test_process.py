@@ -42,13 +42,22 @@ def tree() -> Iterator[subprocess.Popen[str]]:
     ) as root:  # fmt: skip
         assert root.stdout.readline().startswith("daemon")
         wait_for(lambda: len(living(root.pid)) == COUNT, "the tree")
+        wait_for(lambda: len(sessions(root.pid)) == COUNT, "setsid to have done its work")
         yield root
         process.signal_descendants(root.pid, signal.SIGKILL)
         root.kill()
 
 
 def living(root: int) -> list[int]:
-    return [pid for pid in process.descendants(root) if process.state_letter(pid) not in "ZX"]
+    return [
+        pid
+        for pid in process.descendants(root)
+        if process.state_letter(pid) not in (None, "Z", "X")
+    ]
+
+
+def sessions(root: int) -> set[int]:
+    return {os.getsid(pid) for pid in living(root)}
 
 
 @pytest.fixture
@@ -59,8 +68,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 
 def test_descendants_include_those_that_left_the_session(tree: subprocess.Popen[str]) -> None:
-    sessions = {os.getsid(pid) for pid in living(tree.pid)}
-    assert len(sessions) == COUNT  # each sleeps in one of its own
+    assert len(sessions(tree.pid)) == COUNT  # each sleeps in one of its own
     assert tree.pid in process.descendants(os.getpid())
     assert set(process.descendants(tree.pid)) < set(process.descendants(os.getpid()))
 

@@ -18,7 +18,7 @@ import pytest
 from supervisor.stopflag import LINE_WORDS, Level, StopFlag
 from tests.support import spawned
 from tests.support.cli import ROOT
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 
@@ -37,7 +37,7 @@ def storm(mode: str, what: str, count: int) -> None:
     done = subprocess.run(
         [sys.executable, "-P", str(program), mode, what, str(count)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.stdout == f"ok {count}\n", done.stderr
 
@@ -66,7 +66,7 @@ def test_wait_gives_up_at_its_timeout_and_not_before(flag: StopFlag) -> None:
     for timeout in (0.05, 0, -1, 1e-9):
         began = time.monotonic()
         assert flag.wait(timeout) is False
-        assert max(0.0, timeout) <= time.monotonic() - began < 5
+        assert max(0.0, timeout) <= time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("timeout", [None, 30])
@@ -80,7 +80,7 @@ def test_wait_returns_when_it_is_set(flag: StopFlag, timeout: float | None) -> N
         thread.start()
     flag.set()
     for thread in waiting:
-        thread.join(10)
+        thread.join(DEADLINE_S)
     assert answers == [True] * 3
 
 
@@ -108,7 +108,7 @@ def test_a_wait_interrupted_by_signals_goes_on(flag: StopFlag, interrupting: boo
     try:
         began = time.monotonic()
         assert flag.wait(0.3) is False
-        assert 0.3 <= time.monotonic() - began < 5
+        assert 0.3 <= time.monotonic() - began < 30
     finally:
         over.set()
         thread.join()
@@ -225,7 +225,7 @@ def test_it_can_be_pickled_to_a_spawned_process() -> None:
     )
     process.start()
     go.set()
-    assert answer.wait(30), "the spawned process did not answer"
+    assert answer.wait(DEADLINE_S), "the spawned process did not answer"
     process.join()
     process.close()
     multiprocessing.resource_tracker._resource_tracker._stop()  # it would stay with us
@@ -284,5 +284,5 @@ def test_waiting_threads_let_others_run(flag: StopFlag) -> None:
     wait_for(thread.is_alive, "the thread")
     assert sum(range(1000)) == 499_500
     flag.set()
-    thread.join(10)
+    thread.join(DEADLINE_S)
     assert not thread.is_alive()
