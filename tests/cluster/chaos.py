@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -22,21 +23,31 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import Self
 
 from supervisor import process
 from supervisor.process import Identity
 from tests.cluster.daemon import ClusterError, new_directory
 from tests.cluster.lab import Lab
 from tests.cluster.place import ClusterPlace, job
-from tests.support.cli import Started
+from tests.cluster.proxy import Proxy
+from tests.cluster.sshd import Sshd
+from tests.support.cli import ROOT, Started
 from tests.support.processes import present
 from tests.support.waiting import wait_for
 
 ORDERLY = ("sigint", "sigint twice", "stop", "stop --now")
-KILLS = ("front", "warden", "both", "group", "shim", "sbatch")
-TARGETS = (*KILLS, *ORDERLY)
-FAULTS = ("none", "none", "none", "frozen", "munge frozen", "munge dead", "controller dead")
+KILLS = ("front", "warden", "both", "group")
+SUBMITTERS = ("shim", "sbatch")
+TARGETS = (*KILLS, *SUBMITTERS, *ORDERLY)
+OF_THE_CLUSTER = ("frozen", "munge frozen", "munge dead", "controller dead")
+OF_THE_LINK = ("link cut", "link stalled", "link refused", "sshd dead", "sshd frozen")
+FAULTS = ("none", *OF_THE_CLUSTER, *OF_THE_LINK)
 MOMENTS = ("clock", "sbatch", "jobs", "command over")
+REMOTE = 0.25
+"""Share of the rounds that are a sweep over SSH; the others are a command on this machine."""
+LONG_S = 10.0
+"""How long one fault in six lasts."""
 WAYS = {
     "plain": job("sleep 600"),
     "parsable": job("sleep 600", "--parsable"),
@@ -64,11 +75,14 @@ class Scenario:
     fault: str
     fault_s: float
     containment: str
+    remote: bool
 
 
 def scenario(seed: int) -> Scenario:
     """Draw a round."""
     draw = random.Random(seed)
+    if draw.random() < REMOTE:
+        return _remote_scenario(seed, draw)
     moment = draw.choice(MOMENTS)
     stays = draw.random() < 0.6 and moment != "command over"
     spread_s = {"clock": 2.0, "sbatch": 0.02, "jobs": 0.5, "command over": 1.0}[moment]
@@ -79,9 +93,59 @@ def scenario(seed: int) -> Scenario:
         moment = "clock" if moment == "command over" else moment
     return Scenario(
         seed, tuple(ways), stays, draw.choice(TARGETS), moment, draw.uniform(0, spread_s),
-        draw.choice(FAULTS), draw.uniform(0.1, 3.0),
-        draw.choice(("auto", "auto", "subreaper")),
+        draw.choice(("none", "none", "none", *OF_THE_CLUSTER)), _fault_s(draw),
+        draw.choice(("auto", "auto", "subreaper")), remote=False,
     )  # fmt: skip
+
+
+def _remote_scenario(seed: int, draw: random.Random) -> Scenario:
+    moment = draw.choice(("clock", "sbatch", "jobs"))
+    spread_s = {"clock": 3.0, "sbatch": 0.5, "jobs": 0.5}[moment]
+    return Scenario(
+        seed, (), True, draw.choice((*KILLS, *ORDERLY)), moment, draw.uniform(0, spread_s),
+        draw.choice(("none", *OF_THE_CLUSTER, *OF_THE_LINK, *OF_THE_LINK)), _fault_s(draw),
+        draw.choice(("auto", "auto", "subreaper")), remote=True,
+    )  # fmt: skip
+
+
+def _fault_s(draw: random.Random) -> float:
+    return LONG_S if draw.random() < 1 / 6 else draw.uniform(0.1, 3.0)
+
+
+@dataclass(frozen=True)
+class Site:
+    """A cluster, and the way to it from afar."""
+
+    lab: Lab
+    sshd: Sshd
+    proxy: Proxy
+
+    @classmethod
+    @contextlib.contextmanager
+    def up(cls) -> Iterator[Self]:
+        """Start one; it is gone at the end."""
+        with contextlib.ExitStack() as stack:
+            lab = Lab(new_directory())
+            stack.callback(lab.down)
+            lab.up()
+            sshd = Sshd(new_directory(), {"SLURM_CONF": str(lab.slurm_conf)})
+            stack.callback(sshd.down)
+            sshd.up()
+            proxy = stack.enter_context(Proxy(sshd.port))
+            sshd.trust("proxy", proxy.port)
+            yield cls(lab, sshd, proxy)
+
+    def mend(self) -> None:
+        """Undo whatever befell it."""
+        self.mend_link()
+        self.lab.mend()
+
+    def mend_link(self) -> None:
+        """Undo whatever befell the way to it."""
+        self.proxy.heal()
+        self.sshd.thaw()
+        if self.sshd.listener.identity is None:
+            self.sshd.start()
 
 
 @dataclass
@@ -104,7 +168,7 @@ class Round:
 
     scenario: Scenario
     root: Path
-    lab: Lab
+    site: Site
     outcome: Outcome = field(init=False)
     _stop: subprocess.Popen[bytes] | None = field(init=False, default=None)
 
@@ -114,45 +178,67 @@ class Round:
     def play(self) -> Outcome:
         """Play it; what it leaves behind is told, and cleared away."""
         began = time.monotonic()
-        there = ClusterPlace(self.root, self.lab)
+        there = ClusterPlace(self.root, self.site.lab)
         try:
             self._play(there)
         except (AssertionError, ClusterError, OSError, subprocess.SubprocessError) as error:
             self.outcome.violation = str(error) or type(error).__name__
             self.outcome.story = f"{self.scenario}\n{there._tell()}"
         finally:
-            self.lab.mend()
+            self.site.mend()
             there.clear()
+            self._clear_copies()
         self.outcome.round_s = time.monotonic() - began
         return self.outcome
 
     def _play(self, there: ClusterPlace) -> None:
-        self.lab.wait_state(there.bystander, "RUNNING")
-        drawn = self.scenario
-        script = "touch $HERE/begun; " + " ".join(WAYS[way] for way in drawn.ways)
-        if drawn.stays:
-            script += " touch $HERE/ready; sleep 600"
-        begun = there.start(
-            there.shell_argv(script, "--containment", drawn.containment), start_new_session=True
-        )
+        self.site.lab.wait_state(there.bystander, "RUNNING")
+        begun = self._begin(there)
         self._await_moment(there, begun)
-        _spin(drawn.after_s)
+        _spin(self.scenario.after_s)
         begun.look_below()
         with self._fault():
             self._strike(there, begun)
-            _spin(drawn.fault_s if drawn.fault != "none" else 0.0)
+            _spin(self.scenario.fault_s if self.scenario.fault != "none" else 0.0)
         struck_at = time.monotonic()
         self._see_end(there, begun)
         self.outcome.jobs = len(there.jobs())
         self.outcome.gone_s = time.monotonic() - struck_at
         self._check(there, begun)
 
+    def _begin(self, there: ClusterPlace) -> Started:
+        drawn = self.scenario
+        if drawn.remote:
+            return self._begin_sweep(there)
+        script = "touch $HERE/begun; " + " ".join(WAYS[way] for way in drawn.ways)
+        if drawn.stays:
+            script += " touch $HERE/ready; sleep 600"
+        argv = there.shell_argv(script, "--containment", drawn.containment)
+        return there.start(argv, start_new_session=True)
+
+    def _begin_sweep(self, there: ClusterPlace) -> Started:
+        """Start a sweep whose shards do nothing but wait for their end."""
+        there.env["FULLSTOP_SSH_CONFIG"] = str(self.site.sshd.ssh_config)
+        del there.env["SLURM_CONF"]
+        strategy = there.strategy("def f(bars, params, stop):\n    return stop.wait() and None\n")
+        argv = there.argv(
+            "run", "--data", str(there.data), "--strategy", strategy, "--grid", "a=0:9",
+            "--run-dir", str(there.root / "run"), "--containment", self.scenario.containment,
+            "--cluster", "ssh:proxy", "--tasks", "2", "--python", sys.executable,
+            "--job", f"setup=export PYTHONPATH={ROOT}",
+        )  # fmt: skip
+        return there.start(argv, start_new_session=True)
+
     def _await_moment(self, there: ClusterPlace, begun: Started) -> None:
         moment = self.scenario.moment
         if moment == "clock":
             return
         look: dict[str, Callable[[], object]] = {
-            "sbatch": lambda: _programs(begun, "sbatch"),
+            "sbatch": lambda: (
+                "submit_intended" in there.ledger
+                if self.scenario.remote
+                else _programs(begun, "sbatch")
+            ),
             "jobs": there.alive_jobs,
             "command over": lambda: "waiting for cluster jobs" in begun.err,
         }
@@ -199,29 +285,35 @@ class Round:
 
     @contextlib.contextmanager
     def _fault(self) -> Iterator[None]:
-        lab, fault = self.lab, self.scenario.fault
-        daemon = lab.munged if fault.startswith("munge") else lab.slurmctld
-        if fault == "none":
-            yield
-            return
-        if fault.endswith("frozen"):
-            daemon.freeze()
-        else:
-            daemon.kill()
+        site, fault = self.site, self.scenario.fault
+        lab, sshd, proxy = site.lab, site.sshd, site.proxy
+        begin: dict[str, Callable[[], None]] = {
+            "none": lambda: None,
+            "frozen": lab.slurmctld.freeze,
+            "controller dead": lab.slurmctld.kill,
+            "munge frozen": lab.munged.freeze,
+            "munge dead": lab.munged.kill,
+            "link cut": proxy.cut,
+            "link stalled": proxy.stall,
+            "link refused": lambda: (proxy.refuse(), proxy.cut())[1],
+            "sshd dead": sshd.kill,
+            "sshd frozen": sshd.freeze,
+        }
+        begin[fault]()
         try:
             yield
         finally:
-            if fault.endswith("frozen"):
+            site.mend_link()
+            for daemon in (lab.munged, lab.slurmctld):
                 daemon.thaw()
-            else:
                 daemon.start()
             lab.wait_ready()
 
     def _see_end(self, there: ClusterPlace, begun: Started) -> None:
         """The front's end, and one ``reap`` if it did not end in order."""
-        code = begun.end(100)
+        code = begun.end(150)
         if self._stop is not None:
-            self._stop.wait(100)
+            self._stop.wait(150)
         if code == -signal.SIGKILL or code == 3 or there.debts:
             self.outcome.reaped = True
             said = there.command("reap")
@@ -230,8 +322,9 @@ class Round:
     def _check(self, there: ClusterPlace, begun: Started) -> None:
         self._assert_no_jobs(there)
         # whatever the controller was told before, it has done when this one has run
-        sentinel = self.lab.submit("true", "--output=/dev/null")
-        self.lab.wait_state(sentinel, "COMPLETED")
+        lab = self.site.lab
+        sentinel = lab.submit("true", "--output=/dev/null")
+        lab.wait_state(sentinel, "COMPLETED")
         self._assert_no_jobs(there)
         if (begun.run_dir / "run.json").exists():
             report = begun.wait_report()
@@ -245,6 +338,12 @@ class Round:
             lambda: not present(begun.seen), "every process gone",
             tell=lambda: "\n".join(present(begun.seen)),
         )  # fmt: skip
+
+    def _clear_copies(self) -> None:
+        """What a sweep that was stopped keeps on the cluster, for a resume that never comes."""
+        with contextlib.suppress(OSError, ValueError):
+            run_id = json.loads((self.root / "run" / "run.json").read_text())["run_id"]
+            shutil.rmtree(Path.home() / ".fullstop" / "runs" / run_id)
 
     def _assert_no_jobs(self, there: ClusterPlace) -> None:
         if self.scenario.fault != "controller dead":
@@ -279,7 +378,7 @@ def _spin(seconds: float) -> None:
 
 
 def play(
-    seeds: range, root: Path, labs: list[Lab], tell: Callable[[Outcome], None] = lambda _: None
+    seeds: range, root: Path, sites: list[Site], tell: Callable[[Outcome], None] = lambda _: None
 ) -> list[Outcome]:
     """Play rounds, one at a time on each cluster."""
     queue: SimpleQueue[int] = SimpleQueue()
@@ -287,23 +386,25 @@ def play(
         queue.put(seed)
     outcomes: list[Outcome] = []
 
-    def work(lab: Lab) -> None:
+    def work(site: Site) -> None:
         with contextlib.suppress(Empty):
             while True:
                 seed = queue.get_nowait()
                 place = root / f"s{seed}"
                 place.mkdir()
-                outcome = Round(scenario(seed), place, lab).play()
+                outcome = Round(scenario(seed), place, site).play()
                 outcomes.append(outcome)
                 tell(outcome)
                 if not outcome.violation:
                     shutil.rmtree(place, ignore_errors=True)
 
-    threads = [threading.Thread(target=work, args=(lab,)) for lab in labs]
+    threads = [threading.Thread(target=work, args=(site,)) for site in sites]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    if len(outcomes) < len(seeds):
+        raise ClusterError(f"{len(seeds) - len(outcomes)} rounds were not played: see above")
     return outcomes
 
 
@@ -312,7 +413,7 @@ def lines(outcomes: list[Outcome]) -> Iterator[str]:
     failed = [outcome for outcome in outcomes if outcome.violation]
     struck = [outcome for outcome in outcomes if outcome.struck]
     yield f"{len(outcomes)} rounds, {sum(o.jobs for o in outcomes)} jobs submitted"
-    for what in ("target", "moment", "fault", "containment"):
+    for what in ("target", "moment", "fault", "containment", "remote"):
         counted = Counter(getattr(outcome.scenario, what) for outcome in struck)
         yield f"  by {what}: " + ", ".join(f"{n} {name}" for name, n in counted.most_common())
     if outcomes:
@@ -338,7 +439,6 @@ def main() -> int:
     parser.add_argument("--verbose", action="store_true", help="a line for every round")
     options = parser.parse_args()
     root = Path(tempfile.mkdtemp(prefix="fullstop-chaos-"))
-    labs = [Lab(new_directory()) for _ in range(options.labs)]
 
     def tell(outcome: Outcome) -> None:
         if outcome.violation:
@@ -349,11 +449,9 @@ def main() -> int:
             print(f"{outcome.round_s:6.2f} s  {outcome.scenario}", flush=True)
 
     with contextlib.ExitStack() as stack:
-        for lab in labs:
-            stack.callback(lab.down)
-            lab.up()
+        sites = [stack.enter_context(Site.up()) for _ in range(options.labs)]
         seeds = range(options.seed, options.seed + options.rounds)
-        outcomes = play(seeds, root, labs, tell)
+        outcomes = play(seeds, root, sites, tell)
     print(*lines(outcomes), sep="\n")
     if any(outcome.violation for outcome in outcomes):
         return 1

@@ -102,6 +102,12 @@ class ClusterPlace(Place):
         """What is written down as owed."""
         return sorted((self.root / "state" / "fullstop" / "jobs").glob("*"))
 
+    @property
+    def ledger(self) -> str:
+        """The run's, as it lies on disk; empty: there is none."""
+        path = self.root / "run" / "ledger"
+        return path.read_text() if path.exists() else ""
+
     def assert_nothing_owed(self) -> None:
         """Nobody owes a job, and no run is registered."""
         assert not self.debts, [path.read_text() for path in self.debts]

@@ -5,8 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.chaos import FAULTS, MOMENTS, TARGETS, WAYS, lines, play, replay, scenario
+from tests.cluster.chaos import (
+    FAULTS,
+    MOMENTS,
+    TARGETS,
+    WAYS,
+    Site,
+    lines,
+    play,
+    replay,
+    scenario,
+)
 from tests.cluster.lab import Lab
+from tests.cluster.proxy import Proxy
+from tests.cluster.sshd import Sshd
 
 ROUNDS = int(os.environ.get("FULLSTOP_CHAOS_ROUNDS", "3"))
 FIRST_SEED = int(os.environ.get("FULLSTOP_CHAOS_SEED", "1"))
@@ -14,9 +26,13 @@ FIRST_SEED = int(os.environ.get("FULLSTOP_CHAOS_SEED", "1"))
 
 @pytest.mark.chaos
 @pytest.mark.slurm
-@pytest.mark.timeout(120 + 60 * ROUNDS)
-def test_random_kills_leave_no_job(lab: Lab, tmp_path: Path, no_leaks: None) -> None:
-    outcomes = play(range(FIRST_SEED, FIRST_SEED + ROUNDS), tmp_path, [lab])
+@pytest.mark.timeout(120 + 100 * ROUNDS)
+@pytest.mark.ssh
+def test_random_kills_leave_no_job(
+    lab: Lab, sshd: Sshd, proxy: Proxy, tmp_path: Path, no_leaks: None
+) -> None:
+    site = Site(lab, sshd, proxy)
+    outcomes = play(range(FIRST_SEED, FIRST_SEED + ROUNDS), tmp_path, [site])
     print(*lines(outcomes), sep="\n")
     assert len(outcomes) == ROUNDS
     failed = [outcome for outcome in outcomes if outcome.violation]
