@@ -19,14 +19,13 @@ from bench.errors import NotMeasuredError
 from bench.interleave import Arm, interleave
 from bench.record import Comparison, Row, compare
 from bench.shape import Shape
-from bench.workspace import Workspace
+from bench.workspace import Workspace, wait_until
 from slurm import Client
 from slurm.job import Job
 
 TITLE = "Cancel: from the wish to no job of the run left, seen"
 
 _LIMIT_S = 60.0
-_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +96,7 @@ def _by_hand(jobs: int, tasks: int) -> _Cancelled:
         begun = time.monotonic()
         for job in ids:
             _ask("scancel", job)
-        while _left(ids):
-            time.sleep(_LOOK_EVERY_S)
+        wait_until(lambda: not _left(ids), "none of the jobs left")
         return _Cancelled(time.monotonic() - begun, len(ids))
 
 
