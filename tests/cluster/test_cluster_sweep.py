@@ -162,6 +162,16 @@ def tasks(there: ClusterPlace, job: str) -> list[tuple[str, str]]:
     return [(line.split()[0], line.split()[1]) for line in lines]
 
 
+def see_it_put_away(there: ClusterPlace, begun: Started) -> None:
+    """See a run whose front was killed finished by others: no job left, no row lost."""
+    wait_for(lambda: not there.alive_jobs(), "the jobs gone", tell=begun.tell)
+    report = begun.wait_report()
+    assert set(verified(report).values()) == {"cancelled"}
+    assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
+    assert len(rows(begun.run_dir)) >= 3 * 15
+    wait_for(lambda: not there.debts, "the debt struck off")
+
+
 @pytest.mark.parametrize("who", ["front", pytest.param("both", marks=thorough)])
 def test_whoever_is_killed_the_shards_go_and_nothing_is_lost(there: ClusterPlace, who: str) -> None:
     begun = on_cluster(there)
@@ -172,12 +182,7 @@ def test_whoever_is_killed_the_shards_go_and_nothing_is_lost(there: ClusterPlace
     begun.kill_front()
     if who == "both":
         assert there.command("reap").returncode == 0
-    wait_for(lambda: not there.alive_jobs(), "the jobs gone", tell=begun.tell)
-    report = begun.wait_report()
-    assert set(verified(report).values()) == {"cancelled"}
-    assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
-    assert len(rows(begun.run_dir)) >= 3 * 15
-    wait_for(lambda: not there.debts, "the debt struck off")
+    see_it_put_away(there, begun)
     there.mark("go").touch()
     assert there.command("resume", str(begun.run_dir)).returncode == 0
     assert bits(begun.run_dir) == local(there)
@@ -326,12 +331,7 @@ def test_over_ssh_the_front_is_killed_and_nothing_is_lost(
     wait_shards(remote, begun)
     begun.look_below()
     begun.kill_front()
-    wait_for(lambda: not remote.alive_jobs(), "the jobs gone", tell=begun.tell)
-    report = begun.wait_report()
-    assert set(verified(report).values()) == {"cancelled"}
-    assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
-    assert len(rows(begun.run_dir)) >= 3 * 15
-    wait_for(lambda: not remote.debts, "the debt struck off")
+    see_it_put_away(remote, begun)
     assert copies() != before
     remote.mark("go").touch()
     said = remote.command("resume", str(begun.run_dir))
