@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gc
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -14,13 +13,12 @@ import numpy as np
 import pytest
 
 import supervisor
-from supervisor import control
 from supervisor.errors import ConfigError, RunFailedError
-from supervisor.link import WardenLink, release_wardens
+from supervisor.link import release_wardens
 from supervisor.process import Identity, children, descendants
 from supervisor.stopflag import StopFlag
 from tests.support.cli import PATIENT_S, POLITE, ROOT, Place, kept_in
-from tests.support.inside import sweep_inside
+from tests.support.inside import see_idle, sweep_inside
 from tests.support.waiting import DEADLINE_S, wait_for
 
 TIMES = {"grace_s": 0.3, "terminate_s": 0.2}
@@ -489,19 +487,6 @@ def see_threads_end() -> None:
         "the threads' end",
         tell=lambda: str(threading.enumerate()),
     )
-
-
-def see_idle(link: WardenLink) -> None:
-    """Wait until a warden has put its last run away: it closes what comes too late only then."""
-    ours, theirs = os.pipe()
-    try:
-        link.send(control.DumpStacks(), [theirs])
-        os.close(theirs)
-        held = select.poll()
-        held.register(ours, 0)
-        assert held.poll(1000 * DEADLINE_S), "the warden does not listen"
-    finally:
-        os.close(ours)
 
 
 # --- the end of the caller ------------------------------------------------------------------------

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import select
 from typing import Any
 
 import supervisor
+from supervisor import control
 from supervisor.api import Run
-from supervisor.link import _spare
+from supervisor.link import WardenLink, _spare
 from supervisor.process import Identity, descendants
 from tests.support.cli import PATIENT_S, Place, Started
 from tests.support.processes import present
@@ -80,3 +82,16 @@ def sweep_inside(
     )
     place.inside.append(run)
     return Inside(place, run)
+
+
+def see_idle(link: WardenLink) -> None:
+    """Wait until a warden has put its last run away: it closes what comes too late only then."""
+    ours, theirs = os.pipe()
+    try:
+        link.send(control.DumpStacks(), [theirs])
+        os.close(theirs)
+        held = select.poll()
+        held.register(ours, 0)
+        assert held.poll(1000 * DEADLINE_S), "the warden holds it still, or does not listen"
+    finally:
+        os.close(ours)

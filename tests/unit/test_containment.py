@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,13 +14,14 @@ import pytest
 
 from supervisor import config
 from supervisor.containment import Containment, cgroup, choice, leftovers, pid_namespace
-from supervisor.containment.cookie import VARIABLE, with_room
+from supervisor.containment.cookie import VARIABLE, Search, with_room
 from supervisor.containment.leftovers import clear_leftovers, end_leftovers
 from supervisor.containment.pid_namespace import PidNamespace
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.events import EventLog
 from supervisor.process import Identity, pid_of
 from tests.support.processes import carriers
+from tests.support.waiting import wait_for
 
 PATIENCE_S = 60.0
 """Whether they are found is the question; how soon depends on what else the machine does."""
@@ -135,6 +137,42 @@ def test_nobody_escapes_who_never_stays_what_it_is(code: str) -> None:
             left.register(popen.stdout, 0)
             assert left.poll(0), f"somebody lives on: {ended}"
             assert ended.survivors == []
+
+
+def test_somebody_who_is_not_caught_is_named() -> None:
+    """Nobody says that all are gone who has not looked until nobody was left."""
+    run_id = f"20240229-120004-{os.getpid():06x}"
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", RELAY], env=dict(os.environ) | {VARIABLE: run_id},
+        stdout=subprocess.PIPE, text=True,
+    ) as popen:  # fmt: skip
+        assert popen.stdout and popen.stdout.readline()
+        ended = end_leftovers(run_id, None, 0.0)
+        left = select.poll()
+        left.register(popen.stdout, 0)
+        assert left.poll(0) or ended.survivors, "it lives, and nobody says so"
+        assert end_leftovers(run_id, None, PATIENCE_S).survivors == []
+
+
+def test_the_newest_is_struck_if_it_carries_the_run_and_nobody_else() -> None:
+    run_id = f"20240229-120005-{os.getpid():06x}"
+    search = Search(run_id)
+
+    def struck(env: dict[str, str]) -> tuple[Identity | None, int]:
+        """Whom a strike right after a process's birth has killed, and how that one ended."""
+        with subprocess.Popen(
+            [sys.executable, "-S", "-c", "print(flush=True); input()"], env=env,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        ) as popen:  # fmt: skip
+            assert popen.stdout and popen.stdout.readline()
+            victim = search.strike()
+            popen.communicate("\n")
+            return victim, popen.returncode
+
+    # others may be born in between on a busy machine
+    wait_for(lambda: struck(dict(os.environ) | {VARIABLE: run_id})[1] == -signal.SIGKILL, "a hit")
+    assert struck(dict(os.environ) | {VARIABLE: run_id + "0"}) == (None, 0)
+    assert struck(dict(os.environ)) == (None, 0)
 
 
 def test_the_process_that_asks_is_left_out() -> None:
