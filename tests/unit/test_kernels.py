@@ -192,6 +192,11 @@ def test_prices_become_whole_numbers_only_if_nothing_is_lost() -> None:
     assert whole_prices(irrational).tolist() == irrational.tolist()
 
 
+@pytest.mark.parametrize("price", [1 / 3, 0.1, 7.0])
+def test_a_price_that_never_moves_has_sums(price: float) -> None:
+    assert running_sums(np.full(5, price), 2, 10).tolist() == [0.0] * 10
+
+
 @pytest.mark.parametrize("irregular", [False, True])
 def test_equal_prices_have_equal_averages_whatever_came_before(irregular: bool) -> None:
     rng = np.random.default_rng(9)

@@ -8,6 +8,8 @@ prices are not, and equal averages then differ by chance.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,8 @@ MAX_DECIMALS = 12
 
 EXACT = 2.0**53
 """Below this, every integer is a float64."""
+
+_PART_BARS = 2**15
 
 
 def whole_prices(close: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -31,14 +35,29 @@ def whole_prices(close: NDArray[np.float64]) -> NDArray[np.float64]:
         ``close * 10**k`` for the smallest `k` for which that is a whole number
         at every bar and ``/ 10**k`` gives back each price to the last bit.
     """
+    scale = _scale(close)
+    return np.array(close) if scale is None else np.rint(close * scale)
+
+
+def _scale(close: NDArray[np.float64]) -> float | None:
+    """Find the factor of :func:`whole_prices`; None: there is none."""
     sample = close[:: max(1, len(close) // 64)]
     for decimals in range(MAX_DECIMALS + 1):
         scale = 10.0**decimals
-        if np.array_equal(np.rint(sample * scale) / scale, sample):
-            whole: NDArray[np.float64] = np.rint(close * scale)
-            if np.array_equal(whole / scale, close) and np.abs(whole).max() < EXACT:
-                return whole
-    return np.array(close)
+        if _is_scale(scale, sample) and all(_is_scale(scale, close[part]) for part in _parts(close)):
+            return scale
+    return None
+
+
+def _is_scale(scale: float, close: NDArray[np.float64]) -> bool:
+    whole = np.rint(close * scale)
+    return np.array_equal(whole / scale, close) and bool(np.abs(whole).max() < EXACT)
+
+
+def _parts(close: NDArray[np.float64]) -> Iterator[slice]:
+    """Cut into parts: what is computed in between stays in the cache, and needs no new memory."""
+    for start in range(0, len(close), _PART_BARS):
+        yield slice(start, min(start + _PART_BARS, len(close)))
 
 
 def running_sums(close: NDArray[np.float64], front: int, length: int) -> NDArray[np.float64]:
@@ -65,15 +84,28 @@ def running_sums(close: NDArray[np.float64], front: int, length: int) -> NDArray
     ndarray of float64, shape (length,)
         Element ``front + i`` is the sum of the first `i` closes.
     """
-    whole = whole_prices(close)
-    centred = whole - np.rint((whole.min() + whole.max()) / 2.0)
-    reach = max(1.0, float(np.abs(centred).max())) * len(close)
-    if reach >= EXACT or not np.array_equal(centred, np.rint(centred)):
-        centred = close - (close.min() + close.max()) / 2.0
-        reach = float(np.abs(centred).max()) * len(close)
-        step = 2.0 ** np.ceil(np.log2(max(reach, np.finfo(float).tiny) / EXACT) + 1.0)
-        centred = np.rint(centred / step)
+    scale, middle, step = _summable(close)
     sums = np.zeros(length)
-    np.cumsum(centred, out=sums[front + 1 : front + 1 + len(close)])
+    for part in _parts(close):
+        prices = close[part] if scale is None else np.rint(close[part] * scale)
+        at = front + 1 + part.start
+        into = sums[at : at + len(prices)]
+        np.cumsum(np.rint((prices - middle) / step), out=into)
+        into += sums[at - 1]  # exact, as all sums are
     sums[front + 1 + len(close) :] = sums[front + len(close)]
     return sums
+
+
+def _summable(close: NDArray[np.float64]) -> tuple[float | None, float, float]:
+    """Find the scale, then the middle, then the step that give whole numbers with exact sums."""
+    scale = _scale(close)
+    low, high = float(close.min()), float(close.max())
+    if scale is not None:
+        least, most = float(np.rint(low * scale)), float(np.rint(high * scale))
+        middle = float(np.rint((least + most) / 2.0))
+        if max(1.0, most - middle, middle - least) * len(close) < EXACT:
+            return scale, middle, 1.0
+    middle = (low + high) / 2.0
+    reach = max(high - middle, middle - low) * len(close)
+    fits = np.ceil(np.log2(max(reach / EXACT, np.finfo(float).tiny)) + 1.0)
+    return None, middle, float(2.0**fits)

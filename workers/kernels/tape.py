@@ -133,11 +133,14 @@ def _in_cache_lines(n: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:
 
 def _units(close: NDArray[np.float64], fee: float) -> Units:
     """The finest units in which no tile's sums overflow, the fills' own returns included."""
-    reach = np.zeros(-(-len(close) // TILE_BARS) * TILE_BARS)
-    np.abs(close[1:] / close[:-1] - 1.0, out=reach[1 : len(close)])
+    furthest, in_tile = 0.0, [0.0, 0.0]
+    for start in range(0, len(close), TILE_BARS):  # in pieces, which stay in the cache
+        piece = close[max(start - 1, 0) : start + TILE_BARS]
+        reach = np.abs(piece[1:] / piece[:-1] - 1.0)
+        furthest = max(furthest, reach.max(initial=0.0))
+        in_tile = [max(in_tile[0], reach.sum()), max(in_tile[1], (reach * reach).sum())]
     units = []
-    for power in (1, 2):
-        in_tile = (reach**power).reshape(-1, TILE_BARS).sum(axis=1).max()
-        at_fills = fee**power + (fee + (1.0 + fee) * reach.max()) ** power
-        units.append(2.0 ** (math.ceil(math.log2(max(in_tile + at_fills, 1e-290))) - 61))
+    for power, most in enumerate(in_tile, start=1):
+        at_fills = fee**power + (fee + (1.0 + fee) * furthest) ** power
+        units.append(2.0 ** (math.ceil(math.log2(max(most + at_fills, 1e-290))) - 61))
     return Units(*units)
