@@ -28,10 +28,13 @@ def main() -> None:
     try:
         helping = "--help" in arguments or "-h" in arguments
         if sys.platform == "linux" and arguments[:1] == ["run"] and not helping:
-            from supervisor.link import prewarm
+            from supervisor.launch import Launch
 
             likely = _strategy(arguments) if command is None else "--"
-            prewarm(likely, _option(arguments, "--containment") or "auto")
+            launch = Launch(likely, _option(arguments, "--containment") or "auto")
+            from supervisor.link import WardenLink, keep_warden
+
+            keep_warden(WardenLink(launch))
         with _one_thread() if command is None else nullcontext():
             from supervisor.cli.main import main as run_command_line
     except ImportError as error:

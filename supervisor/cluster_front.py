@@ -20,10 +20,11 @@ from slurm.tokens import new_token
 from slurm.watch import JobWatch
 from supervisor import control, inputs, rundir
 from supervisor.depot import depot_of
+from supervisor.environment import child_environment
 from supervisor.errors import ConfigError, FullstopError
 from supervisor.finish import gather
 from supervisor.front import Front, Progress
-from supervisor.link import WardenLink, child_environment
+from supervisor.link import WardenLink
 from supervisor.prepare import Prepared
 from supervisor.report import MemoryReport, Report
 from supervisor.results import covered

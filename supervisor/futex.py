@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import time
 
 from supervisor.errors import UnsupportedPlatformError
@@ -34,11 +33,11 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _number() -> int:
-    number = _SYSCALL_NUMBERS.get(platform.machine())
+    machine = os.uname().machine
+    number = _SYSCALL_NUMBERS.get(machine)
     if number is None:
         raise UnsupportedPlatformError(
-            f"futex(2) has no known number on {platform.machine()}; "
-            f"known: {', '.join(_SYSCALL_NUMBERS)}"
+            f"futex(2) has no known number on {machine}; known: {', '.join(_SYSCALL_NUMBERS)}"
         )
     return number
 

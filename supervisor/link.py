@@ -13,16 +13,13 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
-import supervisor
 from supervisor import control
-from supervisor.containment.cookie import with_room
 from supervisor.errors import WardenLostError
+from supervisor.launch import Launch
 from supervisor.process import Identity, pid_of
 
 _BIRTH_S = 10.0  # for what a killed starter has already set going to introduce itself
@@ -30,15 +27,6 @@ _DEATH_S = 10.0
 """For a warden that has hung up, or was killed, to be dead, where something depends on it. The
 first process of a PID namespace is dead only when all in it are, and it hangs up before that."""
 _END_S = 2.0  # beyond this a killed warden waits for a process in D state: it is left to the kernel
-
-_ONE_THREAD = {
-    # The warden must have one thread (PR_SET_PDEATHSIG follows the thread that forks, and a
-    # forked child has only that one); a worker is one core's worth of work.
-    "OPENBLAS_NUM_THREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-    "NUMEXPR_NUM_THREADS": "1",
-}
 
 
 class WardenLink:
@@ -51,10 +39,8 @@ class WardenLink:
 
     Parameters
     ----------
-    strategy : str
-        What it will probably be asked for: a built-in's kernels are loaded early.
-    containment : str
-        The strength that is wanted, or ``auto``.
+    launch : Launch
+        The process that was started to be it; this object owns it from now on.
 
     Attributes
     ----------
@@ -66,22 +52,11 @@ class WardenLink:
         The strength that was asked for, and the one there is; empty: not known yet.
     """
 
-    def __init__(self, strategy: str = "", containment: str = "auto") -> None:
-        self.sock, theirs = control.pair()
-        self.sock.setblocking(False)
-        self.wanted, self.containment = containment, ""
-        self._complaints = os.memfd_create("fullstop-warden-stderr", os.MFD_CLOEXEC)
-        arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
-        self._process = subprocess.Popen(
-            [*arguments, str(theirs.fileno()), str(os.getpid()), strategy, containment],
-            pass_fds=[theirs.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=self._complaints,
-            stderr=self._complaints,
-            env=with_room(child_environment()),
-            start_new_session=True,
-        )
-        theirs.close()
+    def __init__(self, launch: Launch) -> None:
+        self.sock = launch.sock
+        self.wanted, self.containment = launch.containment, ""
+        self._complaints = launch.complaints
+        self._process = launch.process
         self.pidfd = os.pidfd_open(self._process.pid)
         self._pid = 0
         self._heard: list[tuple[control.Message | None, list[int]]] = []
@@ -283,16 +258,13 @@ def take_warden(strategy: str = "", containment: str = "auto") -> WardenLink:
         if link.usable and link.serves(containment):
             return link
         link.close()
-    return WardenLink(strategy, containment)
-
-
-def prewarm(strategy: str, containment: str = "auto") -> None:
-    """Spawn a warden for a run that is about to be asked for; it loads while we do."""
-    keep_warden(WardenLink(strategy, containment))
+    return WardenLink(Launch(strategy, containment))
 
 
 def keep_warden(link: WardenLink) -> None:
-    """Keep a warden whose run has ended cleanly, for the next run of this process."""
+    """Keep a warden for the next run of this process: its last one has ended cleanly, or it is
+    loading for one that is about to be asked for.
+    """
     with _spare_lock:
         if not _spare and link.usable:
             _spare.append(link)
@@ -309,13 +281,3 @@ def release_wardens() -> None:
 
 
 atexit.register(release_wardens)
-
-
-def child_environment() -> dict[str, str]:
-    """Environment for another process of this package's: it finds the package, and one thread."""
-    env = dict(os.environ) | _ONE_THREAD
-    root = str(Path(supervisor.__file__).parent.parent)
-    if Path(root).name not in ("site-packages", "dist-packages"):
-        # run from a checkout: -P keeps the current directory off the path, so say where we are
-        env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
-    return env

@@ -21,8 +21,8 @@ from typing import Any
 from supervisor import control_socket, registry, rundir
 from supervisor.command import COMMAND_KEY
 from supervisor.containment.leftovers import end_leftovers
+from supervisor.environment import child_environment
 from supervisor.errors import ConfigError, FullstopError, RunBusyError
-from supervisor.link import child_environment
 from supervisor.registry import Entry
 
 _BRIEFLY_S = 5.0

@@ -6,8 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import secrets
-import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -37,7 +35,7 @@ _CLAIM_AGAIN_S = 0.02
 
 def new_run_id() -> str:
     """Make an id that sorts by time and that no two runs share."""
-    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(3)
+    return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(3).hex()
 
 
 def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Path:
@@ -98,6 +96,8 @@ def discard(run_dir: Path) -> None:
 
     Only what this package writes is removed: the directory may be the user's.
     """
+    import shutil
+
     for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR, SHARD_DIR):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     for name in (

@@ -11,7 +11,8 @@ import typer
 from supervisor import registry, rundir
 from supervisor.cli import show
 from supervisor.cli.sweep import carry_out
-from supervisor.link import prewarm
+from supervisor.launch import Launch
+from supervisor.link import WardenLink, keep_warden
 from supervisor.prepare import Changes
 from supervisor.report import Report
 from supervisor.resuming import complete, prepare
@@ -65,7 +66,7 @@ def resume(
     # it loads its libraries while the data is read and checked
     asked = rundir.read_json(run_dir / rundir.RUN_FILE)
     wanted = containment or str(asked.get("containment", "auto"))
-    prewarm(str(asked.get("strategy", "")), wanted)
+    keep_warden(WardenLink(Launch(str(asked.get("strategy", "")), wanted)))
     return carry_out(prepare(str(run_dir), changes), as_json=as_json)
 
 

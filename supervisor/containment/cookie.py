@@ -23,20 +23,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from supervisor.environment import ROOM, RUN_ID
 from supervisor.process import Identity, Program, newest_pid, program_of, state_letter
-
-VARIABLE = "FULLSTOP_RUN_ID"
-_ROOM_BYTES = 64
-_EMPTY = "-" * _ROOM_BYTES
 
 _libc = ctypes.CDLL(None)
 _libc.getenv.restype = ctypes.c_void_p
 _libc.getenv.argtypes = [ctypes.c_char_p]
-
-
-def with_room(environment: dict[str, str]) -> dict[str, str]:
-    """Add room for a run's id to the environment that a warden is started with."""
-    return environment | {VARIABLE: _EMPTY}
 
 
 class Cookie:
@@ -44,23 +36,23 @@ class Cookie:
 
     def __init__(self) -> None:
         self._address: int | None = None
-        if os.environ.get(VARIABLE) == _EMPTY:
-            self._address = _libc.getenv(VARIABLE.encode())
+        if os.environ.get(RUN_ID) == ROOM:
+            self._address = _libc.getenv(RUN_ID.encode())
 
     def show(self, run_id: str) -> None:
         """Belong to a run: this process and all that are forked from it now."""
-        os.environ[VARIABLE] = run_id
+        os.environ[RUN_ID] = run_id
         self._write(run_id)
 
     def hide(self) -> None:
         """Belong to no run any more."""
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(RUN_ID, None)
         self._write("")
 
     def _write(self, run_id: str) -> None:
         value = run_id.encode()
-        if self._address is not None and len(value) <= _ROOM_BYTES:
-            ctypes.memmove(self._address, value.ljust(_ROOM_BYTES, b"\0"), _ROOM_BYTES)
+        if self._address is not None and len(value) <= len(ROOM):
+            ctypes.memmove(self._address, value.ljust(len(ROOM), b"\0"), len(ROOM))
 
 
 class Search:
@@ -87,7 +79,7 @@ class Search:
 
     def __init__(self, run_id: str) -> None:
         self.certain = self.over = False
-        self._wanted = f"{VARIABLE}={run_id}".encode()
+        self._wanted = f"{RUN_ID}={run_id}".encode()
         # by pid, until the kernel counts anew: then it may give a stranger's pid to anybody
         self._strangers = {os.getpid()}
         self._bare: set[Identity] = set()

@@ -13,7 +13,6 @@ import gc
 import os
 import socket
 import sys
-import traceback
 from typing import NoReturn
 
 from supervisor import control, process
@@ -44,6 +43,8 @@ def main() -> None:
         work(sock, front, strategy, containment, cookie)
         os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
     except BaseException:  # noqa: BLE001 - the front reads the last line of this
+        import traceback
+
         traceback.print_exc()
         sys.stderr.flush()
         os._exit(1)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from supervisor import control, process
 from supervisor.command import CommandPlan, parse_environment, shown
-from supervisor.containment.cookie import VARIABLE
+from supervisor.environment import RUN_ID
 from supervisor.errors import ProtocolError
 from supervisor.escalation import State
 from supervisor.process import describe_exit
@@ -108,7 +108,7 @@ class Command:
         """Read the environment it is to have."""
         fd = self._inheritance.environment
         block = os.pread(fd, os.fstat(fd).st_size, 0)
-        mark = {VARIABLE.encode(): self._plan.run_id.encode()}
+        mark = {RUN_ID.encode(): self._plan.run_id.encode()}
         self._environment = parse_environment(block) | mark
 
     def start(self) -> None:

@@ -10,7 +10,6 @@ import select
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +116,8 @@ def _run(
         front.post(control.RunRefused(control.clip(str(error)), usage=usage))
         return None
     except Exception as error:  # noqa: BLE001 - our own fault: told to the front, not swallowed
+        import traceback
+
         traceback.print_exc()
         what = f"{type(error).__name__}: {error} (see {rundir.LOG_DIR}/warden.log)"
         front.post(control.RunRefused(control.clip(what), usage=False))

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from supervisor.containment.cookie import VARIABLE
+from supervisor.environment import RUN_ID
 from supervisor.process import Identity, command_name, state_letter
 from tests.chaos.workload import FIFO, MARK
 from tests.support.cli import Place
@@ -83,6 +83,6 @@ class Marks:
             )
             # looked at twice: the pid was not given to somebody else in between
             if bears and who.alive:
-                bare = not any(word.startswith(f"{VARIABLE}=".encode()) for word in environment)
+                bare = not any(word.startswith(f"{RUN_ID}=".encode()) for word in environment)
                 return Found(who, command.replace(b"\0", b" ").decode(errors="replace"), bare)
         return None

@@ -461,11 +461,12 @@ def test_a_warm_warden_of_another_strength_is_not_taken(here: Path) -> None:
 
 
 def test_a_warden_that_is_closed_before_it_was_born_is_gone(here: Path) -> None:
+    from supervisor.launch import Launch
     from supervisor.link import WardenLink
 
     before = set(process.children(os.getpid()))
     for _ in range(5):
-        link = WardenLink()
+        link = WardenLink(Launch())
         link.close()
         assert set(process.children(os.getpid())) == before
 
@@ -474,11 +475,12 @@ def test_a_warden_that_is_closed_before_it_was_born_is_gone(here: Path) -> None:
 def test_a_starter_that_is_killed_leaves_nobody(here: Path, strength: str) -> None:
     """Whatever instant it is killed at: before the fork, or with a child just made."""
     from supervisor.errors import WardenLostError
+    from supervisor.launch import Launch
     from supervisor.link import WardenLink
 
     before = set(process.children(os.getpid()))
     for instant_s in (0.0, 0.01, 0.02, 0.03, 0.04, 0.06):
-        link = WardenLink(containment=strength)
+        link = WardenLink(Launch(containment=strength))
         time.sleep(instant_s)  # not to wait for anything: one of the instants there are
         link._process.kill()
         with contextlib.suppress(WardenLostError):  # unless it had a successor already

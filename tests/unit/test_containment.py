@@ -14,10 +14,11 @@ import pytest
 
 from supervisor import config
 from supervisor.containment import Containment, cgroup, choice, leftovers, pid_namespace
-from supervisor.containment.cookie import VARIABLE, Search, with_room
+from supervisor.containment.cookie import Search
 from supervisor.containment.leftovers import clear_leftovers, end_leftovers
 from supervisor.containment.pid_namespace import PidNamespace
 from supervisor.containment.unavailable import UnavailableError
+from supervisor.environment import RUN_ID, with_room
 from supervisor.events import EventLog
 from supervisor.process import Identity, pid_of
 from tests.support.processes import carriers
@@ -81,7 +82,7 @@ def test_a_process_is_found_by_the_run_it_was_told_after_its_start() -> None:
 
 def test_a_program_started_below_carries_the_run_too() -> None:
     run_id = f"20240229-120001-{os.getpid():06x}"
-    env = dict(os.environ) | {VARIABLE: run_id}
+    env = dict(os.environ) | {RUN_ID: run_id}
     with subprocess.Popen(["sleep", "1000"], env=env) as popen:
         assert carriers(run_id) == [Identity.of(popen.pid)]
         popen.kill()
@@ -94,7 +95,7 @@ def test_one_that_takes_its_time_to_die_is_waited_for() -> None:
     run_id = f"20240229-120002-{os.getpid():06x}"
     code = "held = bytearray(b'1') * (400 << 20); print(flush=True); input()"
     with subprocess.Popen(
-        [sys.executable, "-c", code], env=dict(os.environ) | {VARIABLE: run_id},
+        [sys.executable, "-c", code], env=dict(os.environ) | {RUN_ID: run_id},
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as popen:  # fmt: skip
         assert popen.stdout and popen.stdout.readline() == "\n"
@@ -103,18 +104,20 @@ def test_one_that_takes_its_time_to_die_is_waited_for() -> None:
 
 
 RELAY = """
-import os, sys
+import os, sys, time
 os.setsid()
 print(os.getpid(), flush=True)
-while True:
+end = time.monotonic() + 120.0  # nobody who is not found runs on for ever
+while time.monotonic() < end:
     if os.fork():
         os._exit(0)
 """
 """Forks and ends, again and again: whoever is looked at has handed on already."""
 
 EXECUTES = """
-import os, sys
+import os, resource, sys
 os.setsid()
+resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
 sys.stdout.write(f"{os.getpid()}\\n")
 sys.stdout.flush()
 os.execv("/bin/sh", ["sh", "-c", 'exec sh -c "$0" "$0"', 'exec sh -c "$0" "$0"'])
@@ -128,7 +131,7 @@ def test_nobody_escapes_who_never_stays_what_it_is(code: str) -> None:
     run_id = f"20240229-120003-{os.getpid():06x}"
     for _ in range(5):
         with subprocess.Popen(
-            [sys.executable, "-S", "-c", code], env=dict(os.environ) | {VARIABLE: run_id},
+            [sys.executable, "-S", "-c", code], env=dict(os.environ) | {RUN_ID: run_id},
             stdout=subprocess.PIPE, text=True,
         ) as popen:  # fmt: skip
             assert popen.stdout and popen.stdout.readline()
@@ -143,7 +146,7 @@ def test_somebody_who_is_not_caught_is_named() -> None:
     """Nobody says that all are gone who has not looked until nobody was left."""
     run_id = f"20240229-120004-{os.getpid():06x}"
     with subprocess.Popen(
-        [sys.executable, "-S", "-c", RELAY], env=dict(os.environ) | {VARIABLE: run_id},
+        [sys.executable, "-S", "-c", RELAY], env=dict(os.environ) | {RUN_ID: run_id},
         stdout=subprocess.PIPE, text=True,
     ) as popen:  # fmt: skip
         assert popen.stdout and popen.stdout.readline()
@@ -170,18 +173,18 @@ def test_the_newest_is_struck_if_it_carries_the_run_and_nobody_else() -> None:
             return victim, popen.returncode
 
     # others may be born in between on a busy machine
-    wait_for(lambda: struck(dict(os.environ) | {VARIABLE: run_id})[1] == -signal.SIGKILL, "a hit")
-    assert struck(dict(os.environ) | {VARIABLE: run_id + "0"}) == (None, 0)
+    wait_for(lambda: struck(dict(os.environ) | {RUN_ID: run_id})[1] == -signal.SIGKILL, "a hit")
+    assert struck(dict(os.environ) | {RUN_ID: run_id + "0"}) == (None, 0)
     assert struck(dict(os.environ)) == (None, 0)
 
 
 def test_the_process_that_asks_is_left_out() -> None:
     code = (
         "import os; from supervisor.containment.cookie import Search;"
-        f"print(list(Search(os.environ['{VARIABLE}']).look()))"
+        f"print(list(Search(os.environ['{RUN_ID}']).look()))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], env=dict(os.environ) | {VARIABLE: "a-run"},
+        [sys.executable, "-c", code], env=dict(os.environ) | {RUN_ID: "a-run"},
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.stdout == "[]\n", done.stderr
@@ -191,7 +194,7 @@ def test_an_id_too_long_for_the_room_is_not_written_over_what_follows() -> None:
     code = (
         "import os, sys; from supervisor.containment.cookie import *; c = Cookie();"
         "before = open('/proc/self/environ', 'rb').read(); c.show('x' * 65);"
-        "print(before == open('/proc/self/environ', 'rb').read(), len(os.environ[VARIABLE]))"
+        "print(before == open('/proc/self/environ', 'rb').read(), len(os.environ[RUN_ID]))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], env=with_room(dict(os.environ)),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import time
 import zlib
 from contextlib import suppress
@@ -85,6 +84,8 @@ class DiskCache:
         body = row.tobytes()
         with suppress(OSError):
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            import tempfile
+
             fd, temporary = tempfile.mkstemp(dir=self._directory, suffix=".part")
             try:
                 with os.fdopen(fd, "wb") as file:

@@ -44,7 +44,8 @@ def _scale(close: NDArray[np.float64]) -> float | None:
     sample = close[:: max(1, len(close) // 64)]
     for decimals in range(MAX_DECIMALS + 1):
         scale = 10.0**decimals
-        if _is_scale(scale, sample) and all(_is_scale(scale, close[part]) for part in _parts(close)):
+        parts = (close[part] for part in _parts(close))
+        if _is_scale(scale, sample) and all(_is_scale(scale, part) for part in parts):
             return scale
     return None
 

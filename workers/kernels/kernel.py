@@ -19,8 +19,6 @@ import functools
 import hashlib
 import importlib.util
 import os
-import platform
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -195,7 +193,7 @@ def _compiler_facts() -> tuple[str, ...]:
     numba = importlib.util.find_spec("numba")  # found, not imported
     version = Path(numba.origin or "").with_name("_version.py") if numba else None
     return (
-        platform.machine(),
+        os.uname().machine,
         llvm.get_default_triple(),
         *_processor(),
         llvmlite.__version__,
@@ -218,6 +216,8 @@ def _read(file_name: str) -> bytes | None:
 
 def _write(file_name: str, code: bytes) -> None:
     """Keep machine code where that is possible, and drop what older sources left."""
+    import tempfile
+
     digest = hashlib.blake2b(code, digest_size=_DIGEST_BYTES).digest()
     for place in cache_places():
         try:
