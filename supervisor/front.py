@@ -12,13 +12,14 @@ import os
 import queue
 import select
 import signal
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from supervisor import control, memory, process, registry, rundir
 from supervisor.config import ALLOCATION, StopTimes
@@ -74,6 +75,7 @@ class Progress:
     stop_level: Level | None
 
 
+T = TypeVar("T")
 Tick = Callable[[Progress], None]
 Say = Callable[[str], None]
 
@@ -300,11 +302,14 @@ class Front(ABC):
             self._claim.release()  # whom the warden sends to finish the run needs it
             raise
         report = self._finish(failure)
+        if not self._keep_warden:
+            self._link.kill()  # from here on nothing of this run is owed
+        _clear_dead_runs()  # while it dies
+        self._close()
         self.report = report
         self._tell_listeners()
         if on_tick:
             on_tick(self.progress())
-        _clear_dead_runs()
         return report
 
     def _start(self) -> None:
@@ -499,7 +504,7 @@ class Front(ABC):
     def _finish(self, failure: FullstopError | None) -> Report:
         self._events.emit("finishing", failure=None if failure is None else str(failure))
         gone_at = time.monotonic()
-        memory_report = None if failure else self._measure_memory()
+        memory_back = _Beside(self._measure_memory)
         if failure:
             self._note_error(str(failure))
         ended = self._ended
@@ -542,7 +547,7 @@ class Front(ABC):
             elapsed_s=round(gone_at - self._began, 6),
             run_dir=str(self.run_dir),
             stop=self._stop,
-            memory=memory_report,
+            memory=memory_back.result(),
             jobs=[job._asdict() for job in self._jobs.jobs] if self._jobs else [],
             errors=self._errors,
             resumed=self._plan.resumed,
@@ -550,7 +555,7 @@ class Front(ABC):
         self._complete(report)
         self._put_away(report)
         self._status = status
-        self._close(keep=self._keep_warden and failure is None and not survivors)
+        self._keep_warden = self._keep_warden and failure is None and not survivors
         return report
 
     def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:
@@ -636,7 +641,10 @@ class Front(ABC):
         return ExitCode.FAILED if status is RunStatus.FAILED else ExitCode.DONE
 
     def _measure_memory(self) -> MemoryReport | None:
-        """Look until memory is back at its baseline, or the verification runs out."""
+        """Look until memory is back at its baseline, or the verification runs out.
+
+        None: it had not begun, or the warden was lost, and there is nothing to be compared.
+        """
         if self._started is None or self._ended is None:
             return None
         baseline = self._started.ram_baseline_bytes
@@ -659,16 +667,39 @@ class Front(ABC):
             settled_s=round(now - since, 6) if back else None,
         )
 
-    def _close(self, *, keep: bool) -> None:
+    def _close(self) -> None:
         if self._jobs:
             self._jobs.close()
-        if keep:
+        if self._keep_warden:
             keep_warden(self._link)
         else:
             self._link.close()
         self._events.close()
         self._claim.release()
         os.close(self._wake)
+
+
+class _Beside(Generic[T]):
+    """A call in a thread of its own, from now until its result is asked for."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._thread = threading.Thread(target=self._run, name="fullstop-beside", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self._error: BaseException | None = None
+        try:
+            self._result = self._call()
+        except BaseException as error:  # noqa: BLE001 - raised where it is asked for
+            self._error = error
+
+    def result(self) -> T:
+        """Wait for the call's end; return or raise what came of it."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:

@@ -182,8 +182,8 @@ class SweepFront(Front):
                 for why in clear_what_is_left(self.run_dir):
                     self._note_error(why)
 
-    def _close(self, *, keep: bool) -> None:
-        super()._close(keep=keep)
+    def _close(self) -> None:
+        super()._close()
         self._board.close()
 
 
@@ -205,4 +205,5 @@ def _import_early() -> None:
 def _load_libraries() -> None:
     import pyarrow.parquet  # noqa: F401
 
+    import slurm.debts  # noqa: F401
     import supervisor.finish  # noqa: F401
