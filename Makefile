@@ -23,7 +23,7 @@ run: $(VENV)/.core
 
 test: $(VENV)/.test check
 	@$(BIN)/python -m tests.cluster install  # what cannot be installed is named and left out
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m tests.suites $(PYTEST_ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ _ONE_THREAD = {
 def child_environment() -> dict[str, str]:
     """Environment for another process of this package's: it finds the package, and one thread."""
     env = dict(os.environ) | _ONE_THREAD
+    # in pathlib's stead, which takes longer to load than all else that a launch needs
     root = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))  # noqa: PTH100, PTH120
     if os.path.basename(root) not in ("site-packages", "dist-packages"):  # noqa: PTH119
         # run from a checkout: -P keeps the current directory off the path, so say where we are

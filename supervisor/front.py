@@ -12,14 +12,13 @@ import os
 import queue
 import select
 import signal
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from supervisor import control, memory, process, registry, rundir
 from supervisor.config import ALLOCATION, StopTimes
@@ -75,7 +74,6 @@ class Progress:
     stop_level: Level | None
 
 
-T = TypeVar("T")
 Tick = Callable[[Progress], None]
 Say = Callable[[str], None]
 
@@ -302,14 +300,20 @@ class Front(ABC):
             self._claim.release()  # whom the warden sends to finish the run needs it
             raise
         report = self._finish(failure)
+        if self._jobs:
+            self._jobs.close()  # what it owes is nobody's from here on, and found by the look
         if not self._keep_warden:
-            self._link.kill()  # from here on nothing of this run is owed
-        _clear_dead_runs()  # while it dies
-        self._close()
+            self._link.kill()
+        try:
+            some_dead = _are_dead_runs()  # looked for while the warden dies
+        finally:
+            self._close()
         self.report = report
         self._tell_listeners()
         if on_tick:
             on_tick(self.progress())
+        if some_dead:
+            _clear_dead_runs()
         return report
 
     def _start(self) -> None:
@@ -504,7 +508,7 @@ class Front(ABC):
     def _finish(self, failure: FullstopError | None) -> Report:
         self._events.emit("finishing", failure=None if failure is None else str(failure))
         gone_at = time.monotonic()
-        memory_back = _Beside(self._measure_memory)
+        memory_report = None if failure else self._measure_memory()
         if failure:
             self._note_error(str(failure))
         ended = self._ended
@@ -547,7 +551,7 @@ class Front(ABC):
             elapsed_s=round(gone_at - self._began, 6),
             run_dir=str(self.run_dir),
             stop=self._stop,
-            memory=memory_back.result(),
+            memory=memory_report,
             jobs=[job._asdict() for job in self._jobs.jobs] if self._jobs else [],
             errors=self._errors,
             resumed=self._plan.resumed,
@@ -641,10 +645,7 @@ class Front(ABC):
         return ExitCode.FAILED if status is RunStatus.FAILED else ExitCode.DONE
 
     def _measure_memory(self) -> MemoryReport | None:
-        """Look until memory is back at its baseline, or the verification runs out.
-
-        None: it had not begun, or the warden was lost, and there is nothing to be compared.
-        """
+        """Look until memory is back at its baseline, or the verification runs out."""
         if self._started is None or self._ended is None:
             return None
         baseline = self._started.ram_baseline_bytes
@@ -668,8 +669,6 @@ class Front(ABC):
         )
 
     def _close(self) -> None:
-        if self._jobs:
-            self._jobs.close()
         if self._keep_warden:
             keep_warden(self._link)
         else:
@@ -677,29 +676,6 @@ class Front(ABC):
         self._events.close()
         self._claim.release()
         os.close(self._wake)
-
-
-class _Beside(Generic[T]):
-    """A call in a thread of its own, from now until its result is asked for."""
-
-    def __init__(self, call: Callable[[], T]) -> None:
-        self._call = call
-        self._thread = threading.Thread(target=self._run, name="fullstop-beside", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        self._error: BaseException | None = None
-        try:
-            self._result = self._call()
-        except BaseException as error:  # noqa: BLE001 - raised where it is asked for
-            self._error = error
-
-    def result(self) -> T:
-        """Wait for the call's end; return or raise what came of it."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._result
 
 
 def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:
@@ -714,13 +690,18 @@ def _is_echo(number: signal.Signals) -> bool:
     return number == signal.SIGTERM and ALLOCATION in os.environ
 
 
-def _clear_dead_runs() -> None:
-    """Have what earlier runs left cleared away, now that this one's results are written."""
+def _are_dead_runs() -> bool:
+    """Whether earlier runs, or this one, have left something that has no owner."""
     from slurm.debts import orphaned
 
     with contextlib.suppress(ConfigError, OSError):
-        dead = (entry for entry in registry.entries() if not entry.alive)
-        if any(dead) or any(orphaned()):
-            from supervisor.reap import send
+        return any(not entry.alive for entry in registry.entries()) or any(orphaned())
+    return False
 
-            send()
+
+def _clear_dead_runs() -> None:
+    """Have what was left cleared away, now that this run's results are written."""
+    from supervisor.reap import send
+
+    with contextlib.suppress(OSError):
+        send()

@@ -1,4 +1,4 @@
-"""Starting the process that is to be the warden: the first thing that a command does.
+"""Starting the process that is to be the warden: the first thing that ``run`` does.
 
 It loads its libraries while the command loads others, so it should begin at once: here
 is imported only what that takes. Everything else about a warden is in
@@ -27,12 +27,16 @@ class Launch:
 
     Attributes
     ----------
+    containment : str
+        As above.
     sock : socket.socket
         Our end of the line to it: packets, never blocking.
     complaints : int
         A file in memory that is its standard output and error.
     process : subprocess.Popen
         The process itself.
+    pidfd : int
+        Stands for it, whatever becomes of its pid.
     """
 
     def __init__(self, strategy: str = "", containment: str = "auto") -> None:
@@ -50,4 +54,5 @@ class Launch:
             env=with_room(child_environment()),
             start_new_session=True,
         )
+        self.pidfd = os.pidfd_open(self.process.pid)
         theirs.close()

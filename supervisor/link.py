@@ -1,4 +1,4 @@
-"""The front's line to a warden: spawning one, keeping one warm, handing it a run.
+"""The front's line to a warden: meeting it, keeping one warm, handing it a run.
 
 A warden that has just finished a run holds nothing of it: no process, no bars,
 no results. Inside one Python process it is kept, with its libraries loaded, so
@@ -57,7 +57,7 @@ class WardenLink:
         self.wanted, self.containment = launch.containment, ""
         self._complaints = launch.complaints
         self._process = launch.process
-        self.pidfd = os.pidfd_open(self._process.pid)
+        self.pidfd = launch.pidfd
         self._pid = 0
         self._heard: list[tuple[control.Message | None, list[int]]] = []
         self._owner = os.getpid()
@@ -130,9 +130,12 @@ class WardenLink:
         """Whether the warden is this very process's own, and alive."""
         if self._owner != os.getpid():
             return False  # a forked copy: it serves the process that forked us
-        if not self.born and not self._heard:
-            self._listen()
-        return not _wait_readable(self.pidfd, patience_s=0)
+        for _ in range(2):  # a starter that ends between the two looks has named its successor
+            if not self.born and not self._heard:
+                self._listen()
+            if not _wait_readable(self.pidfd, patience_s=0):
+                return True
+        return False
 
     def serves(self, wanted: str) -> bool:
         """Whether a run that wants this containment can have this warden."""
@@ -262,8 +265,9 @@ def take_warden(strategy: str = "", containment: str = "auto") -> WardenLink:
 
 
 def keep_warden(link: WardenLink) -> None:
-    """Keep a warden for the next run of this process: its last one has ended cleanly, or it is
-    loading for one that is about to be asked for.
+    """Keep a warden for this process's next run.
+
+    Its last one has ended cleanly, or it is loading for one that is about to be asked for.
     """
     with _spare_lock:
         if not _spare and link.usable:

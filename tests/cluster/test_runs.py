@@ -241,13 +241,17 @@ def test_the_environment_of_the_command_is_else_its_own(there: ClusterPlace) -> 
     }
 
 
-def test_a_controller_that_is_gone_holds_nobody_up_for_long(there: ClusterPlace) -> None:
+@pytest.mark.parametrize("heir", ["reap", "whoever the run has sent for"])
+def test_a_controller_that_is_gone_holds_nobody_up_for_long(there: ClusterPlace, heir: str) -> None:
     there.lab.slurmctld.freeze()
     begun = there.shell("true")
     assert begun.end(40) == 0, begun.tell()
     there.lab.slurmctld.thaw()
     there.lab.wait_ready()
-    assert there.command("reap").returncode == 0
+    if heir == "reap":
+        assert there.command("reap").returncode == 0
+    wait_for(lambda: not there.debts, "the debt worked off")
+    wait_for(lambda: not there.alive(), "the end of those that were sent for")
     there.assert_nothing_owed()
 
 

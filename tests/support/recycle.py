@@ -30,9 +30,8 @@ from types import FrameType
 from typing import Any
 from unittest import mock
 
-from supervisor import process, reap, registry, rundir
+from supervisor import environment, process, reap, registry, rundir
 from supervisor.cli import stop
-from supervisor.containment import cookie
 from supervisor.containment.leftovers import end_leftovers
 from supervisor.process import Identity, signal_descendants
 from supervisor.registry import Entry
@@ -241,7 +240,7 @@ def child() -> int:
 def marked() -> int:
     """A child with the run's id in its environment, as whatever the run has left has it."""
     sleeper = subprocess.Popen(
-        ["sleep", "1000"], env={**os.environ, cookie.VARIABLE: RUN_ID}, start_new_session=True
+        ["sleep", "1000"], env={**os.environ, environment.RUN_ID: RUN_ID}, start_new_session=True
     )
     sleeper.returncode = 0  # it is waited for by pid
     return sleeper.pid

@@ -192,6 +192,18 @@ def test_prices_become_whole_numbers_only_if_nothing_is_lost() -> None:
     assert whole_prices(irrational).tolist() == irrational.tolist()
 
 
+@pytest.mark.parametrize("decimals", [2, 17])
+def test_sums_do_not_depend_on_how_they_are_cut(
+    decimals: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in (1, 63, 64, 65, 2 * 64 + 5):
+        close = np.round(100.0 + np.random.default_rng(3).random(n), decimals)
+        at_once = running_sums(close, 3, n + 8)
+        with monkeypatch.context() as patch:
+            patch.setattr("workers.indicators.prices._PART_BARS", 64)
+            assert np.array_equal(running_sums(close, 3, n + 8), at_once)
+
+
 @pytest.mark.parametrize("price", [1 / 3, 0.1, 7.0])
 def test_a_price_that_never_moves_has_sums(price: float) -> None:
     assert running_sums(np.full(5, price), 2, 10).tolist() == [0.0] * 10
