@@ -74,6 +74,15 @@ class AskStatus(NamedTuple):
     """Say how the run stands."""
 
 
+class Rest(NamedTuple):
+    """The run is over, and no other will come: let go of all that has been loaded.
+
+    Only the front's death is left to be watched for, see :mod:`supervisor.warden.rest`.
+    """
+
+    run_dir: str
+
+
 class DumpStacks(NamedTuple):
     """Have every worker write where it is to its log."""
 
@@ -216,6 +225,7 @@ Message = (
     | RequestStop
     | AskStatus
     | DumpStacks
+    | Rest
     | WardenBorn
     | WardenReady
     | RunStarted

@@ -512,6 +512,8 @@ class Front(ABC):
         if failure:
             self._note_error(str(failure))
         ended = self._ended
+        if ended and not ended.survivors and not self._keep_warden:
+            self._link.send(control.Rest(str(self.run_dir)))  # its end will take the less time
         if failure:
             self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
         killed = failure is not None or self._cut_short

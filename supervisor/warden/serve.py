@@ -84,6 +84,8 @@ def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None
             last_run = None if front_there is None else Path(message.run_dir)
             if front_there is False:
                 return last_run
+        elif isinstance(message, control.Rest):
+            _rest(front, message.run_dir)
         else:
             for fd in fds:  # late, for a run that has ended
                 os.close(fd)
@@ -151,6 +153,20 @@ def _workforce(
     retry = message.retry_failed
     flag = StopFlag.from_fd(descriptors.flag)
     return plan, flag, lambda run: Sweep(run, plan, descriptors, retry_failed=retry)
+
+
+def _rest(front: Front, run_dir: str) -> None:
+    """Become a small program, which the front need not wait for; returns if that fails."""
+    rest = Path(__file__).with_name("rest.py")
+    lines = (front.sock.fileno(), front.pidfd)
+    arguments = [sys.executable, "-I", "-S", str(rest), *map(str, lines), run_dir]
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as all that a terminal sends is already
+    for fd in lines:
+        os.set_inheritable(fd, True)
+    with contextlib.suppress(OSError):
+        os.execv(sys.executable, arguments)
+    for fd in lines:
+        os.set_inheritable(fd, False)
 
 
 def _finish_alone(run_dir: Path) -> NoReturn:

@@ -17,11 +17,13 @@ from typing import Any
 
 import pytest
 
-from supervisor import process
+import supervisor
+from supervisor import control, memory, process, rundir
 from supervisor.containment import cgroup
 from supervisor.containment.leftovers import clear_leftovers
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.events import read_events
+from supervisor.example import example_bars
 from supervisor.process import Identity
 from tests.support.cli import Place, Started
 from tests.support.inside import see_idle
@@ -469,6 +471,34 @@ def test_a_warden_that_is_closed_before_it_was_born_is_gone(here: Path) -> None:
         link = WardenLink(Launch())
         link.close()
         assert set(process.children(os.getpid())) == before
+
+
+@pytest.mark.parametrize("strength", ["auto", "subreaper"])
+def test_a_warden_at_rest_is_small_and_finishes_what_a_dead_front_owes(
+    here: Path, strength: str
+) -> None:
+    from supervisor.launch import Launch
+    from supervisor.link import WardenLink
+
+    run = supervisor.sweep(lambda *_: {"x": 1.0}, {"a": [1, 2]}, example_bars(9), run_dir="run")
+    assert (run.wait() and run.results().num_rows) == 2
+    for name in (rundir.REPORT_FILE, rundir.RESULTS_FILE):
+        (here / "run" / name).unlink()
+    link = WardenLink(Launch(containment=strength))
+    see_idle(link)
+    link.send(control.Rest("run"))
+    program = Path(f"/proc/{link.pid}/cmdline")
+    wait_for(lambda: b"rest.py" in program.read_bytes(), "a warden at rest")
+    wait_for(lambda: process.command_name(link.pid) == "fullstop-warden", "its name")
+    assert memory.rss_bytes(link.pid) < 20 * 2**20
+    link.send(control.DumpStacks())  # late words, and what a shutdown sends to everybody
+    os.kill(link.pid, signal.SIGTERM)
+    assert link.usable
+    link.sock.close()  # as our death would
+    wait_for((here / "run" / rundir.REPORT_FILE).exists, "the report")
+    link.close()
+    assert rundir.read_json(here / "run" / rundir.REPORT_FILE)["status"] == "completed"
+    assert (here / "run" / rundir.RESULTS_FILE).exists()
 
 
 @pytest.mark.parametrize("strength", ["auto", "subreaper"])
