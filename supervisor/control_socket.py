@@ -32,9 +32,13 @@ class ControlSocket:
         self._path = registry.socket_path(run_id)
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.setblocking(False)
-        with _reachable(self._path) as address:
-            self.listener.bind(address)
-        self.listener.listen(MAX_CLIENTS)
+        try:
+            with _reachable(self._path) as address:
+                self.listener.bind(address)
+            self.listener.listen(MAX_CLIENTS)
+        except OSError:
+            self.listener.close()
+            raise
 
     def accept(self) -> list[socket.socket]:
         """Take in who is waiting; strangers and too many at a time are hung up on."""

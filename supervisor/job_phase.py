@@ -11,12 +11,12 @@ import contextlib
 import select
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 from slurm.watch import JobWatch
 from supervisor import control
-from supervisor.control_socket import ControlSocket
+from supervisor.control_socket import Answer, ControlSocket
 from supervisor.states import RunStatus
 from supervisor.stopflag import Level
 
@@ -61,8 +61,9 @@ def see_jobs_out(jobs: JobWatch, desk: Desk) -> None:
             desk.request(level, message.reason, "stop command")
         return None
 
-    with _listening(desk.run_id, answer) as callers:
+    with contextlib.closing(_Callers(desk.run_id, answer)) as callers:
         while not jobs.over:
+            callers.listen()
             callers.serve(select.select([*desk.fds, *callers.fds], [], [], _TICK_S)[0])
             desk.hear()
             desk.tick(standing(jobs))
@@ -84,9 +85,21 @@ def standing(jobs: JobWatch) -> str:
 class _Callers:
     """Who has called from outside."""
 
-    def __init__(self, door: ControlSocket | None) -> None:
-        self._door = door
+    def __init__(self, run_id: str, answer: Answer) -> None:
+        self._run_id = run_id
+        self._answer = answer
+        self._door: ControlSocket | None = None
         self._clients: list[socket.socket] = []
+
+    def listen(self) -> None:
+        """Listen as soon as that is possible: the warden's socket may be in the way.
+
+        It says that the run has ended before it puts its socket away. One that was killed
+        never does; then only signals reach us, and the jobs are being cancelled already.
+        """
+        if self._door is None:
+            with contextlib.suppress(OSError):
+                self._door = ControlSocket(self._run_id, self._answer)
 
     @property
     def fds(self) -> list[int]:
@@ -114,17 +127,7 @@ class _Callers:
             ended = control.RunEnded(outcome, reason, 0.0, survivors[:100])
             self._door.broadcast(ended)
 
-
-@contextlib.contextmanager
-def _listening(
-    run_id: str, answer: Callable[[control.Message], control.Message | None]
-) -> Iterator[_Callers]:
-    try:
-        door = ControlSocket(run_id, answer)
-    except OSError:
-        door = None  # a killed warden's socket is in the way: signals still reach us
-    try:
-        yield _Callers(door)
-    finally:
-        if door:
-            door.close()
+    def close(self) -> None:
+        """Hang up."""
+        if self._door:
+            self._door.close()

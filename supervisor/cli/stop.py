@@ -141,7 +141,7 @@ class _Stop:
         stop._look()
         warden = entry.warden
         if stop.line is not None:
-            control.send(stop.line, control.RequestStop(int(level), "asked by the stop command"))
+            stop._request(stop.line)
         else:
             stop._ask_otherwise("cannot be called")
         if _suspended(warden):
@@ -155,10 +155,12 @@ class _Stop:
         sign of life.
         """
         ended = self._hear_end(patient=patient)
+        if self._ask_front():
+            ended = self._hear_end(patient=patient) or ended
         if ended is not None:
             survivors = list(ended.survivors)
         else:
-            if self.entry.warden.alive and not self._over_without_us():
+            if self._is_wardens_turn():
                 self._look()
                 self._escalate(
                     signal.SIGKILL,
@@ -204,9 +206,25 @@ class _Stop:
                         break
                     if patient:
                         deadline = time.monotonic() + longest_s
-        while not _over(deadline) and self.entry.warden.alive and not self._over_without_us():
+        while not _over(deadline) and self._is_wardens_turn():
             time.sleep(_POLL_S)
         return None
+
+    def _is_wardens_turn(self) -> bool:
+        """Whether it is for a living warden to end the run, and not for the front's last part."""
+        return self.entry.warden.alive and not self._over_without_us() and not self._ended()
+
+    def _ask_front(self) -> bool:
+        """Ask the front, where the warden's part ended just as we called: jobs may be left."""
+        if _is_about_to_listen(self.entry):
+            self.line = _call(self.entry)
+            if self.line is not None:
+                self._request(self.line)
+                return True
+        return False
+
+    def _request(self, line: socket.socket) -> None:
+        control.send(line, control.RequestStop(int(self.level), "asked by the stop command"))
 
     def _ask_otherwise(self, why: str) -> None:
         """Signal the warden, unless the run is over: it may serve another one by now."""
@@ -290,27 +308,32 @@ class _Stop:
 
 
 def _call(entry: Entry) -> socket.socket | None:
-    """Call a run's warden; None when nobody answers.
+    """Call a run's warden, or its front that sees cluster jobs out; None: nobody answers.
 
     A run is found as soon as it has a warden, which listens a moment later. Until then SIGTERM
     would be lost on it, in a PID namespace of its own, and kill it anywhere else.
     """
     deadline = time.monotonic() + _LISTENS_S
     while True:
-        begins = _begins(entry)  # asked first: it listens before it says that it has begun
+        awaited = _is_about_to_listen(entry)  # asked first: who listens says so afterwards
         line = control_socket.connect(entry.run_id)
-        if line is not None or not begins or _over(deadline) or _suspended(entry.warden):
+        if line is not None or not awaited or _over(deadline):
             return line
         time.sleep(_POLL_S)
 
 
-def _begins(entry: Entry) -> bool:
-    """Whether the run was handed to a warden that has not begun with it yet."""
-    begins = False
+def _is_about_to_listen(entry: Entry) -> bool:
+    """Whether a warden has not begun yet, or a front has cluster jobs still to see out."""
+    begins = ended = False
     for fact in read_events(entry.run_dir):
         if fact.name in ("front.run_requested", "warden.run_started"):
-            begins = fact.name == "front.run_requested"
-    return begins and entry.warden.alive
+            begins, ended = fact.name == "front.run_requested", False
+        ended = ended or fact.name == "warden.run_ended"
+    if begins:
+        return entry.warden.alive and not _suspended(entry.warden)
+    jobs, report = (entry.run_dir / name for name in (rundir.LEDGER_FILE, rundir.REPORT_FILE))
+    awaited = ended and jobs.exists() and not report.exists()
+    return awaited and entry.front.alive and not _suspended(entry.front)
 
 
 def _suspended(who: Identity) -> bool:

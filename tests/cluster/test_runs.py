@@ -105,7 +105,7 @@ def test_stop_while_the_command_runs(
     said = there.command("stop", str(begun.run_dir), *option)
     assert said.returncode == 0, said.stdout + said.stderr
     there.assert_no_jobs()
-    assert begun.end() == 128 + signal.SIGTERM
+    assert begun.end() == 128 + signal.SIGTERM, (begun.report, begun.events, said.stdout)
     assert verified(begun.report) == {there.ids["long"]: "cancelled"}
     assert begun.report["stop"]["level"] == level
     there.assert_nothing_owed()
@@ -132,7 +132,7 @@ def test_stop_while_only_jobs_are_left(there: ClusterPlace) -> None:
     said = there.command("stop", str(begun.run_dir))
     assert said.returncode == 0, said.stdout + said.stderr
     there.assert_no_jobs()
-    assert begun.end() == 128 + signal.SIGTERM
+    assert begun.end() == 128 + signal.SIGTERM, (begun.report, begun.events, said.stdout)
     assert set(verified(begun.report).values()) == {"cancelled"}
     assert begun.report["stop"]["requested_by"] == "stop command"
 

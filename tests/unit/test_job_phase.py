@@ -1,0 +1,123 @@
+"""Who calls a run just as its warden's part ends and its front's begins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from supervisor import control, control_socket, registry, rundir
+from supervisor.cli import stop
+from supervisor.control_socket import ControlSocket
+from supervisor.events import EventLog
+from supervisor.job_phase import Desk, see_jobs_out
+from supervisor.process import Identity
+from supervisor.registry import Entry
+from supervisor.states import RunStatus
+from supervisor.stopflag import Level
+from tests.support.waiting import DEADLINE_S, wait_for
+
+pytestmark = pytest.mark.usefixtures("own_state", "no_leaks")
+
+RUN = "20240101-000000-abcdef"
+
+
+@dataclass
+class Jobs:
+    """Cluster jobs that go on until they are cancelled."""
+
+    over: bool = False
+    cancelling: bool = False
+    jobs: list[Any] = field(default_factory=list)
+    unverified: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def entry(tmp_path: Path) -> Iterator[Entry]:
+    """A run whose warden's part is over, and whose front has cluster jobs to see out."""
+    run_dir = rundir.create(tmp_path / "run")
+    (run_dir / rundir.LEDGER_FILE).touch()
+    rundir.write_json(run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {"grace_s": 60.0}})
+    for room, facts in (
+        ("front", ["run_requested"]),
+        ("warden", ["run_started", "run_ended"]),
+    ):
+        log = EventLog(run_dir, room)
+        for fact in facts:
+            log.emit(fact)
+        log.close()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as warden:
+        front, its = Identity.of(os.getpid()), Identity.of(warden.pid)
+        assert front and its
+        registry.add(Entry(RUN, run_dir, front, its))
+        yield Entry(RUN, run_dir, front, its)
+        assert warden.poll() is None, "the warden was ended, though its part was over"
+        warden.communicate(b"\n")
+
+
+def seeing_jobs_out(jobs: Jobs, entry: Entry) -> threading.Thread:
+    """The front's last part; a stop cancels the jobs, and the report is written."""
+
+    def request(level: Level, _reason: str, _by: str) -> None:
+        assert level is Level.STOP
+        jobs.cancelling = jobs.over = True
+
+    def phase() -> None:
+        desk = Desk(RUN, [], lambda: None, request, lambda: None, lambda _: None)  # type: ignore[arg-type]
+        see_jobs_out(jobs, desk)  # type: ignore[arg-type]
+        rundir.write_json(entry.run_dir / rundir.REPORT_FILE, {"jobs": []})
+
+    thread = threading.Thread(target=phase, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_the_front_listens_as_soon_as_the_warden_s_socket_is_gone(entry: Entry) -> None:
+    wardens, jobs = ControlSocket(RUN, lambda _: None), Jobs()
+    front = seeing_jobs_out(jobs, entry)
+    wardens.close()
+    line = stop._call(entry)
+    assert line is not None
+    with line:
+        control.send(line, control.RequestStop(int(Level.STOP)))
+        wait_for(lambda: jobs.over, "the stop heard")
+    front.join(DEADLINE_S)
+
+
+def test_a_stop_between_the_warden_s_part_and_the_front_s_waits_for_the_front(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, fronts = Jobs(), []
+    usual = control_socket.connect
+
+    def connect(run_id: str) -> Any:
+        line = usual(run_id)
+        if line is None and not fronts:
+            fronts.append(seeing_jobs_out(jobs, entry))  # only now
+        return line
+
+    monkeypatch.setattr(control_socket, "connect", connect)
+    outcome = stop._Stop.begin(entry, Level.STOP).see_gone(patient=False)
+    assert (outcome.gone, outcome.survivors, outcome.escalated) == (True, [], [])
+    assert jobs.cancelling
+    fronts[0].join(DEADLINE_S)
+
+
+def test_a_stop_that_hears_the_warden_s_end_asks_the_front(entry: Entry) -> None:
+    wardens, jobs = ControlSocket(RUN, lambda _: None), Jobs()
+    begun = stop._Stop.begin(entry, Level.STOP)
+    wardens.accept()
+    wardens.broadcast(control.RunEnded(RunStatus.COMPLETED, "", 1.0, []))
+    wardens.close()
+    front = seeing_jobs_out(jobs, entry)
+    outcome = begun.see_gone(patient=False)
+    assert (outcome.gone, outcome.survivors, outcome.escalated) == (True, [], [])
+    assert jobs.cancelling
+    front.join(DEADLINE_S)
