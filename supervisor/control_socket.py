@@ -79,7 +79,12 @@ class ControlSocket:
             control.send(client, message)
 
     def close(self, *, unlink: bool = True) -> None:
-        """Hang up on everybody; ``unlink=False`` in a forked child, whose socket it is not."""
+        """Hang up on everybody; ``unlink=False`` in a forked child, whose socket it is not.
+
+        Harmless when repeated: the name may be another process's by then.
+        """
+        if self.listener.fileno() < 0:
+            return
         for client in self._clients:
             client.close()
         self._clients.clear()

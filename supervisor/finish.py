@@ -221,6 +221,8 @@ def _last_written(run_dir: Path) -> float:
 def main() -> None:
     """Entry point of the process that a warden starts after its front has died."""
     run_dir = Path(sys.argv[1])
+    if not (run_dir / rundir.RUN_FILE).exists():
+        return  # a mistake of the user's, which leaves nothing behind
     try:
         with rundir.claim(run_dir, PATIENCE_S):
             written = run_dir / rundir.REPORT_FILE

@@ -300,11 +300,11 @@ class Front(ABC):
             self._claim.release()  # whom the warden sends to finish the run needs it
             raise
         report = self._finish(failure)
-        if self._jobs:
-            self._jobs.close()  # what it owes is nobody's from here on, and found by the look
         if not self._keep_warden:
             self._link.kill()
         try:
+            if self._jobs:
+                self._jobs.close()  # what it owes is nobody's from here on, and found by the look
             some_dead = _are_dead_runs()  # looked for while the warden dies
         finally:
             self._close()
@@ -512,8 +512,6 @@ class Front(ABC):
         if failure:
             self._note_error(str(failure))
         ended = self._ended
-        if ended and not ended.survivors and not self._keep_warden:
-            self._link.send(control.Rest(str(self.run_dir)))  # its end will take the less time
         if failure:
             self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
         killed = failure is not None or self._cut_short
@@ -524,6 +522,8 @@ class Front(ABC):
             status = self._see_jobs_out(self._jobs, status)
             gone_at = time.monotonic()
             failure = failure or self._jobs.refused
+        if ended and not survivors and not self._keep_warden:
+            self._link.send(control.Rest(str(self.run_dir)))  # its end will take the less time
         done, failed = self._gather()
         ghosts = self._jobs.unverified if self._jobs else []
         if self._stop:

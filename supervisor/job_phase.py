@@ -92,10 +92,9 @@ class _Callers:
         self._clients: list[socket.socket] = []
 
     def listen(self) -> None:
-        """Listen as soon as that is possible: the warden's socket may be in the way.
+        """Listen, unless the socket of a warden that was killed is in the way.
 
-        It says that the run has ended before it puts its socket away. One that was killed
-        never does; then only signals reach us, and the jobs are being cancelled already.
+        Then only signals reach us, and the jobs are being cancelled already.
         """
         if self._door is None:
             with contextlib.suppress(OSError):

@@ -141,7 +141,7 @@ class _Stop:
         stop._look()
         warden = entry.warden
         if stop.line is not None:
-            stop._request(stop.line)
+            control.send(stop.line, control.RequestStop(int(level), "asked by the stop command"))
         else:
             stop._ask_otherwise("cannot be called")
         if _suspended(warden):
@@ -155,12 +155,10 @@ class _Stop:
         sign of life.
         """
         ended = self._hear_end(patient=patient)
-        if self._ask_front():
-            ended = self._hear_end(patient=patient) or ended
         if ended is not None:
             survivors = list(ended.survivors)
         else:
-            if self._is_wardens_turn():
+            if self.entry.warden.alive and not self._over_without_us() and not self._ended():
                 self._look()
                 self._escalate(
                     signal.SIGKILL,
@@ -206,25 +204,9 @@ class _Stop:
                         break
                     if patient:
                         deadline = time.monotonic() + longest_s
-        while not _over(deadline) and self._is_wardens_turn():
+        while not _over(deadline) and self.entry.warden.alive and not self._over_without_us():
             time.sleep(_POLL_S)
         return None
-
-    def _is_wardens_turn(self) -> bool:
-        """Whether it is for a living warden to end the run, and not for the front's last part."""
-        return self.entry.warden.alive and not self._over_without_us() and not self._ended()
-
-    def _ask_front(self) -> bool:
-        """Ask the front, where the warden's part ended just as we called: jobs may be left."""
-        if _is_about_to_listen(self.entry):
-            self.line = _call(self.entry)
-            if self.line is not None:
-                self._request(self.line)
-                return True
-        return False
-
-    def _request(self, line: socket.socket) -> None:
-        control.send(line, control.RequestStop(int(self.level), "asked by the stop command"))
 
     def _ask_otherwise(self, why: str) -> None:
         """Signal the warden, unless the run is over: it may serve another one by now."""
@@ -272,7 +254,7 @@ class _Stop:
         jobs = (self.entry.run_dir / rundir.LEDGER_FILE).exists()
         deadline = time.monotonic() + (_JOBS_S if jobs else _REPORT_S)
         while not self._report.exists() and not _over(deadline):
-            if not self.entry.front.alive or _suspended(self.entry.front):
+            if not self.entry.alive or _suspended(self.entry.front):
                 return
             time.sleep(_POLL_S)
 

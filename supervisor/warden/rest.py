@@ -18,8 +18,11 @@ _PACKET_BYTES = 2**16
 def main() -> NoReturn:
     """Wait for the front's death, then finish the run in its place; the front kills us before."""
     line, front, run_dir = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    with open("/proc/self/comm", "w") as name:  # noqa: PTH123 - pathlib takes as long as the rest
-        name.write("fullstop-warden")
+    try:
+        with open("/proc/self/comm", "w") as name:  # noqa: PTH123 - pathlib is not imported
+            name.write("fullstop-warden")
+    except OSError:
+        pass  # only those who look miss it
     waiting = select.poll()
     waiting.register(line, select.POLLIN)
     waiting.register(front, select.POLLIN)

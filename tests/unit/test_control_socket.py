@@ -149,11 +149,23 @@ def test_nobody_there() -> None:
 def test_the_name_goes_with_the_socket(served: Served) -> None:
     path = registry.socket_path(RUN)
     assert path.exists()
-    served.socket.close(unlink=False)  # a forked child's
+    child = os.fork()
+    if child == 0:
+        served.socket.close(unlink=False)
+        os._exit(0)
+    os.waitpid(child, 0)
     assert path.exists()
     served.socket.close()
     assert not path.exists()
     assert connect(RUN) is None
+
+
+def test_a_name_that_is_another_s_by_now_is_left_alone(served: Served) -> None:
+    served.socket.close()
+    after = ControlSocket(RUN, lambda _: None)
+    served.socket.close()
+    call().close()
+    after.close()
 
 
 def test_a_very_long_directory_serves(

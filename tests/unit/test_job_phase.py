@@ -20,7 +20,6 @@ from supervisor.events import EventLog
 from supervisor.job_phase import Desk, see_jobs_out
 from supervisor.process import Identity
 from supervisor.registry import Entry
-from supervisor.states import RunStatus
 from supervisor.stopflag import Level
 from tests.support.waiting import DEADLINE_S, wait_for
 
@@ -79,15 +78,30 @@ def seeing_jobs_out(jobs: Jobs, entry: Entry) -> threading.Thread:
     return thread
 
 
-def test_the_front_listens_as_soon_as_the_warden_s_socket_is_gone(entry: Entry) -> None:
+def test_a_warden_that_puts_its_socket_away_once_more_does_not_take_the_front_s(
+    entry: Entry,
+) -> None:
     wardens, jobs = ControlSocket(RUN, lambda _: None), Jobs()
+    wardens.close()
     front = seeing_jobs_out(jobs, entry)
+    wait_for(registry.socket_path(RUN).exists, "a front that listens")
     wardens.close()
     line = stop._call(entry)
     assert line is not None
     with line:
         control.send(line, control.RequestStop(int(Level.STOP)))
         wait_for(lambda: jobs.over, "the stop heard")
+    front.join(DEADLINE_S)
+
+
+def test_the_front_listens_as_soon_as_nobody_else_does(entry: Entry) -> None:
+    wardens, jobs = ControlSocket(RUN, lambda _: None), Jobs()
+    front = seeing_jobs_out(jobs, entry)
+    wardens.close()
+    line = stop._call(entry)
+    assert line is not None
+    line.close()
+    jobs.over = True
     front.join(DEADLINE_S)
 
 
@@ -108,16 +122,3 @@ def test_a_stop_between_the_warden_s_part_and_the_front_s_waits_for_the_front(
     assert (outcome.gone, outcome.survivors, outcome.escalated) == (True, [], [])
     assert jobs.cancelling
     fronts[0].join(DEADLINE_S)
-
-
-def test_a_stop_that_hears_the_warden_s_end_asks_the_front(entry: Entry) -> None:
-    wardens, jobs = ControlSocket(RUN, lambda _: None), Jobs()
-    begun = stop._Stop.begin(entry, Level.STOP)
-    wardens.accept()
-    wardens.broadcast(control.RunEnded(RunStatus.COMPLETED, "", 1.0, []))
-    wardens.close()
-    front = seeing_jobs_out(jobs, entry)
-    outcome = begun.see_gone(patient=False)
-    assert (outcome.gone, outcome.survivors, outcome.escalated) == (True, [], [])
-    assert jobs.cancelling
-    front.join(DEADLINE_S)
