@@ -238,4 +238,5 @@ def test_an_account_that_is_rejected_is_one_line(choosy: Lab, here: Path) -> Non
         assert "\n" not in str(caught.value)
         assert client.known() == []
         client.submit(command=LONG, account="open")
+        all_gone(client.cancel())
     assert left(choosy) == []
