@@ -705,5 +705,5 @@ def _clear_dead_runs() -> None:
     """Have what was left cleared away, now that this run's results are written."""
     from supervisor.reap import send
 
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):  # no process, no thread to be had
         send()

@@ -250,7 +250,10 @@ class _Stop:
         ]
 
     def _await_report(self) -> None:
-        """Wait for what the front still has to write; not for one that is dead or hangs."""
+        """Wait for what the front, or whoever finishes in its place, still has to write.
+
+        Not for a front that hangs, nor where both are dead.
+        """
         jobs = (self.entry.run_dir / rundir.LEDGER_FILE).exists()
         deadline = time.monotonic() + (_JOBS_S if jobs else _REPORT_S)
         while not self._report.exists() and not _over(deadline):

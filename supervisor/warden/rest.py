@@ -28,6 +28,9 @@ def main() -> NoReturn:
     waiting.register(front, select.POLLIN)
     while front not in {fd for fd, _ in waiting.poll()} and _heard(line):
         pass  # late words, for a run that has ended
+    import signal  # not before: the front waits for our end no more
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is ignored stays so in all it starts
     os.execv(sys.executable, [sys.executable, "-P", "-m", "supervisor.finish", run_dir])
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from supervisor import process
+from supervisor.environment import child_environment
 from supervisor.process import Identity
 from tests.support.cli import DEAF, POLITE, Place, Started
 from tests.support.waiting import wait_for
@@ -199,6 +200,14 @@ def test_kill_9_of_the_front_while_it_writes_the_results(place: Place) -> None:
     assert report["status"] == "completed"
     run.assert_nothing_lost(20_000)
     assert_struck_off(place)
+
+
+def test_where_nothing_was_begun_there_is_nothing_to_finish(tmp_path: Path) -> None:
+    """A front that was killed while it took a mistake's directory away."""
+    command = [sys.executable, "-P", "-m", "supervisor.finish", str(tmp_path)]
+    said = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
+    assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("body", [POLITE, DEAF], ids=["polite", "deaf"])

@@ -122,3 +122,32 @@ def test_a_stop_between_the_warden_s_part_and_the_front_s_waits_for_the_front(
     assert (outcome.gone, outcome.survivors, outcome.escalated) == (True, [], [])
     assert jobs.cancelling
     fronts[0].join(DEADLINE_S)
+
+
+def test_a_warden_whose_part_is_over_is_not_killed(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its front is alive and says nothing: the fixture looks whether the warden lives."""
+    for patience in ("_LISTENS_S", "_MARGIN_S", "_JOBS_S"):
+        monkeypatch.setattr(stop, patience, 0.1)
+    rundir.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {}})
+    outcome = stop._Stop.begin(entry, Level.STOP).see_gone(patient=False)
+    assert (outcome.gone, outcome.escalated) == (True, [])
+
+
+def test_a_stop_waits_for_who_finishes_in_a_dead_front_s_place(
+    entry: Entry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stop, "_MARGIN_S", 0.1)
+    rundir.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {}})
+    with subprocess.Popen(["sleep", "1000"]) as dead:
+        front = Identity.of(dead.pid)
+        dead.kill()
+    assert front
+    report = entry.run_dir / rundir.REPORT_FILE
+    writes = threading.Timer(0.5, rundir.write_json, (report, {"jobs": []}))
+    begun = stop._Stop.begin(entry._replace(front=front), Level.STOP)
+    writes.start()
+    assert begun.see_gone(patient=False).gone
+    assert report.exists()
+    writes.join()
