@@ -1,14 +1,16 @@
 """A process like the warden that forks on demand and says how long it took.
 
-``python -P -m bench.zygote DIRECTORY N_BARS`` reads ``worker`` or ``fork`` a
-line and answers in seconds. A process of its own, because a fork costs the more
+``python -P -m bench.zygote DIRECTORY N_BARS`` reads ``computing``, ``worker`` or
+``fork`` a line and answers in seconds. A process of its own, because a fork costs the more
 the more memory the forking process holds, and a measurement holds a lot.
 """
 
 from __future__ import annotations
 
 import gc
+import mmap
 import os
+import struct
 import subprocess
 import sys
 import time
@@ -25,7 +27,7 @@ from supervisor.board import Board
 from supervisor.example import example_bars
 from supervisor.grid import Grid
 from supervisor.stopflag import StopFlag
-from workers.backend import Backend
+from workers.backend import Backend, Chunk
 from workers.main import Station, run_worker
 from workers.registry import preload
 
@@ -57,6 +59,10 @@ class Zygote:
             self._process.stdout.close()
         self._process.wait(DEADLINE_S)
 
+    def computing(self) -> float:
+        """Return the time from a worker's fork until it begins to compute, in s."""
+        return self._ask("computing")
+
     def worker(self) -> float:
         """Return the time from a worker's fork to its first row in its journal, in s."""
         return self._ask("worker")
@@ -77,16 +83,41 @@ class Zygote:
             raise NotMeasuredError("the process that forks broke; see above") from None
 
 
-def _time_worker(run_dir: Path, backtest: Backend) -> float:
+class _Clocked:
+    """A backend that notes when it is first asked to compute."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._noted = mmap.mmap(-1, 8)  # shared with a forked worker
+
+    def prepare(self) -> None:
+        self._backend.prepare()
+
+    def start(self) -> None:
+        self._backend.start()
+
+    def evaluate(self, chunk: Chunk) -> int:
+        struct.pack_into("d", self._noted, 0, time.monotonic())
+        return self._backend.evaluate(chunk)
+
+    @property
+    def asked_at(self) -> float:
+        """``time.monotonic()`` when that was."""
+        at: float = struct.unpack_from("d", self._noted)[0]
+        return at
+
+
+def _time_worker(run_dir: Path, backtest: Backend, *, to_first_row: bool = True) -> float:
     """Fork a worker as the warden does; it and its journal are the product's own."""
     rundir.create(run_dir)
     ours, theirs = control.pair()
     flag, board = StopFlag(), Board.create(1)
     station = Station(0, 0, os.getpid(), theirs, flag, board, "bench", run_dir)
+    clocked = _Clocked(backtest)
 
     def work() -> None:
         ours.close()
-        run_worker(station, backtest)
+        run_worker(station, clocked)
 
     begun = time.monotonic()
     pid = fork(work)
@@ -95,13 +126,13 @@ def _time_worker(run_dir: Path, backtest: Backend) -> float:
         control.receive(ours)  # it is ready
         control.send(ours, control.Compute(0, 1))
         message, _ = control.receive(ours)
-        took_s = time.monotonic() - begun
+        ended = time.monotonic()
     finally:
         ours.close()
         os.waitpid(pid, 0)
     if not isinstance(message, control.Computed):
         raise NotMeasuredError(f"the worker said {message}")
-    return took_s
+    return (ended if to_first_row else clocked.asked_at) - begun
 
 
 def _time_fork() -> float:
@@ -115,14 +146,16 @@ def _nothing() -> None:
 
 
 def _serve(directory: Path, n_bars: int) -> None:
+    preload(STRATEGY)
     backtest = prepared(example_bars(n_bars), Grid.of(GRID), STRATEGY)
-    preload("")
     gc.freeze()  # as the warden does before it forks
     for number, line in enumerate(sys.stdin):
-        if line.strip() == "worker":
-            took_s = _time_worker(directory / f"zygote-{number:04d}", backtest)
-        else:
+        asked = line.strip()
+        if asked == "fork":
             took_s = _time_fork()
+        else:
+            run_dir = directory / f"zygote-{number:04d}"
+            took_s = _time_worker(run_dir, backtest, to_first_row=asked == "worker")
         sys.stdout.write(f"{took_s!r}\n")
         sys.stdout.flush()
 

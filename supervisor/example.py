@@ -12,6 +12,8 @@ Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,21 +49,20 @@ def example_bars(n_bars: int = MINUTES_PER_YEAR) -> Bars:
     Bars
         From 2023-01-01 00:00 UTC on; prices have five decimals.
     """
-    columns = {name: np.empty(n_bars) for name in ("open", "high", "low", "close", "volume")}
+    return Bars.from_slices(_slices(n_bars), n_bars, source="example")
+
+
+def _slices(n_bars: int) -> Iterator[dict[str, NDArray[np.generic]]]:
+    """Columns slice by slice: arrays that stay in the cache take a fifth of the time."""
     walk = _Walk()
     for start in range(0, n_bars, _SLICE_BARS):
         stop = min(start + _SLICE_BARS, n_bars)
-        for name, values in walk.take(start, stop).items():
-            columns[name][start:stop] = values
-    return Bars(
-        **columns,
-        time=_START_NS + np.arange(n_bars, dtype=np.int64) * _MINUTE_NS,
-        source="example",
-    )
+        time = _START_NS + np.arange(start, stop, dtype=np.int64) * _MINUTE_NS
+        yield {"time": time, **walk.take(start, stop)}
 
 
 class _Walk:
-    """The walk, slice by slice: arrays that stay in the cache take a fifth of the time."""
+    """The walk, and what it has to remember from slice to slice."""
 
     def __init__(self) -> None:
         self._height = 0  # in fractions of a point

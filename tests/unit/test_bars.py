@@ -496,6 +496,31 @@ def test_bars_are_mapped_from_a_sealed_memfd(sample: Bars) -> None:
         clone.close.flags.writeable = True
 
 
+@pytest.mark.parametrize("cut", [1, 2, 1000])
+def test_bars_made_slice_by_slice_are_those_that_are_handed_out(sample: Bars, cut: int) -> None:
+    n = len(sample)
+    columns = {name: getattr(sample, name) for name in FIELDS}
+    slices = (
+        {name: column[start : start + cut] for name, column in columns.items()}
+        for start in range(0, n, cut)
+    )
+    made = Bars.from_slices(slices, n, source=sample.source)
+    assert same(made, sample)
+    assert made.source == sample.source
+    assert same(Bars.from_fd(made.memfd), sample)
+    with pytest.raises(PermissionError):
+        os.pwrite(made.memfd, b"x", 5000)
+    assert not os.get_inheritable(made.memfd)
+
+
+def test_slices_that_are_too_few_are_refused_and_leave_no_descriptor(sample: Bars) -> None:
+    before = set(Path("/proc/self/fd").iterdir())
+    columns = {name: getattr(sample, name)[:1] for name in FIELDS}
+    with pytest.raises(ProtocolError, match="cut short"):
+        Bars.from_slices([columns], len(sample), source="too few")
+    assert set(Path("/proc/self/fd").iterdir()) == before
+
+
 def test_a_long_source_is_cut_not_fatal(sample: Bars) -> None:
     named = Bars(**{name: getattr(sample, name) for name in FIELDS}, source="é" * 5000)
     fd = named.to_memfd()

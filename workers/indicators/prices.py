@@ -18,7 +18,8 @@ MAX_DECIMALS = 12
 EXACT = 2.0**53
 """Below this, every integer is a float64."""
 
-_PART_BARS = 2**15
+_PART_BARS = 2**13
+"""Small enough that malloc gives the same memory again, and does not ask the kernel for more."""
 
 
 def whole_prices(close: NDArray[np.float64]) -> NDArray[np.float64]:
