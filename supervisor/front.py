@@ -12,13 +12,15 @@ import os
 import queue
 import select
 import signal
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from supervisor import control, memory, process, registry, rundir
 from supervisor.config import ALLOCATION, StopTimes
@@ -74,6 +76,7 @@ class Progress:
     stop_level: Level | None
 
 
+T = TypeVar("T")
 Tick = Callable[[Progress], None]
 Say = Callable[[str], None]
 
@@ -508,7 +511,6 @@ class Front(ABC):
     def _finish(self, failure: FullstopError | None) -> Report:
         self._events.emit("finishing", failure=None if failure is None else str(failure))
         gone_at = time.monotonic()
-        memory_report = None if failure else self._measure_memory()
         if failure:
             self._note_error(str(failure))
         ended = self._ended
@@ -516,14 +518,13 @@ class Front(ABC):
             self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
         killed = failure is not None or self._cut_short
         survivors = self._end_leftovers() if killed else (ended.survivors if ended else [])
+        memory_back = _Beside(partial(self._see_memory_back, none_left=not (failure or survivors)))
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
         self._wrap_up(status)
         if self._jobs is not None:
             status = self._see_jobs_out(self._jobs, status)
             gone_at = time.monotonic()
             failure = failure or self._jobs.refused
-        if ended and not survivors and not self._keep_warden:
-            self._link.send(control.Rest(str(self.run_dir)))  # its end will take the less time
         done, failed = self._gather()
         ghosts = self._jobs.unverified if self._jobs else []
         if self._stop:
@@ -553,7 +554,7 @@ class Front(ABC):
             elapsed_s=round(gone_at - self._began, 6),
             run_dir=str(self.run_dir),
             stop=self._stop,
-            memory=memory_report,
+            memory=memory_back.result(),
             jobs=[job._asdict() for job in self._jobs.jobs] if self._jobs else [],
             errors=self._errors,
             resumed=self._plan.resumed,
@@ -646,8 +647,22 @@ class Front(ABC):
             return ExitCode.from_signal(self._stop_signal or signal.SIGTERM)
         return ExitCode.FAILED if status is RunStatus.FAILED else ExitCode.DONE
 
+    def _see_memory_back(self, *, none_left: bool) -> MemoryReport | None:
+        """Measure memory, then let go of the warden's own, unless the warden is still needed.
+
+        Beside the writing of results: the kernel walks through page tables for the one, and
+        takes as long for the other, for which the front would wait at its end.
+        """
+        measured = self._measure_memory()
+        if none_left and self._jobs is None and not self._keep_warden:
+            self._link.send(control.Rest(str(self.run_dir)))
+        return measured
+
     def _measure_memory(self) -> MemoryReport | None:
-        """Look until memory is back at its baseline, or the verification runs out."""
+        """Look until memory is back at its baseline, or the verification runs out.
+
+        None: nothing had begun, or the warden was lost.
+        """
         if self._started is None or self._ended is None:
             return None
         baseline = self._started.ram_baseline_bytes
@@ -678,6 +693,29 @@ class Front(ABC):
         self._events.close()
         self._claim.release()
         os.close(self._wake)
+
+
+class _Beside(Generic[T]):
+    """A call in a thread of its own, from now until its result is asked for."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._call = call
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="fullstop-beside", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._call()
+        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+            self._error = error
+
+    def result(self) -> T:
+        """Wait for the call's end; return or raise what came of it."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._result
 
 
 def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:

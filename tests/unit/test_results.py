@@ -322,6 +322,36 @@ def test_pandas_is_not_imported_behind_the_users_back(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
+AT_THE_END = """
+import sys
+from pathlib import Path
+from supervisor.grid import Grid
+from supervisor.results import best, compact
+from tests.support.data import METRICS, write_journal
+directory = Path(sys.argv[1])
+write_journal(directory / "journal", 0, [(0, 3)], failed=(3,))
+compact(directory / "journal", directory / "r.parquet", Grid.of({"s": [1, 2], "on": [True, False]}))
+print([len(best(directory / "r.parquet", metric)) for metric in (*METRICS, "s")])
+print("pyarrow.compute" in sys.modules)
+print([row["on"] for row in best(directory / "r.parquet", "on", largest=False)])
+"""
+
+
+def test_what_arrow_computes_with_is_not_loaded_while_a_user_waits_for_the_prompt(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AT_THE_END, str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    counts = [3] * len(METRICS) + [4]  # the failed one has no metrics, but has parameters
+    expected = f"{counts}\nFalse\n[False, False, True, True]\n"
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
+
+
 def test_of_two_failures_the_later_one_is_told(tmp_path: Path) -> None:
     for serial, error in enumerate(("ValueError: before", "KeyError: after")):
         (tmp_path / "journal").mkdir(exist_ok=True)
