@@ -321,6 +321,14 @@ class Front(ABC):
 
     def _start(self) -> None:
         self._sampler.root = self._link.pid
+        # it divides the attempts of a resumed run: said before the warden can say anything, and
+        # before the run is found by a stop, who would take it for ended as it was
+        self._events.emit(
+            "run_requested",
+            run_id=self._plan.run_id,
+            warden=self._link.pid,
+            resumed=self._plan.resumed,
+        )
         registry.add(
             registry.Entry(
                 self._plan.run_id,
@@ -328,13 +336,6 @@ class Front(ABC):
                 Identity.of(os.getpid()) or Identity(os.getpid(), 0),
                 self._link.identity,
             )
-        )
-        # said before the warden can say anything: it divides the attempts of a resumed run
-        self._events.emit(
-            "run_requested",
-            run_id=self._plan.run_id,
-            warden=self._link.pid,
-            resumed=self._plan.resumed,
         )
         self._handed_over = True
         self._hand_over()

@@ -15,7 +15,7 @@ import typer
 
 from supervisor import control, control_socket, process, registry, rundir
 from supervisor.errors import ConfigError
-from supervisor.events import read_events
+from supervisor.events import latest
 from supervisor.process import Identity
 from supervisor.reap import reap_run
 from supervisor.registry import Entry
@@ -30,6 +30,8 @@ _KILLED_S = 5.0
 _REPORT_S = 10.0  # for a front that is well, on a busy machine
 _JOBS_S = 75.0  # as long as a front sees cluster jobs out, and a little
 _ASK_EVERY_S = 1.0
+
+_REQUESTED, _ENDED = "front.run_requested", "warden.run_ended"  # an attempt, from end to end
 
 
 def stop(
@@ -216,11 +218,7 @@ class _Stop:
 
     def _ended(self) -> bool:
         """Whether the run itself is over, and only its results or report are still to come."""
-        over = False
-        for fact in read_events(self.entry.run_dir):
-            if fact.name in ("front.run_requested", "warden.run_ended"):
-                over = fact.name == "warden.run_ended"
-        return over
+        return latest(self.entry.run_dir, _REQUESTED, _ENDED) == _ENDED
 
     def _over_without_us(self) -> bool:
         """Whether the run has ended though nobody told us: its warden may serve another one."""
@@ -309,16 +307,16 @@ def _call(entry: Entry) -> socket.socket | None:
 
 def _is_about_to_listen(entry: Entry) -> bool:
     """Whether a warden has not begun yet, or a front has cluster jobs still to see out."""
-    begins = ended = False
-    for fact in read_events(entry.run_dir):
-        if fact.name in ("front.run_requested", "warden.run_started"):
-            begins, ended = fact.name == "front.run_requested", False
-        ended = ended or fact.name == "warden.run_ended"
-    if begins:
-        return entry.warden.alive and not _suspended(entry.warden)
+    happened = latest(entry.run_dir, _REQUESTED, "warden.run_started", _ENDED)
+    if happened == _REQUESTED:
+        return _is_at_work(entry.warden)
     jobs, report = (entry.run_dir / name for name in (rundir.LEDGER_FILE, rundir.REPORT_FILE))
-    awaited = ended and jobs.exists() and not report.exists()
-    return awaited and entry.front.alive and not _suspended(entry.front)
+    awaited = happened == _ENDED and jobs.exists() and not report.exists()
+    return awaited and _is_at_work(entry.front)
+
+
+def _is_at_work(who: Identity) -> bool:
+    return who.alive and not _suspended(who)
 
 
 def _suspended(who: Identity) -> bool:

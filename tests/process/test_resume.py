@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import supervisor
-from supervisor import process, rundir
+from supervisor import process, registry, rundir
 from supervisor.errors import ConfigError, RunBusyError
+from supervisor.events import latest
 from supervisor.journal import journal_paths
 from supervisor.process import Identity
 from tests.support.cli import POLITE, Place, Started
@@ -400,6 +401,32 @@ def test_resume_in_python(inside: Place) -> None:
     assert second.run_id == first.run_id
     assert sorted(row["a"] for row in second.rows()) == list(range(DONE))
     again.assert_gone()
+
+
+def test_a_run_that_is_found_is_not_taken_for_what_it_was_before_it_was_resumed(
+    inside: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``stop`` finds it in the registry and asks its facts whether it is over."""
+    seen: list[str] = []
+    usual = registry.add
+
+    def add(entry: registry.Entry) -> None:
+        seen.append(latest(entry.run_dir, "front.run_requested", "warden.run_ended"))
+        usual(entry)
+
+    monkeypatch.setattr(registry, "add", add)
+    strategy = inside.strategy(POLITE, DONE=1)
+    first = supervisor.sweep(
+        strategy, {"a": range(9)}, inside.data, workers=1, run_dir=inside.root / "run"
+    )
+    run = Inside(inside, first)
+    run.wait_marks("ready", 1)
+    first.stop()
+    second = supervisor.resume(inside.root / "run")
+    Inside(inside, second).wait_marks("ready", 2)
+    second.stop()
+    assert seen == ["front.run_requested"] * 2
+    Inside(inside, second).assert_gone()
 
 
 def test_a_claim_is_not_kept_alive_by_a_forked_copy(tmp_path: Path) -> None:
