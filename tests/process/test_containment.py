@@ -494,7 +494,12 @@ def test_a_warden_at_rest_is_small_and_finishes_what_a_dead_front_owes(
     link.send(control.DumpStacks())  # late words, and what a shutdown sends to everybody
     os.kill(link.pid, signal.SIGTERM)
     assert link.usable
-    link.sock.close()  # as our death would
+    with rundir.claim(here / "run"):  # for which who finishes has to wait
+        link.sock.close()  # as our death would
+        wait_for(lambda: b"supervisor.finish" in program.read_bytes(), "who finishes")
+        known = Path(f"/proc/{link.pid}/status").read_text()
+        ignored = int(known.partition("\nSigIgn:")[2].split()[0], 16)
+        assert not ignored >> (signal.SIGTERM - 1) & 1, "all that it starts would ignore SIGTERM"
     wait_for((here / "run" / rundir.REPORT_FILE).exists, "the report")
     link.close()
     assert rundir.read_json(here / "run" / rundir.REPORT_FILE)["status"] == "completed"
