@@ -61,7 +61,7 @@ def sum_bytes(pids: Iterable[int]) -> int:
 def rss_bytes(pid: int) -> int:
     """Resident set size of a process, in bytes, shared pages in full; 0 when it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/statm").read_bytes().split()[1]) * _PAGE_BYTES
+        return int(process.read(f"/proc/{pid}/statm").split()[1]) * _PAGE_BYTES
     except (OSError, IndexError):
         return 0
 

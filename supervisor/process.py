@@ -24,6 +24,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NAME = 15
 _PF_KTHREAD = 0x00200000
+_READ_BYTES = 2**16
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -192,6 +193,18 @@ def program_of(pid: int) -> Program:
     return Program.BARE if fields[47] == fields[48] else Program.THERE
 
 
+def read(path: str) -> bytes:
+    """Return what a file of the kernel's says, in a quarter of the time that pathlib takes."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        parts = []
+        while part := os.read(fd, _READ_BYTES):
+            parts.append(part)
+    finally:
+        os.close(fd)
+    return b"".join(parts)
+
+
 def newest_pid() -> int:
     """Return the pid given away last; the kernel counts upwards, and begins anew at the top.
 
@@ -232,10 +245,9 @@ def children(pid: int) -> list[int]:
         return found
     for thread in threads:
         try:
-            text = Path(f"/proc/{pid}/task/{thread}/children").read_text()
+            found += map(int, read(f"/proc/{pid}/task/{thread}/children").split())
         except OSError:
             continue
-        found += map(int, text.split())
     return found
 
 
@@ -335,7 +347,7 @@ def _ancestors(pid: int, root: int) -> list[tuple[int, str]] | None:
 def _stat(pid: int) -> list[str] | None:
     """Fields of ``/proc/pid/stat`` from the state on: the name may hold anything."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        text = read(f"/proc/{pid}/stat")
     except OSError:
         return None
-    return text.rpartition(")")[2].split()
+    return text.rpartition(b")")[2].decode(errors="replace").split()

@@ -26,7 +26,7 @@ from workers.backend import Backend
 from workers.main import DUMP_SIGNAL, Station, run_worker
 from workers.registry import make_backend
 
-_REPORT_EVERY_S = 0.05
+_REPORT_EVERY_S = 0.1
 
 
 _KEPT_BYTES = 64 * 2**20
