@@ -12,7 +12,6 @@ import os
 import queue
 import select
 import signal
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
@@ -20,13 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 from supervisor import control, memory, process, registry, rundir
 from supervisor.config import ALLOCATION, StopTimes
 from supervisor.errors import ConfigError, FullstopError, RunFailedError
 from supervisor.events import EventLog
 from supervisor.link import WardenLink, keep_warden
+from supervisor.meanwhile import Meanwhile
 from supervisor.process import Identity
 from supervisor.report import MemoryReport, Report, Rung, StopReport
 from supervisor.signals import STOPPING, SignalQueue
@@ -76,7 +76,6 @@ class Progress:
     stop_level: Level | None
 
 
-T = TypeVar("T")
 Tick = Callable[[Progress], None]
 Say = Callable[[str], None]
 
@@ -519,7 +518,9 @@ class Front(ABC):
             self._link.kill()  # otherwise it stays: should we be killed now, it writes what we owe
         killed = failure is not None or self._cut_short
         survivors = self._end_leftovers() if killed else (ended.survivors if ended else [])
-        memory_back = _Beside(partial(self._see_memory_back, none_left=not (failure or survivors)))
+        memory_back = Meanwhile(
+            partial(self._see_memory_back, none_left=not (failure or survivors))
+        )
         status = RunStatus(ended.outcome) if ended else RunStatus.FAILED
         self._wrap_up(status)
         if self._jobs is not None:
@@ -694,29 +695,6 @@ class Front(ABC):
         self._events.close()
         self._claim.release()
         os.close(self._wake)
-
-
-class _Beside(Generic[T]):
-    """A call in a thread of its own, from now until its result is asked for."""
-
-    def __init__(self, call: Callable[[], T]) -> None:
-        self._call = call
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="fullstop-beside", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result = self._call()
-        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
-            self._error = error
-
-    def result(self) -> T:
-        """Wait for the call's end; return or raise what came of it."""
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._result
 
 
 def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:

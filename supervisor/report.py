@@ -124,7 +124,7 @@ class Report:
 
     def write(self) -> None:
         """Write ``report.json`` into the run's directory, to stay there whatever happens."""
-        rundir.write_json(Path(self.run_dir) / rundir.REPORT_FILE, self.to_json())
+        rundir.write_json(Path(self.run_dir) / rundir.REPORT_FILE, self.to_json(), named=False)
         rundir.sync_names(Path(self.run_dir))
 
 

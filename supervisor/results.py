@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,6 +29,7 @@ from supervisor.arrow import nulls, text_to_arrow, to_arrow, to_numpy
 from supervisor.errors import DamagedJournalError, JournalError, RunFailedError
 from supervisor.grid import Grid, Value
 from supervisor.journal import Frame, FrameKind, JournalSync, iter_frames, journal_paths
+from supervisor.meanwhile import Meanwhile
 from supervisor.rundir import sync_directory
 
 ROW_GROUP = 2**16
@@ -102,18 +104,25 @@ def compact(
     """
     index = _Index.of(journals)
     index.check(grid)
-    # first: the file it replaces may hold rows that a power loss would take from the journals
+    shape = _Shape.of(index, grid)
+    out_path = Path(out_path)
+    kept = Meanwhile(partial(_see_kept, journals))
+    try:
+        done = _write(index, out_path, grid, valid, shape, kept.result)
+    except _FractionError:
+        # a strategy's "trades" are no counts: once more, as float64
+        done = _write(index, out_path, grid, valid, shape.with_floats(), kept.result)
+    missing = tuple(gaps(index.merged(), grid.size))
+    return Compaction(*done, missing=missing, damaged=tuple(index.damaged))
+
+
+def _see_kept(journals: Journals) -> None:
+    """Wait until the journals are on the disk: the file to be replaced may hold rows that a
+    power loss would take from them.
+    """
     for folder in _folders(journals):
         with suppress(OSError):  # a disk that does not take them does not take the file either
             JournalSync(folder).sync()
-    shape = _Shape.of(index, grid)
-    try:
-        done = _write(index, Path(out_path), grid, valid, shape)
-    except _FractionError:
-        # a strategy's "trades" are no counts: once more, as float64
-        done = _write(index, Path(out_path), grid, valid, shape.with_floats())
-    missing = tuple(gaps(index.merged(), grid.size))
-    return Compaction(*done, missing=missing, damaged=tuple(index.damaged))
 
 
 def covered(journals: Journals, *, failed: bool = True) -> list[tuple[int, int]]:
@@ -376,7 +385,12 @@ class _Block:
 
 
 def _write(
-    index: _Index, out_path: Path, grid: Grid, valid: Valid | None, shape: _Shape
+    index: _Index,
+    out_path: Path,
+    grid: Grid,
+    valid: Valid | None,
+    shape: _Shape,
+    before_replacing: Callable[[], None],
 ) -> tuple[int, int]:
     """Write the file; return how many rows it has and how many of them failed."""
     import pyarrow as pa
@@ -386,7 +400,7 @@ def _write(
     schema = shape.schema(grid)
     try:
         with (
-            _replacing(out_path) as file,
+            _replacing(out_path, before_replacing) as file,
             pq.ParquetWriter(
                 file,
                 schema,
@@ -489,21 +503,22 @@ def _table(
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     """Write beside a file and put the new one in its place when it is on the disk."""
     _remove_partial(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
+        with unfinished.open("wb") as file:
             # the lock says that its writer lives; the kernel lets go of it when it dies
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        before()
+        unfinished.replace(path)
     except BaseException:
         with suppress(OSError):
-            partial.unlink()
+            unfinished.unlink()
         raise
     sync_directory(path.parent)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import threading
@@ -92,8 +93,7 @@ class SweepFront(Front):
 
     def _keep_time(self, on_tick: Tick | None) -> None:
         if self._keep_at is not None and time.monotonic() >= self._keep_at:
-            self._keep_at = None
-            self._keeper.start()
+            self._begin_keeping()
         super()._keep_time(on_tick)
 
     def _show_where(self) -> None:
@@ -139,11 +139,19 @@ class SweepFront(Front):
     def _have_inputs_kept(self, *, wanted: bool) -> None:
         """See the writing of what resuming needs to its end, if it has begun or is wanted."""
         if self._keep_at is not None and wanted:
-            self._keep_at = None
-            self._keeper.start()
+            self._begin_keeping()
         if self._keeper.ident is not None:
             self._kept_enough.set()
             self._keeper.join()
+
+    def _begin_keeping(self) -> None:
+        self._keep_at = None
+        try:
+            self._keeper.start()
+        except RuntimeError:  # no thread is to be had: here and now, and once
+            self._kept_enough.set()
+            self._keep()
+            self._note_error("finished rows may be lost with the power: no thread can be started")
 
     def _keep(self) -> None:
         """See onto the disk what a resumed run will need, while the workers compute.
@@ -199,7 +207,8 @@ def describe(progress: Progress) -> str:
 
 def _import_early() -> None:
     """Load what the end of the run needs while the workers compute, not after the stop."""
-    threading.Thread(target=_load_libraries, name="fullstop-import", daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # no thread is to be had: after the stop, then
+        threading.Thread(target=_load_libraries, name="fullstop-import", daemon=True).start()
 
 
 def _load_libraries() -> None:

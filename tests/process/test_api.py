@@ -550,3 +550,30 @@ print(run.report.status, run.report.combos_done, flush=True)
     assert run.end() == 0, run.tell()
     assert run.out == "interrupted True\nstopped 30\n"
     run.assert_gone()
+
+
+def test_a_run_that_gets_no_thread_ends_as_well_as_any(
+    inside: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name in ("fullstop-keeper", "fullstop-import", "fullstop-meanwhile"):
+            raise RuntimeError("can't start new thread")
+        usual(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    sweep = supervisor.sweep(
+        holding(inside.root, 3), {"a": range(4)}, inside.data, workers=1,
+        run_dir=inside.root / "run", **TIMES,
+    )  # fmt: skip
+    with sweep as run:
+        marked(inside, "ready", 1)
+        report = run.stop()
+    assert (report.status, report.combos_done) == ("stopped", 3)
+    assert report.memory and report.memory.settled_s is not None
+    assert any("no thread" in error for error in report.errors)
+    monkeypatch.undo()
+    with supervisor.resume(inside.root / "run") as again:
+        marked(inside, "ready", 2)
+        assert again.stop().combos_done == 3

@@ -86,7 +86,8 @@ def test_names_come_after_bytes_and_results_after_what_they_are_made_of(
     assert report.status == "completed"
     for name in ("run.json", "inputs.json", "results.parquet", "report.json"):
         named = at(calls, "name", run_dir / name)
-        before, after = calls[named - 1], calls[named + 1 :]
+        earlier, after = calls[:named], calls[named + 1 :]
+        before = [call for call in earlier if call.thread == calls[named].thread][-1]
         assert before.kind == "sync", name
         assert before.path.name.startswith(f".{name}."), name
         assert run_dir in [call.path for call in after if call.kind == "sync"], name
