@@ -30,6 +30,7 @@ from supervisor.warden.lines import Front
 from supervisor.warden.workforce import Run, Workforce
 
 _KILL_AGAIN_S = 0.02  # while killing: whatever was forked in the meantime is killed too
+_NEAR_S = 0.1  # before a deadline
 _LEVEL_EVENT = {Level.DRAIN: Event.DRAIN, Level.STOP: Event.STOP, Level.KILL: Event.KILL}
 
 
@@ -129,7 +130,7 @@ class RunInHand:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        timeout = None if self._deadline is None else max(0.0, self._deadline - now)
+        timeout = None if self._deadline is None else _in_time(self._deadline - now)
         if self.state is State.KILLED:
             timeout = min(_KILL_AGAIN_S, timeout or 0.0)
         due = self._workforce.report_due
@@ -388,6 +389,17 @@ class RunInHand:
         self.containment.end()
         self.events.close()
         self.flag.close()
+
+
+def _in_time(left_s: float) -> float:
+    """How long to wait at once so as not to be late: a long wait ends a little early.
+
+    References
+    ----------
+    ``select_estimate_accuracy`` (Linux, fs/select.c): a wait may take a thousandth longer than
+    was asked for.
+    """
+    return max(0.0, left_s if left_s < _NEAR_S else 0.99 * left_s)
 
 
 def _closed(watched: object) -> bool:

@@ -6,7 +6,7 @@ from itertools import product
 from typing import ClassVar
 
 import pytest
-from hypothesis import assume, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -18,9 +18,21 @@ from hypothesis.stateful import (
 
 from supervisor import escalation
 from supervisor.escalation import FINAL, TABLE, Action, Event, State, step
+from supervisor.warden.run import _in_time
 
 GRACE_S, TERMINATE_S, VERIFY_S = 2.0, 1.0, 10.0
 ORDER = [State.RUNNING, State.DRAINING, State.FLAGGED, State.TERMINATED, State.KILLED]
+
+
+@given(left_s=st.floats(-1e3, 1e6))
+def test_a_wait_is_over_before_a_deadline_that_is_far_and_at_one_that_is_near(
+    left_s: float,
+) -> None:
+    """The kernel may make it longer by a thousandth; waking early, one waits again."""
+    waited_s = _in_time(left_s)
+    assert 0.0 <= waited_s <= max(0.0, left_s)
+    assert waited_s > 0.0 or left_s <= 0.0, "it would spin"
+    assert waited_s * 1.001 <= max(0.0, left_s) + 0.0001, "a tenth of a millisecond late"
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
