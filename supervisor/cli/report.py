@@ -15,8 +15,8 @@ from supervisor.cli import show, status
 from supervisor.cli.text import containment_lines
 from supervisor.command import AnyPlan, CommandPlan, read_plan
 from supervisor.config import Plan
-from supervisor.errors import ConfigError
-from supervisor.finish import PATIENCE_S, finish_dead_run
+from supervisor.errors import ConfigError, FullstopError
+from supervisor.finish import PATIENCE_S, compact_run, finish_dead_run
 from supervisor.report import Report
 from supervisor.results import ERROR_COLUMN
 
@@ -57,6 +57,8 @@ def report(
         _show_running(plan, run_dir, as_json=as_json, as_html=as_html)
         return
     found = _load(run_dir, said=not as_json)
+    if isinstance(plan, Plan) and found.combos_done:
+        _write_missing_results(run_dir, plan, said=not as_json)
     plain = found.to_json()
     if as_html:
         if isinstance(plan, CommandPlan):
@@ -110,6 +112,18 @@ def _load(run_dir: Path, *, said: bool) -> Report:
     return found
 
 
+def _write_missing_results(run_dir: Path, plan: Plan, *, said: bool) -> None:
+    """Write the results that could not be written at the run's end, if now they can be."""
+    results = run_dir / rundir.RESULTS_FILE
+    if results.exists():
+        return
+    with contextlib.suppress(FullstopError, OSError):  # the summary says that they are missing
+        with rundir.claim(run_dir, PATIENCE_S):
+            compact_run(run_dir, plan)
+        if said:
+            print("its results could not be written when it ended: written now, from the journals")
+
+
 def _show(found: Report, plan: AnyPlan) -> None:
     _show_summary(found, plan)
     for line in containment_lines(Path(found.run_dir)):
@@ -122,7 +136,7 @@ def _show_summary(found: Report, plan: AnyPlan) -> None:
         return
     results = Path(found.run_dir) / rundir.RESULTS_FILE
     try:
-        if found.combos_done > found.combos_failed:
+        if found.combos_done > found.combos_failed and results.exists():
             show.ranking_metric(results, plan)  # unreadable: say so before the first line
         show.summary(found, plan)
     except (OSError, ValueError) as error:

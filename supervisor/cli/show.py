@@ -93,10 +93,17 @@ def _terminal_may_be_gone() -> contextlib.suppress:
 def summary(report: Report, plan: Plan) -> None:
     """Print what became of a run, its best combinations, and the memory that came back."""
     lines = [headline(report)]
-    if report.combos_done > report.combos_failed:
+    results = Path(report.run_dir) / rundir.RESULTS_FILE
+    if report.combos_done > report.combos_failed and results.is_file():
         lines += best_lines(report, plan)
     lines += stop_lines(report) + memory_lines(report.memory) + error_lines(report)
-    lines.append(f"results: {shorten(Path(report.run_dir) / rundir.RESULTS_FILE)}")
+    if results.is_file():
+        lines.append(f"results: {shorten(results)}")
+    else:
+        lines.append(
+            "results: not written; the journals have every finished row, and "
+            f"fullstop report {quoted(report.run_dir)} writes them once it can"
+        )
     with _terminal_may_be_gone():
         for line in lines:
             print(line)

@@ -173,6 +173,29 @@ def test_a_dead_run_is_finished_from_its_journals(place: Place) -> None:
     assert json.loads(again.stdout) == run.report
 
 
+def test_results_that_could_not_be_written_are_said_to_be_missing_and_written_later(
+    place: Place,
+) -> None:
+    """At the run's end there was no room for them, say; here, something is in their place."""
+    run = place.sweep(POLITE, json=False, DONE=50)
+    run.wait_marks("ready", 2)
+    results = run.run_dir / "results.parquet"
+    results.mkdir()
+    run.signal(signal.SIGINT)
+    assert run.end() == 130
+    assert "results.parquet could not be written" in run.out
+    assert "results: not written" in run.out
+    assert "Traceback" not in run.err
+    results.rmdir()
+    ended = place.command("report", str(run.run_dir))
+    assert ended.returncode == 0, ended.stderr
+    assert "written now, from the journals" in ended.stdout
+    run.assert_nothing_lost(at_least=50)
+    run.assert_gone()
+    again = place.command("report", str(run.run_dir))
+    assert "written now" not in again.stdout
+
+
 def test_a_run_may_be_moved(place: Place, done: Started) -> None:
     there = done.run_dir.rename(place.root / "moved")
     ended = place.command("report", str(there))
