@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
+from rich.text import Text
 
 from supervisor.front import Progress
 from supervisor.states import RunStatus
@@ -21,7 +23,9 @@ _ASKED = {
 
 
 class Bar:
-    """Combinations done, rate, memory, best so far, time passed and time left.
+    """How far the run is, time passed and time left; below, what is known of it in numbers.
+
+    Two lines, so that a terminal of 80 columns cuts nothing off but parameters of the best.
 
     Parameters
     ----------
@@ -32,28 +36,27 @@ class Bar:
     def __init__(self, total: int) -> None:
         self._console = Console(stderr=True, highlight=False)
         self._rate = _Rate()
-        self._bar = ProgressBar(
+        self._bar = _WithFacts(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>5.1f} %"),
-            TextColumn("{task.fields[facts]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=self._console,
             auto_refresh=False,
             transient=True,
         )
-        self._task = self._bar.add_task("preparing", total=total, facts="")
+        self._task = self._bar.add_task("preparing", total=total)
         self._bar.start()
 
     def show(self, progress: Progress) -> None:
         """Show how the run stands now."""
         asked = progress.stop_level if progress.status is RunStatus.STOPPING else None
+        self._bar.facts = self._facts(progress)
         self._bar.update(
             self._task,
             completed=progress.done,
             description=_ASKED[asked] if asked else str(progress.status),
-            facts=self._facts(progress),
             refresh=True,
         )
 
@@ -69,12 +72,22 @@ class Bar:
         rate = self._rate.update(progress)
         facts = [f"{progress.done:,}/{progress.total:,}", f"{rate:,.0f}/s"]
         facts.append(f"{progress.ram_bytes / 2**20:,.0f} MB")
+        if progress.failed:
+            facts.append(f"{progress.failed} failed")
         if progress.best is not None:
             params = " ".join(f"{name}={value}" for name, value in progress.best[0].items())
             facts.append(f"best {progress.best[1]:.3g} ({params})")
-        if progress.failed:
-            facts.append(f"{progress.failed} failed")
-        return escape("  ".join(facts))
+        return "  ".join(facts)
+
+
+class _WithFacts(ProgressBar):
+    """A bar, and a line of facts below it."""
+
+    facts = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield self.make_tasks_table(self.tasks)
+        yield Text(self.facts, no_wrap=True, overflow="ellipsis")
 
 
 class _Rate:

@@ -23,7 +23,7 @@ class Terminal:
             argv = ["sh", "-c", '"$@"; echo "code=$?"', "sh", *argv]
         self.place = place
         self.child = pexpect.spawn(
-            argv[0], argv[1:], cwd=str(place.work), env=place.env, dimensions=(24, 160),
+            argv[0], argv[1:], cwd=str(place.work), env=place.env, dimensions=(24, 80),
             timeout=DEADLINE_S, encoding="utf-8", codec_errors="replace",
         )  # fmt: skip
         self.started = Started(place, None)  # type: ignore[arg-type]
@@ -59,7 +59,7 @@ def test_a_progress_bar_then_ctrl_c_then_a_summary(place: Place, terminal: list)
     term = Terminal(place, POLITE)
     terminal.append(term)
     term.wait_ready()
-    term.child.expect(r"running.*5\.0 %")
+    term.child.expect(r"running.*5\.0 %.*0:00:\d\d")  # nothing is cut off on 80 columns
     term.child.expect(r"50/1,000")
     term.child.expect(r"\d MB")
     term.child.expect(r"best \d+ \(a=\d+\)")
