@@ -30,6 +30,8 @@ from supervisor.states import ExitCode, RunStatus
 PATIENCE_S = 10.0
 """How long to wait for another process that is finishing the same run."""
 
+NOT_WRITTEN = f"{rundir.RESULTS_FILE} could not be written"
+
 Valid = Callable[[Mapping[str, NDArray[np.generic]]], NDArray[np.bool_]]
 
 
@@ -51,11 +53,16 @@ def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> tuple[in
     try:
         done = compact_run(run_dir, plan)
     except (FullstopError, OSError) as error:
-        note(f"results.parquet could not be written: {error}")
-        return sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir))), 0
+        note(f"{NOT_WRITTEN}: {error}")
+        return count_covered(run_dir), 0
     for damage in done.damaged:
         note(f"{damage}: what it held was computed again")
     return done.rows, done.failed
+
+
+def count_covered(run_dir: Path) -> int:
+    """How many combinations a run's journals hold."""
+    return sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir)))
 
 
 def constraint(plan: Plan) -> Valid | None:
@@ -85,7 +92,8 @@ def finish_dead_run(run_dir: Path) -> Report:
             done, failed, missing = compaction.rows, compaction.failed, bool(compaction.missing)
             errors += compaction.damaged
     except (FullstopError, OSError) as error:
-        errors.append(str(error))
+        errors.append(f"{NOT_WRITTEN}: {error}")
+        done = count_covered(run_dir)
     story = _Story.of(run_dir)
     if story.outcome is RunStatus.COMPLETED and (missing or _cut_off(jobs)):
         # what the warden guarded was done, but the run was more than that

@@ -205,7 +205,8 @@ class WardenLink:
             self._wait()
             os.close(self.pidfd)
 
-        threading.Thread(target=collect, name="fullstop-reaper", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no thread is to be had: our own end reaps it
+            threading.Thread(target=collect, name="fullstop-reaper", daemon=True).start()
 
     def _wait(self, patience_s: float | None = None) -> int | None:
         """Wait for the warden's death and reap it; return its status, None: unknown."""

@@ -112,6 +112,8 @@ def compact(
     except _FractionError:
         # a strategy's "trades" are no counts: once more, as float64
         done = _write(index, out_path, grid, valid, shape.with_floats(), kept.result)
+    finally:
+        kept.result()  # where the file cannot be written, the journals are all there is
     missing = tuple(gaps(index.merged(), grid.size))
     return Compaction(*done, missing=missing, damaged=tuple(index.damaged))
 
@@ -514,7 +516,7 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        before()
+            before()
         unfinished.replace(path)
     except BaseException:
         with suppress(OSError):

@@ -94,6 +94,8 @@ class SweepFront(Front):
     def _keep_time(self, on_tick: Tick | None) -> None:
         if self._keep_at is not None and time.monotonic() >= self._keep_at:
             self._begin_keeping()
+            if self._keeper.ident is None:
+                self._note_error("a power loss may take finished rows: no thread can be started")
         super()._keep_time(on_tick)
 
     def _show_where(self) -> None:
@@ -151,7 +153,6 @@ class SweepFront(Front):
         except RuntimeError:  # no thread is to be had: here and now, and once
             self._kept_enough.set()
             self._keep()
-            self._note_error("finished rows may be lost with the power: no thread can be started")
 
     def _keep(self) -> None:
         """See onto the disk what a resumed run will need, while the workers compute.

@@ -16,7 +16,13 @@ from supervisor.cli.text import containment_lines
 from supervisor.command import AnyPlan, CommandPlan, read_plan
 from supervisor.config import Plan
 from supervisor.errors import ConfigError, FullstopError
-from supervisor.finish import PATIENCE_S, compact_run, finish_dead_run
+from supervisor.finish import (
+    NOT_WRITTEN,
+    PATIENCE_S,
+    compact_run,
+    count_covered,
+    finish_dead_run,
+)
 from supervisor.report import Report
 from supervisor.results import ERROR_COLUMN
 
@@ -43,8 +49,8 @@ def report(
 ) -> None:
     """Show what became of a run.
 
-    Of a run that was killed with its warden, results and report are written
-    now, from what its journals hold.
+    Of a run that was killed with its warden, or had no room for them, results and report are
+    written now, from what its journals hold.
     """
     as_html = as_html or out is not None
     for option, given in (("x", x), ("y", y), ("metric", metric)):
@@ -57,8 +63,8 @@ def report(
         _show_running(plan, run_dir, as_json=as_json, as_html=as_html)
         return
     found = _load(run_dir, said=not as_json)
-    if isinstance(plan, Plan) and found.combos_done:
-        _write_missing_results(run_dir, plan, said=not as_json)
+    if isinstance(plan, Plan):
+        _write_missing_results(found, plan, said=not as_json)
     plain = found.to_json()
     if as_html:
         if isinstance(plan, CommandPlan):
@@ -112,16 +118,19 @@ def _load(run_dir: Path, *, said: bool) -> Report:
     return found
 
 
-def _write_missing_results(run_dir: Path, plan: Plan, *, said: bool) -> None:
-    """Write the results that could not be written at the run's end, if now they can be."""
-    results = run_dir / rundir.RESULTS_FILE
-    if results.exists():
-        return
+def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> None:
+    """Write results that are not there, if now they can be, and correct the report."""
+    run_dir = Path(found.run_dir)
     with contextlib.suppress(FullstopError, OSError):  # the summary says that they are missing
+        if (run_dir / rundir.RESULTS_FILE).is_file() or not count_covered(run_dir):
+            return
         with rundir.claim(run_dir, PATIENCE_S):
-            compact_run(run_dir, plan)
+            written = compact_run(run_dir, plan)
+            found.combos_done, found.combos_failed = written.rows, written.failed
+            found.errors = [line for line in found.errors if not line.startswith(NOT_WRITTEN)]
+            found.write()
         if said:
-            print("its results could not be written when it ended: written now, from the journals")
+            print(f"there was no {rundir.RESULTS_FILE}: written now, from the journals")
 
 
 def _show(found: Report, plan: AnyPlan) -> None:
@@ -136,7 +145,7 @@ def _show_summary(found: Report, plan: AnyPlan) -> None:
         return
     results = Path(found.run_dir) / rundir.RESULTS_FILE
     try:
-        if found.combos_done > found.combos_failed and results.exists():
+        if found.combos_done > found.combos_failed and results.is_file():
             show.ranking_metric(results, plan)  # unreadable: say so before the first line
         show.summary(found, plan)
     except (OSError, ValueError) as error:
@@ -177,7 +186,7 @@ def _write_page(
 
 def _metric(results: Path, plan: Plan, asked: str | None) -> str | None:
     """Column to rank by: as asked, else as the summary does."""
-    if not results.exists():
+    if not results.is_file():
         return None
     if asked is None:
         return show.ranking_metric(results, plan)

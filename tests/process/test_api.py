@@ -569,6 +569,7 @@ def test_a_run_that_gets_no_thread_ends_as_well_as_any(
     )  # fmt: skip
     with sweep as run:
         marked(inside, "ready", 1)
+        wait_for((inside.root / "run" / "inputs.json").exists, "what a resume needs")
         report = run.stop()
     assert (report.status, report.combos_done) == ("stopped", 3)
     assert report.memory and report.memory.settled_s is not None

@@ -193,7 +193,25 @@ def test_results_that_could_not_be_written_are_said_to_be_missing_and_written_la
     run.assert_nothing_lost(at_least=50)
     run.assert_gone()
     again = place.command("report", str(run.run_dir))
-    assert "written now" not in again.stdout
+    assert "written" not in again.stdout
+
+
+def test_results_of_a_dead_run_that_cannot_be_written_are_written_later(place: Place) -> None:
+    run = place.sweep(POLITE, DONE=50)
+    run.wait_marks("ready", 2)
+    results = run.run_dir / "results.parquet"
+    results.mkdir()
+    run.kill_front()
+    run.wait_report()
+    run.assert_gone()
+    assert run.report["combos_done"] >= 50
+    assert any("could not be written" in error for error in run.report["errors"])
+    assert "results: not written" in place.command("report", str(run.run_dir)).stdout
+    results.rmdir()
+    ended = place.command("report", str(run.run_dir), "--json")
+    assert json.loads(ended.stdout) == run.report
+    assert (run.report["combos_done"], run.report["errors"]) == (50, [])
+    run.assert_nothing_lost(at_least=50)
 
 
 def test_a_run_may_be_moved(place: Place, done: Started) -> None:

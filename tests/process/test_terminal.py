@@ -59,7 +59,7 @@ def test_a_progress_bar_then_ctrl_c_then_a_summary(place: Place, terminal: list)
     term = Terminal(place, POLITE)
     terminal.append(term)
     term.wait_ready()
-    term.child.expect(r"running.*5\.0 %.*0:00:\d\d")  # nothing is cut off on 80 columns
+    term.child.expect(r"running[^\r\n]*5\.0 %[^\r\n]*0:00:\d\d")  # nothing is cut off on 80 columns
     term.child.expect(r"50/1,000")
     term.child.expect(r"\d MB")
     term.child.expect(r"best \d+ \(a=\d+\)")

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -291,6 +292,7 @@ def test_a_million_rows_are_compacted_in_little_memory(tmp_path: Path) -> None:
 
 WITHOUT_PANDAS = """
 import sys
+import time
 from pathlib import Path
 from supervisor.bars import load_bars
 from supervisor.grid import Grid
@@ -324,6 +326,7 @@ def test_pandas_is_not_imported_behind_the_users_back(tmp_path: Path) -> None:
 
 AT_THE_END = """
 import sys
+import time
 from pathlib import Path
 from supervisor.grid import Grid
 from supervisor.results import best, compact
@@ -350,6 +353,27 @@ def test_what_arrow_computes_with_is_not_loaded_while_a_user_waits_for_the_promp
     counts = [3] * len(METRICS) + [4]  # the failed one has no metrics, but has parameters
     expected = f"{counts}\nFalse\n[False, False, True, True]\n"
     assert (done.returncode, done.stdout) == (0, expected), done.stderr
+
+
+def test_where_results_cannot_be_written_the_journals_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are all there is then."""
+    for serial in (0, 1):
+        write_journal(tmp_path / "journal", serial, [(10 * serial, 10 * serial + 3)])
+    (tmp_path / "r.parquet").mkdir()
+    synced: list[int] = []
+    usual = os.fdatasync
+
+    def slowly(fd: int) -> None:
+        time.sleep(0.1)  # a disk that takes its time, and a writer that fails at once
+        usual(fd)
+        synced.append(fd)
+
+    monkeypatch.setattr(os, "fdatasync", slowly)
+    with pytest.raises(RunFailedError, match="cannot be written"):
+        compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+    assert len(synced) == 2
 
 
 def test_of_two_failures_the_later_one_is_told(tmp_path: Path) -> None:
