@@ -361,7 +361,6 @@ def test_where_results_cannot_be_written_the_journals_are_on_the_disk(
     """They are all there is then."""
     for serial in (0, 1):
         write_journal(tmp_path / "journal", serial, [(10 * serial, 10 * serial + 3)])
-    (tmp_path / "r.parquet").mkdir()
     synced: list[int] = []
     usual = os.fdatasync
 
@@ -372,7 +371,7 @@ def test_where_results_cannot_be_written_the_journals_are_on_the_disk(
 
     monkeypatch.setattr(os, "fdatasync", slowly)
     with pytest.raises(RunFailedError, match="cannot be written"):
-        compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+        compact(tmp_path / "journal", tmp_path / "nowhere" / "r.parquet", GRID)
     assert len(synced) == 2
 
 
