@@ -221,13 +221,13 @@ def choosy(lab: Lab) -> Iterator[Lab]:
     lab.slurm_conf.with_name("job_submit.lua").write_text(REFUSES)
     try:
         lab.slurm_conf.write_text(plain + "JobSubmitPlugins=lua\n")
-        lab.slurmctld.kill()
+        lab.slurmctld.stop()  # killed, it would know jobs again that others have just cancelled
         lab.slurmctld.start()
         lab.wait_ready()
         yield lab
     finally:
         lab.slurm_conf.write_text(plain)
-        lab.slurmctld.kill()
+        lab.slurmctld.stop()
 
 
 def test_an_account_that_is_rejected_is_one_line(choosy: Lab, here: Path) -> None:
