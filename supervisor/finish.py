@@ -61,8 +61,11 @@ def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> tuple[in
 
 
 def count_covered(run_dir: Path) -> int:
-    """How many combinations a run's journals hold."""
-    return sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir)))
+    """How many combinations a run's journals hold; 0 where they cannot be read."""
+    try:
+        return sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir)))
+    except (FullstopError, OSError):
+        return 0
 
 
 def constraint(plan: Plan) -> Valid | None:

@@ -212,8 +212,7 @@ def newest_pid() -> int:
     ----------
     proc(5), ``/proc/loadavg``, the last field.
     """
-    with Path("/proc/loadavg").open("rb", buffering=0) as file:
-        return int(file.read().split()[-1])
+    return int(read("/proc/loadavg").split()[-1])
 
 
 def command_name(pid: int) -> str:

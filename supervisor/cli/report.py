@@ -121,16 +121,19 @@ def _load(run_dir: Path, *, said: bool) -> Report:
 def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> None:
     """Write results that are not there, if now they can be, and correct the report."""
     run_dir = Path(found.run_dir)
+    results = run_dir / rundir.RESULTS_FILE
+    if results.is_file() or not count_covered(run_dir):
+        return
     with contextlib.suppress(FullstopError, OSError):  # the summary says that they are missing
-        if (run_dir / rundir.RESULTS_FILE).is_file() or not count_covered(run_dir):
-            return
         with rundir.claim(run_dir, PATIENCE_S):
+            if results.is_file():
+                return  # somebody else's work meanwhile, and the report with them
             written = compact_run(run_dir, plan)
             found.combos_done, found.combos_failed = written.rows, written.failed
             found.errors = [line for line in found.errors if not line.startswith(NOT_WRITTEN)]
             found.write()
         if said:
-            print(f"there was no {rundir.RESULTS_FILE}: written now, from the journals")
+            print(f"there was no {results.name}: written now, from the journals")
 
 
 def _show(found: Report, plan: AnyPlan) -> None:

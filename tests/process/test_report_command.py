@@ -214,6 +214,21 @@ def test_results_of_a_dead_run_that_cannot_be_written_are_written_later(place: P
     run.assert_nothing_lost(at_least=50)
 
 
+def test_a_dead_run_whose_journals_cannot_be_read_has_a_report_that_says_so(place: Place) -> None:
+    run = place.sweep(POLITE, DONE=50)
+    run.wait_marks("ready", 2)
+    (run.run_dir / "journal" / "worker-0009.bin").mkdir()
+    run.kill_front()
+    run.wait_report()
+    run.assert_gone()
+    assert run.report["combos_done"] == 0
+    assert any("could not be written" in error for error in run.report["errors"])
+    (run.run_dir / "journal" / "worker-0009.bin").rmdir()
+    ended = place.command("report", str(run.run_dir), "--json")
+    assert json.loads(ended.stdout)["combos_done"] == 50
+    run.assert_nothing_lost(at_least=50)
+
+
 def test_a_run_may_be_moved(place: Place, done: Started) -> None:
     there = done.run_dir.rename(place.root / "moved")
     ended = place.command("report", str(there))

@@ -255,6 +255,17 @@ def test_the_best_rows(tmp_path: Path) -> None:
     assert len(best(out, "sharpe", 1000)) == 198
 
 
+def apart(code: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own, which has loaded nothing before."""
+    return subprocess.run(
+        [sys.executable, "-c", code, str(directory)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
 FLATNESS = """
 import resource, sys
 from pathlib import Path
@@ -277,13 +288,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 def test_a_million_rows_are_compacted_in_little_memory(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", FLATNESS, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = apart(FLATNESS, tmp_path)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 120 * 1024
     trades = pq.read_table(tmp_path / "r.parquet", columns=["trades"])["trades"].to_numpy()
@@ -292,7 +297,6 @@ def test_a_million_rows_are_compacted_in_little_memory(tmp_path: Path) -> None:
 
 WITHOUT_PANDAS = """
 import sys
-import time
 from pathlib import Path
 from supervisor.bars import load_bars
 from supervisor.grid import Grid
@@ -314,19 +318,12 @@ print("pandas" in sys.modules)
 def test_pandas_is_not_imported_behind_the_users_back(tmp_path: Path) -> None:
     columns = {"time": pa.array([10**18, 2 * 10**18], pa.timestamp("ns")), "close": [1.0, 2.0]}
     pq.write_table(pa.table(columns), tmp_path / "bars.parquet")
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PANDAS, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = apart(WITHOUT_PANDAS, tmp_path)
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 AT_THE_END = """
 import sys
-import time
 from pathlib import Path
 from supervisor.grid import Grid
 from supervisor.results import best, compact
@@ -343,13 +340,7 @@ print([row["on"] for row in best(directory / "r.parquet", "on", largest=False)])
 def test_what_arrow_computes_with_is_not_loaded_while_a_user_waits_for_the_prompt(
     tmp_path: Path,
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", AT_THE_END, str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = apart(AT_THE_END, tmp_path)
     counts = [3] * len(METRICS) + [4]  # the failed one has no metrics, but has parameters
     expected = f"{counts}\nFalse\n[False, False, True, True]\n"
     assert (done.returncode, done.stdout) == (0, expected), done.stderr
