@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -71,6 +73,11 @@ def run(
     report.say(f"written to {path}")
 
 
+def _end_in_order(number: int, _: object) -> None:
+    """Have everything that was begun ended, and what is suspended resumed, on the way out."""
+    sys.exit(128 + number)
+
+
 def measure(names: tuple[str, ...], shape: Shape) -> Document:
     """Take some measurements, one after the other."""
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -94,4 +101,6 @@ def _chosen(names: list[str]) -> tuple[str, ...]:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end_in_order)
     typer.run(run)

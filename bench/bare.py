@@ -1,14 +1,15 @@
 """A built-in strategy without supervision: the floor of a sweep.
 
-Plain processes, each computing an equal share of the grid with the product's
-own kernels: no warden, no journal, no progress, nobody to stop them.
+Plain processes that share a grid and compute it with the product's own
+kernels: no warden, no journal, no progress, nobody to stop them.
 """
 
 from __future__ import annotations
 
-import time
+import os
+import struct
+from collections.abc import Callable
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,10 @@ from supervisor.bars import Bars
 from supervisor.grid import Grid
 from supervisor.stopflag import StopFlag
 from workers.numba_backtest import NumbaBacktest
+
+_PIECE = 1_000  # combinations: on half a million bars a batch
+_NUMBER = struct.Struct("<I")
+_MOST_PIECES = 10_000  # whose numbers fit into a pipe
 
 
 class BareChunk:
@@ -60,20 +65,42 @@ def prepared(bars: Bars, grid: Grid, strategy: str) -> NumbaBacktest:
     return backtest
 
 
-def bare_seconds(bars: Bars, grid: Grid, strategy: str, n_processes: int) -> float:
-    """Return how long plain processes take to compute a grid, from fork to reaped, in s.
+def bare_processes(bars: Bars, grid: Grid, strategy: str, n: int) -> Callable[[], PlainProcesses]:
+    """Prepare what plain processes share; what is returned forks them.
 
-    What is shared is prepared before and not counted, as it is not counted in a run's
-    ``elapsed_s``. One process needs no fork: it is this one.
+    What is prepared is not counted in a run's ``elapsed_s`` either. One process has the whole
+    grid at once; several take pieces as they go, from a pipe, so that none waits for a slower one.
     """
     backtest = prepared(bars, grid, strategy)
-    edges = [grid.size * part // n_processes for part in range(n_processes + 1)]
-    chunks = [BareChunk(*edge) for edge in pairwise(edges)]
-    begun = time.monotonic()
-    if n_processes == 1:
-        backtest.evaluate(chunks[0])
-        return time.monotonic() - begun
-    with PlainProcesses([partial(backtest.evaluate, chunk) for chunk in chunks]) as plain:
-        if any(plain.reap()):
-            raise NotMeasuredError("a plain process failed")
-        return time.monotonic() - begun
+    n_pieces = max(n, min(grid.size // _PIECE, _MOST_PIECES)) if n > 1 else 1
+    edges = [grid.size * piece // n_pieces for piece in range(n_pieces + 1)]
+
+    def compute(pipe: int) -> None:
+        while number := os.read(pipe, _NUMBER.size):
+            (piece,) = _NUMBER.unpack(number)
+            backtest.evaluate(BareChunk(edges[piece], edges[piece + 1]))
+
+    def fork() -> PlainProcesses:
+        pipe, fill = os.pipe()
+        try:
+            os.write(fill, b"".join(map(_NUMBER.pack, range(n_pieces))))
+        finally:
+            os.close(fill)
+        try:
+            return PlainProcesses([partial(compute, pipe)] * n)
+        finally:
+            os.close(pipe)
+
+    return fork
+
+
+def reap(plain: PlainProcesses) -> None:
+    """Wait for all of them.
+
+    Raises
+    ------
+    NotMeasuredError
+        If one has failed.
+    """
+    if any(plain.reap()):
+        raise NotMeasuredError("a plain process failed")

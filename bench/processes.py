@@ -14,16 +14,16 @@ from typing import Self
 from bench.errors import NotMeasuredError
 from supervisor import process
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Watch:
     """Pidfds of some processes, opened while they live: no later process is meant by them."""
 
-    def __init__(self, pids: Sequence[int]) -> None:
-        self.pids = list(pids)
+    def __init__(self, pids: Sequence[int] = ()) -> None:
+        self.pids: list[int] = []
         self._pidfds: dict[int, int] = {}
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                self._pidfds[os.pidfd_open(pid)] = pid
+        self.add(pids)
 
     def __enter__(self) -> Self:
         return self
@@ -32,11 +32,18 @@ class Watch:
         for pidfd in self._pidfds:
             os.close(pidfd)
 
-    def kill(self) -> None:
-        """SIGKILL them all."""
+    def add(self, pids: Sequence[int]) -> None:
+        """Watch these, too."""
+        self.pids += pids
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                self._pidfds[os.pidfd_open(pid)] = pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal them all, in the order in which they were given."""
         for pidfd in self._pidfds:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(pidfd, number)
 
     def wait_gone(self, timeout_s: float) -> float:
         """Wait until the last one is dead, its memory given back.
@@ -51,6 +58,13 @@ class Watch:
         NotMeasuredError
             If one still lives after ``timeout_s``.
         """
+        if living := self.living_after(timeout_s):
+            names = ", ".join(f"{pid} ({process.command_name(pid)})" for pid in living)
+            raise NotMeasuredError(f"still alive after {timeout_s:g} s: {names}")
+        return time.monotonic()
+
+    def living_after(self, timeout_s: float) -> list[int]:
+        """Wait until the last one is dead, or the time is over; return who still lives."""
         deadline = time.monotonic() + timeout_s
         living = dict(self._pidfds)
         poller = select.poll()
@@ -61,16 +75,20 @@ class Watch:
             for pidfd, _ in poller.poll(max(0.0, left * 1000)):
                 poller.unregister(pidfd)
                 del living[pidfd]
-            if living and left <= 0:
-                names = ", ".join(f"{pid} ({process.command_name(pid)})" for pid in living.values())
-                raise NotMeasuredError(f"still alive after {timeout_s:g} s: {names}")
-        return time.monotonic()
+            if left <= 0:
+                break
+        return list(living.values())
 
 
 def fork(body: Callable[[], object]) -> int:
     """Fork a process that runs ``body`` and ends with it, or with us."""
     parent = os.getpid()
-    pid = os.fork()
+    # what a handler raises in the interpreter's own hooks of a fork would be lost
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        pid = os.fork()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     if pid == 0:
         code = 1
         try:
@@ -95,14 +113,23 @@ class PlainProcesses:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._watch.kill()
+        self._watch.send(signal.SIGKILL)
         self.reap()
         self._watch.__exit__()
+
+    def pids(self) -> list[int]:
+        """Pids of those that have not been reaped."""
+        return list(self._pids)
+
+    @property
+    def leaders(self) -> list[int]:
+        """All of them: none is another's child."""
+        return self.pids()
 
     def kill_and_wait(self) -> float:
         """Return how long it took from the first SIGKILL until the last one was reaped, in s."""
         begun = time.monotonic()
-        self._watch.kill()
+        self._watch.send(signal.SIGKILL)
         self.reap()
         return time.monotonic() - begun
 

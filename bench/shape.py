@@ -62,7 +62,7 @@ class Shape:
     cores: int = dataclasses.field(default_factory=lambda: len(os.sched_getaffinity(0)))
     bars: int = 525_600
     combos: int = 10_000
-    compute_s: float = 5.0
+    compute_s: float = 15.0
     peers: bool = True
     peer_combos: int = 10
     big_combos: int = 10_000_000

@@ -8,6 +8,7 @@ memory and caches, and is shown beside it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import time
@@ -18,14 +19,17 @@ from math import nan
 
 import numpy as np
 
-from bench.bare import BareChunk, bare_seconds, prepared
+from bench.bare import BareChunk, bare_processes, prepared, reap
 from bench.errors import NotMeasuredError
-from bench.interleave import Arm, interleave
+from bench.interleave import interleave
 from bench.machine import peak_rss_bytes
 from bench.peer import Listed, Pair, list_peers
+from bench.processes import PlainProcesses
 from bench.record import Comparison, Row, Target, compare
 from bench.shape import Shape
+from bench.turns import TURN_S, Contender, take_turns
 from bench.workspace import CommandRun, Workspace, wait_until
+from supervisor.events import read_events
 from supervisor.example import example_bars
 from supervisor.grid import Grid
 from workers.numba_backtest import DEFAULT_FEE, warm_up
@@ -33,11 +37,10 @@ from workers.numba_backtest import DEFAULT_FEE, warm_up
 TITLE = "Sweep: throughput from data to results"
 
 STRATEGY = "sma_cross"
-_FAST = range(5, 305)
-_SLOW_FROM = 310
+_LEAST_FAST, _MOST_SLOW = 300, 1_500
 _FIRST_COMBOS = 2_000  # from these the rate is learnt, on which the long grid's size depends
 
-_LOSS_TARGET = 1.0
+_LOSS = Target(1.0)
 _PEER_TARGET = 1000.0
 _RSS_TARGET_MB = 300.0
 _FIRST_ROW_TARGET_MS = 1000.0
@@ -75,57 +78,79 @@ class _Bench:
     # -- supervision's share -------------------------------------------------
 
     def supervision(self) -> list[Row]:
-        """Compare runs with bare processes over a grid that takes a while."""
-        cores = self._shape.cores
-        rate = self._learn_rate()
+        """Compare runs with bare processes over a grid that takes a while, and these with one."""
+        compute_s, rate = self._shape.compute_s, self._learn_rate()
         rows = []
-        for n in sorted({1, cores}):
-            slow = math.ceil(rate * n * self._shape.compute_s / len(_FAST))
-            axes = {"fast": _FAST, "slow": range(_SLOW_FROM, _SLOW_FROM + slow)}
-            arms = {
-                "ours": partial(self._run, axes, n),
-                "bare": partial(self._bare, axes, n),
-            }
-            if n == cores > 1:
-                arms["alone"] = partial(self._bare, axes, 1)
-            seen = interleave(self._shape.sweep_rounds, arms)
-            rows.append(self._share(seen, "ours", "bare", n, f"{n} bare process(es)"))
-            if "alone" in seen:
-                rows.append(self._share(seen, "ours", "alone", n, f"1 bare process × {n}"))
-                rows.append(self._share(seen, "bare", "alone", n, f"1 bare process × {n}"))
+        for n in sorted({1, self._shape.cores}):
+            axes = _axes_of(rate * n * compute_s)
+            title, many = f"supervision, {n} worker(s), start-up excluded", f"{n} bare process(es)"
+            rows.append(self._share(title, many, partial(self._ours_and_bare, axes, n), _LOSS))
+            if n > 1:
+                axes = _axes_of(rate * n * compute_s / 3)
+                title, one = f"for comparison: {many}", f"1 bare process × {n}"
+                rows.append(self._share(title, one, partial(self._bare_and_alone, axes, n)))
         return rows
 
     def _learn_rate(self) -> float:
-        grid = Grid.of({"fast": _FAST, "slow": range(_SLOW_FROM, _SLOW_FROM + 100)})
+        grid = Grid.of(_axes_of(30_000))
         backtest = prepared(self._bars, grid, STRATEGY)
         backtest.evaluate(BareChunk(0, _FIRST_COMBOS))  # fills the bank
         begun = time.monotonic()
         backtest.evaluate(BareChunk(_FIRST_COMBOS, 2 * _FIRST_COMBOS))
         return _FIRST_COMBOS / (time.monotonic() - begun)
 
-    def _share(self, seen: dict[str, Arm[Swept]], who: str, floor: str, n: int, name: str) -> Row:
-        title = {
-            "ours": f"supervision, {n} worker(s), start-up excluded",
-            "bare": f"for comparison: {n} bare processes",
-        }[who]
-        target = Target(_LOSS_TARGET) if floor == "bare" else None
-        reason = seen[who].not_measured or seen[floor].not_measured
-        if reason:
-            return Row(title, "combos/s/core", target=target, not_measured=reason)
-        ours = [sweep.combos / sweep.computing_s / n for sweep in seen[who].seen]
+    def _share(
+        self,
+        title: str,
+        floor: str,
+        rates: Callable[[], tuple[float, float]],
+        target: Target | None = None,
+    ) -> Row:
+        """What one loses of the other's rate; both per core."""
+        try:
+            seen = [rates() for _ in range(self._shape.sweep_rounds)]
+        except NotMeasuredError as error:
+            return Row(title, "combos/s/core", target=target, not_measured=str(error))
         return compare(
             title,
             "combos/s/core",
-            ours,
-            [
-                sweep.combos / sweep.computing_s / (n if floor == "bare" else 1)
-                for sweep in seen[floor].seen
-            ],
+            [ours for ours, _ in seen],
+            [floor for _, floor in seen],
             comparison=Comparison.LOSS,
-            floor_name=name,
+            floor_name=floor,
             target=target,
-            details={"computing_s": [sweep.computing_s for sweep in seen[who].seen]},
+            note=f"in turns of {TURN_S:g} s",
         )
+
+    def _ours_and_bare(self, axes: Axes, n: int) -> tuple[float, float]:
+        """Let a run and as many plain processes take turns with the same grid."""
+        grid = Grid.of(axes)
+        with contextlib.ExitStack() as stack:
+            ours = Contender(lambda: stack.enter_context(self._command(axes, self._data, n)))
+            bare = self._plain(stack, grid, n)
+            take_turns([ours, bare])
+            if ours.running.wait() != 0 or ours.running.report()["combos_done"] != grid.size:
+                raise NotMeasuredError(f"the run did not compute all: {ours.running.said()}")
+            reap(bare.running)
+            at = {fact.name: fact.at for fact in read_events(ours.running.run_dir)}
+        ours_s = ours.seconds(at["warden.run_started"], at["warden.run_ended"])
+        return grid.size / ours_s / n, grid.size / bare.seconds() / n
+
+    def _bare_and_alone(self, axes: Axes, n: int) -> tuple[float, float]:
+        """Let plain processes and a single one take turns with the same grid."""
+        grid = Grid.of(axes)
+        with contextlib.ExitStack() as stack:
+            bare, alone = self._plain(stack, grid, n), self._plain(stack, grid, 1, n * TURN_S)
+            take_turns([bare, alone])
+            reap(bare.running)
+            reap(alone.running)
+        return grid.size / bare.seconds() / n, grid.size / alone.seconds()
+
+    def _plain(
+        self, stack: contextlib.ExitStack, grid: Grid, n: int, turn_s: float = TURN_S
+    ) -> Contender[PlainProcesses]:
+        fork = bare_processes(self._bars, grid, STRATEGY, n)
+        return Contender(lambda: stack.enter_context(fork()), turn_s)
 
     # -- throughput and peers ------------------------------------------------
 
@@ -272,7 +297,7 @@ class _Bench:
         grid = [
             word
             for name, axis in axes.items()
-            for word in ("--grid", f"{name}={axis.start}:{axis.stop}:{axis.step}")
+            for word in ("--grid", f"{name}={axis[0]}:{axis[-1]}:{axis.step}")
         ]
         return self._workspace.command(
             *("--strategy", STRATEGY, "--data", data, "--workers", str(workers)), *grid
@@ -289,8 +314,19 @@ class _Bench:
 
     def _bare(self, axes: Axes, n: int) -> Swept:
         grid = Grid.of(axes)
-        seconds = bare_seconds(self._bars, grid, STRATEGY, n)
+        fork = bare_processes(self._bars, grid, STRATEGY, n)
+        begun = time.monotonic()
+        with fork() as plain:
+            reap(plain)
+        seconds = time.monotonic() - begun
         return Swept(grid.size, seconds, seconds)
+
+
+def _axes_of(combos: float) -> Axes:
+    """A grid of about as many combinations, whose windows all have a place in the bank."""
+    n_fast = max(_LEAST_FAST, math.ceil(combos / _MOST_SLOW))
+    n_slow = math.ceil(combos / n_fast)
+    return {"fast": range(5, 5 + n_fast), "slow": range(10 + n_fast, 10 + n_fast + n_slow)}
 
 
 def _run_peer(listed: Listed, pairs: Sequence[Pair]) -> Swept:

@@ -161,9 +161,18 @@ class CommandRun:
         """Wait for the front's end; return its exit code."""
         return self._process.wait(DEADLINE_S)
 
+    @property
+    def leaders(self) -> list[int]:
+        """The front, with which the command ends."""
+        return [self.pid]
+
+    def pids(self) -> list[int]:
+        """Pids of the run's processes: front, warden and workers."""
+        return [self.pid, *process.descendants(self.pid)]
+
     def watch(self) -> Watch:
         """Watch the run's processes: front, warden and workers."""
-        return Watch([self.pid, *process.descendants(self.pid)])
+        return Watch(self.pids())
 
     def watch_workers(self) -> Watch:
         """Watch what the warden has started: workers and whatever is below them."""

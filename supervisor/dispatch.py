@@ -14,13 +14,13 @@ from __future__ import annotations
 import heapq
 from typing import NamedTuple
 
-CHUNK_TARGET_S = 0.25
-"""Computing time aimed at per chunk: long against the 0.2 ms it takes to hand one
-out, short against anybody's patience."""
+CHUNK_TARGET_S = 0.5
+"""Computing time aimed at per chunk: long against the 1 ms it takes to keep its rows and to
+hand out the next one, short against anybody's patience."""
 
 _GROWTH = 16  # per chunk, while the rate is still being learnt
-_TAIL_SHARE = 3  # the last chunks shrink so that all workers end together …
-_TAIL_FLOOR = 6  # … but not below this fraction of a full one
+_TAIL_SHARE = 2  # the last chunks shrink so that all workers end together …
+_TAIL_FLOOR = 12  # … but not below this fraction of a full one
 
 
 class Chunk(NamedTuple):
@@ -108,8 +108,7 @@ class Dispatcher:
             return None
         piece = self._probe() or heapq.heappop(self._todo)
         if piece.crashes == 0:
-            fair_share = self._left // (_TAIL_SHARE * self._n_workers)
-            size = min(piece.size, self._size, max(fair_share, self._size // _TAIL_FLOOR, 1))
+            size = min(piece.size, self._size, self._fair_share())
             if size < piece.size:
                 heapq.heappush(self._todo, piece._replace(start=piece.start + size))
                 piece = piece._replace(stop=piece.start + size)
@@ -187,6 +186,12 @@ class Dispatcher:
     def exhausted(self) -> bool:
         """Whether everything was finished or given up."""
         return not self._todo and not self._in_hand
+
+    def _fair_share(self) -> int:
+        """How much one worker may take of what is left, that the others do not wait for it."""
+        if self._n_workers == 1:
+            return self._left
+        return max(self._left // (_TAIL_SHARE * self._n_workers), self._size // _TAIL_FLOOR, 1)
 
     def _not_barren(self) -> None:
         self._barren_crashes = self._failed_probes = self._empty_handed = 0

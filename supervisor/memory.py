@@ -24,6 +24,9 @@ SETTLED_SLACK_BYTES = 16 * 2**20
 own bookkeeping grows by a few MB over a run."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_OFTEN_S, _SELDOM_S = 0.1, 0.5
+_SLOWING = 1.5  # per sample that is like the one before
+_STILL_BYTES = 4 * 2**20
 _CALIBRATE_EVERY_S = 2.0
 _COST_SHARE = 500  # reading the PSS may take 0.2 % of one core's time
 
@@ -77,7 +80,7 @@ def oom_kills() -> int:
 
 @dataclass
 class Sampler:
-    """Samples a tree's memory several times a second at next to no cost.
+    """Samples a tree's memory at next to no cost: often while it moves, less so while it does not.
 
     The PSS is what we want, and reading it walks the page tables: 2 GB in 4 KiB
     pages take about 10 ms. The RSS costs microseconds but counts shared pages
@@ -91,14 +94,16 @@ class Sampler:
         Largest sample so far, in bytes.
     last : int
         Latest sample, in bytes.
+    interval_s : float
+        How long to wait before the next sample, in s.
     due : float
         ``time.monotonic()`` instant of the next sample.
     """
 
     root: int
-    interval_s: float = 0.1
     peak: int = 0
     last: int = 0
+    interval_s: float = _OFTEN_S
     due: float = 0.0
 
     def __post_init__(self) -> None:
@@ -118,7 +123,9 @@ class Sampler:
             cost_s = time.monotonic() - now
             self._calibrate_at = now + max(_CALIBRATE_EVERY_S, cost_s * _COST_SHARE)
             self._may_calibrate_at = now + cost_s * _COST_SHARE / 10
-        self.last = max(0, rss - self._counted_twice)
+        before, self.last = self.last, max(0, rss - self._counted_twice)
         self.peak = max(self.peak, self.last)
+        still = abs(self.last - before) < _STILL_BYTES
+        self.interval_s = min(self.interval_s * _SLOWING, _SELDOM_S) if still else _OFTEN_S
         self.due = time.monotonic() + self.interval_s
         return self.last

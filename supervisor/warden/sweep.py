@@ -271,8 +271,8 @@ class Sweep:
                 return True
             self._dispatcher.returned(worker.slot, message.until, time.monotonic())
             self._board.rows[worker.slot]["chunk_done"] = 0
+            self._give_chunk(worker)  # first of all: it waits
             self.report()
-            self._give_chunk(worker)
             self._run.check_done()
         elif isinstance(message, control.WorkerBroken):
             self._run.fail(message.error, usage=message.usage)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,29 @@ def test_beyond_the_budget_rows_are_private_and_the_same(shared: int) -> None:
     assert sorted(set(fill.calls)) == [1, 5, 8]
 
 
+@pytest.mark.parametrize("too_many", range(5))
+def test_where_all_that_is_not_shared_fits_any_number_can_be_asked_for(
+    too_many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.indicators.bank._PRIVATE_BUDGET", 0)
+    small = bank(Squares(), slots=9 + too_many, shared=9)
+    assert small.most == sys.maxsize
+    every = np.arange(9 + too_many)
+    found = small.rows(LINE, every)
+    assert found is not None
+    flat, at = found
+    assert [flat[a] for a in at] == (every**2).tolist()
+
+
+@pytest.mark.parametrize("too_many", [1, 2, 3, 5, 9])
+def test_a_grid_with_a_few_windows_more_than_the_bank_holds_is_computed(too_many: int) -> None:
+    grid = Grid.of({"fast": range(1, 11), "slow": range(11, 21)})
+    bars = FakeBars.walk(300)
+    row_bytes = 2 * 64 * 8
+    small = backtest_all(bars, grid, "sma_cross", bank_bytes=(20 - too_many) * row_bytes)
+    assert small.tobytes() == backtest_all(bars, grid, "sma_cross").tobytes()
+
+
 def test_own_rows_are_kept_as_long_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.indicators.bank._PRIVATE_BUDGET", 5 * LENGTH * 8)
     fill = Squares()
@@ -169,6 +193,7 @@ def test_the_memory_goes_with_the_last_view() -> None:
     def mapped() -> int:
         return Path("/proc/self/maps").read_text().count("fullstop-bank")
 
+    gc.collect()  # what earlier tests have left
     before = mapped()
     view = shared_then_private(5000, 5000)[0][10:20]
     assert mapped() == before + 1

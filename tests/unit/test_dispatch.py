@@ -193,20 +193,34 @@ def test_many_guilty_ones_side_by_side_do_not_hide_the_innocent() -> None:
     assert set(simulation.rows) == set(range(400)) - guilty
 
 
-def test_chunks_grow_to_what_takes_the_target_time_and_shrink_at_the_end() -> None:
-    dispatcher = Dispatcher([(0, 1_000_000)], 2)
+def sizes_of_chunks(n: int, n_workers: int) -> list[int]:
+    """Sizes of the chunks of a grid that one worker computes alone, whoever else might."""
+    dispatcher = Dispatcher([(0, n)], n_workers)
     sizes = []
     now = 0.0
     while (chunk := dispatcher.take(0, now)) is not None:
         sizes.append(chunk.size)
         now += chunk.size * COST_S
         dispatcher.returned(0, chunk.stop, now)
+    return sizes
+
+
+def test_chunks_grow_to_what_takes_the_target_time_and_shrink_at_the_end() -> None:
+    sizes = sizes_of_chunks(1_000_000, n_workers=2)
     full = round(CHUNK_TARGET_S / COST_S)
     assert sizes[0] == 1
     assert max(sizes) == pytest.approx(full, rel=0.01)
     assert sizes[len(sizes) // 2] == pytest.approx(full, rel=0.01)
     assert sizes[-1] < full / 4
     assert sum(sizes) == 1_000_000
+
+
+def test_a_worker_that_nobody_waits_for_has_whole_chunks_to_the_end() -> None:
+    sizes = sizes_of_chunks(100_000, n_workers=1)
+    full = round(CHUNK_TARGET_S / COST_S)
+    grown = sizes[sizes.index(max(sizes)) : -1]  # the very last one is what is left
+    assert len(grown) > 100
+    assert set(grown) <= {full - 1, full}  # a clock's rounding
 
 
 def test_what_a_stop_left_over_stays_to_be_done() -> None:
@@ -243,7 +257,7 @@ def test_a_huge_grid_costs_no_more_than_a_small_one() -> None:
     dispatcher = Dispatcher([(0, 2**32)], 4)
     for at in range(1000):
         assert dispatcher.take(at % 4, 0.0) is not None
-        dispatcher.returned(at % 4, dispatcher.in_hand(at % 4).stop, 0.25)
+        dispatcher.returned(at % 4, dispatcher.in_hand(at % 4).stop, CHUNK_TARGET_S)
     assert len(dispatcher._todo) == 1
 
 

@@ -185,6 +185,25 @@ def test_a_stop_between_batches_keeps_what_is_finished() -> None:
     assert rows.tobytes() == backtest_all(bars, grid, "sma_cross")[10:until].tobytes()
 
 
+@pytest.mark.parametrize("n_windows", [20, 50, 64, 90, 130])
+def test_a_chunk_is_cut_into_even_batches(n_windows: int) -> None:
+    class Steps(np.ndarray):
+        """Progress that notes how far each batch takes it."""
+
+        def __setitem__(self, key: object, value: int) -> None:
+            steps.append(int(value) - int(self[0]))
+            super().__setitem__(key, value)
+
+    steps: list[int] = []
+    grid = Grid.of({"fast": range(1, 101), "slow": range(101, 101 + n_windows)})
+    backend = NumbaBacktest(FakeBars.walk(100), grid, "sma_cross")
+    backend.prepare()
+    chunk = FakeChunk(0, grid.size, progress=np.zeros(1, np.int64).view(Steps))
+    assert backend.evaluate(chunk) == grid.size == sum(steps)
+    assert max(steps) - min(steps) <= 1
+    assert len(steps) == max(1, round(grid.size / 4096))
+
+
 def test_prices_become_whole_numbers_only_if_nothing_is_lost() -> None:
     assert whole_prices(np.array([1.1, 1.10012])).tolist() == [110000.0, 110012.0]
     assert whole_prices(np.array([3.0, 5.0])).tolist() == [3.0, 5.0]

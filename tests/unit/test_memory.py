@@ -76,5 +76,30 @@ def test_whoever_is_gone_holds_nothing() -> None:
     assert memory.sum_bytes([child.pid, child.pid]) == 0
 
 
+def test_a_sampler_looks_seldom_while_nothing_moves_and_often_when_it_does() -> None:
+    def pause() -> float:
+        sampler.sample()
+        return sampler.interval_s
+
+    grow = f"x = []\nwhile input() == 'more': x.append(b'x' * {64 * MB}); print()"
+    with subprocess.Popen(
+        [sys.executable, "-c", grow],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+    ) as child:  # fmt: skip
+        child.stdin.write("more\n")
+        child.stdout.readline()
+        sampler = memory.Sampler(child.pid)
+        assert pause() == 0.1  # the first time everything is new
+        pauses = [pause() for _ in range(6)]
+        assert pauses == sorted(pauses)
+        assert pauses[-1] == 0.5
+        held = sampler.last
+        child.stdin.write("more\n")
+        child.stdout.readline()
+        assert pause() == 0.1
+        assert sampler.peak == sampler.last > held + 60 * MB
+        child.communicate("end\n")
+
+
 def test_this_process_holds_something() -> None:
     assert memory.pss_bytes(os.getpid()) > MB

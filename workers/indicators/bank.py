@@ -79,8 +79,9 @@ class Bank:
     ) -> None:
         self.length = length
         self.shared = min(slots, budget // (8 * length))
-        private = min(slots - self.shared, max(_LEAST_PRIVATE, _PRIVATE_BUDGET // (8 * length)))
-        self.most = private or sys.maxsize
+        rest = slots - self.shared
+        private = min(rest, max(_LEAST_PRIVATE, _PRIVATE_BUDGET // (8 * length)))
+        self.most = sys.maxsize if private == rest else private
         self._fill = fill
         self._name = name
         self._disk = disk
