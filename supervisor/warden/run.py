@@ -291,6 +291,8 @@ class RunInHand:
 
     def request(self, level: Level, reason: str, requested_by: str) -> None:
         """Begin to end the run, or go further if it is ending already."""
+        if self.state in FINAL:
+            return  # its end was told: whatever we say after that, the next run's front hears
         now = time.monotonic()
         if self._stop is None or not self._stop.by_request:
             # the flag may have been set, and workers have stopped, before we were told

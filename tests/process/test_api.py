@@ -221,6 +221,19 @@ def test_it_is_ended_from_any_thread(inside: Place, how: str, elsewhere: bool) -
         assert len(run.results()) == report.combos_done == len(kept_in(run.run_dir))
 
 
+def test_what_comes_too_late_for_one_run_is_not_the_next_ones(own_state: Path) -> None:
+    (own_state / "run").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "tests.support.late_request", own_state / "run"],
+        capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.split()
+    assert said[0] == "RunStarted"
+    assert said[-1] == "RunEnded", "a warden is kept: the next run's front would hear the rest"
+
+
 def test_drain_finishes_what_is_in_hand(inside: Place) -> None:
     gate = inside.root / "gate"
 
