@@ -18,12 +18,13 @@ ROW = np.dtype(
         ("pid", np.int64),
         ("chunk_start", np.int64),
         ("chunk_stop", np.int64),
-        ("chunk_done", np.int64),  # combinations of this chunk computed so far
         ("kept_until", np.int64),  # everything of this chunk below it is in the journal
-        ("kept", np.int64),  # combinations in the journal, since this worker began
+        ("done", np.int64),  # combinations computed since the run began
+        ("kept", np.int64),  # those of them that are in a journal
+        ("failed", np.int64),  # and of these those that failed
         ("best_index", np.int64),
         ("best_value", np.float64),
-        ("spare", np.int64, (8,)),
+        ("spare", np.int64, (7,)),
     ]
 )
 """One worker's row: 128 bytes, two cache lines, so that neighbours never share one."""
@@ -55,15 +56,20 @@ class Board:
     def vacate(self, slot: int) -> None:
         """Reset a row whose worker is gone, for the worker that takes its place.
 
-        The best value stays: it was kept, whoever computed it.
+        What was kept stays, whoever computed it, and so does the best value.
         """
         row = self.rows[slot]
-        for name in ("pid", "chunk_start", "chunk_stop", "chunk_done", "kept_until", "kept"):
+        for name in ("pid", "chunk_start", "chunk_stop", "kept_until"):
             row[name] = 0
+        row["done"] = row["kept"]
 
-    def in_flight(self) -> int:
-        """Combinations computed in chunks that are not finished yet."""
-        return int(self.rows["chunk_done"].sum())
+    def done(self) -> int:
+        """Combinations computed since the run began; less only when a worker has died."""
+        return int(self.rows["done"].sum())
+
+    def failed(self) -> int:
+        """Combinations kept as failed since the run began."""
+        return int(self.rows["failed"].sum())
 
     def best(self) -> tuple[int, float] | None:
         """Index and value of the best combination so far, or None."""

@@ -21,6 +21,7 @@ hand out the next one, short against anybody's patience."""
 _GROWTH = 16  # per chunk, while the rate is still being learnt
 _TAIL_SHARE = 2  # the last chunks shrink so that all workers end together …
 _TAIL_FLOOR = 12  # … but not below this fraction of a full one
+_AHEAD_LEFT = 4  # full chunks left for each worker, below which none is handed out ahead
 
 
 class Chunk(NamedTuple):
@@ -86,12 +87,26 @@ class Dispatcher:
         How many workers will ask.
     first_chunk : int
         Size of the first chunk, before any rate is known.
+    even : bool
+        Whether one combination takes about as long as another, so that a chunk can be handed
+        out ahead. It could keep everybody waiting behind a combination that takes minutes.
     """
 
-    def __init__(self, todo: list[tuple[int, int]], n_workers: int, first_chunk: int = 1) -> None:
+    def __init__(
+        self,
+        todo: list[tuple[int, int]],
+        n_workers: int,
+        first_chunk: int = 1,
+        *,
+        even: bool = False,
+    ) -> None:
         self._todo = [Chunk(start, stop) for start, stop in todo if stop > start]
         heapq.heapify(self._todo)
-        self._in_hand: dict[int, tuple[Chunk, float]] = {}
+        self._in_hand: dict[int, list[Chunk]] = {}
+        """Per worker what it computes, then what it was given ahead."""
+        self._since: dict[int, float] = {}
+        self._even = even
+        self._learnt = False
         self._n_workers = n_workers
         self._size = max(1, first_chunk)
         self._left = sum(chunk.size for chunk in self._todo)
@@ -103,7 +118,7 @@ class Dispatcher:
         """Combinations finished or given up so far."""
 
     def take(self, worker: int, now: float) -> Chunk | None:
-        """Give ``worker`` its next chunk, or None when there is none left to hand out."""
+        """Give ``worker`` a chunk, or None when there is none left to hand out."""
         if not self._todo:
             return None
         piece = self._probe() or heapq.heappop(self._todo)
@@ -113,14 +128,31 @@ class Dispatcher:
                 heapq.heappush(self._todo, piece._replace(start=piece.start + size))
                 piece = piece._replace(stop=piece.start + size)
         self._left -= piece.size
-        self._in_hand[worker] = (piece, now)
+        self._in_hand.setdefault(worker, []).append(piece)
+        self._since.setdefault(worker, now)
         return piece
+
+    def take_ahead(self, worker: int, now: float) -> Chunk | None:
+        """Give ``worker`` the chunk after the one it computes: it will not have to wait for it.
+
+        None where that could keep somebody else waiting, and where a chunk is suspect.
+        """
+        hand = self._in_hand.get(worker, ())
+        if len(hand) != 1 or not self._learnt or self._barren_crashes:
+            return None
+        if not self._todo or self._todo[0].crashes:
+            return None
+        if self._n_workers > 1 and self._left < _AHEAD_LEFT * self._n_workers * self._size:
+            return None
+        return self.take(worker, now)
 
     def returned(self, worker: int, until: int, now: float) -> None:
         """Take back a chunk computed up to ``until`` (all of it, unless a stop came)."""
         if worker not in self._in_hand:
             return  # it said so before: a worker that forked and came back speaks twice
-        chunk, since = self._in_hand.pop(worker)
+        chunk, since = self._lay_down(worker), self._since.pop(worker)
+        if worker in self._in_hand:
+            self._since[worker] = now  # it is at what it was given ahead
         self.finished += until - chunk.start
         if until > chunk.start:
             self._not_barren()
@@ -144,7 +176,10 @@ class Dispatcher:
         if worker not in self._in_hand:
             self._empty_handed += 1  # before it was ready for a chunk: no combination's fault
             return Verdict(hopeless=self._hopeless)
-        chunk, _ = self._in_hand.pop(worker)
+        chunk = self._lay_down(worker)
+        for ahead in self._in_hand.pop(worker, []):
+            self._put_back(ahead)  # it was not looked at
+        del self._since[worker]
         done = max(0, min(kept_until, chunk.stop) - chunk.start)
         self.finished += done
         if done:
@@ -174,8 +209,8 @@ class Dispatcher:
 
     def in_hand(self, worker: int) -> Chunk | None:
         """Return the chunk ``worker`` is computing, or None."""
-        entry = self._in_hand.get(worker)
-        return entry[0] if entry else None
+        hand = self._in_hand.get(worker)
+        return hand[0] if hand else None
 
     @property
     def idle(self) -> bool:
@@ -186,6 +221,13 @@ class Dispatcher:
     def exhausted(self) -> bool:
         """Whether everything was finished or given up."""
         return not self._todo and not self._in_hand
+
+    def _lay_down(self, worker: int) -> Chunk:
+        hand = self._in_hand[worker]
+        chunk = hand.pop(0)
+        if not hand:
+            del self._in_hand[worker]
+        return chunk
 
     def _fair_share(self) -> int:
         """How much one worker may take of what is left, that the others do not wait for it."""
@@ -226,4 +268,5 @@ class Dispatcher:
 
     def _learn(self, size: int, took_s: float) -> None:
         target = size * CHUNK_TARGET_S / max(took_s, 1e-6)
+        self._learnt = self._even and target < self._size * _GROWTH
         self._size = int(max(1, min(target, self._size * _GROWTH)))

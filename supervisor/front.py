@@ -184,7 +184,7 @@ class Front(ABC):
         self._cut_short = False
         """The warden was killed by us before it had begun."""
         self._errors: list[str] = list(prepared.notes)
-        self._failed_combos = 0
+        self._given_up = 0
         self._give_up_at: float | None = None
         self._next_tick = 0.0
         self._told = ""
@@ -487,7 +487,7 @@ class Front(ABC):
             case control.WorkerLost():
                 self._note_error(f"worker {message.serial} (pid {message.pid}) {message.why}")
             case control.CombinationFailed():
-                self._failed_combos += 1
+                self._given_up += 1
             case control.RunEnded():
                 self._ended = message
 

@@ -50,14 +50,19 @@ class SweepFront(Front):
         best = self._board.best()
         return Progress(
             status=self._status,
-            done=min(self.finished + self._board.in_flight(), self.plan.grid.size),
+            done=self._done(),
             total=self.plan.grid.size,
-            failed=self._failed_combos,
+            failed=self._board.failed() + self._given_up,
             elapsed_s=time.monotonic() - self._began,
             ram_bytes=self._sampler.last,
             best=None if best is None else (self.plan.grid.params(best[0]), best[1]),
             stop_level=self.flag.level,
         )
+
+    def _done(self) -> int:
+        counted = self._prepared.finished + self._board.done() + self._given_up
+        # a worker killed between keeping rows and counting them leaves the warden to know it
+        return min(max(self.finished, counted), self.plan.grid.size)
 
     def status_line(self) -> str:
         """Combinations done, time and memory."""
@@ -121,7 +126,7 @@ class SweepFront(Front):
                 state = process.state_letter(int(row["pid"])) or "gone"
                 self._say(
                     f"worker pid {row['pid']} (state {state}): combination "
-                    f"{row['chunk_start'] + row['chunk_done']} of chunk "
+                    f"{row['kept_until'] + row['done'] - row['kept']} of chunk "
                     f"{row['chunk_start']}–{row['chunk_stop']}"
                 )
         for log in logs:

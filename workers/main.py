@@ -148,8 +148,7 @@ class ChunkInHand:
         self.flag: NDArray[np.int64] = station.flag.array
         self._journal = journal
         self._row = station.board.rows[station.slot : station.slot + 1]
-        self.progress: NDArray[np.int64] = self._row["chunk_done"]
-        self.progress[0] = 0
+        self.progress: NDArray[np.int64] = self._row["done"]
         self._row["chunk_start"] = start
         self._row["chunk_stop"] = stop
         self._row["kept_until"] = start
@@ -167,6 +166,7 @@ class ChunkInHand:
         """Record a combination as failed; the sweep goes on."""
         self._journal.append_failed(index, control.clip(error))
         self._count(index + 1, 1)
+        self._row["failed"] += 1
 
     def _count(self, until: int, n: int) -> None:
         self._row["kept_until"] = until

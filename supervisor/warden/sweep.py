@@ -90,6 +90,8 @@ class Sweep:
         self._board = Board(fds.board, plan.workers)
         self._backend: Backend | None = None
         self._serial = next_serial(self._journals)
+        self._earlier = 0
+        self._given_up = 0
         self._failures: JournalWriter | None = None
         self._workers: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
@@ -100,8 +102,10 @@ class Sweep:
     def prepare(self) -> None:
         """See what is left to compute, and load or compile what computes it."""
         done = covered(rundir.journal_dirs(self._run.run_dir), failed=not self._retry_failed)
-        self._dispatcher = Dispatcher(gaps(done, *self._plan.span), self._plan.workers)
-        self._dispatcher.finished = sum(stop - start for start, stop in done)
+        built_in = self._plan.source is Source.BUILT_IN
+        todo = gaps(done, *self._plan.span)
+        self._dispatcher = Dispatcher(todo, self._plan.workers, even=built_in)
+        self._dispatcher.finished = self._earlier = sum(stop - start for start, stop in done)
         bars = _bars_of(self._fds.bars)
         self._backend = make_backend(self._plan, bars, self._fds.function)
         self._backend.prepare()
@@ -164,7 +168,9 @@ class Sweep:
         return control.Status(
             run_id="",
             status="",
-            done=self._dispatcher.finished + self._board.in_flight(),
+            done=max(
+                self._dispatcher.finished, self._earlier + self._board.done() + self._given_up
+            ),
             total=self._plan.grid.size,
             workers=[worker.outside for worker in self._workers.values()],
         )
@@ -270,8 +276,7 @@ class Sweep:
                 # chunk is in hand, and must neither be taken for done nor be forgotten
                 return True
             self._dispatcher.returned(worker.slot, message.until, time.monotonic())
-            self._board.rows[worker.slot]["chunk_done"] = 0
-            self._give_chunk(worker)  # first of all: it waits
+            self._give_chunk(worker)  # first of all: it may be waiting
             self.report()
             self._run.check_done()
         elif isinstance(message, control.WorkerBroken):
@@ -279,32 +284,36 @@ class Sweep:
         return True
 
     def _give_chunk(self, worker: Worker) -> None:
-        if self._run.state is not State.RUNNING:
-            return
-        chunk = self._dispatcher.take(worker.slot, time.monotonic())
+        """Give a worker something to compute, and what comes after it: it then need not wait."""
+        if self._run.state is not State.RUNNING or worker.slot not in self._workers:
+            return  # the run ends, or these are its last words
+        slot, now = worker.slot, time.monotonic()
+        if self._dispatcher.in_hand(slot) is None:
+            self._send(worker, self._dispatcher.take(slot, now))
+        self._send(worker, self._dispatcher.take_ahead(slot, now))
+
+    def _send(self, worker: Worker, chunk: Chunk | None) -> None:
         if chunk is not None:
             control.send(worker.link, control.Compute(chunk.start, chunk.stop))
 
     # -- the dead ----------------------------------------------------------
 
     def _bury(self, worker: Worker, status: int) -> None:
+        del self._workers[worker.slot]
         while self._on_worker(worker):
             pass  # its last words
         self._run.forget(worker.link)
         worker.link.close()
-        del self._workers[worker.slot]
-        chunk = self._dispatcher.in_hand(worker.slot)
-        kept_until = self._kept_until(worker.slot, chunk)
         code = os.waitstatus_to_exitcode(status)
         self._run.heed_flag()
         self._run.events.emit("worker_reaped", serial=worker.serial, pid=worker.outside, code=code)
         if self._run.state is not State.RUNNING:
-            if chunk is not None:
-                self._dispatcher.returned(worker.slot, kept_until, time.monotonic())
-                self._run.check_done()
+            self._take_back(worker.slot)
+            self._run.check_done()
             return
         why = describe_exit(code)
         self._run.post(control.WorkerLost(worker.serial, worker.outside, why))
+        kept_until = self._kept_until(worker.slot)
         verdict = self._dispatcher.crashed(worker.slot, kept_until, blamed=self._to_blame(code))
         if verdict.failed is not None:
             self._give_up(verdict.failed, f"the worker {why} again and again over this combination")
@@ -321,8 +330,13 @@ class Sweep:
         oom_kills, self._oom_kills = self._oom_kills, memory.oom_kills()
         return code != -signal.SIGKILL or self._oom_kills != oom_kills
 
-    def _kept_until(self, slot: int, chunk: Chunk | None) -> int:
+    def _take_back(self, slot: int) -> None:
+        while self._dispatcher.in_hand(slot) is not None:
+            self._dispatcher.returned(slot, self._kept_until(slot), time.monotonic())
+
+    def _kept_until(self, slot: int) -> int:
         """First index of a dead worker's chunk that is not in its journal."""
+        chunk = self._dispatcher.in_hand(slot)
         if chunk is None:
             return 0
         row = self._board.rows[slot]
@@ -339,5 +353,6 @@ class Sweep:
             self._failures.append_failed(index, error)
         except FullstopError as problem:
             self._run.fail(str(problem))
+        self._given_up += 1
         self._run.events.emit("combination_failed", index=index, error=error)
         self._run.post(control.CombinationFailed(index, error))

@@ -221,6 +221,36 @@ def test_it_is_ended_from_any_thread(inside: Place, how: str, elsewhere: bool) -
         assert len(run.results()) == report.combos_done == len(kept_in(run.run_dir))
 
 
+def test_progress_is_live_and_never_goes_back(inside: Place) -> None:
+    seen = [0]
+    with supervisor.sweep(
+        "sma_cross", {"fast": range(5, 105), "slow": range(110, 610)}, workers=2,
+        run_dir=inside.root / "run",
+    ) as run:  # fmt: skip
+        while run.running:
+            seen.append(run.progress.done)
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 20, "not only when a chunk is through"
+    assert run.progress.done == run.report.combos_done == 50_000
+
+
+def test_what_fails_shows_while_the_sweep_goes_on(inside: Place) -> None:
+    def backtest(bars, params, stop):
+        if params["a"] < 5:
+            raise ValueError("never")
+        if params["a"] < 7:
+            return {"y": 1.0}
+        stop.wait()
+        return None
+
+    with supervisor.sweep(
+        backtest, {"a": range(100)}, inside.data, workers=1, run_dir=inside.root / "run"
+    ) as run:
+        wait_for(lambda: run.progress.done == 7, "seven combinations")
+        assert run.progress.failed == 5
+        assert run.stop().combos_failed == 5
+
+
 def test_what_comes_too_late_for_one_run_is_not_the_next_ones(own_state: Path) -> None:
     (own_state / "run").mkdir()
     done = subprocess.run(

@@ -3,12 +3,17 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
+from collections import Counter
 
 import pytest
 
+import supervisor
+from supervisor.api import Run
 from supervisor.process import children
-from tests.support.cli import Place, Started
-from tests.support.inside import sweep_inside
+from tests.support.cli import Place, Started, kept_in
+from tests.support.inside import Inside, sweep_inside
+from tests.support.waiting import DEADLINE_S, wait_for
 
 TIMES = {"grace_s": 0.3, "terminate_s": 0.2}
 
@@ -133,6 +138,43 @@ def test_killing_workers_at_random_loses_and_doubles_nothing(inside: Place) -> N
     run.assert_gone()
     assert_only_these_failed(run, n, set())
     assert 1 <= len(run.report["errors"]) <= kills
+
+
+GRID = {"fast": range(5, 105), "slow": range(110, 410)}
+N_GRID = 30_000
+
+
+def amid(inside: Place) -> Run:
+    """A run of a built-in strategy's whose one worker has its next chunk already."""
+    run = supervisor.sweep("sma_cross", GRID, workers=1, run_dir=inside.root / "run")
+    inside.inside.append(run)
+    wait_for(lambda: run.progress.done > N_GRID // 3, "a third of the grid")
+    return run
+
+
+def test_the_chunk_that_a_dead_worker_had_ahead_of_it_is_computed(inside: Place) -> None:
+    run = amid(inside)
+    (worker,) = children(Inside(inside, run).warden)
+    os.kill(worker, signal.SIGKILL)
+    report = run.wait(DEADLINE_S)
+    assert report is not None
+    assert (report.status, report.combos_done, report.combos_failed) == ("completed", N_GRID, 0)
+    assert kept_in(run.run_dir) == Counter(range(N_GRID))
+    (lost,) = report.errors
+    assert "SIGKILL" in lost
+
+
+def test_a_drain_leaves_the_chunk_ahead_alone(inside: Place) -> None:
+    run = amid(inside)
+    draining = threading.Thread(target=run.drain)
+    draining.start()
+    wait_for(lambda: '"draining"' in (run.run_dir / "events.jsonl").read_text(), "the drain")
+    (row,) = run._front._board.rows
+    end_of_chunk = int(row["chunk_stop"])
+    draining.join(DEADLINE_S)
+    assert (run.report.status, run.report.stop.level) == ("stopped", "drain")
+    assert run.report.combos_done == end_of_chunk
+    assert kept_in(run.run_dir) == Counter(range(end_of_chunk))
 
 
 def test_a_combination_is_not_to_blame_for_a_worker_that_somebody_killed(inside: Place) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.dispatch import BARREN_CRASHES, CHUNK_TARGET_S, SPARED, Dispatcher
+from supervisor.dispatch import BARREN_CRASHES, CHUNK_TARGET_S, SPARED, Chunk, Dispatcher
 
 COST_S = 0.001
 
@@ -15,7 +15,8 @@ class Simulation:
     """Workers that compute in simulated time, and die over guilty combinations.
 
     ``keeps`` is how much of a chunk a dying worker has kept: all that it
-    computed (1), nothing (0), or something between.
+    computed (1), nothing (0), or something between. ``ahead``: chunks are given out
+    ahead, and are so long that there are many.
     """
 
     def __init__(
@@ -26,9 +27,12 @@ class Simulation:
         accidents: float = 0.0,
         keeps: float = 1.0,
         seed: int = 0,
+        *,
+        ahead: bool = False,
     ) -> None:
+        self.cost_s = CHUNK_TARGET_S / 5 if ahead else COST_S
         self.todo = {i for start, stop in todo for i in range(start, stop)}
-        self.dispatcher = Dispatcher(todo, n_workers)
+        self.dispatcher = Dispatcher(todo, n_workers, even=ahead)
         self.n_workers = n_workers
         self.guilty = guilty
         self.accidents = accidents
@@ -52,11 +56,14 @@ class Simulation:
                 taken = d.take(worker, self.now)
                 assert taken is None or (taken.size > 0 and d.in_hand(worker) == taken)
                 continue
+            if self.random.random() < 0.5:
+                d.take_ahead(worker, self.now)
+                assert d.in_hand(worker) == chunk
             self.finish(worker, chunk.start, chunk.stop)
         return self
 
     def finish(self, worker: int, start: int, stop: int) -> None:
-        self.now += (stop - start) * COST_S
+        self.now += (stop - start) * self.cost_s
         dies_at = next((i for i in range(start, stop) if i in self.guilty), None)
         if dies_at is None and self.random.random() < self.accidents:
             dies_at = self.random.randrange(start, stop)
@@ -90,9 +97,9 @@ ranges = st.lists(st.integers(1, 60), min_size=1, max_size=8).map(
 )
 
 
-@given(ranges, st.integers(1, 8), st.integers(0, 2**32))
-def test_everything_is_finished_once(todo: list, n_workers: int, seed: int) -> None:
-    simulation = Simulation(todo, n_workers, seed=seed).run()
+@given(ranges, st.integers(1, 8), st.integers(0, 2**32), st.booleans())
+def test_everything_is_finished_once(todo: list, n_workers: int, seed: int, ahead: bool) -> None:
+    simulation = Simulation(todo, n_workers, seed=seed, ahead=ahead).run()
     simulation.check()
     assert simulation.given_up == []
 
@@ -103,18 +110,23 @@ def test_exactly_the_guilty_are_given_up(todo: list, n_workers: int, data: st.Da
     guilty = frozenset(data.draw(st.lists(st.sampled_from(everything), max_size=6)))
     simulation = Simulation(
         todo, n_workers, guilty, keeps=data.draw(st.sampled_from([0.0, 0.5, 1.0])),
-        seed=data.draw(st.integers(0, 2**32)),
+        seed=data.draw(st.integers(0, 2**32)), ahead=data.draw(st.booleans()),
     ).run()  # fmt: skip
     simulation.check()
     assert not simulation.hopeless
     assert set(simulation.given_up) == guilty
 
 
-@given(ranges, st.integers(1, 8), st.floats(0, 0.5), st.floats(0, 1), st.integers(0, 2**32))
+@given(
+    ranges, st.integers(1, 8), st.floats(0, 0.5), st.floats(0, 1), st.integers(0, 2**32),
+    st.booleans(),
+)  # fmt: skip
 def test_random_deaths_lose_and_double_nothing(
-    todo: list, n_workers: int, accidents: float, keeps: float, seed: int
+    todo: list, n_workers: int, accidents: float, keeps: float, seed: int, ahead: bool
 ) -> None:
-    Simulation(todo, n_workers, accidents=accidents, keeps=keeps, seed=seed).run().check()
+    Simulation(
+        todo, n_workers, accidents=accidents, keeps=keeps, seed=seed, ahead=ahead
+    ).run().check()
 
 
 @given(st.integers(1, 8), st.integers(0, 1000), st.integers(0, 2**32))
@@ -221,6 +233,65 @@ def test_a_worker_that_nobody_waits_for_has_whole_chunks_to_the_end() -> None:
     grown = sizes[sizes.index(max(sizes)) : -1]  # the very last one is what is left
     assert len(grown) > 100
     assert set(grown) <= {full - 1, full}  # a clock's rounding
+
+
+def with_a_chunk_ahead(n: int, n_workers: int) -> tuple[Dispatcher, Chunk, Chunk, float]:
+    """A worker 0 that knows what it will compute next; the rate is known."""
+    dispatcher = Dispatcher([(0, n)], n_workers, even=True)
+    now = 0.0
+    while (chunk := dispatcher.take(0, now)) is not None:
+        ahead = dispatcher.take_ahead(0, now)
+        if ahead is not None:
+            return dispatcher, chunk, ahead, now
+        now += chunk.size * COST_S
+        dispatcher.returned(0, chunk.stop, now)
+    raise AssertionError("nothing is given ahead")
+
+
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_one_chunk_is_given_ahead_once_the_rate_is_known(n_workers: int) -> None:
+    dispatcher, chunk, ahead, now = with_a_chunk_ahead(1_000_000, n_workers)
+    assert chunk.size == ahead.size == pytest.approx(CHUNK_TARGET_S / COST_S, rel=0.01)
+    assert dispatcher.in_hand(0) == chunk
+    assert dispatcher.take_ahead(0, now) is None, "one is enough"
+    for _ in range(5):  # how long it lay there does not count as its computing
+        now += chunk.size * COST_S
+        dispatcher.returned(0, chunk.stop, now)
+        assert dispatcher.in_hand(0) == ahead
+        chunk, ahead = ahead, dispatcher.take_ahead(0, now)
+        assert ahead is not None
+        assert ahead.size == pytest.approx(CHUNK_TARGET_S / COST_S, rel=0.01)
+
+
+def test_nothing_is_given_ahead_where_one_may_take_longer_than_another() -> None:
+    dispatcher = Dispatcher([(0, 1_000_000)], 2)
+    for now in range(20):
+        chunk = dispatcher.take(0, now)
+        assert dispatcher.take_ahead(0, now) is None
+        dispatcher.returned(0, chunk.stop, now + CHUNK_TARGET_S)
+
+
+def test_nothing_is_given_ahead_near_the_end() -> None:
+    dispatcher, chunk, ahead, now = with_a_chunk_ahead(20_000, 2)
+    full, given = chunk.size, [ahead.start]
+    while (chunk := dispatcher.in_hand(0) or dispatcher.take(0, now)) is not None:
+        if (ahead := dispatcher.take_ahead(0, now)) is not None:
+            given.append(ahead.start)
+        now += chunk.size * COST_S
+        dispatcher.returned(0, chunk.stop, now)
+    assert len(given) > 20
+    assert max(given) <= 20_000 - 3 * 2 * full, "three for each worker are left"
+
+
+def test_what_was_given_ahead_is_not_blamed_for_a_death() -> None:
+    dispatcher, chunk, ahead, now = with_a_chunk_ahead(1_000_000, 2)
+    dispatcher.crashed(0, chunk.start)
+    assert dispatcher.in_hand(0) is None
+    again = dispatcher.take(0, now)
+    assert again == chunk._replace(crashes=1)
+    assert dispatcher.take_ahead(0, now) is None, "one at a time while somebody is being looked for"
+    dispatcher.returned(0, again.stop, now)
+    assert dispatcher.take(0, now) == ahead
 
 
 def test_what_a_stop_left_over_stays_to_be_done() -> None:
