@@ -26,7 +26,7 @@ from supervisor.finish import gather
 from supervisor.front import Front, Progress
 from supervisor.link import WardenLink
 from supervisor.prepare import Prepared
-from supervisor.report import MemoryReport, Report
+from supervisor.report import Gathered, MemoryReport, Report
 from supervisor.results import covered
 from supervisor.shards import divide, unfinished
 from supervisor.states import ExitCode, RunStatus
@@ -188,7 +188,7 @@ class ClusterFront(Front):
     def _measure_memory(self) -> MemoryReport | None:
         return None  # the shards' reports tell of theirs
 
-    def _gather(self) -> tuple[int, int]:
+    def _gather(self) -> Gathered:
         return gather(self.run_dir, self.plan, self._note_error)
 
     def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:

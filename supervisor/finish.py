@@ -23,7 +23,7 @@ from supervisor.config import Plan, Source
 from supervisor.errors import FullstopError, RunBusyError
 from supervisor.events import Fact, read_events
 from supervisor.journal import journal_paths
-from supervisor.report import MemoryReport, Report, Rung, StopReport, unseen
+from supervisor.report import Gathered, MemoryReport, Report, Rung, StopReport, unseen
 from supervisor.results import Compaction, compact, covered
 from supervisor.states import ExitCode, RunStatus
 
@@ -45,19 +45,15 @@ def compact_run(run_dir: Path, plan: Plan) -> Compaction:
     )
 
 
-def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> tuple[int, int]:
-    """Write ``results.parquet``; return its rows and how many of them failed.
-
-    Where it cannot be written, that is noted, and what the journals hold is counted.
-    """
+def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered:
+    """Write ``results.parquet``; where that cannot be, count what the journals hold."""
     try:
         done = compact_run(run_dir, plan)
     except (FullstopError, OSError) as error:
-        note(f"{NOT_WRITTEN}: {error}")
-        return count_covered(run_dir), 0
+        return Gathered(count_covered(run_dir), unwritten=f"{NOT_WRITTEN}: {error}")
     for damage in done.damaged:
         note(f"{damage}: what it held was computed again")
-    return done.rows, done.failed
+    return Gathered(done.rows, done.failed)
 
 
 def count_covered(run_dir: Path) -> int:

@@ -28,7 +28,7 @@ from supervisor.events import EventLog
 from supervisor.link import WardenLink, keep_warden
 from supervisor.meanwhile import Meanwhile
 from supervisor.process import Identity
-from supervisor.report import MemoryReport, Report, Rung, StopReport
+from supervisor.report import Gathered, MemoryReport, Report, Rung, StopReport
 from supervisor.signals import STOPPING, SignalQueue
 from supervisor.states import ExitCode, RunStatus
 from supervisor.stopflag import Level, StopFlag
@@ -251,9 +251,9 @@ class Front(ABC):
     def _let_go(self) -> None:  # noqa: B027 - not every work has it
         """The run is somebody else's to finish: end what goes on beside the loop."""
 
-    def _gather(self) -> tuple[int, int]:
-        """Put results together; return the combinations with a row, and those that failed."""
-        return 0, 0
+    def _gather(self) -> Gathered:
+        """Put results together."""
+        return Gathered()
 
     def _wrap_up(self, status: RunStatus) -> None:  # noqa: B027 - not every work has it
         """Whatever else has to be on disk before the report."""
@@ -528,7 +528,7 @@ class Front(ABC):
             status = self._see_jobs_out(self._jobs, status)
             gone_at = time.monotonic()
             failure = failure or self._jobs.refused
-        done, failed = self._gather()
+        gathered = self._gather()
         ghosts = self._jobs.unverified if self._jobs else []
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
@@ -538,12 +538,8 @@ class Front(ABC):
                 self._note_error(f"could not be killed: {name}")
             for name in ghosts:
                 self._note_error(f"has not been seen to end: {name}")
-        if status is RunStatus.COMPLETED and failed and failed == done:
-            status = RunStatus.FAILED
-            self._reason = "every combination failed; see the column 'error' in results.parquet"
-        elif status is RunStatus.FAILED:
-            why = str(failure) if failure else (ended.reason if ended else "")
-            self._reason = why or self._reason
+        why = str(failure) if failure else (ended.reason if ended else "")
+        status = self._verdict(status, gathered, why)
         usage = isinstance(failure, ConfigError) or bool(ended and ended.usage)
         report = Report(
             run_id=self._plan.run_id,
@@ -552,8 +548,8 @@ class Front(ABC):
             exit_code=self._exit_code(status, usage=usage, survivors=bool(survivors or ghosts)),
             containment=self._started.containment if self._started else "none",
             combos_total=self._plan.combos_total,
-            combos_done=done,
-            combos_failed=failed,
+            combos_done=gathered.done,
+            combos_failed=gathered.failed,
             elapsed_s=round(gone_at - self._began, 6),
             run_dir=str(self.run_dir),
             stop=self._stop,
@@ -567,6 +563,20 @@ class Front(ABC):
         self._status = status
         self._keep_warden = self._keep_warden and failure is None and not survivors
         return report
+
+    def _verdict(self, status: RunStatus, gathered: Gathered, why: str) -> RunStatus:
+        """What the run comes to, now that its results have been put together, and the reason."""
+        if status is not RunStatus.COMPLETED:
+            if gathered.unwritten:
+                self._note_error(gathered.unwritten)
+            if status is RunStatus.FAILED:
+                self._reason = why or self._reason
+        elif gathered.unwritten:
+            status, self._reason = RunStatus.FAILED, gathered.unwritten  # who goes on needs them
+        elif gathered.failed and gathered.failed == gathered.done:
+            status = RunStatus.FAILED
+            self._reason = "every combination failed; see the column 'error' in results.parquet"
+        return status
 
     def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:
         """Wait for the run's cluster jobs: for their own end, or for that of their cancel."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor import rundir
 from supervisor.states import RunStatus
@@ -77,6 +77,22 @@ class MemoryReport:
     vram_after_bytes: int | None = None
     vram_freed_bytes: int | None = None
     settled_s: float | None = None
+
+
+class Gathered(NamedTuple):
+    """What came of putting a run's results together.
+
+    Attributes
+    ----------
+    done, failed : int
+        Combinations with a row, and those of them that failed.
+    unwritten : str
+        Why there is no ``results.parquet``; empty: there is one, or none is wanted.
+    """
+
+    done: int = 0
+    failed: int = 0
+    unwritten: str = ""
 
 
 @dataclass(slots=True)

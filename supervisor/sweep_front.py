@@ -14,7 +14,7 @@ from supervisor.front import SETTLE_POLL_S, Front, Progress, Tick
 from supervisor.journal import JournalSync
 from supervisor.link import WardenLink
 from supervisor.prepare import Prepared
-from supervisor.report import Report
+from supervisor.report import Gathered, Report
 from supervisor.states import RunStatus
 
 _DUMP_WAIT_S = 2.0
@@ -179,8 +179,8 @@ class SweepFront(Front):
                 self._note_error(f"journals could not be synced to the disk: {error.strerror}")
                 return
 
-    def _gather(self) -> tuple[int, int]:
-        """Write ``results.parquet``; return the rows and the failed combinations in it."""
+    def _gather(self) -> Gathered:
+        """Write ``results.parquet``."""
         from supervisor.finish import gather
 
         return gather(self.run_dir, self.plan, self._note_error)

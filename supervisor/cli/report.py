@@ -25,6 +25,7 @@ from supervisor.finish import (
 )
 from supervisor.report import Report
 from supervisor.results import ERROR_COLUMN
+from supervisor.states import ExitCode, RunStatus
 
 PAGE_FILE = "report.html"
 
@@ -131,6 +132,9 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> None:
             written = compact_run(run_dir, plan)
             found.combos_done, found.combos_failed = written.rows, written.failed
             found.errors = [line for line in found.errors if not line.startswith(NOT_WRITTEN)]
+            if found.reason.startswith(NOT_WRITTEN):
+                found.status, found.reason = RunStatus.COMPLETED, ""
+                found.exit_code = ExitCode.DONE
             found.write()
         if said:
             print(f"there was no {results.name}: written now, from the journals")

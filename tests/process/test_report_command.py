@@ -196,6 +196,33 @@ def test_results_that_could_not_be_written_are_said_to_be_missing_and_written_la
     assert "written" not in again.stdout
 
 
+def test_a_run_without_results_has_failed_until_they_are_written(place: Place) -> None:
+    """Whoever goes on from exit code 0 wants to read them."""
+    body = """
+    def f(bars, params, stop):
+        if params["a"] == 99:
+            mark("ready")
+            while not os.path.exists(GO):
+                time.sleep(0.001)
+        return row(params)
+    """
+    go = place.root / "go"
+    run = place.sweep(body, n=100, GO=str(go))
+    run.wait_marks("ready", 1)
+    results = run.run_dir / "results.parquet"
+    results.mkdir()
+    go.touch()
+    assert run.end() == 1
+    assert run.report["status"] == "failed"
+    assert "results.parquet could not be written" in run.report["reason"]
+    results.rmdir()
+    ended = place.command("report", str(run.run_dir), "--json")
+    report = json.loads(ended.stdout)
+    assert (report["status"], report["reason"], report["exit_code"]) == ("completed", "", 0)
+    assert report == run.report
+    run.assert_gone()
+
+
 def test_results_of_a_dead_run_that_cannot_be_written_are_written_later(place: Place) -> None:
     run = place.sweep(POLITE, DONE=50)
     run.wait_marks("ready", 2)
