@@ -61,6 +61,11 @@ class Board:
         row = self.rows[slot]
         for name in ("pid", "chunk_start", "chunk_stop", "kept_until"):
             row[name] = 0
+        self.drop_unkept(slot)
+
+    def drop_unkept(self, slot: int) -> None:
+        """Count what a dead worker had computed and not kept as not done."""
+        row = self.rows[slot]
         row["done"] = row["kept"]
 
     def done(self) -> int:

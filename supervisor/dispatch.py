@@ -18,7 +18,8 @@ CHUNK_TARGET_S = 0.5
 """Computing time aimed at per chunk: long against the 1 ms it takes to keep its rows and to
 hand out the next one, short against anybody's patience."""
 
-_GROWTH = 16  # per chunk, while the rate is still being learnt
+_GROWTH = 16  # per chunk, while the rate is still being learnt …
+_KNOWN_GROWTH = 2  # … and once it is known: a clock may have been looked at too late
 _TAIL_SHARE = 2  # the last chunks shrink so that all workers end together …
 _TAIL_FLOOR = 12  # … but not below this fraction of a full one
 _AHEAD_LEFT = 4  # full chunks left for each worker, below which none is handed out ahead
@@ -106,7 +107,7 @@ class Dispatcher:
         """Per worker what it computes, then what it was given ahead."""
         self._since: dict[int, float] = {}
         self._even = even
-        self._learnt = False
+        self._rate_known = False
         self._n_workers = n_workers
         self._size = max(1, first_chunk)
         self._left = sum(chunk.size for chunk in self._todo)
@@ -138,7 +139,7 @@ class Dispatcher:
         None where that could keep somebody else waiting, and where a chunk is suspect.
         """
         hand = self._in_hand.get(worker, ())
-        if len(hand) != 1 or not self._learnt or self._barren_crashes:
+        if len(hand) != 1 or self._barren_crashes or not (self._even and self._rate_known):
             return None
         if not self._todo or self._todo[0].crashes:
             return None
@@ -268,5 +269,6 @@ class Dispatcher:
 
     def _learn(self, size: int, took_s: float) -> None:
         target = size * CHUNK_TARGET_S / max(took_s, 1e-6)
-        self._learnt = self._even and target < self._size * _GROWTH
-        self._size = int(max(1, min(target, self._size * _GROWTH)))
+        most = self._size * (_KNOWN_GROWTH if self._rate_known else _GROWTH)
+        self._rate_known = self._rate_known or target < most
+        self._size = int(max(1, min(target, most)))

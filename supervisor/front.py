@@ -55,7 +55,7 @@ class Progress:
     done, total : int
         Combinations of the grid.
     failed : int
-        Combinations given up.
+        Those of them that have failed, in this attempt.
     elapsed_s : float
         Since the first worker was forked, in s.
     ram_bytes : int

@@ -14,7 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,7 @@ class UserFunction:
         if self._function is None:
             raise UserFunctionError("the function was not loaded: start() comes first")
         pending = _PendingRows(chunk)
+        worker = os.getpid()
         flag = self._flag = self._flag or PolledFlag.following(chunk)
         for index in range(chunk.start, chunk.stop):
             if chunk.stop_requested():
@@ -73,6 +74,8 @@ class UserFunction:
                 return index
             flag.begin(chunk.checkpoints, index)
             row, error = self._call(index, flag)
+            if os.getpid() != worker:
+                _end_copy()
             if flag.told_to_stop() or (row is None and error is None and chunk.stop_requested()):
                 pending.flush()
                 return index
@@ -187,6 +190,16 @@ class _PendingRows:
             self._start += len(self._rows)
             self._rows = []
         self._kept_at = time.monotonic()
+
+
+def _end_copy() -> NoReturn:
+    """End a copy of the worker that the function forked and let come back.
+
+    It would compute what the worker computes, and take chunks off the worker's line.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def _checked(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -96,6 +96,7 @@ class RunInHand:
 
     def carry_out(self, signals: socket.socket) -> bool:
         """Run to the end; return whether the front is still there."""
+        _take(signals)  # what came while there was no run is not this one's
         self.watch(signals, lambda: self._on_signal(signals))
         self.watch(self._front.sock, self._on_front)
         self.watch(self._front.pidfd, self._on_front_lost)
@@ -315,11 +316,7 @@ class RunInHand:
     # -- signals and the dead ---------------------------------------------
 
     def _on_signal(self, signals: socket.socket) -> None:
-        received = b""
-        with contextlib.suppress(BlockingIOError):
-            while more := signals.recv(4096):
-                received += more
-        if signal.SIGTERM in received:
+        if signal.SIGTERM in _take(signals):
             self.request(Level.STOP, "SIGTERM to the warden", "signal")
         self._reap()
 
@@ -391,6 +388,15 @@ class RunInHand:
         self.containment.end()
         self.events.close()
         self.flag.close()
+
+
+def _take(signals: socket.socket) -> bytes:
+    """Take the numbers of the signals that have come."""
+    received = b""
+    with contextlib.suppress(BlockingIOError):
+        while more := signals.recv(4096):
+            received += more
+    return received
 
 
 def _in_time(left_s: float) -> float:

@@ -165,12 +165,11 @@ class Sweep:
 
     def standing(self) -> control.Status:
         """Combinations done, and the workers' pids."""
+        counted = self._earlier + self._board.done() + self._given_up
         return control.Status(
             run_id="",
             status="",
-            done=max(
-                self._dispatcher.finished, self._earlier + self._board.done() + self._given_up
-            ),
+            done=min(max(self._dispatcher.finished, counted), self._plan.grid.size),
             total=self._plan.grid.size,
             workers=[worker.outside for worker in self._workers.values()],
         )
@@ -309,12 +308,14 @@ class Sweep:
         self._run.events.emit("worker_reaped", serial=worker.serial, pid=worker.outside, code=code)
         if self._run.state is not State.RUNNING:
             self._take_back(worker.slot)
+            self._board.drop_unkept(worker.slot)
             self._run.check_done()
             return
         why = describe_exit(code)
         self._run.post(control.WorkerLost(worker.serial, worker.outside, why))
         kept_until = self._kept_until(worker.slot)
-        verdict = self._dispatcher.crashed(worker.slot, kept_until, blamed=self._to_blame(code))
+        blamed = self._to_blame(code) and self._looked(worker.slot)
+        verdict = self._dispatcher.crashed(worker.slot, kept_until, blamed=blamed)
         if verdict.failed is not None:
             self._give_up(verdict.failed, f"the worker {why} again and again over this combination")
         if verdict.hopeless:
@@ -339,10 +340,14 @@ class Sweep:
         chunk = self._dispatcher.in_hand(slot)
         if chunk is None:
             return 0
-        row = self._board.rows[slot]
-        if row["chunk_start"] != chunk.start:
-            return chunk.start  # it died before it looked at the chunk
-        return int(min(max(row["kept_until"], chunk.start), chunk.stop))
+        if not self._looked(slot):
+            return chunk.start
+        return int(min(max(self._board.rows[slot]["kept_until"], chunk.start), chunk.stop))
+
+    def _looked(self, slot: int) -> bool:
+        """Whether a dead worker had begun the chunk it was given."""
+        chunk, row = self._dispatcher.in_hand(slot), self._board.rows[slot]
+        return chunk is not None and chunk[:2] == (row["chunk_start"], row["chunk_stop"])
 
     def _give_up(self, index: int, error: str) -> None:
         if self._failures is None:

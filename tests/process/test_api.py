@@ -234,6 +234,24 @@ def test_progress_is_live_and_never_goes_back(inside: Place) -> None:
     assert run.progress.done == run.report.combos_done == 50_000
 
 
+def test_a_signal_to_a_warden_without_a_run_is_not_the_next_runs(inside: Place) -> None:
+    grid, kw = {"a": range(5)}, {"workers": 1}
+
+    def backtest(bars, params, stop):
+        return {"y": 1.0}
+
+    with supervisor.sweep(backtest, grid, inside.data, run_dir=inside.root / "1", **kw) as run:
+        run.wait()
+    link = run._front._link
+    see_idle(link)
+    os.kill(link.pid, signal.SIGTERM)
+    see_idle(link)
+    with supervisor.sweep(backtest, grid, inside.data, run_dir=inside.root / "2", **kw) as run:
+        report = run.wait()
+    assert run._front._link is link
+    assert (report.status, report.stop) == ("completed", None)
+
+
 def test_what_fails_shows_while_the_sweep_goes_on(inside: Place) -> None:
     def backtest(bars, params, stop):
         if params["a"] < 5:

@@ -140,26 +140,43 @@ def test_killing_workers_at_random_loses_and_doubles_nothing(inside: Place) -> N
     assert 1 <= len(run.report["errors"]) <= kills
 
 
-GRID = {"fast": range(5, 105), "slow": range(110, 410)}
-N_GRID = 30_000
-
-
 def amid(inside: Place) -> Run:
     """A run of a built-in strategy's whose one worker has its next chunk already."""
-    run = supervisor.sweep("sma_cross", GRID, workers=1, run_dir=inside.root / "run")
+    grid = {"fast": range(5, 405), "slow": range(410, 2_410)}
+    run = supervisor.sweep("sma_cross", grid, workers=1, run_dir=inside.root / "run")
     inside.inside.append(run)
-    wait_for(lambda: run.progress.done > N_GRID // 3, "a third of the grid")
+    wait_for(lambda: run.progress.done > 10_000, "chunks of a size that is known")
     return run
+
+
+def begun(run: Run) -> int:
+    """Where the chunk begins that the one worker computes."""
+    (row,) = run._front._board.rows
+    return int(row["chunk_start"])
+
+
+def test_a_worker_does_not_wait_for_the_warden_between_two_chunks(inside: Place) -> None:
+    run = amid(inside)
+    warden = Inside(inside, run).warden
+    os.kill(warden, signal.SIGSTOP)
+    try:
+        before = begun(run)
+        wait_for(lambda: begun(run) > before, "the next chunk")
+    finally:
+        os.kill(warden, signal.SIGCONT)
+    report = run.stop()
+    assert report.combos_done > before
+    assert kept_in(run.run_dir) == Counter(range(report.combos_done))
 
 
 def test_the_chunk_that_a_dead_worker_had_ahead_of_it_is_computed(inside: Place) -> None:
     run = amid(inside)
     (worker,) = children(Inside(inside, run).warden)
     os.kill(worker, signal.SIGKILL)
-    report = run.wait(DEADLINE_S)
-    assert report is not None
-    assert (report.status, report.combos_done, report.combos_failed) == ("completed", N_GRID, 0)
-    assert kept_in(run.run_dir) == Counter(range(N_GRID))
+    before = run.progress.done
+    wait_for(lambda: run.progress.done > before + 30_000, "some more chunks")
+    report = run.stop()
+    assert kept_in(run.run_dir) == Counter(range(report.combos_done)), "nothing was left out"
     (lost,) = report.errors
     assert "SIGKILL" in lost
 
@@ -175,6 +192,51 @@ def test_a_drain_leaves_the_chunk_ahead_alone(inside: Place) -> None:
     assert (run.report.status, run.report.stop.level) == ("stopped", "drain")
     assert run.report.combos_done == end_of_chunk
     assert kept_in(run.run_dir) == Counter(range(end_of_chunk))
+
+
+def test_what_dead_workers_had_not_kept_is_not_done(inside: Place) -> None:
+    """Workers that die while the run ends: nobody comes after them."""
+    body = """
+    def f(bars, params, stop):
+        if params["a"] == 30:
+            mark("ready")
+            time.sleep(60)
+        return row(params)
+    """
+    run = sweep_inside(inside, body, n=100, workers=1)
+    run.wait_marks("ready", 1)
+    assert run.run.progress.done == 30
+    draining = threading.Thread(target=run.run.drain)
+    draining.start()
+    run.wait_for(lambda: '"draining"' in (run.run_dir / "events.jsonl").read_text(), "the drain")
+    (worker,) = children(run.warden)
+    os.kill(worker, signal.SIGKILL)
+    draining.join(DEADLINE_S)
+    assert run.run.progress.done == run.report["combos_done"] < 30
+
+
+def test_a_combination_that_was_never_begun_is_not_to_blame(inside: Place) -> None:
+    body = """
+    import select
+    from workers import main
+
+    receive = main.control.receive
+
+    def die(link):
+        if first("one") or first("two"):
+            select.select([link], [], [])  # the chunk is in the line, and not looked at
+            os._exit(9)
+        return receive(link)
+
+    main.control.receive = die
+
+    def f(bars, params, stop):
+        return row(params)
+    """
+    run = sweep_inside(inside, body, n=2, workers=1)
+    assert run.end() == 0, run.tell()
+    assert_only_these_failed(run, 2, set())
+    assert len(run.report["errors"]) == 2
 
 
 def test_a_combination_is_not_to_blame_for_a_worker_that_somebody_killed(inside: Place) -> None:
@@ -292,19 +354,23 @@ def test_a_worker_lost_during_the_stop_is_not_replaced(inside: Place) -> None:
     assert run.report["errors"] == []
 
 
-def test_a_fork_that_comes_back_does_not_take_the_warden_along(inside: Place) -> None:
-    """A child that returns into the worker's loop speaks on its line too."""
+def test_a_fork_that_comes_back_ends_there(inside: Place) -> None:
+    """It would take chunks off the worker's line, and die with them."""
     body = """
     def f(bars, params, stop):
         if params["a"] == 5 and first("fork"):
             os.fork()
+        elif params["a"] > 5:
+            mark("goes-on")
         return row(params)
     """
-    run = sweep_inside(inside, body, times=TIMES, n=300)
+    run = sweep_inside(inside, body, times=TIMES, n=300, workers=1)
     code = run.end()
     run.assert_gone()
     assert code == 0, run.tell()
+    assert len(list(inside.root.glob("goes-on-*"))) == 1
     assert_only_these_failed(run, 300, set())
+    assert run.run.progress.done == 300
 
 
 def test_what_a_strategy_prints_goes_to_its_log(inside: Place) -> None:

@@ -53,6 +53,38 @@ def results_bytes(place: Place) -> bytes:
     return (place.root / "run" / "results.parquet").read_bytes()
 
 
+def test_whoever_asks_is_told_what_earlier_attempts_and_the_given_up_come_to(
+    place: Place,
+) -> None:
+    """From the front by SIGUSR1, and from the warden by ``status``."""
+    body = """
+    def f(bars, params, stop):
+        if params["a"] in (3, 33):
+            os._exit(1)
+        if params["a"] == BLOCKED:
+            mark(f"at-{BLOCKED}")
+            stop.wait()
+            return None
+        return row(params)
+    """
+    first = place.sweep(body, n=100, workers=1, BLOCKED=30)
+    first.wait_marks("at-30", 1)
+    first.signal(signal.SIGINT)
+    assert first.end() == 130
+    assert first.report["combos_done"] == 30
+    place.strategy(body, BLOCKED=40)
+    again = place.start(place.argv("resume", str(place.root / "run"), "--changed-code"))
+    again.wait_marks("at-40", 1)
+    said = place.command("status", str(place.root / "run"), "--json")
+    assert json.loads(said.stdout)["done"] == 40
+    again.signal(signal.SIGUSR1)
+    again.wait_for(lambda: "40 of 100 combinations" in again.err, "the status line")
+    assert "1 failed" in again.err, "in this attempt"
+    again.signal(signal.SIGINT)
+    assert again.end() == 130
+    assert (again.report["combos_done"], again.report["combos_failed"]) == (40, 2)
+
+
 def put_aside(place: Place) -> None:
     shutil.move(place.root / "run", place.root / "uninterrupted")
 

@@ -263,6 +263,15 @@ def test_one_chunk_is_given_ahead_once_the_rate_is_known(n_workers: int) -> None
         assert ahead.size == pytest.approx(CHUNK_TARGET_S / COST_S, rel=0.01)
 
 
+def test_a_clock_that_was_read_too_late_does_not_make_one_huge_chunk() -> None:
+    """The warden was held up: it seems that what was given ahead took no time."""
+    dispatcher, chunk, ahead, now = with_a_chunk_ahead(1_000_000, 2)
+    now += 2 * chunk.size * COST_S
+    dispatcher.returned(0, chunk.stop, now)
+    dispatcher.returned(0, ahead.stop, now + 1e-3)
+    assert dispatcher.take(0, now).size <= 2 * chunk.size
+
+
 def test_nothing_is_given_ahead_where_one_may_take_longer_than_another() -> None:
     dispatcher = Dispatcher([(0, 1_000_000)], 2)
     for now in range(20):
