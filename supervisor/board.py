@@ -1,7 +1,7 @@
 """The board: one row of counters per worker, in anonymous shared memory.
 
-Every row has one writer, its worker; the warden and the front only read. So
-there is no lock, and progress costs no message: a worker that is killed in
+Every row has one writer at a time: its worker and, once that is dead, the warden.
+So there is no lock, and progress costs no message: a worker that is killed in
 the middle of a write leaves at worst one stale number on a progress bar.
 """
 
