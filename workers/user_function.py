@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -278,6 +279,8 @@ def _import_file(path: str) -> Any:
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ConfigError(f"strategy file {path} is not a Python file", key="strategy")
+    if isinstance(spec.loader, SourceFileLoader):
+        spec.loader = _AsItIs(name, str(file))
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
@@ -287,6 +290,18 @@ def _import_file(path: str) -> Any:
             f"strategy file {path} cannot be imported: {_one_line(error)}", key="strategy"
         ) from error
     return module
+
+
+class _AsItIs(SourceFileLoader):
+    """Compiles a file as it is, and keeps no bytecode of it.
+
+    Python tells bytecode from that of an earlier version by the file's size and the second
+    it was written in: a number edited twice in one second would be computed with as it was.
+    """
+
+    def path_stats(self, path: object) -> NoReturn:
+        """Without the time there is nothing to compare, and nothing to write."""
+        raise OSError(f"{path}: bytecode is not used")
 
 
 def unpickler(fd: int) -> Callable[[], Strategy]:

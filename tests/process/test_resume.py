@@ -19,7 +19,7 @@ from supervisor.errors import ConfigError, RunBusyError
 from supervisor.events import latest
 from supervisor.journal import journal_paths
 from supervisor.process import Identity
-from tests.support.cli import POLITE, Place, Started
+from tests.support.cli import POLITE, Place, Started, rows_of
 from tests.support.inside import Inside
 from tests.support.waiting import DEADLINE_S, wait_for
 
@@ -51,6 +51,24 @@ def finished(run: Started) -> dict[str, Any]:
 
 def results_bytes(place: Place) -> bytes:
     return (place.root / "run" / "results.parquet").read_bytes()
+
+
+def test_a_strategy_edited_within_a_second_is_computed_as_it_is(place: Place) -> None:
+    """Python's own cache of bytecode knows a file by its size and the second."""
+    place.env.pop("PYTHONDONTWRITEBYTECODE", None)
+    file = Path(place.strategy('def f(bars, params, stop): return {"sharpe": 1.0}')[:-2])
+    seen = []
+    for number in ("1.0", "2.0"):
+        file.write_text(file.read_text().replace("1.0", number))
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        run_dir = place.root / number
+        ended = place.command(
+            "run", "--strategy", f"{file}:f", "--data", str(place.data), "--grid", "a=0:1",
+            "--run-dir", str(run_dir),
+        )  # fmt: skip
+        assert ended.returncode == 0, ended.stderr
+        seen += [row["sharpe"] for row in rows_of(run_dir)]
+    assert seen == [1.0, 1.0, 2.0, 2.0]
 
 
 def test_whoever_asks_is_told_what_earlier_attempts_and_the_given_up_come_to(
