@@ -571,11 +571,8 @@ class Front(ABC):
                 self._note_error(gathered.unwritten)
             if status is RunStatus.FAILED:
                 self._reason = why or self._reason
-        elif gathered.unwritten:
-            status, self._reason = RunStatus.FAILED, gathered.unwritten  # who goes on needs them
-        elif gathered.failed and gathered.failed == gathered.done:
-            status = RunStatus.FAILED
-            self._reason = "every combination failed; see the column 'error' in results.parquet"
+        elif gathered.shortcoming:
+            status, self._reason = RunStatus.FAILED, gathered.shortcoming
         return status
 
     def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:

@@ -94,6 +94,15 @@ class Gathered(NamedTuple):
     failed: int = 0
     unwritten: str = ""
 
+    @property
+    def shortcoming(self) -> str:
+        """Why a run that has computed everything has failed all the same; empty: it has not."""
+        if self.unwritten:
+            return self.unwritten  # whoever goes on from here needs them
+        if self.failed and self.failed == self.done:
+            return "every combination failed; see the column 'error' in results.parquet"
+        return ""
+
 
 @dataclass(slots=True)
 class Report:

@@ -23,8 +23,8 @@ from supervisor.finish import (
     count_covered,
     finish_dead_run,
 )
-from supervisor.report import Report
-from supervisor.results import ERROR_COLUMN
+from supervisor.report import Gathered, Report
+from supervisor.results import ERROR_COLUMN, Compaction
 from supervisor.states import ExitCode, RunStatus
 
 PAGE_FILE = "report.html"
@@ -120,24 +120,40 @@ def _load(run_dir: Path, *, said: bool) -> Report:
 
 
 def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> None:
-    """Write results that are not there, if now they can be, and correct the report."""
+    """Write results that are not there, if now they can be, and correct the report.
+
+    Whoever does so may be killed in between: then they are there, and the report says they are not.
+    """
     run_dir = Path(found.run_dir)
     results = run_dir / rundir.RESULTS_FILE
-    if results.is_file() or not count_covered(run_dir):
+    there = results.is_file()
+    if (there and not _says_unwritten(found)) or not count_covered(run_dir):
         return
     with contextlib.suppress(FullstopError, OSError):  # the summary says that they are missing
         with rundir.claim(run_dir, PATIENCE_S):
-            if results.is_file():
-                return  # somebody else's work meanwhile, and the report with them
+            if _load(run_dir, said=False) != found:
+                return  # somebody else's work meanwhile
             written = compact_run(run_dir, plan)
-            found.combos_done, found.combos_failed = written.rows, written.failed
-            found.errors = [line for line in found.errors if not line.startswith(NOT_WRITTEN)]
-            if found.reason.startswith(NOT_WRITTEN):
-                found.status, found.reason = RunStatus.COMPLETED, ""
-                found.exit_code = ExitCode.DONE
+            _correct(found, written)
             found.write()
-        if said:
+        if said and not there:
             print(f"there was no {results.name}: written now, from the journals")
+
+
+def _says_unwritten(found: Report) -> bool:
+    return any(line.startswith(NOT_WRITTEN) for line in (found.reason, *found.errors))
+
+
+def _correct(found: Report, written: Compaction) -> None:
+    """Have a report say what is known now that the results are there."""
+    found.combos_done, found.combos_failed = written.rows, written.failed
+    found.errors = [line for line in found.errors if not line.startswith(NOT_WRITTEN)]
+    if written.missing:
+        found.errors += written.damaged  # a resume computes again what they held
+    elif found.reason.startswith(NOT_WRITTEN):  # all was computed, and nothing else was wrong
+        found.reason = Gathered(written.rows, written.failed).shortcoming
+        if not found.reason:
+            found.status, found.exit_code = RunStatus.COMPLETED, ExitCode.DONE
 
 
 def _show(found: Report, plan: AnyPlan) -> None:

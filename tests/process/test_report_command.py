@@ -196,31 +196,65 @@ def test_results_that_could_not_be_written_are_said_to_be_missing_and_written_la
     assert "written" not in again.stdout
 
 
-def test_a_run_without_results_has_failed_until_they_are_written(place: Place) -> None:
-    """Whoever goes on from exit code 0 wants to read them."""
-    body = """
-    def f(bars, params, stop):
-        if params["a"] == 99:
-            mark("ready")
-            while not os.path.exists(GO):
-                time.sleep(0.001)
-        return row(params)
-    """
+def without_results(place: Place, body: str) -> Started:
+    """A run that has computed all, with something in the place of its results."""
     go = place.root / "go"
     run = place.sweep(body, n=100, GO=str(go))
     run.wait_marks("ready", 1)
-    results = run.run_dir / "results.parquet"
-    results.mkdir()
+    (run.run_dir / "results.parquet").mkdir()
     go.touch()
     assert run.end() == 1
+    (run.run_dir / "results.parquet").rmdir()
+    return run
+
+
+WAITS = """
+def f(bars, params, stop):
+    if params["a"] == 99:
+        mark("ready")
+        while not os.path.exists(GO):
+            time.sleep(0.001)
+    return row(params)
+"""
+
+
+def test_a_run_without_results_has_failed_until_they_are_written(place: Place) -> None:
+    """Whoever goes on from exit code 0 wants to read them."""
+    run = without_results(place, WAITS)
     assert run.report["status"] == "failed"
     assert "results.parquet could not be written" in run.report["reason"]
-    results.rmdir()
     ended = place.command("report", str(run.run_dir), "--json")
     report = json.loads(ended.stdout)
     assert (report["status"], report["reason"], report["exit_code"]) == ("completed", "", 0)
     assert report == run.report
     run.assert_gone()
+
+
+def test_a_run_in_which_every_combination_failed_is_not_completed_by_its_results(
+    place: Place,
+) -> None:
+    body = """
+    def f(bars, params, stop):
+        mark("ready")
+        while not os.path.exists(GO):
+            time.sleep(0.001)
+        raise ValueError("never")
+    """
+    run = without_results(place, body)
+    report = json.loads(place.command("report", str(run.run_dir), "--json").stdout)
+    assert (report["status"], report["exit_code"]) == ("failed", 1)
+    assert (report["combos_done"], report["combos_failed"]) == (100, 100)
+    assert "every combination failed" in report["reason"]
+
+
+def test_a_report_is_corrected_though_whoever_wrote_the_results_was_killed(place: Place) -> None:
+    run = without_results(place, WAITS)
+    before = (run.run_dir / "report.json").read_bytes()
+    place.command("report", str(run.run_dir))
+    (run.run_dir / "report.json").write_bytes(before)  # killed before it had written this
+    report = json.loads(place.command("report", str(run.run_dir), "--json").stdout)
+    assert (report["status"], report["reason"], report["exit_code"]) == ("completed", "", 0)
+    assert report == run.report
 
 
 def test_results_of_a_dead_run_that_cannot_be_written_are_written_later(place: Place) -> None:
