@@ -148,12 +148,15 @@ def _correct(found: Report, written: Compaction) -> None:
     """Have a report say what is known now that the results are there."""
     found.combos_done, found.combos_failed = written.rows, written.failed
     found.errors = [line for line in found.errors if not line.startswith(NOT_WRITTEN)]
-    if written.missing:
-        found.errors += written.damaged  # a resume computes again what they held
-    elif found.reason.startswith(NOT_WRITTEN):  # all was computed, and nothing else was wrong
-        found.reason = Gathered(written.rows, written.failed).shortcoming
-        if not found.reason:
-            found.status, found.exit_code = RunStatus.COMPLETED, ExitCode.DONE
+    if not found.reason.startswith(NOT_WRITTEN):
+        return
+    # all had been computed, and nothing else was wrong
+    lost = sum(stop - start for start, stop in written.missing)
+    found.reason = Gathered(written.rows, written.failed).shortcoming
+    if lost:
+        found.reason = f"{lost:,} combinations are in no journal any more: resume computes them"
+    if not found.reason:
+        found.status, found.exit_code = RunStatus.COMPLETED, ExitCode.DONE
 
 
 def _show(found: Report, plan: AnyPlan) -> None:

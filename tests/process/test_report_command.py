@@ -247,6 +247,17 @@ def test_a_run_in_which_every_combination_failed_is_not_completed_by_its_results
     assert "every combination failed" in report["reason"]
 
 
+def test_a_run_whose_journals_are_gone_is_not_completed_by_its_results(place: Place) -> None:
+    run = without_results(place, WAITS)
+    sorted((run.run_dir / "journal").glob("worker-*"))[0].unlink()
+    report = json.loads(place.command("report", str(run.run_dir), "--json").stdout)
+    assert report["status"] == "failed"
+    assert "in no journal any more: resume" in report["reason"]
+    assert report["combos_done"] < 100
+    again = place.command("resume", str(run.run_dir), "--json")
+    assert json.loads(again.stdout.splitlines()[-1])["status"] == "completed"
+
+
 def test_a_report_is_corrected_though_whoever_wrote_the_results_was_killed(place: Place) -> None:
     run = without_results(place, WAITS)
     before = (run.run_dir / "report.json").read_bytes()
