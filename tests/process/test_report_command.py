@@ -199,7 +199,7 @@ def test_results_that_could_not_be_written_are_said_to_be_missing_and_written_la
 def without_results(place: Place, body: str) -> Started:
     """A run that has computed all, with something in the place of its results."""
     go = place.root / "go"
-    run = place.sweep(body, n=100, GO=str(go))
+    run = place.sweep(body, n=100, workers=1, GO=str(go))
     run.wait_marks("ready", 1)
     (run.run_dir / "results.parquet").mkdir()
     go.touch()
@@ -247,9 +247,10 @@ def test_a_run_in_which_every_combination_failed_is_not_completed_by_its_results
     assert "every combination failed" in report["reason"]
 
 
-def test_a_run_whose_journals_are_gone_is_not_completed_by_its_results(place: Place) -> None:
+def test_a_run_whose_journal_is_cut_is_not_completed_by_its_results(place: Place) -> None:
     run = without_results(place, WAITS)
-    sorted((run.run_dir / "journal").glob("worker-*"))[0].unlink()
+    (journal,) = (run.run_dir / "journal").glob("worker-*")
+    os.truncate(journal, journal.stat().st_size - 1)  # the last chunk's rows
     report = json.loads(place.command("report", str(run.run_dir), "--json").stdout)
     assert report["status"] == "failed"
     assert "in no journal any more: resume" in report["reason"]
