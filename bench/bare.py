@@ -22,7 +22,6 @@ from supervisor.grid import Grid
 from supervisor.stopflag import StopFlag
 from workers.numba_backtest import NumbaBacktest
 
-_PIECE = 1_000  # combinations: on half a million bars a batch
 _NUMBER = struct.Struct("<I")
 _MOST_PIECES = 10_000  # whose numbers fit into a pipe
 
@@ -69,10 +68,10 @@ def bare_processes(bars: Bars, grid: Grid, strategy: str, n: int) -> Callable[[]
     """Prepare what plain processes share; what is returned forks them.
 
     What is prepared is not counted in a run's ``elapsed_s`` either. One process has the whole
-    grid at once; several take pieces as they go, from a pipe, so that none waits for a slower one.
+    grid at once; several take batches as they go, from a pipe, so that none waits for a slower one.
     """
     backtest = prepared(bars, grid, strategy)
-    n_pieces = max(n, min(grid.size // _PIECE, _MOST_PIECES)) if n > 1 else 1
+    n_pieces = max(n, min(grid.size // backtest.batch, _MOST_PIECES)) if n > 1 else 1
     edges = [grid.size * piece // n_pieces for piece in range(n_pieces + 1)]
 
     def compute(pipe: int) -> None:

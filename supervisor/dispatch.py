@@ -91,6 +91,8 @@ class Dispatcher:
     even : bool
         Whether one combination takes about as long as another, so that a chunk can be handed
         out ahead. It could keep everybody waiting behind a combination that takes minutes.
+    batch : int
+        How many are computed at once: longer chunks are made of whole batches.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Dispatcher:
         first_chunk: int = 1,
         *,
         even: bool = False,
+        batch: int = 1,
     ) -> None:
         self._todo = [Chunk(start, stop) for start, stop in todo if stop > start]
         heapq.heapify(self._todo)
@@ -107,6 +110,7 @@ class Dispatcher:
         """Per worker what it computes, then what it was given ahead."""
         self._since: dict[int, float] = {}
         self._even = even
+        self._batch = batch
         self._rate_known = False
         self._n_workers = n_workers
         self._size = max(1, first_chunk)
@@ -271,4 +275,5 @@ class Dispatcher:
         target = size * CHUNK_TARGET_S / max(took_s, 1e-6)
         most = self._size * (_KNOWN_GROWTH if self._rate_known else _GROWTH)
         self._rate_known = self._rate_known or target < most
-        self._size = int(max(1, min(target, most)))
+        size = int(max(1, min(target, most)))
+        self._size = size if size < self._batch else round(size / self._batch) * self._batch

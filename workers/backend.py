@@ -60,7 +60,15 @@ class Chunk(Protocol):
 
 
 class Backend(Protocol):
-    """Computes combinations of one strategy over one set of bars."""
+    """Computes combinations of one strategy over one set of bars.
+
+    Attributes
+    ----------
+    batch : int
+        Combinations that are best computed at once.
+    """
+
+    batch: int
 
     def prepare(self) -> None:
         """Compute what all workers share. Runs in the warden: no threads, no device."""

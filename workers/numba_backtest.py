@@ -23,8 +23,8 @@ from workers.strategies.market import Bars, Digits, Line, Market, Strategy
 
 DEFAULT_FEE = 0.0005
 
-_BATCH_BARS = 1 << 29
-"""Bars times combinations in a batch, about: a tenth of a second, which a stop gives up."""
+_BATCH_BARS = 1 << 30
+"""Bars times combinations in a batch, about: 0.05 to 0.4 s, which a stop gives up."""
 
 _LEAST_BATCH, _MOST_BATCH = 64, 4096  # that are aimed at
 
@@ -48,6 +48,12 @@ class NumbaBacktest:
     cache_dir : Path, optional
         Keep indicators on disk there between runs; by default they are not,
         since computing them again is as fast as reading them.
+
+    Attributes
+    ----------
+    batch : int
+        Combinations that are aimed at per call of a kernel, see
+        :class:`workers.backend.Backend`.
 
     Raises
     ------
@@ -73,7 +79,7 @@ class NumbaBacktest:
         self._fee = fee
         self._bank_bytes = bank_bytes
         self._cache_dir = cache_dir
-        self._batch = min(max(_BATCH_BARS // len(bars.close), _LEAST_BATCH), _MOST_BATCH)
+        self.batch = min(max(_BATCH_BARS // len(bars.close), _LEAST_BATCH), _MOST_BATCH)
         self._most = sys.maxsize
         self._strategy: Strategy | None = None
 
@@ -100,7 +106,7 @@ class NumbaBacktest:
     def evaluate(self, chunk: Chunk) -> int:
         """Compute a chunk batch by batch; see :meth:`workers.backend.Backend.evaluate`.
 
-        A stop gives up the batch in hand, a tenth of a second of work or so; every
+        A stop gives up the batch in hand, some tenths of a second of work at most; every
         batch before it is kept.
         """
         finished: list[NDArray[np.float64]] = []
@@ -123,7 +129,7 @@ class NumbaBacktest:
         a small one left over at the end would be dear.
         """
         n = stop - start
-        n_batches = max(1, round(n / self._batch), -(-n // self._most))
+        n_batches = max(1, round(n / self.batch), -(-n // self._most))
         return [start + n * batch // n_batches for batch in range(n_batches + 1)]
 
     def _backtest(self, line: Line, start: int, stop: int) -> NDArray[np.float64] | None:

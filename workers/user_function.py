@@ -48,6 +48,8 @@ class UserFunction:
         Decodes combinations.
     """
 
+    batch = 1
+
     def __init__(self, load: Callable[[], Strategy], bars: Bars, grid: Grid) -> None:
         self._load = load
         self._bars = bars

@@ -104,10 +104,12 @@ class Sweep:
         done = covered(rundir.journal_dirs(self._run.run_dir), failed=not self._retry_failed)
         built_in = self._plan.source is Source.BUILT_IN
         todo = gaps(done, *self._plan.span)
-        self._dispatcher = Dispatcher(todo, self._plan.workers, even=built_in)
-        self._dispatcher.finished = self._earlier = sum(stop - start for start, stop in done)
         bars = _bars_of(self._fds.bars)
         self._backend = make_backend(self._plan, bars, self._fds.function)
+        self._dispatcher = Dispatcher(
+            todo, self._plan.workers, even=built_in, batch=self._backend.batch
+        )
+        self._dispatcher.finished = self._earlier = sum(stop - start for start, stop in done)
         self._backend.prepare()
 
     def start(self) -> None:

@@ -205,9 +205,9 @@ def test_many_guilty_ones_side_by_side_do_not_hide_the_innocent() -> None:
     assert set(simulation.rows) == set(range(400)) - guilty
 
 
-def sizes_of_chunks(n: int, n_workers: int) -> list[int]:
+def sizes_of_chunks(n: int, n_workers: int, batch: int = 1) -> list[int]:
     """Sizes of the chunks of a grid that one worker computes alone, whoever else might."""
-    dispatcher = Dispatcher([(0, n)], n_workers)
+    dispatcher = Dispatcher([(0, n)], n_workers, batch=batch)
     sizes = []
     now = 0.0
     while (chunk := dispatcher.take(0, now)) is not None:
@@ -233,6 +233,20 @@ def test_a_worker_that_nobody_waits_for_has_whole_chunks_to_the_end() -> None:
     grown = sizes[sizes.index(max(sizes)) : -1]  # the very last one is what is left
     assert len(grown) > 100
     assert set(grown) <= {full - 1, full}  # a clock's rounding
+
+
+@pytest.mark.parametrize("batch", [7, 30, 90])
+def test_a_full_chunk_is_made_of_whole_batches(batch: int) -> None:
+    """A batch that is not full costs more per combination."""
+    full = round(CHUNK_TARGET_S / COST_S)
+    assert full > 90, "a batch fits into a chunk"
+    *sizes, _ = sizes_of_chunks(100_000, 1, batch)
+    assert {size % batch for size in sizes if size > batch} == {0}
+    assert max(sizes) == pytest.approx(full, abs=batch / 2 + 1)
+
+
+def test_a_batch_longer_than_a_chunk_should_be_is_no_measure() -> None:
+    assert max(sizes_of_chunks(100_000, 1, 5_000)) <= round(CHUNK_TARGET_S / COST_S)
 
 
 def with_a_chunk_ahead(n: int, n_workers: int) -> tuple[Dispatcher, Chunk, Chunk, float]:
