@@ -88,6 +88,7 @@ class _Clocked:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
+        self.batch = backend.batch
         self._noted = mmap.mmap(-1, 8)  # shared with a forked worker
 
     def prepare(self) -> None:

