@@ -39,7 +39,7 @@ class Shape:
     big_combos, big_bars : int
         The grid that must not grow in memory, and its bars.
     big_s : float
-        How long that one is left running before it is stopped.
+        How long that one is left running before it is stopped, if it takes as long.
     polls : int
         Python polls per sample.
     shots : int

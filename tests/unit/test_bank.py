@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from supervisor.grid import Grid
 from tests.support.chunks import FakeBars, backtest_all
 from workers.indicators import disk
-from workers.indicators.bank import Bank
+from workers.indicators.bank import Bank, _in_random_order
 from workers.indicators.disk import DiskCache, default_directory, digest_of
 from workers.indicators.region import shared_then_private
+from workers.kernels.entries import publish
 
 LINE = np.zeros(8, np.int64)
 LENGTH = 1000
@@ -73,6 +74,42 @@ def test_what_one_process_computes_the_others_find() -> None:
     assert in_child(lambda: shared.row(LINE, 4)) == 0
     assert np.all(row_of(shared, 4) == 16)
     assert fill.calls == []  # the child's list is the child's
+
+
+def test_who_needs_the_same_rows_at_once_shares_the_work() -> None:
+    """Another worker is at it all the time: whenever this one computes a row, it has one more."""
+    n = 400
+    others: list[int] = []
+
+    def compute(line: NDArray[np.int64], slot: int, row: Row) -> bool:
+        mine.append(slot)
+        theirs = next(other for other in order if not shared._written[other])
+        if theirs != slot:  # else both are at the same one
+            others.append(theirs)
+            shared._rows[theirs * LENGTH : (theirs + 1) * LENGTH] = theirs
+            publish(shared._written, theirs)
+        row[:] = slot
+        return True
+
+    mine: list[int] = []
+    shared = bank(compute, slots=n, shared=n)
+    order = list(_in_random_order(list(range(n))))
+    found = shared.rows(LINE, np.arange(n))
+    assert found is not None
+    flat, at = found
+    assert [flat[a] for a in at] == list(range(n))
+    assert len(set(mine)) == len(mine), "none is computed anew"
+    assert set(mine) | set(others) == set(range(n))
+    assert len(mine) + len(others) < 1.2 * n
+    assert len(others) > n / 4, "where both begin at the first, they stay together"
+
+
+def test_an_order_of_ones_own_has_everything_once_and_neighbours_together() -> None:
+    slots = list(range(0, 3_000, 3))
+    one, other = (list(_in_random_order(slots)) for _ in range(2))
+    assert one != other
+    assert sorted(one) == sorted(other) == slots
+    assert np.mean(np.diff(one) == 3) > 0.8
 
 
 def test_killed_half_way_leaves_a_row_nobody_takes_for_written() -> None:

@@ -4,7 +4,8 @@ A bank is an array in anonymous shared memory, made before the workers are
 forked, with a row for each indicator and parameter the grid can ask for, and a
 word per row that says "written". Whoever first needs a row computes it, writes
 it and then sets its word. Two workers may do so at once: they write the same
-bytes. One killed half-way leaves a row that nobody takes for written.
+bytes; it is rare, since each has an order of its own. One killed half-way
+leaves a row that nobody takes for written.
 
 Pages that were never touched take no memory, so a bank may be as large as its
 budget from the start. Rows beyond the budget are computed by each worker for
@@ -14,9 +15,11 @@ their place in one array.
 
 from __future__ import annotations
 
+import random
 import sys
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -33,6 +36,8 @@ _PRIVATE_BUDGET = 64 << 20
 """Bytes of rows that each worker keeps for itself, where not all can be shared."""
 
 _LEAST_PRIVATE = 4
+
+_FAMILY = 8  # rows in a row
 
 Row = NDArray[Any]
 Line = NDArray[np.int64]
@@ -130,15 +135,20 @@ class Bank:
         return self._rows, starts[np.searchsorted(wanted, slots)]
 
     def _share(self, line: Line, slots: NDArray[np.int64]) -> bool:
-        """See to it that shared rows are written; False when a stop was requested."""
+        """See to it that shared rows are written; False when a stop was requested.
+
+        At a run's start all workers want the same ones at once. Each takes them in an order
+        of its own and leaves out what is written by then.
+        """
         missing = np.empty(len(slots), np.bool_)
-        if not unwritten(self._written, slots, missing):
-            return True
-        for slot in slots[missing].tolist():
-            at = slot * self.length
-            if not self._compute(line, slot, self._rows[at : at + self.length]):
-                return False
-            publish(self._written, slot)
+        while unwritten(self._written, slots, missing):
+            for slot in _in_random_order(slots[missing].tolist()):
+                if self._written[slot]:
+                    continue  # a hint: the loop's condition sees the row as well
+                at = slot * self.length
+                if not self._compute(line, slot, self._rows[at : at + self.length]):
+                    return False
+                publish(self._written, slot)
         return True
 
     def _keep(self, line: Line, slots: list[int]) -> NDArray[np.int64] | None:
@@ -169,3 +179,10 @@ class Bank:
             return False
         self._disk.store(name, row)
         return True
+
+
+def _in_random_order(slots: list[int]) -> Iterator[int]:
+    """Neighbours together: what they are computed from is often the same."""
+    families = [slots[first : first + _FAMILY] for first in range(0, len(slots), _FAMILY)]
+    random.Random().shuffle(families)  # its own generator: forked workers' common ones agree
+    return chain.from_iterable(families)
