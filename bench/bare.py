@@ -23,7 +23,7 @@ from supervisor.stopflag import StopFlag
 from workers.numba_backtest import NumbaBacktest
 
 _NUMBER = struct.Struct("<I")
-_MOST_PIECES = 10_000  # whose numbers fit into a pipe
+_LEAST_PIECES, _MOST_PIECES = 4, 10_000  # for each process; all: their numbers fit into a pipe
 
 
 class BareChunk:
@@ -68,10 +68,14 @@ def bare_processes(bars: Bars, grid: Grid, strategy: str, n: int) -> Callable[[]
     """Prepare what plain processes share; what is returned forks them.
 
     What is prepared is not counted in a run's ``elapsed_s`` either. One process has the whole
-    grid at once; several take batches as they go, from a pipe, so that none waits for a slower one.
+    grid at once; several take batches as they go, from a pipe, so that none waits for a slower
+    one: as many for each, where they are equally fast.
     """
     backtest = prepared(bars, grid, strategy)
-    n_pieces = max(n, min(grid.size // backtest.batch, _MOST_PIECES)) if n > 1 else 1
+    n_pieces = 1
+    if n > 1:
+        most, batches = _MOST_PIECES // n, -(-grid.size // (n * backtest.batch))
+        n_pieces = n * min(max(batches, _LEAST_PIECES), most)
     edges = [grid.size * piece // n_pieces for piece in range(n_pieces + 1)]
 
     def compute(pipe: int) -> None:

@@ -37,8 +37,14 @@ from workers.numba_backtest import DEFAULT_FEE, warm_up
 TITLE = "Sweep: throughput from data to results"
 
 STRATEGY = "sma_cross"
-_LEAST_FAST, _MOST_SLOW = 300, 1_500
-_FIRST_COMBOS = 2_000  # from these the rate is learnt, on which the long grid's size depends
+_BIG_STRATEGY = "rsi_reversion"
+"""A grid of 10 million has windows that are all shorter than 2,000 bars: it trades. (A quarter
+has ``lower ≥ upper`` and gets no row.)"""
+
+_LOOK_AT_PEAK_EVERY_S = 0.02
+_LEAST_SIDE, _MOST_SIDE = 100, 1_000  # of a square grid: more windows have no place in the bank
+_FIRST_COMBOS = 2_000  # from these the rate is learnt, on which the long grid's size depends,
+_TYPICAL_COMBOS = 500_000  # amid such a one
 
 _LOSS = Target(1.0)
 _PEER_TARGET = 1000.0
@@ -64,6 +70,7 @@ class Swept:
 def measure(shape: Shape, workspace: Workspace) -> list[Row]:
     """Take the throughput, supervision's share, the peers and the big grid."""
     warm_up(STRATEGY)
+    warm_up(_BIG_STRATEGY)
     bench = _Bench(shape, workspace)
     return [*bench.supervision(), *bench.throughput(), *bench.big_grid()]
 
@@ -92,11 +99,12 @@ class _Bench:
         return rows
 
     def _learn_rate(self) -> float:
-        grid = Grid.of(_axes_of(30_000))
+        grid = Grid.of(_axes_of(_TYPICAL_COMBOS))
         backtest = prepared(self._bars, grid, STRATEGY)
-        backtest.evaluate(BareChunk(0, _FIRST_COMBOS))  # fills the bank
+        middle = grid.size // 2
+        backtest.evaluate(BareChunk(middle - _FIRST_COMBOS, middle))  # fills the bank
         begun = time.monotonic()
-        backtest.evaluate(BareChunk(_FIRST_COMBOS, 2 * _FIRST_COMBOS))
+        backtest.evaluate(BareChunk(middle, middle + _FIRST_COMBOS))
         return _FIRST_COMBOS / (time.monotonic() - begun)
 
     def _share(
@@ -242,11 +250,13 @@ class _Bench:
     def big_grid(self) -> list[Row]:
         """Start a grid whose combinations nobody lists, and stop it."""
         shape = self._shape
-        side = max(2, math.isqrt(shape.big_combos))
-        axes = {"fast": range(2, 2 + side), "slow": range(3 + side, 3 + side + side)}
+        lower, upper = range(1, 76), range(25, 100)
+        n_windows = max(1, shape.big_combos // (len(lower) * len(upper)))
+        axes = {"window": range(2, 2 + n_windows), "lower": lower, "upper": upper}
+        size = n_windows * len(lower) * len(upper)
         data = _parquet(self._workspace, "few-bars", shape.big_bars)
         seen = interleave(shape.sweep_rounds, {"big": partial(self._until_stopped, axes, data)})
-        what = f"{side * side:,} combinations × {shape.big_bars:,} bars"
+        what = f"{_BIG_STRATEGY}, a grid of {size:,} × {shape.big_bars:,} bars"
         arm = seen["big"]
         if arm.not_measured:
             return [Row(what, "ms", not_measured=arm.not_measured)]
@@ -271,7 +281,7 @@ class _Bench:
         ]
 
     def _until_stopped(self, axes: Axes, data: str) -> dict[str, float]:
-        with self._command(axes, data, self._shape.cores) as run:
+        with self._command(axes, data, self._shape.cores, _BIG_STRATEGY) as run:
             run.first_rows()
             found = {"first_row_ms": 1000 * (time.monotonic() - run.begun_at)}
             stop_at = time.monotonic() + self._shape.big_s
@@ -282,26 +292,32 @@ class _Bench:
                 peak = max(peak, peak_rss_bytes(run.pid))
                 return run.ended
 
-            wait_until(lambda: ended() or time.monotonic() >= stop_at, "the time to stop")
+            wait_until(
+                lambda: ended() or time.monotonic() >= stop_at,
+                "the time to stop",
+                every_s=_LOOK_AT_PEAK_EVERY_S,
+            )
             if not run.ended:
                 begun = time.monotonic()
                 run.send(signal.SIGINT)
                 wait_until(ended, "the front's end")
                 found["stop_ms"] = 1000 * (time.monotonic() - begun)
+            if run.wait() not in (0, 128 + signal.SIGINT) or peak == 0:
+                raise NotMeasuredError(f"the run did not go on until the stop: {run.said()}")
             found["peak_rss_mb"] = peak / _MB
             found["rows"] = run.report()["combos_done"]
         return found
 
     # -- runs ----------------------------------------------------------------
 
-    def _command(self, axes: Axes, data: str, workers: int) -> CommandRun:
+    def _command(self, axes: Axes, data: str, workers: int, strategy: str = STRATEGY) -> CommandRun:
         grid = [
             word
             for name, axis in axes.items()
             for word in ("--grid", f"{name}={axis[0]}:{axis[-1]}:{axis.step}")
         ]
         return self._workspace.command(
-            *("--strategy", STRATEGY, "--data", data, "--workers", str(workers)), *grid
+            *("--strategy", strategy, "--data", data, "--workers", str(workers)), *grid
         )
 
     def _run(self, axes: Axes, workers: int) -> Swept:
@@ -324,10 +340,9 @@ class _Bench:
 
 
 def _axes_of(combos: float) -> Axes:
-    """A grid of about as many combinations, whose windows all have a place in the bank."""
-    n_fast = max(_LEAST_FAST, math.ceil(combos / _MOST_SLOW))
-    n_slow = math.ceil(combos / n_fast)
-    return {"fast": range(5, 5 + n_fast), "slow": range(10 + n_fast, 10 + n_fast + n_slow)}
+    """A grid of about as many combinations, up to as many as have their windows in the bank."""
+    side = min(max(math.ceil(math.sqrt(combos)), _LEAST_SIDE), _MOST_SIDE)
+    return {"fast": range(5, 5 + side), "slow": range(10 + side, 10 + 2 * side)}
 
 
 def _run_peer(listed: Listed, pairs: Sequence[Pair]) -> Swept:

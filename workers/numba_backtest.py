@@ -24,7 +24,7 @@ from workers.strategies.market import Bars, Digits, Line, Market, Strategy
 DEFAULT_FEE = 0.0005
 
 _BATCH_BARS = 1 << 30
-"""Bars times combinations in a batch, about: 0.05 to 0.4 s, which a stop gives up."""
+"""Bars times combinations in a batch, about: some tenths of a second, which a stop gives up."""
 
 _LEAST_BATCH, _MOST_BATCH = 64, 4096  # that are aimed at
 
@@ -106,8 +106,8 @@ class NumbaBacktest:
     def evaluate(self, chunk: Chunk) -> int:
         """Compute a chunk batch by batch; see :meth:`workers.backend.Backend.evaluate`.
 
-        A stop gives up the batch in hand, some tenths of a second of work at most; every
-        batch before it is kept.
+        A stop gives up the batch in hand, some tenths of a second of work; every batch
+        before it is kept.
         """
         finished: list[NDArray[np.float64]] = []
         until = chunk.start

@@ -4,7 +4,9 @@ import gc
 import os
 import signal
 import sys
+from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +18,11 @@ from workers.indicators import disk
 from workers.indicators.bank import Bank, _in_random_order
 from workers.indicators.disk import DiskCache, default_directory, digest_of
 from workers.indicators.region import shared_then_private
+from workers.kernels.blocks import TILE_BARS
 from workers.kernels.entries import publish
+from workers.kernels.tape import make_tape
+from workers.strategies import bollinger_reversion, rsi_reversion
+from workers.strategies.market import Market
 
 LINE = np.zeros(8, np.int64)
 LENGTH = 1000
@@ -93,7 +99,7 @@ def test_who_needs_the_same_rows_at_once_shares_the_work() -> None:
 
     mine: list[int] = []
     shared = bank(compute, slots=n, shared=n)
-    order = list(_in_random_order(list(range(n))))
+    order = list(_in_random_order(list(range(n)), family=1))
     found = shared.rows(LINE, np.arange(n))
     assert found is not None
     flat, at = found
@@ -104,12 +110,45 @@ def test_who_needs_the_same_rows_at_once_shares_the_work() -> None:
     assert len(others) > n / 4, "where both begin at the first, they stay together"
 
 
-def test_an_order_of_ones_own_has_everything_once_and_neighbours_together() -> None:
-    slots = list(range(0, 3_000, 3))
-    one, other = (list(_in_random_order(slots)) for _ in range(2))
+@pytest.mark.parametrize("family", [1, 10, 400])
+def test_an_order_of_ones_own_has_everything_once_and_families_together(family: int) -> None:
+    slots = list(range(7, 3_000, 3))
+    one, other = (list(_in_random_order(slots, family)) for _ in range(2))
     assert one != other
     assert sorted(one) == sorted(other) == slots
-    assert np.mean(np.diff(one) == 3) > 0.8
+    whose = [slot // family for slot in one]
+    assert sum(a != b for a, b in pairwise(whose)) == len(set(whose)) - 1
+
+
+@pytest.mark.parametrize(
+    ("module", "levels"),
+    [(bollinger_reversion, ["width"]), (rsi_reversion, ["lower", "upper"])],
+)
+def test_curves_that_cannot_all_be_kept_are_computed_once_each(
+    module: ModuleType, levels: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signals in any order at all would need a curve again and again."""
+    monkeypatch.setattr("workers.indicators.bank._PRIVATE_BUDGET", 0)
+    bars = FakeBars.walk(1_000)
+    kept_curves, n_windows, n_levels = 8, 20, 25
+    market = Market(bars, make_tape(bars.close, 0.0, 1.0), kept_curves * 8 * TILE_BARS)
+    axes = {"window": np.arange(5, 5 + n_windows)}
+    strategy = module.Strategy(market, axes | {name: np.arange(1.0, 26.0) for name in levels})
+    (curves,) = (bank for bank in vars(strategy).values() if is_bank_of_curves(bank))
+    computed, fill = [], curves._fill
+
+    def counted(line: NDArray[np.int64], slot: int, row: Row) -> bool:
+        computed.append(slot)
+        return bool(fill(line, slot, row))
+
+    curves._fill = counted
+    assert curves.shared == kept_curves
+    assert strategy._enter.rows(LINE, np.arange(n_windows * n_levels)) is not None
+    assert sorted(computed) == list(range(n_windows))
+
+
+def is_bank_of_curves(thing: object) -> bool:
+    return isinstance(thing, Bank) and thing.length == TILE_BARS
 
 
 def test_killed_half_way_leaves_a_row_nobody_takes_for_written() -> None:

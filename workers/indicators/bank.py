@@ -4,8 +4,8 @@ A bank is an array in anonymous shared memory, made before the workers are
 forked, with a row for each indicator and parameter the grid can ask for, and a
 word per row that says "written". Whoever first needs a row computes it, writes
 it and then sets its word. Two workers may do so at once: they write the same
-bytes; it is rare, since each has an order of its own. One killed half-way
-leaves a row that nobody takes for written.
+bytes; with many rows few are, since each worker has an order of its own. One
+killed half-way leaves a row that nobody takes for written.
 
 Pages that were never touched take no memory, so a bank may be as large as its
 budget from the start. Rows beyond the budget are computed by each worker for
@@ -19,7 +19,7 @@ import random
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any
 
 import numpy as np
@@ -36,8 +36,6 @@ _PRIVATE_BUDGET = 64 << 20
 """Bytes of rows that each worker keeps for itself, where not all can be shared."""
 
 _LEAST_PRIVATE = 4
-
-_FAMILY = 8  # rows in a row
 
 Row = NDArray[Any]
 Line = NDArray[np.int64]
@@ -65,6 +63,8 @@ class Bank:
         Bytes to share at most.
     disk : DiskCache, optional
         Where to look before computing, and to keep what was computed.
+    family : int, optional
+        Consecutive slots that are computed from the same thing, one after the other.
 
     Attributes
     ----------
@@ -81,6 +81,7 @@ class Bank:
         name: Callable[[int], str] = str,
         budget: int = DEFAULT_BUDGET,
         disk: DiskCache | None = None,
+        family: int = 1,
     ) -> None:
         self.length = length
         self.shared = min(slots, budget // (8 * length))
@@ -90,6 +91,7 @@ class Bank:
         self._fill = fill
         self._name = name
         self._disk = disk
+        self._family = family
         words, self._private_at = shared_then_private(self.shared * length, private * length)
         self._rows: Row = words.view(dtype)
         self._written, _ = shared_then_private(self.shared, 0)
@@ -142,7 +144,7 @@ class Bank:
         """
         missing = np.empty(len(slots), np.bool_)
         while unwritten(self._written, slots, missing):
-            for slot in _in_random_order(slots[missing].tolist()):
+            for slot in _in_random_order(slots[missing].tolist(), self._family):
                 if self._written[slot]:
                     continue  # a hint: the loop's condition sees the row as well
                 at = slot * self.length
@@ -181,8 +183,11 @@ class Bank:
         return True
 
 
-def _in_random_order(slots: list[int]) -> Iterator[int]:
-    """Neighbours together: what they are computed from is often the same."""
-    families = [slots[first : first + _FAMILY] for first in range(0, len(slots), _FAMILY)]
-    random.Random().shuffle(families)  # its own generator: forked workers' common ones agree
+def _in_random_order(slots: list[int], family: int) -> Iterator[int]:
+    """Ascending slots, shuffled; each family stays together."""
+    families = [list(members) for _, members in groupby(slots, lambda slot: slot // family)]
+    dice = random.Random()  # its own: forked workers have the common one's state in common
+    for members in families:
+        dice.shuffle(members)
+    dice.shuffle(families)
     return chain.from_iterable(families)

@@ -35,7 +35,8 @@ class Strategy:
             budget=market.budget,
             disk=market.disk,
         )
-        self._enter = market.signals(n_windows * len(self._widths), self._fill_enter)
+        n_widths = len(self._widths)
+        self._enter = market.signals(n_windows * n_widths, self._fill_enter, family=n_widths)
         self._leave = market.signals(n_windows, self._fill_leave)
         self.most = min(self._enter.most, self._leave.most)
 

@@ -71,9 +71,12 @@ class Market:
         """Elements in a curve: one per bar, padded to whole tiles."""
         return len(self.tape.tiles) * TILE_BARS
 
-    def signals(self, slots: int, fill: Fill) -> Bank:
-        """Bank of `slots` signals, a bit per bar; too cheap to be kept on disk."""
-        return Bank(slots, self.n_words, np.int64, fill, budget=self.budget)
+    def signals(self, slots: int, fill: Fill, family: int = 1) -> Bank:
+        """Bank of `slots` signals, a bit per bar; too cheap to be kept on disk.
+
+        A `family` of consecutive ones is computed from the same curve.
+        """
+        return Bank(slots, self.n_words, np.int64, fill, budget=self.budget, family=family)
 
 
 class Strategy(Protocol):

@@ -36,8 +36,9 @@ class Strategy:
             budget=market.budget,
             disk=market.disk,
         )
-        self._enter = market.signals(n_windows * len(self._lower), self._fill_enter)
-        self._leave = market.signals(n_windows * len(self._upper), self._fill_leave)
+        n_lower, n_upper = len(self._lower), len(self._upper)
+        self._enter = market.signals(n_windows * n_lower, self._fill_enter, family=n_lower)
+        self._leave = market.signals(n_windows * n_upper, self._fill_leave, family=n_upper)
         self.most = min(self._enter.most, self._leave.most)
 
     def backtest(self, line: Line, digits: Digits, rows: NDArray[np.float64]) -> bool:
