@@ -67,15 +67,13 @@ def prepared(bars: Bars, grid: Grid, strategy: str) -> NumbaBacktest:
 def bare_processes(bars: Bars, grid: Grid, strategy: str, n: int) -> Callable[[], PlainProcesses]:
     """Prepare what plain processes share; what is returned forks them.
 
-    What is prepared is not counted in a run's ``elapsed_s`` either. One process has the whole
-    grid at once; several take batches as they go, from a pipe, so that none waits for a slower
-    one: as many for each, where they are equally fast.
+    What is prepared is not counted in a run's ``elapsed_s`` either. They take batches as they
+    go, from a pipe, so that none waits for a slower one: as many for each, where they are
+    equally fast.
     """
     backtest = prepared(bars, grid, strategy)
-    n_pieces = 1
-    if n > 1:
-        most, batches = _MOST_PIECES // n, -(-grid.size // (n * backtest.batch))
-        n_pieces = n * min(max(batches, _LEAST_PIECES), most)
+    most, batches = _MOST_PIECES // n, -(-grid.size // (n * backtest.batch))
+    n_pieces = n * min(max(batches, _LEAST_PIECES), most)
     edges = [grid.size * piece // n_pieces for piece in range(n_pieces + 1)]
 
     def compute(pipe: int) -> None:
