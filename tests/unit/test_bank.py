@@ -18,10 +18,10 @@ from workers.indicators import disk
 from workers.indicators.bank import Bank, _in_random_order
 from workers.indicators.disk import DiskCache, default_directory, digest_of
 from workers.indicators.region import shared_then_private
-from workers.kernels.blocks import TILE_BARS
+from workers.kernels.blocks import TILE, TILE_BARS
 from workers.kernels.entries import publish
 from workers.kernels.tape import make_tape
-from workers.strategies import bollinger_reversion, rsi_reversion
+from workers.strategies import bollinger_reversion, rsi_reversion, sma_cross
 from workers.strategies.market import Market
 
 LINE = np.zeros(8, np.int64)
@@ -221,13 +221,37 @@ def test_where_all_that_is_not_shared_fits_any_number_can_be_asked_for(
     assert [flat[a] for a in at] == (every**2).tolist()
 
 
-@pytest.mark.parametrize("too_many", [1, 2, 3, 5, 9])
+@pytest.mark.parametrize("too_many", [1, 2, 3, 5, 9, 11, 15, 20])
 def test_a_grid_with_a_few_windows_more_than_the_bank_holds_is_computed(too_many: int) -> None:
     grid = Grid.of({"fast": range(1, 11), "slow": range(11, 21)})
     bars = FakeBars.walk(300)
     row_bytes = 2 * 64 * 8
     small = backtest_all(bars, grid, "sma_cross", bank_bytes=(20 - too_many) * row_bytes)
     assert small.tobytes() == backtest_all(bars, grid, "sma_cross").tobytes()
+
+
+def test_windows_without_a_place_are_not_computed_for_every_combination(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("workers.indicators.bank._PRIVATE_BUDGET", 0)
+    bars = FakeBars.walk(1_000)
+    market = Market(bars, make_tape(bars.close, 0.0, 1.0), budget=8 * 2 * TILE * 8)
+    n_fast, n_slow = 6, 20
+    strategy = sma_cross.Strategy(
+        market, {"fast": np.arange(2, 2 + n_fast), "slow": np.arange(10, 10 + n_slow)}
+    )
+    computed, fill = [], strategy._extremes._fill
+
+    def counted(line: NDArray[np.int64], slot: int, row: Row) -> bool:
+        computed.append(slot)
+        return bool(fill(line, slot, row))
+
+    strategy._extremes._fill = counted
+    for fast in range(n_fast):
+        digits = {"fast": np.full(n_slow, fast), "slow": np.arange(n_slow)}
+        assert strategy.backtest(LINE, digits, np.empty((n_slow, 5)))
+    assert strategy._extremes.shared == 8
+    assert len(computed) == 8 + n_fast + 1, "each once, and the one for all that have no place"
 
 
 def test_own_rows_are_kept_as_long_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:

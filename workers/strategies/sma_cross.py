@@ -26,13 +26,18 @@ class Strategy:
     The averages themselves are never stored: a bank keeps their extremes per
     block of 64 bars, which decide most blocks, and the rest is compared from
     running sums.
+
+    A grid goes through all slow windows for every fast one. So those of the slow
+    ones that the bank cannot share have no row: it would be computed again
+    for every combination, which takes longer than comparing all their bars.
     """
 
     def __init__(self, market: Market, axes: Axes) -> None:
         self._market = market
         self._fast = axes["fast"].astype(np.int64)
         self._slow = axes["slow"].astype(np.int64)
-        self._windows = np.concatenate([self._fast, self._slow])
+        nowhere = market.n_bars + 1  # so long an average exists on no bar: its row decides nothing
+        self._windows = np.concatenate([self._slow, self._fast, [nowhere]])
         self._sums = running_sums(market.bars.close, WORD, WORD + market.n_padded + 1)
         self._extremes = Bank(
             slots=len(self._windows),
@@ -43,7 +48,7 @@ class Strategy:
             budget=market.budget,
             disk=market.disk,
         )
-        self.most = self._extremes.most // 2
+        self.most = self._extremes.most - 1  # as many fast windows, and the row for nowhere
 
     def _fill(self, line: Line, slot: int, row: NDArray[np.float64]) -> bool:
         window = int(self._windows[slot])
@@ -53,7 +58,8 @@ class Strategy:
         """See :class:`workers.strategies.market.Strategy`."""
         fast, slow = digits["fast"], digits["slow"]
         n = len(fast)
-        found = self._extremes.rows(line, np.concatenate([fast, len(self._fast) + slow]))
+        slow_slots = np.where(slow < self._extremes.shared, slow, len(self._windows) - 1)
+        found = self._extremes.rows(line, np.concatenate([len(self._slow) + fast, slow_slots]))
         if found is None:
             return False
         extremes, at = found
