@@ -17,6 +17,7 @@ from tests.support.chunks import FakeBars, backtest_all
 from workers.indicators import disk
 from workers.indicators.bank import Bank, _in_random_order
 from workers.indicators.disk import DiskCache, default_directory, digest_of
+from workers.indicators.prices import _summable
 from workers.indicators.region import shared_then_private
 from workers.kernels.blocks import TILE, TILE_BARS
 from workers.kernels.entries import publish
@@ -230,16 +231,17 @@ def test_a_grid_with_a_few_windows_more_than_the_bank_holds_is_computed(too_many
     assert small.tobytes() == backtest_all(bars, grid, "sma_cross").tobytes()
 
 
+@pytest.mark.parametrize("names", [("fast", "slow"), ("slow", "fast")])
+@pytest.mark.parametrize("places", [0, 8])
 def test_windows_without_a_place_are_not_computed_for_every_combination(
-    monkeypatch: pytest.MonkeyPatch,
+    names: tuple[str, str], places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("workers.indicators.bank._PRIVATE_BUDGET", 0)
     bars = FakeBars.walk(1_000)
-    market = Market(bars, make_tape(bars.close, 0.0, 1.0), budget=8 * 2 * TILE * 8)
-    n_fast, n_slow = 6, 20
-    strategy = sma_cross.Strategy(
-        market, {"fast": np.arange(2, 2 + n_fast), "slow": np.arange(10, 10 + n_slow)}
-    )
+    market = Market(bars, make_tape(bars.close, 0.0, 1.0), budget=places * 2 * TILE * 8)
+    windows = {"fast": np.arange(2, 22), "slow": np.arange(30, 50)}
+    strategy = sma_cross.Strategy(market, {name: windows[name] for name in names})
+    first, last = names
     computed, fill = [], strategy._extremes._fill
 
     def counted(line: NDArray[np.int64], slot: int, row: Row) -> bool:
@@ -247,11 +249,38 @@ def test_windows_without_a_place_are_not_computed_for_every_combination(
         return bool(fill(line, slot, row))
 
     strategy._extremes._fill = counted
-    for fast in range(n_fast):
-        digits = {"fast": np.full(n_slow, fast), "slow": np.arange(n_slow)}
-        assert strategy.backtest(LINE, digits, np.empty((n_slow, 5)))
-    assert strategy._extremes.shared == 8
-    assert len(computed) == 8 + n_fast + 1, "each once, and the one for all that have no place"
+    for window in range(20):
+        digits = {first: np.full(20, window), last: np.arange(20)}
+        assert strategy.backtest(LINE, digits, np.empty((20, 5)))
+    assert strategy._extremes.shared == places
+    assert len(computed) == places + 20 + 1, "each once, and the one for all that have no place"
+
+
+def test_what_fits_is_computed_once_though_it_is_not_shared() -> None:
+    bars = FakeBars.walk(1_000)
+    market = Market(bars, make_tape(bars.close, 0.0, 1.0), budget=5 * 2 * TILE * 8)
+    strategy = sma_cross.Strategy(market, {"fast": np.arange(2, 5), "slow": np.arange(10, 30)})
+    digits = {"fast": np.zeros(20, np.int64), "slow": np.arange(20)}
+    assert strategy.backtest(LINE, digits, np.empty((20, 5)))
+    assert len(strategy._extremes._places) == 20 + 3 + 1 - 5
+    assert sum(place >= 5 for place in strategy._extremes._places) == 15 + 1
+
+
+def test_how_much_fits_decides_no_tie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two averages of long windows differ, but their products are rounded to the same."""
+    monkeypatch.setattr("workers.indicators.bank._PRIVATE_BUDGET", 0)
+    grid = Grid.of({"fast": [121], "slow": range(401, 411)})
+    base = np.full(2_000, 3.0000000001234567)
+    base[0] = 1 / 3
+    _, _, step = _summable(base)
+    rng = np.random.default_rng(0)
+    for _ in range(8):  # it is so in the last of them
+        steps = rng.integers(0, 3, len(base))
+        steps[0] = 0
+        bars = FakeBars.of(base + step * steps)
+        with_ranges = backtest_all(bars, grid, "sma_cross")
+        without = backtest_all(bars, grid, "sma_cross", bank_bytes=0)
+        assert with_ranges.tobytes() == without.tobytes()
 
 
 def test_own_rows_are_kept_as_long_as_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
