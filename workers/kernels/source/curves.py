@@ -23,9 +23,9 @@ def average_extremes(line, sums, front, n_bars, window, row):  # type: ignore[no
     """Lowest and highest moving average within each block of 64 bars.
 
     Division is monotone, so the extremes of the averages are those of the
-    window's sums, divided: one division a block. They are a few roundings
-    apart from the averages: where ranges do not overlap, the products of
-    :func:`average_greater` differ too, though they are rounded.
+    window's sums, divided: one division a block. What is kept is a few
+    roundings wider: where two ranges do not overlap, the rounded products of
+    :func:`workers.kernels.source.lanes.average_greater` differ as well.
 
     Parameters
     ----------
