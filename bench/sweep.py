@@ -42,9 +42,10 @@ _BIG_STRATEGY = "rsi_reversion"
 has ``lower ≥ upper`` and gets no row.)"""
 
 _LOOK_AT_PEAK_EVERY_S = 0.02
-_LEAST_SIDE, _MOST_SIDE = 100, 1_000  # of a square grid: more windows have no place in the bank
+_LEAST_SIDE, _MOST_SIDE = 100, 1_000  # of a square grid: of longer ones not all is in the bank
 _FIRST_COMBOS = 2_000  # from these the rate is learnt, on which the long grid's size depends,
 _TYPICAL_COMBOS = 500_000  # amid such a one
+_LEAST_TURNS = 4  # of a run, however soon it is through
 
 _LOSS = Target(1.0)
 _PEER_TARGET = 1000.0
@@ -65,6 +66,30 @@ class Swept:
     combos: int
     wall_s: float
     computing_s: float = nan
+
+
+@dataclass(frozen=True, slots=True)
+class _Load:
+    """A grid that keeps some workers busy for a while, and how long a turn with it is, in s."""
+
+    axes: Axes
+    workers: int
+    turn_s: float
+
+    @classmethod
+    def of(cls, seconds: float, rate: float, workers: int, n_bars: int) -> _Load:
+        """What takes as long at a rate in combinations/s/core; less where the bars are few.
+
+        However soon it is through, it has several turns: otherwise nobody takes turns.
+        """
+        axes = _axes_of(rate * workers * seconds, n_bars)
+        lasts = Grid.of(axes).size / (rate * workers)
+        return cls(axes, workers, min(TURN_S, lasts / _LEAST_TURNS))
+
+    @property
+    def grid(self) -> Grid:
+        """The combinations."""
+        return Grid.of(self.axes)
 
 
 def measure(shape: Shape, workspace: Workspace) -> list[Row]:
@@ -89,17 +114,17 @@ class _Bench:
         compute_s, rate = self._shape.compute_s, self._learn_rate()
         rows = []
         for n in sorted({1, self._shape.cores}):
-            axes = _axes_of(rate * n * compute_s)
+            load = _Load.of(compute_s, rate, n, len(self._bars))
             title, many = f"supervision, {n} worker(s), start-up excluded", f"{n} bare process(es)"
-            rows.append(self._share(title, many, partial(self._ours_and_bare, axes, n), _LOSS))
+            rows.append(self._share(title, many, load, self._ours_and_bare, _LOSS))
             if n > 1:
-                axes = _axes_of(rate * n * compute_s / 3)
+                load = _Load.of(compute_s / 3, rate, n, len(self._bars))
                 title, one = f"for comparison: {many}", f"1 bare process × {n}"
-                rows.append(self._share(title, one, partial(self._bare_and_alone, axes, n)))
+                rows.append(self._share(title, one, load, self._bare_and_alone))
         return rows
 
     def _learn_rate(self) -> float:
-        grid = Grid.of(_axes_of(_TYPICAL_COMBOS))
+        grid = Grid.of(_axes_of(_TYPICAL_COMBOS, len(self._bars)))
         backtest = prepared(self._bars, grid, STRATEGY)
         middle = grid.size // 2
         backtest.evaluate(BareChunk(middle - _FIRST_COMBOS, middle))  # fills the bank
@@ -111,12 +136,13 @@ class _Bench:
         self,
         title: str,
         floor: str,
-        rates: Callable[[], tuple[float, float]],
+        load: _Load,
+        rates: Callable[[_Load], tuple[float, float]],
         target: Target | None = None,
     ) -> Row:
         """What one loses of the other's rate; both per core."""
         try:
-            seen = [rates() for _ in range(self._shape.sweep_rounds)]
+            seen = [rates(load) for _ in range(self._shape.sweep_rounds)]
         except NotMeasuredError as error:
             return Row(title, "combos/s/core", target=target, not_measured=str(error))
         return compare(
@@ -127,35 +153,38 @@ class _Bench:
             comparison=Comparison.LOSS,
             floor_name=floor,
             target=target,
-            note=f"in turns of {TURN_S:g} s",
+            note=f"in turns of {load.turn_s:.2g} s",
         )
 
-    def _ours_and_bare(self, axes: Axes, n: int) -> tuple[float, float]:
+    def _ours_and_bare(self, load: _Load) -> tuple[float, float]:
         """Let a run and as many plain processes take turns with the same grid."""
-        grid = Grid.of(axes)
+        size, n = load.grid.size, load.workers
         with contextlib.ExitStack() as stack:
-            ours = Contender(lambda: stack.enter_context(self._command(axes, self._data, n)))
-            bare = self._plain(stack, grid, n)
+            ours = Contender(
+                lambda: stack.enter_context(self._command(load.axes, self._data, n)), load.turn_s
+            )
+            bare = self._plain(stack, load.grid, n, load.turn_s)
             take_turns([ours, bare])
-            if ours.running.wait() != 0 or ours.running.report()["combos_done"] != grid.size:
+            if ours.running.wait() != 0 or ours.running.report()["combos_done"] != size:
                 raise NotMeasuredError(f"the run did not compute all: {ours.running.said()}")
             reap(bare.running)
             at = {fact.name: fact.at for fact in read_events(ours.running.run_dir)}
         ours_s = ours.seconds(at["warden.run_started"], at["warden.run_ended"])
-        return grid.size / ours_s / n, grid.size / bare.seconds() / n
+        return size / ours_s / n, size / bare.seconds() / n
 
-    def _bare_and_alone(self, axes: Axes, n: int) -> tuple[float, float]:
+    def _bare_and_alone(self, load: _Load) -> tuple[float, float]:
         """Let plain processes and a single one take turns with the same grid."""
-        grid = Grid.of(axes)
+        size, n = load.grid.size, load.workers
         with contextlib.ExitStack() as stack:
-            bare, alone = self._plain(stack, grid, n), self._plain(stack, grid, 1, n * TURN_S)
+            bare = self._plain(stack, load.grid, n, load.turn_s)
+            alone = self._plain(stack, load.grid, 1, n * load.turn_s)
             take_turns([bare, alone])
             reap(bare.running)
             reap(alone.running)
-        return grid.size / bare.seconds() / n, grid.size / alone.seconds()
+        return size / bare.seconds() / n, size / alone.seconds()
 
     def _plain(
-        self, stack: contextlib.ExitStack, grid: Grid, n: int, turn_s: float = TURN_S
+        self, stack: contextlib.ExitStack, grid: Grid, n: int, turn_s: float
     ) -> Contender[PlainProcesses]:
         fork = bare_processes(self._bars, grid, STRATEGY, n)
         return Contender(lambda: stack.enter_context(fork()), turn_s)
@@ -339,10 +368,16 @@ class _Bench:
         return Swept(grid.size, seconds, seconds)
 
 
-def _axes_of(combos: float) -> Axes:
-    """A grid of about as many combinations, up to as many as have their windows in the bank."""
-    side = min(max(math.ceil(math.sqrt(combos)), _LEAST_SIDE), _MOST_SIDE)
-    return {"fast": range(5, 5 + side), "slow": range(10 + side, 10 + 2 * side)}
+def _axes_of(combos: float, n_bars: int) -> Axes:
+    """A grid of about as many combinations.
+
+    It is a square up to where all its windows have their place in the bank; a longer one has
+    more of those that vary slowest, which a worker computes once for all the others, as long
+    as they are shorter than half the bars.
+    """
+    slow = min(max(math.ceil(math.sqrt(combos)), _LEAST_SIDE), _MOST_SIDE)
+    fast = max(slow, min(math.ceil(combos / slow), n_bars // 2 - slow - 10))
+    return {"fast": range(5, 5 + fast), "slow": range(10 + fast, 10 + fast + slow)}
 
 
 def _run_peer(listed: Listed, pairs: Sequence[Pair]) -> Swept:
