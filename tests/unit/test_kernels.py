@@ -185,6 +185,30 @@ def test_a_stop_between_batches_keeps_what_is_finished() -> None:
     assert rows.tobytes() == backtest_all(bars, grid, "sma_cross")[10:until].tobytes()
 
 
+@pytest.mark.parametrize("until", [100_000, 160_000])
+def test_rows_of_a_long_chunk_are_kept_as_it_goes_along(until: int) -> None:
+    """A stop has no more to keep than came since."""
+
+    class StopsThere(np.ndarray):
+        """Progress that requests a stop once it is so far."""
+
+        def __setitem__(self, key: object, value: int) -> None:
+            super().__setitem__(key, value)
+            chunk.flag[0] = value >= until
+
+    grid = Grid.of({"fast": range(1, 401), "slow": range(401, 801)})
+    bars = FakeBars.walk(900)
+    backend = NumbaBacktest(bars, grid, "sma_cross")
+    backend.prepare()
+    chunk = FakeChunk(0, grid.size, progress=np.zeros(1, np.int64).view(StopsThere))
+    reached = backend.evaluate(chunk)
+    assert until <= reached < until + backend.batch
+    pieces = [(start, len(rows)) for start, _, rows in chunk.kept]
+    assert [start for start, _ in pieces] == [0, *np.cumsum([n for _, n in pieces])[:-1]]
+    assert max(n for _, n in pieces) <= 10 * backend.batch
+    assert chunk.rows.tobytes() == backtest_all(bars, grid, "sma_cross")[:reached].tobytes()
+
+
 @pytest.mark.parametrize("n_windows", [20, 50, 64, 90, 130])
 def test_a_chunk_is_cut_into_even_batches(n_windows: int) -> None:
     class Steps(np.ndarray):
