@@ -7,6 +7,7 @@ kernel has to know.
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import random
 import statistics
@@ -45,7 +46,7 @@ TITLE = "Poll: what hearing a stop costs, and how soon it is heard"
 STRATEGY = "sma_cross"
 GRID = {"fast": range(5, 205), "slow": range(210, 610)}
 _SAMPLE_COMBOS = 2_000
-_ENDLESS = {"fast": range(5, 505), "slow": range(510, 1510)}
+_BANKED = {"fast": range(5, 505), "slow": range(510, 1510)}
 _WIDE = {"fast": range(5, 1005), "slow": range(1010, 6010)}
 """More windows than the bank of indicators holds: some are computed again and again."""
 
@@ -214,7 +215,7 @@ def _heard_after(shape: Shape, workspace: Workspace, bars: Bars) -> list[Row]:
             f"{computing}, indicators banked",
             shape.kernel_shots,
             workspace,
-            _computing(bars, Grid.of(_ENDLESS)),
+            _computing(bars, Grid.of(_BANKED)),
             0.2,
         ),
         _heard_row(
@@ -232,7 +233,11 @@ def _computing(bars: Bars, grid: Grid) -> UntilTold:
     backtest.evaluate(BareChunk(0, min(grid.size, 2 * len(grid.axis("slow")))))  # fills the bank
 
     def compute(flag: StopFlag, line: NDArray[np.int64]) -> None:
-        backtest.evaluate(BareChunk(0, grid.size, flag, line[BEAT : BEAT + 1]))
+        # a batch at a time: what is heard is the kernel, not the keeping of what it had finished
+        for start in itertools.cycle(range(0, grid.size, backtest.batch)):
+            batch = BareChunk(start, min(start + backtest.batch, grid.size), flag, line[BEAT:])
+            if backtest.evaluate(batch) < batch.stop:
+                return
 
     return compute
 
