@@ -37,6 +37,7 @@ _PHASE_S = 0.4  # from then on, for a phase that may never come
 _REAPED_S = 20.0  # for what the kernel, or init, does by itself as soon as it comes to it
 _LOOK_S = 0.002
 _SCAN_S = 0.02
+_BUILT_IN_BARS = 100_000  # so many that blows find built-in kernels at work
 _IDLE_S = 0.06  # nobody has been at work for that long: nobody will be
 _WORKER = re.compile(r"fullstop-w\d")
 _ENDINGS = {0, 1, *(128 + n for n in (1, 2, 15)), *(-n for n in (1, 2, 9, 15))}
@@ -141,7 +142,7 @@ def _bars(number: int) -> str:
 
 def _walk(number: int) -> str:
     lines, close = ["time,close"], 10_000
-    for minute in range(1500):
+    for minute in range(_BUILT_IN_BARS):
         close += (minute * minute * 7919 + number * 104_729) % 11 - 5
         lines.append(f"{1_700_000_000 + 60 * minute},{close / 100:.2f}")
     return "\n".join(lines) + "\n"
@@ -150,7 +151,7 @@ def _walk(number: int) -> str:
 def order(place: Place, scenario: Scenario, *, containment: str) -> list[str]:
     """What is asked of ``fullstop``; begins a run or carries it on."""
     if scenario.built_in:
-        what = ["sma_cross", "--grid", "fast=2:51", "--grid", "slow=2:61"]
+        what = ["sma_cross", "--grid", "fast=2:101", "--grid", f"slow=2:{1 + scenario.n // 100}"]
     else:
         what = [f"{place.root / 'strategy.py'}:f", "--grid", f"a=0:{scenario.n - 1}"]
     return [

@@ -178,7 +178,7 @@ def scenario(seed: int, strengths: tuple[str, ...]) -> Scenario:
         behaviour=behaviour,
         hold=hold,
         fails=not built_in and chance.random() < 0.2,
-        n=3000 if built_in else chance.choice((30, 120)),
+        n=40_000 if built_in else chance.choice((30, 120)),
         data=chance.randrange(2),
         step_s=chance.choice((0.001, 0.004)),
         workers=chance.choice((1, 2, 2, 3)),

@@ -141,27 +141,30 @@ def test_killing_workers_at_random_loses_and_doubles_nothing(inside: Place) -> N
 
 
 def amid(inside: Place) -> Run:
-    """A run of a built-in strategy's whose one worker has its next chunk already."""
+    """A run of a built-in strategy's, amid a chunk: its one worker has the next one already."""
     grid = {"fast": range(5, 405), "slow": range(410, 2_410)}
     run = supervisor.sweep("sma_cross", grid, workers=1, run_dir=inside.root / "run")
     inside.inside.append(run)
-    wait_for(lambda: run.progress.done > 10_000, "chunks of a size that is known")
+    wait_for(
+        lambda: (done := run.progress.done) > 10_000 and in_hand(run)[0] < done < in_hand(run)[1],
+        "a batch of a chunk whose size is known",
+    )
     return run
 
 
-def begun(run: Run) -> int:
-    """Where the chunk begins that the one worker computes."""
+def in_hand(run: Run) -> tuple[int, int]:
+    """Where the chunk begins and ends that the one worker computes."""
     (row,) = run._front._board.rows
-    return int(row["chunk_start"])
+    return int(row["chunk_start"]), int(row["chunk_stop"])
 
 
 def test_a_worker_does_not_wait_for_the_warden_between_two_chunks(inside: Place) -> None:
     run = amid(inside)
+    before, _ = in_hand(run)
     warden = Inside(inside, run).warden
     os.kill(warden, signal.SIGSTOP)
     try:
-        before = begun(run)
-        wait_for(lambda: begun(run) > before, "the next chunk")
+        wait_for(lambda: in_hand(run)[0] > before, "the next chunk")
     finally:
         os.kill(warden, signal.SIGCONT)
     report = run.stop()
@@ -186,8 +189,7 @@ def test_a_drain_leaves_the_chunk_ahead_alone(inside: Place) -> None:
     draining = threading.Thread(target=run.drain)
     draining.start()
     wait_for(lambda: '"draining"' in (run.run_dir / "events.jsonl").read_text(), "the drain")
-    (row,) = run._front._board.rows
-    end_of_chunk = int(row["chunk_stop"])
+    _, end_of_chunk = in_hand(run)
     draining.join(DEADLINE_S)
     assert (run.report.status, run.report.stop.level) == ("stopped", "drain")
     assert run.report.combos_done == end_of_chunk

@@ -192,13 +192,16 @@ def test_kill_9_of_front_during_its_own_stop(place: Place) -> None:
 def test_kill_9_of_the_front_while_it_writes_the_results(place: Place) -> None:
     """The warden has said its last word by then; what the front owes is written all the same."""
     body = "def f(bars, params, stop):\n    return row(params)\n"
-    run = place.sweep(body, *TIMES, n=20_000)
-    wait_for(lambda: '"front.finishing"' in run.events or run.over, "the front's last part")
-    run.kill_front()
+    n = 200_000  # whose results take a while to write
+    run = place.sweep(body, *TIMES, n=n)
+    run.look_below()
+    run.wait_for(lambda: '"front.finishing"' in run.events, "the front's last part")
+    run.popen.send_signal(signal.SIGKILL)
+    assert run.end() == -signal.SIGKILL
     report = run.wait_report()
     run.assert_gone()
     assert report["status"] == "completed"
-    run.assert_nothing_lost(20_000)
+    run.assert_nothing_lost(n)
     assert_struck_off(place)
 
 

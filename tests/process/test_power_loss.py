@@ -16,13 +16,6 @@ import supervisor
 from supervisor.journal import journal_paths
 from tests.support.cli import Place, rows_of
 
-LONGER_THAN_SHORT = """
-def f(bars, params, stop):
-    time.sleep(0.004)
-    return row(params)
-"""
-
-
 UNTIL_KEPT = """
 def f(bars, params, stop):
     '''A run that is over before its inputs are kept does not keep them.'''
@@ -133,7 +126,7 @@ def test_a_long_run_does_not_leave_its_journals_to_the_kernels_leisure(
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_run_is_carried_on_after_a_power_loss(place: Place, seed: int) -> None:
     chance = random.Random(seed)
-    run = place.sweep(LONGER_THAN_SHORT, n=150, workers=3)
+    run = place.sweep(UNTIL_KEPT, n=150, workers=3)
     assert run.end() == 0, run.tell()
     whole = (run.run_dir / "results.parquet").read_bytes()
     shutil.copytree(run.run_dir, place.root / "whole")

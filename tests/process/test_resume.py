@@ -190,7 +190,7 @@ def test_a_built_in_strategy_too(place: Place) -> None:
     place.data.write_text("\n".join(lines))
     argv = place.argv(
         "run", "--data", str(place.data), "--strategy", "sma_cross", "--grid", "fast=5:150",
-        "--grid", "slow=20:200", "--workers", "2", "--json",
+        "--grid", "slow=20:600", "--workers", "2", "--json",
     )  # fmt: skip
     finished(place.start([*argv, "--run-dir", str(place.root / "run")]))
     whole = results_bytes(place)
@@ -207,7 +207,10 @@ def test_a_torn_journal_is_cut_and_its_rows_computed_again(place: Place) -> None
     put_aside(place)
     allow(place, 150)
     run = place.sweep(STEADY, *TIMES, n=200)
-    run.wait_for(lambda: len(run.kept()) > 50, "rows")
+    run.wait_for(
+        lambda: len(run.kept()) > 50 and len(journal_paths(run.run_dir / "journal")) == 2,
+        "rows, and both journals",
+    )
     killed(run, [run.popen.pid, run.warden])
     allow(place, None)
     first, *_, last = journal_paths(run.run_dir / "journal")
@@ -559,17 +562,42 @@ def test_a_damaged_checkpoint_is_ignored_and_the_log_says_so(place: Place) -> No
     assert sorted(row["twice"] for row in again.results()) == [45.0] * 6
 
 
-def test_wait_for_the_process_that_finishes_a_dead_run(place: Place) -> None:
+def test_wait_for_the_process_that_finishes_a_dead_run(
+    inside: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The warden has someone write the results when the front dies: a resume waits for it."""
-    run = place.sweep(POLITE, *TIMES, DONE=DONE)
+    run = inside.sweep(POLITE, *TIMES, DONE=DONE)
     run.wait_marks("ready", 2)
     run.look_below()
-    warden = run.warden
-    run.popen.send_signal(signal.SIGKILL)
-    run.popen.wait()
-    wait_for(lambda: process.state_letter(warden) in (None, "Z"), "the warden's end")
-    again = resume(place)
-    again.wait_marks("ready", 4)
+    finisher = run.warden  # which becomes it
+    run.kill_front()
+    wait_for(lambda: holds_a_lock(finisher), "who finishes the run")
+    os.kill(finisher, signal.SIGSTOP)
+    wait_for(lambda: process.state_letter(finisher) == "T", "its suspension")
+    assert holds_a_lock(finisher)
+    refusals = []
+
+    class Claim(rundir.Claim):
+        def __init__(self, run_dir: Path) -> None:
+            try:
+                super().__init__(run_dir)
+            except RunBusyError:
+                refusals.append(run_dir)
+                os.kill(finisher, signal.SIGCONT)
+                raise
+
+    monkeypatch.setattr(rundir, "Claim", Claim)
+    again = Inside(inside, supervisor.resume(run.run_dir))
+    assert refusals
+    assert (run.run_dir / "report-1.json").exists(), "written before it was carried on"
     assert again.stop() == 143, again.tell()
     assert again.report["resumed"] == 1
     assert again.report["combos_done"] == DONE
+    again.seen |= run.seen
+    again.assert_gone()
+
+
+def holds_a_lock(pid: int) -> bool:
+    """Whether a process holds a file lock, of which the product's have but one: a claim."""
+    locks = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return any(lock[1] == "FLOCK" and int(lock[4]) == pid for lock in locks)

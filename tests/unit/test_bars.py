@@ -449,12 +449,12 @@ def test_a_year_of_minutes_loads_fast(tmp_path: Path) -> None:
     )
     path = write_csv(tmp_path / "year.csv", text)
     load_bars(path)  # imports
-    begin = time.perf_counter()
+    begin = time.process_time()
     bars = load_bars(path)
-    elapsed_s = time.perf_counter() - begin
+    cpu_s = time.process_time() - begin  # what others do on the machine does not count
     assert len(bars) == n_bars
     assert bars.bars_per_year == n_bars
-    assert elapsed_s < 1.5  # 0.2 s on two idle cores; the bound is for a busy machine
+    assert cpu_s < 1.5  # 0.2 s of an ordinary core
 
 
 # --- bars themselves ---------------------------------------------------------------------------

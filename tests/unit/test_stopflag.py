@@ -116,16 +116,24 @@ def test_a_wait_interrupted_by_signals_goes_on(flag: StopFlag, interrupting: boo
     assert bool(caught) is interrupting
 
 
+SIGNAL_WHOEVER_SLEEPS = """
+import os, signal, sys
+from pathlib import Path
+stat = Path(f"/proc/{sys.argv[1]}/stat")
+while stat.read_text().rpartition(")")[2].split()[0] != "S":
+    pass
+os.kill(int(sys.argv[1]), signal.SIGUSR1)
+"""
+
+
 def test_a_wait_ends_when_a_signal_handler_sets_the_flag(flag: StopFlag) -> None:
     before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())
-    thread = threading.Thread(
-        target=lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
-    )
+    # another process: a thread of ours would have us wait for the interpreter's lock
+    signaller = subprocess.Popen([sys.executable, "-c", SIGNAL_WHOEVER_SLEEPS, str(os.getpid())])
     try:
-        thread.start()
-        assert flag.wait(30) is True
+        assert flag.wait(60) is True
     finally:
-        thread.join()
+        assert signaller.wait(60) == 0
         signal.signal(signal.SIGUSR1, before)
 
 
