@@ -15,8 +15,8 @@ import heapq
 from typing import NamedTuple
 
 CHUNK_TARGET_S = 0.5
-"""Computing time aimed at per chunk: long against the 1 ms it takes to keep its rows and to
-hand out the next one, short against anybody's patience."""
+"""Computing time aimed at per chunk: long against the 1 ms it takes to keep the last of
+its rows and to hand out the next one, short against anybody's patience."""
 
 _GROWTH = 16  # per chunk, while the rate is still being learnt …
 _KNOWN_GROWTH = 2  # … and once it is known: a clock may have been looked at too late

@@ -53,7 +53,13 @@ def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered
         return Gathered(count_covered(run_dir), unwritten=f"{NOT_WRITTEN}: {error}")
     for damage in done.damaged:
         note(f"{damage}: what it held was computed again")
-    return Gathered(done.rows, done.failed)
+    return Gathered(done.rows, done.failed, missing=_count_missing(done, plan))
+
+
+def _count_missing(done: Compaction, plan: Plan) -> int:
+    """How many of the combinations that the plan asks for are in no journal."""
+    last, first = plan.span
+    return sum(max(0, min(stop, last) - max(start, first)) for start, stop in done.missing)
 
 
 def count_covered(run_dir: Path) -> int:
@@ -88,7 +94,8 @@ def finish_dead_run(run_dir: Path) -> Report:
     try:
         if isinstance(plan, Plan):
             compaction = compact_run(run_dir, plan)
-            done, failed, missing = compaction.rows, compaction.failed, bool(compaction.missing)
+            done, failed = compaction.rows, compaction.failed
+            missing = _count_missing(compaction, plan) > 0
             errors += compaction.damaged
     except (FullstopError, OSError) as error:
         errors.append(f"{NOT_WRITTEN}: {error}")

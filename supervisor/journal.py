@@ -156,7 +156,7 @@ class Frame:
 
 
 class JournalWriter:
-    """Appends one worker's finished chunks.
+    """Appends one worker's finished rows.
 
     Killed at any instant, it leaves at most one frame torn, at the end.
 

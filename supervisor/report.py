@@ -88,17 +88,25 @@ class Gathered(NamedTuple):
         Combinations with a row, and those of them that failed.
     unwritten : str
         Why there is no ``results.parquet``; empty: there is one, or none is wanted.
+    missing : int
+        Combinations that no journal has.
     """
 
     done: int = 0
     failed: int = 0
     unwritten: str = ""
+    missing: int = 0
 
     @property
     def shortcoming(self) -> str:
         """Why a run that has computed everything has failed all the same; empty: it has not."""
         if self.unwritten:
             return self.unwritten  # whoever goes on from here needs them
+        if self.missing:  # journals were deleted or damaged, while it ran
+            return (
+                f"{self.missing:,} combinations were computed and are in no journal any more: "
+                "carry the run on with fullstop resume"
+            )
         if self.failed and self.failed == self.done:
             return "every combination failed; see the column 'error' in results.parquet"
         return ""

@@ -149,9 +149,10 @@ class ChunkInHand:
         self._journal = journal
         self._row = station.board.rows[station.slot : station.slot + 1]
         self.progress: NDArray[np.int64] = self._row["done"]
+        # first: killed in between, the row must not say of this chunk what was kept of another
+        self._row["kept_until"] = start
         self._row["chunk_start"] = start
         self._row["chunk_stop"] = stop
-        self._row["kept_until"] = start
         self.stop_requested: Callable[[], bool] = station.flag.is_set
 
     def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:

@@ -29,8 +29,8 @@ _BATCH_BARS = 1 << 30
 _LEAST_BATCH, _MOST_BATCH = 64, 4096  # that are aimed at
 
 _KEPT_AT_ONCE = 8
-"""Batches. On few bars a chunk has a million rows: to keep them all at its end took a stop 0.1 s
-or two, and longer than to compute them in memory that is in a cache."""
+"""Batches. On few bars a chunk has a million rows: a stop would wait 0.1 s or two until they are
+all written, and those that are still in a cache are written sooner."""
 
 
 class NumbaBacktest:

@@ -5,17 +5,29 @@ import random
 import signal
 import threading
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import supervisor
+from supervisor import control, process
 from supervisor.api import Run
+from supervisor.board import Board
+from supervisor.example import example_bars
+from supervisor.journal import JournalWriter
 from supervisor.process import children
+from supervisor.stopflag import StopFlag
 from tests.support.cli import Place, Started, kept_in
 from tests.support.inside import Inside, sweep_inside
 from tests.support.waiting import DEADLINE_S, wait_for
+from workers.main import ChunkInHand, Station
 
 TIMES = {"grace_s": 0.3, "terminate_s": 0.2}
+
+LEARNT = 70_000
+"""Combinations of some µs after which chunks take half a second: 1, 16, 256, 4,096, 65,536."""
 
 DIES = {
     "segfault": "import ctypes; ctypes.string_at(0)",
@@ -98,6 +110,54 @@ def test_an_exception_fails_its_combination_without_a_new_worker(inside: Place) 
     run.assert_gone()
 
 
+def test_a_row_of_the_board_never_says_of_one_chunk_what_was_kept_of_another(
+    tmp_path: Path,
+) -> None:
+    """Its worker may be killed between any two words that it writes."""
+    seen: list[tuple[int, ...]] = []
+
+    class Row(np.ndarray):
+        """Notes what a reader would see after each write."""
+
+        def __setitem__(self, key: Any, value: Any) -> None:
+            super().__setitem__(key, value)
+            (row,) = self.view(np.ndarray)
+            seen.append(tuple(int(row[n]) for n in ("chunk_start", "chunk_stop", "kept_until")))
+
+    board, flag = Board.create(1), StopFlag()
+    board.rows = board.rows.view(Row)
+    ours, theirs = control.pair()
+    with ours, theirs, JournalWriter(tmp_path / "worker-0000.bin", "run", 0) as journal:
+        station = Station(0, 0, os.getpid(), theirs, flag, board, "run", tmp_path)
+        for start, stop in ((1000, 1750), (0, 1000)):
+            chunk = ChunkInHand(station, journal, start, stop)
+            chunk.keep(start, ("sharpe",), np.ones((stop - start, 1)))
+    assert {row[:2] for row in seen} >= {(1000, 1750), (0, 1000)}
+    for start, stop, kept_until in seen:
+        if (start, stop) in ((1000, 1750), (0, 1000)):
+            assert kept_until in (0, start, stop)  # too little is harmless
+    assert seen.index((0, 1000, 0)) < seen.index((0, 1000, 1000))
+
+
+def test_what_is_in_no_journal_any_more_is_not_completed(place: Place) -> None:
+    body = """
+    def f(bars, params, stop):
+        if params["a"] == 99:
+            (HERE / "run" / "journal" / "worker-0000.bin").unlink()
+        return row(params)
+    """
+    run = place.sweep(body, n=100, workers=1)
+    assert run.end() == 1, run.tell()
+    assert run.report["status"] == "failed"
+    assert run.report["reason"].startswith("100 combinations"), run.report
+    assert "fullstop resume" in run.report["reason"]
+    place.strategy("def f(bars, params, stop): return row(params)")
+    again = place.start(place.argv("resume", str(run.run_dir), "--changed-code", "--json"))
+    assert again.end() == 0, again.tell()
+    again.assert_nothing_lost(100)
+    again.assert_gone()
+
+
 def test_a_lone_crash_fails_nothing(inside: Place) -> None:
     """An OOM kill, a stray signal: the chunk is simply tried again."""
     body = """
@@ -140,16 +200,50 @@ def test_killing_workers_at_random_loses_and_doubles_nothing(inside: Place) -> N
     assert 1 <= len(run.report["errors"]) <= kills
 
 
-def amid(inside: Place) -> Run:
-    """A run of a built-in strategy's, amid a chunk: its one worker has the next one already."""
-    grid = {"fast": range(5, 405), "slow": range(410, 2_410)}
-    run = supervisor.sweep("sma_cross", grid, workers=1, run_dir=inside.root / "run")
-    inside.inside.append(run)
-    wait_for(
-        lambda: (done := run.progress.done) > 10_000 and in_hand(run)[0] < done < in_hand(run)[1],
-        "a batch of a chunk whose size is known",
+def built_in(inside: Place, n_bars: int, name: str = "run") -> Run:
+    """A run of a built-in strategy's, with one worker, that takes some seconds."""
+    grid = {"fast": range(5, 605), "slow": range(610, 3_110)}
+    run = supervisor.sweep(
+        "sma_cross", grid, example_bars(n_bars), workers=1, run_dir=inside.root / name
     )
+    inside.inside.append(run)
     return run
+
+
+def suspended_amid(inside: Place, run: Run, so_far: str) -> int:
+    """Suspend the one worker amid a chunk, by a counter of its row; return its pid."""
+    warden = Inside(inside, run).warden
+
+    def caught() -> int:
+        if run.progress.done < LEARNT:
+            return 0
+        (worker,) = children(warden)
+        os.kill(worker, signal.SIGSTOP)
+        wait_for(lambda: process.state_letter(worker) == "T", "its suspension")
+        (row,) = run._front._board.rows
+        if row["chunk_start"] < row[so_far] < row["chunk_stop"]:
+            return worker
+        os.kill(worker, signal.SIGCONT)
+        return 0
+
+    return wait_for(caught, "a worker amid a chunk")
+
+
+def with_one_ahead(inside: Place) -> tuple[Run, int, int]:
+    """A run whose one worker is suspended amid a chunk, and has the next one already.
+
+    Returns
+    -------
+    run : Run
+    warden, worker : int
+        Pids.
+    """
+    run = built_in(inside, 50_000)
+    worker = suspended_amid(inside, run, "done")
+    warden = Inside(inside, run).warden
+    # asleep, it has done whatever there was to do, such as to hand out the next chunk
+    wait_for(lambda: process.state_letter(warden) == "S", "a warden that waits")
+    return run, warden, worker
 
 
 def in_hand(run: Run) -> tuple[int, int]:
@@ -159,11 +253,11 @@ def in_hand(run: Run) -> tuple[int, int]:
 
 
 def test_a_worker_does_not_wait_for_the_warden_between_two_chunks(inside: Place) -> None:
-    run = amid(inside)
+    run, warden, worker = with_one_ahead(inside)
     before, _ = in_hand(run)
-    warden = Inside(inside, run).warden
     os.kill(warden, signal.SIGSTOP)
     try:
+        os.kill(worker, signal.SIGCONT)
         wait_for(lambda: in_hand(run)[0] > before, "the next chunk")
     finally:
         os.kill(warden, signal.SIGCONT)
@@ -173,27 +267,41 @@ def test_a_worker_does_not_wait_for_the_warden_between_two_chunks(inside: Place)
 
 
 def test_the_chunk_that_a_dead_worker_had_ahead_of_it_is_computed(inside: Place) -> None:
-    run = amid(inside)
-    (worker,) = children(Inside(inside, run).warden)
+    run, _, worker = with_one_ahead(inside)
+    _, end_of_chunk = in_hand(run)
     os.kill(worker, signal.SIGKILL)
-    before = run.progress.done
-    wait_for(lambda: run.progress.done > before + 30_000, "some more chunks")
+    wait_for(lambda: run.progress.done > end_of_chunk + 10_000, "some of the next chunk")
     report = run.stop()
-    assert kept_in(run.run_dir) == Counter(range(report.combos_done)), "nothing was left out"
+    assert set(kept_in(run.run_dir)) == set(range(report.combos_done)), "nothing was left out"
     (lost,) = report.errors
     assert "SIGKILL" in lost
 
 
 def test_a_drain_leaves_the_chunk_ahead_alone(inside: Place) -> None:
-    run = amid(inside)
+    run, _, worker = with_one_ahead(inside)
+    _, end_of_chunk = in_hand(run)
     draining = threading.Thread(target=run.drain)
     draining.start()
     wait_for(lambda: '"draining"' in (run.run_dir / "events.jsonl").read_text(), "the drain")
-    _, end_of_chunk = in_hand(run)
+    os.kill(worker, signal.SIGCONT)
     draining.join(DEADLINE_S)
     assert (run.report.status, run.report.stop.level) == ("stopped", "drain")
     assert run.report.combos_done == end_of_chunk
     assert kept_in(run.run_dir) == Counter(range(end_of_chunk))
+
+
+def test_a_worker_that_dies_amid_a_chunk_changes_no_result(inside: Place) -> None:
+    """What it had kept of the chunk is not computed again, and nothing is left out."""
+    smooth = built_in(inside, 10_000, "smooth").wait(DEADLINE_S)
+    assert smooth.status == "completed"
+    run = built_in(inside, 10_000)
+    worker = suspended_amid(inside, run, "kept_until")
+    os.kill(worker, signal.SIGKILL)
+    report = run.wait(DEADLINE_S)
+    assert report.status == "completed"
+    results = [inside.root / name / "results.parquet" for name in ("smooth", "run")]
+    assert results[0].read_bytes() == results[1].read_bytes()
+    assert len(kept_in(run.run_dir)) == report.combos_done
 
 
 def test_what_dead_workers_had_not_kept_is_not_done(inside: Place) -> None:
