@@ -42,9 +42,10 @@ _BIG_STRATEGY = "rsi_reversion"
 has ``lower ≥ upper`` and gets no row.)"""
 
 _LOOK_AT_PEAK_EVERY_S = 0.02
-_LEAST_SIDE, _MOST_SIDE = 100, 1_000  # of a square grid: of longer ones not all is in the bank
+_LEAST_SIDE, _MOST_SIDE = 100, 1_000  # of a square grid: more windows have no place in the bank
 _FIRST_COMBOS = 2_000  # from these the rate is learnt, on which the long grid's size depends,
-_TYPICAL_COMBOS = 500_000  # amid such a one
+_TYPICAL_COMBOS = 500_000  # amid such a one,
+_LEARN_S = 0.05  # as often as that takes
 _LEAST_TURNS = 4  # of a run, however soon it is through
 
 _LOSS = Target(1.0)
@@ -77,12 +78,12 @@ class _Load:
     turn_s: float
 
     @classmethod
-    def of(cls, seconds: float, rate: float, workers: int, n_bars: int) -> _Load:
-        """What takes as long at a rate in combinations/s/core; less where the bars are few.
+    def of(cls, seconds: float, rate: float, workers: int) -> _Load:
+        """What takes as long at a rate in combinations/s/core; less where cores are many.
 
         However soon it is through, it has several turns: otherwise nobody takes turns.
         """
-        axes = _axes_of(rate * workers * seconds, n_bars)
+        axes = _axes_of(rate * workers * seconds)
         lasts = Grid.of(axes).size / (rate * workers)
         return cls(axes, workers, min(TURN_S, lasts / _LEAST_TURNS))
 
@@ -114,23 +115,25 @@ class _Bench:
         compute_s, rate = self._shape.compute_s, self._learn_rate()
         rows = []
         for n in sorted({1, self._shape.cores}):
-            load = _Load.of(compute_s, rate, n, len(self._bars))
+            load = _Load.of(compute_s, rate, n)
             title, many = f"supervision, {n} worker(s), start-up excluded", f"{n} bare process(es)"
             rows.append(self._share(title, many, load, self._ours_and_bare, _LOSS))
             if n > 1:
-                load = _Load.of(compute_s / 3, rate, n, len(self._bars))
+                load = _Load.of(compute_s / 3, rate, n)
                 title, one = f"for comparison: {many}", f"1 bare process × {n}"
                 rows.append(self._share(title, one, load, self._bare_and_alone))
         return rows
 
     def _learn_rate(self) -> float:
-        grid = Grid.of(_axes_of(_TYPICAL_COMBOS, len(self._bars)))
+        grid = Grid.of(_axes_of(_TYPICAL_COMBOS))
         backtest = prepared(self._bars, grid, STRATEGY)
         middle = grid.size // 2
         backtest.evaluate(BareChunk(middle - _FIRST_COMBOS, middle))  # fills the bank
-        begun = time.monotonic()
-        backtest.evaluate(BareChunk(middle, middle + _FIRST_COMBOS))
-        return _FIRST_COMBOS / (time.monotonic() - begun)
+        begun, times = time.monotonic(), 0
+        while time.monotonic() - begun < _LEARN_S:
+            backtest.evaluate(BareChunk(middle, middle + _FIRST_COMBOS))
+            times += 1
+        return times * _FIRST_COMBOS / (time.monotonic() - begun)
 
     def _share(
         self,
@@ -161,7 +164,9 @@ class _Bench:
         size, n = load.grid.size, load.workers
         with contextlib.ExitStack() as stack:
             ours = Contender(
-                lambda: stack.enter_context(self._command(load.axes, self._data, n)), load.turn_s
+                lambda: stack.enter_context(self._command(load.axes, self._data, n)),
+                load.turn_s,
+                first_turn_until=lambda run: run.computes,
             )
             bare = self._plain(stack, load.grid, n, load.turn_s)
             take_turns([ours, bare])
@@ -330,7 +335,9 @@ class _Bench:
                 begun = time.monotonic()
                 run.send(signal.SIGINT)
                 wait_until(ended, "the front's end")
-                found["stop_ms"] = 1000 * (time.monotonic() - begun)
+                stop_ms = 1000 * (time.monotonic() - begun)
+                if run.report()["stop"]:  # it was not over in the same instant
+                    found["stop_ms"] = stop_ms
             # in its last instant, its report written, it dies of the signal as any process does
             if run.wait() not in (0, 128 + signal.SIGINT, -signal.SIGINT) or peak == 0:
                 raise NotMeasuredError(f"the run did not go on until the stop: {run.said()}")
@@ -369,16 +376,10 @@ class _Bench:
         return Swept(grid.size, seconds, seconds)
 
 
-def _axes_of(combos: float, n_bars: int) -> Axes:
-    """A grid of about as many combinations.
-
-    It is a square up to where all its windows have their place in the bank; a longer one has
-    more of those that vary slowest, which a worker computes once for all the others, as long
-    as they are shorter than half the bars.
-    """
-    slow = min(max(math.ceil(math.sqrt(combos)), _LEAST_SIDE), _MOST_SIDE)
-    fast = max(slow, min(math.ceil(combos / slow), n_bars // 2 - slow - 10))
-    return {"fast": range(5, 5 + fast), "slow": range(10 + fast, 10 + fast + slow)}
+def _axes_of(combos: float) -> Axes:
+    """A grid of about as many combinations, up to as many as have their windows in the bank."""
+    side = min(max(math.ceil(math.sqrt(combos)), _LEAST_SIDE), _MOST_SIDE)
+    return {"fast": range(5, 5 + side), "slow": range(10 + side, 10 + 2 * side)}
 
 
 def _run_peer(listed: Listed, pairs: Sequence[Pair]) -> Swept:

@@ -22,9 +22,11 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from bench.errors import NotMeasuredError
 from bench.processes import Watch
+from bench.workspace import wait_until
 
 TURN_S = 1.0
 _LIMIT_S = 600.0  # bounds a hang
+_LOOK_EVERY_S = 0.01
 
 
 class Running(Protocol):
@@ -53,6 +55,9 @@ class Contender(Generic[R]):
         Begins its work, at its first turn.
     turn_s : float
         How long its turns are, in s; in proportion to its work, so that all end together.
+    first_turn_until : callable
+        The first turn ends no sooner than this says that it has begun in earnest: nobody else
+        works on while one starts up.
     running : Running
         What was begun.
     turns : list of (float, float)
@@ -61,6 +66,7 @@ class Contender(Generic[R]):
 
     start: Callable[[], R]
     turn_s: float = TURN_S
+    first_turn_until: Callable[[R], bool] = lambda _: True
     running: R = field(init=False)
     turns: list[tuple[float, float]] = field(init=False, default_factory=list)
 
@@ -91,6 +97,7 @@ def take_turns(contenders: Sequence[Contender[Any]], limit_s: float = _LIMIT_S) 
                 else:
                     contender.running = contender.start()
                     begun.append(contender.running)
+                    _await_beginning(contender)
                 with Watch(contender.running.leaders) as leaders:
                     lives = leaders.living_after(contender.turn_s)
                 if lives:
@@ -105,6 +112,16 @@ def take_turns(contenders: Sequence[Contender[Any]], limit_s: float = _LIMIT_S) 
         # one may have been suspended in part
         for watch in (*suspended.values(), *(Watch(running.pids()) for running in begun)):
             _resume(watch)
+
+
+def _await_beginning(contender: Contender[Any]) -> None:
+    running = contender.running
+    with Watch(running.leaders) as leaders:
+        wait_until(
+            lambda: contender.first_turn_until(running) or not leaders.living_after(0.0),
+            "a contender at work",
+            every_s=_LOOK_EVERY_S,
+        )
 
 
 def _suspend(running: Running) -> tuple[Watch, float]:

@@ -22,6 +22,7 @@ from bench.errors import NotMeasuredError
 from bench.processes import Watch
 from bench.words import HOLD_VARIABLE, PATH_VARIABLE, Words
 from supervisor import process, rundir
+from supervisor.events import read_events
 from supervisor.journal import Frame, FrameKind, JournalTail
 
 DEADLINE_S = 120.0
@@ -156,6 +157,11 @@ class CommandRun:
     def ended(self) -> bool:
         """Whether the front is gone."""
         return self._process.poll() is not None
+
+    @property
+    def computes(self) -> bool:
+        """Whether its workers have been started."""
+        return any(fact.name == "warden.run_started" for fact in read_events(self.run_dir))
 
     def wait(self) -> int:
         """Wait for the front's end; return its exit code."""
