@@ -98,6 +98,31 @@ def test_a_longer_turn_is_for_more_work() -> None:
     assert len(long.turns) == 1 < len(short.turns)
 
 
+def test_nobody_else_begins_before_the_first_has_come_to_its_work() -> None:
+    looks = iter([False] * 10)
+    with contextlib.ExitStack() as stack:
+        second = Contender(begin(stack, [Diary().work]), turn_s=0.05)
+
+        def works(_: PlainProcesses) -> bool:
+            assert not second.turns
+            assert not hasattr(second, "running")
+            return next(looks, True)
+
+        first = Contender(begin(stack, [Diary().work]), 0.01, first_turn_until=works)
+        take_turns([first, second])
+        assert next(looks, None) is None
+        assert first.running.reap() == second.running.reap() == [0]
+    (begun, ended), *_ = first.turns
+    assert ended - begun > 10 * 0.01
+
+
+def test_whoever_ends_before_it_has_come_to_its_work_is_not_waited_for() -> None:
+    with contextlib.ExitStack() as stack:
+        contender = Contender(begin(stack, [int]), first_turn_until=lambda _: False)
+        take_turns([contender])
+        assert contender.running.reap() == [0]
+
+
 def test_whoever_does_not_end_is_given_up() -> None:
     with contextlib.ExitStack() as stack:
         endless = Contender(begin(stack, [signal.pause]), turn_s=0.01)

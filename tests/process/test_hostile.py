@@ -169,7 +169,7 @@ def test_a_zombie_factory_is_cleared_away(place: Place) -> None:
 def test_a_worker_that_closes_all_its_descriptors(place: Place, then: str) -> None:
     body = """
     def f(bars, params, stop):
-        if params["a"] != 20:
+        if params["a"] != 20 or not first("closed"):
             return row(params)
         mark("ready")
         os.closerange(0, 4096)

@@ -90,7 +90,8 @@ from supervisor.ledger import Ledger
 path, own, other = Path(sys.argv[1]), *sys.argv[2:]
 with Ledger(path) as ledger:
     number = 0
-    while number < 200 or path.read_text().count(f"from {other}") < 100:  # so long both are at it
+    # so long both are at it; one whose other has died ends as well
+    while number < 200 or (number < 20_000 and path.read_text().count(f"from {other}") < 100):
         ledger.append("from " + own, number=number, padding="x" * (number * 7 % 3000))
         number += 1
 """
