@@ -36,6 +36,7 @@ from supervisor.bars import Bars
 from supervisor.example import example_bars
 from supervisor.grid import Grid
 from supervisor.stopflag import StopFlag
+from workers.indicators.bank import DEFAULT_BUDGET
 from workers.kernels.entries import sweep_average_crosses
 from workers.kernels.source import sweep as source
 from workers.numba_backtest import NumbaBacktest, warm_up
@@ -47,8 +48,8 @@ STRATEGY = "sma_cross"
 GRID = {"fast": range(5, 205), "slow": range(210, 610)}
 _SAMPLE_COMBOS = 2_000
 _BANKED = {"fast": range(5, 505), "slow": range(510, 1510)}
-_WIDE = {"fast": range(5, 1005), "slow": range(1010, 6010)}
-"""More windows than the bank of indicators holds: some are computed again and again."""
+_WIDE_STRATEGY = "rsi_reversion"
+_LEVELS = {"lower": range(10, 50, 4), "upper": range(50, 90, 4)}
 
 _OVERHEAD_TARGET = 0.5
 _HEARD_TARGET_US = 1000.0
@@ -58,6 +59,7 @@ def measure(shape: Shape, workspace: Workspace) -> list[Row]:
     """Compare kernels and flags with and without a poll, and time the hearing."""
     workloads.load_kernels()
     warm_up(STRATEGY)
+    warm_up(_WIDE_STRATEGY)
     bars = example_bars(shape.bars)
     return [
         _kernel_overhead(shape, bars),
@@ -215,26 +217,35 @@ def _heard_after(shape: Shape, workspace: Workspace, bars: Bars) -> list[Row]:
             f"{computing}, indicators banked",
             shape.kernel_shots,
             workspace,
-            _computing(bars, Grid.of(_BANKED)),
+            _computing(STRATEGY, bars, Grid.of(_BANKED)),
             0.2,
         ),
-        _heard_row(
-            f"{computing}, too many indicators for the bank",
-            shape.kernel_shots,
-            workspace,
-            _computing(bars, Grid.of(_WIDE)),
-            0.2,
-        ),
+        _heard_while_indicators_are_computed(shape, workspace, bars),
     ]
 
 
-def _computing(bars: Bars, grid: Grid) -> UntilTold:
-    backtest = prepared(bars, grid, STRATEGY)
-    backtest.evaluate(BareChunk(0, min(grid.size, 2 * len(grid.axis("slow")))))  # fills the bank
+def _heard_while_indicators_are_computed(shape: Shape, workspace: Workspace, bars: Bars) -> Row:
+    """Compute where the bank has no place for signals: they are computed again and again."""
+    a_window_takes = len(_LEVELS["lower"]) * len(bars) // 8  # a bit per bar and level
+    n_windows = 3 * DEFAULT_BUDGET // a_window_takes
+    who = f"{_WIDE_STRATEGY} on {len(bars):,} bars, too many indicators for the bank"
+    if n_windows > len(bars) // 2:
+        why = "signals of so few bars have their place in the bank, whatever their windows"
+        return Row(who, "µs", target=Target(_HEARD_TARGET_US), not_measured=why)
+    grid = Grid.of({"window": range(2, 2 + n_windows), **_LEVELS})
+    until_told = _computing(_WIDE_STRATEGY, bars, grid, first=grid.size // 2)
+    return _heard_row(who, shape.kernel_shots, workspace, until_told, 0.2)
+
+
+def _computing(strategy: str, bars: Bars, grid: Grid, first: int = 0) -> UntilTold:
+    backtest = prepared(bars, grid, strategy)
+    backtest.evaluate(BareChunk(first, first + backtest.batch))  # what the bank holds, it has
+    # goes on where the last shot came: what was computed just before is still there
+    starts = itertools.cycle(range(first, grid.size, backtest.batch))
 
     def compute(flag: StopFlag, line: NDArray[np.int64]) -> None:
         # a batch at a time: what is heard is the kernel, not the keeping of what it had finished
-        for start in itertools.cycle(range(0, grid.size, backtest.batch)):
+        for start in starts:
             batch = BareChunk(start, min(start + backtest.batch, grid.size), flag, line[BEAT:])
             if backtest.evaluate(batch) < batch.stop:
                 return
