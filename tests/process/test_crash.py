@@ -212,11 +212,10 @@ def built_in(inside: Place, n_bars: int, name: str = "run") -> Run:
 
 def suspended_amid(inside: Place, run: Run, so_far: str) -> int:
     """Suspend the one worker amid a chunk, by a counter of its row; return its pid."""
-    warden = Inside(inside, run).warden
+    wait_for(lambda: run.progress.done > LEARNT, "chunks of half a second")
+    warden = Inside(inside, run).warden  # no sooner: the front itself waits for it to say so
 
     def caught() -> int:
-        if run.progress.done < LEARNT:
-            return 0
         (worker,) = children(warden)
         os.kill(worker, signal.SIGSTOP)
         wait_for(lambda: process.state_letter(worker) == "T", "its suspension")
