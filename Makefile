@@ -1,4 +1,4 @@
-# fullstop: `make run` shows it, `make test` proves it. CI calls the same targets.
+# allstop: `make run` shows it, `make test` proves it. CI calls the same targets.
 
 PYTHON ?= python3
 VENV   := .venv
@@ -50,7 +50,7 @@ clean:
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "fullstop needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 2; }
+	  { echo "allstop needs Python 3.11 or later: make PYTHON=python3.12 …"; exit 2; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing python3-venv"; \
@@ -58,11 +58,11 @@ $(VENV)/bin/python:
 	  else echo "python3 has no venv: apt-get install python3-venv, then again"; exit 2; fi; }
 
 $(VENV)/.core: $(VENV)/bin/python pyproject.toml
-	@echo "installing fullstop into $(VENV) (once)"
+	@echo "installing allstop into $(VENV) (once)"
 	@$(PIP) --editable .
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
-	@echo "installing fullstop and what its tests need into $(VENV) (once)"
+	@echo "installing allstop and what its tests need into $(VENV) (once)"
 	@$(PIP) --editable '.[test]'
 	@touch $(VENV)/.core $@

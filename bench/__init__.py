@@ -1,1 +1,1 @@
-"""Measurements of fullstop against its floors and its peers."""
+"""Measurements of allstop against its floors and its peers."""

@@ -54,7 +54,7 @@ def run(
         typer.Option("--set", metavar="NAME=VALUE", help="One of the sizes in bench/shape.py."),
     ] = None,
 ) -> None:
-    """Measure fullstop against its floors and its peers."""
+    """Measure allstop against its floors and its peers."""
     try:
         chosen = _chosen(names or [])
         shape = Shape.quick() if quick else Shape()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 
 
-class NotMeasuredError(FullstopError):
+class NotMeasuredError(AllstopError):
     """One row cannot be measured here; the others go on, and the table says why."""

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("fullstop", "numpy", "numba", "llvmlite", "pyarrow", "vectorbt")
+_PACKAGES = ("allstop", "numpy", "numba", "llvmlite", "pyarrow", "vectorbt")
 _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 

@@ -25,7 +25,7 @@ from bench.shape import Shape
 from bench.words import BEAT, PID
 from bench.workspace import DEADLINE_S, CommandRun, Workspace, wait_until
 from supervisor import process, sweep
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 from supervisor.example import example_bars
 from supervisor.link import release_wardens
 from supervisor.stopflag import StopFlag
@@ -223,7 +223,7 @@ class _Bench:
     def _check_all_seen(self, watch: Watch) -> None:
         inside = {int(self._workspace.words.lines[slot, PID]) for slot in self._slots}
         if not inside <= set(map(process.own_pid, watch.pids)):
-            raise FullstopError("a worker is not among its front's descendants")
+            raise AllstopError("a worker is not among its front's descendants")
 
 
 def _from_report(run: CommandRun) -> dict[str, float]:

@@ -69,7 +69,7 @@ class Workspace:
     @contextlib.contextmanager
     def temporary(cls) -> Iterator[Self]:
         """Make a workspace and, in this process's environment, lead runs to it."""
-        with tempfile.TemporaryDirectory(prefix="fullstop-bench-") as name:
+        with tempfile.TemporaryDirectory(prefix="allstop-bench-") as name:
             root = Path(name)
             variables = {
                 PATH_VARIABLE: str(root / "words"),

@@ -13,7 +13,7 @@ import re
 from slurm.calls import Cluster
 from slurm.local import LocalTransport
 from supervisor.config import StopTimes
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 
 _KILL_WAIT = re.compile(r"^KillWait\s*=\s*(\d+)", re.MULTILINE)
 _ASK_S = 5.0
@@ -25,7 +25,7 @@ def kill_wait_s() -> float | None:
     """Ask the controller for its KillWait, in s; None if it does not say."""
     try:
         answer = Cluster(LocalTransport()).ask("scontrol", "show", "config", timeout_s=_ASK_S)
-    except FullstopError:
+    except AllstopError:
         return None
     found = _KILL_WAIT.search(answer.stdout)
     return float(found[1]) if found else None

@@ -19,7 +19,7 @@ from slurm.calls import ASK_TIMEOUT_S, Cluster
 from slurm.look import UNLIKELY_S, Seen, look
 from slurm.states import JobState
 from slurm.waiting import backoff
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 
 PATIENCE_S = 60.0
 
@@ -133,7 +133,7 @@ def cancel(
             error = None
             if attempt.once():
                 break
-        except FullstopError as failure:
+        except AllstopError as failure:
             error = str(failure)
             if not failure.transient:
                 break

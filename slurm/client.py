@@ -22,7 +22,7 @@ from slurm.submit import submit
 from slurm.tokens import check_token, new_token
 from slurm.transport import Transport
 from slurm.waiting import backoff
-from supervisor.errors import ConfigError, FullstopError
+from supervisor.errors import ConfigError, AllstopError
 from supervisor.process import Identity
 
 LEASE_S = 300
@@ -183,7 +183,7 @@ class Client:
             last = time.monotonic() + pause_s > deadline
             try:
                 jobs = self.query()
-            except FullstopError as error:
+            except AllstopError as error:
                 if last or not error.transient:
                     raise
             else:

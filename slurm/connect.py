@@ -9,7 +9,7 @@ from slurm.local import LocalTransport
 from slurm.transport import NO_VARIABLES, Transport
 from supervisor.errors import ConfigError
 
-SSH_CONFIG = "FULLSTOP_SSH_CONFIG"
+SSH_CONFIG = "ALLSTOP_SSH_CONFIG"
 """Environment variable that names a file to read instead of ``~/.ssh/config``."""
 
 _FOUND_BY: tuple[str, ...] = ("SLURM_CONF", "SLURM_CONF_SERVER", "PATH")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from supervisor.errors import ConfigError, FullstopError
+from supervisor.errors import ConfigError, AllstopError
 
 
-class TransportError(FullstopError):
+class TransportError(AllstopError):
     """No answer came: the link was lost, could not be made, or was silent for too long.
 
     Parameters
@@ -51,7 +51,7 @@ class ProgramMissingError(ConfigError):
         self.program = program
 
 
-class SlurmError(FullstopError):
+class SlurmError(AllstopError):
     """A command of SLURM's answered with an error.
 
     Parameters

@@ -89,7 +89,7 @@ class Job:
     """
 
     command: Sequence[str]
-    name: str = "fullstop"
+    name: str = "allstop"
     partition: str | None = None
     account: str | None = None
     qos: str | None = None
@@ -246,7 +246,7 @@ def _check_environment(environment: Mapping[str, str]) -> None:
             )
         if _TOKEN_S.fullmatch(name):
             raise ConfigError(
-                f"environment: {name} belongs to fullstop: leave it out", key="environment"
+                f"environment: {name} belongs to allstop: leave it out", key="environment"
             )
         if not isinstance(value, str):
             raise ConfigError(f"environment: {name}: {value!r} is not a text", key="environment")
@@ -263,5 +263,5 @@ def _check_options(options: Sequence[str]) -> None:
         option = word.split("=", 1)[0]
         for ours, instead in _OURS.items():
             if ours.startswith(option):  # sbatch takes shortened ones too
-                mend = f"use {instead!r}" if instead else "it belongs to fullstop: leave it out"
+                mend = f"use {instead!r}" if instead else "it belongs to allstop: leave it out"
                 raise ConfigError(f"options: {word!r}: {mend}", key="options")

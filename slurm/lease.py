@@ -14,9 +14,9 @@ import time
 
 from slurm.calls import Cluster
 from slurm.script import Lease
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 
-_FOLDER = ".fullstop/leases"
+_FOLDER = ".allstop/leases"
 _RENEWALS = 4  # in the time that a lease lasts: three may be lost
 _SHORTEST_S = 0.5
 _END_S = 1.0
@@ -33,7 +33,7 @@ def lease_of(token: str, lease_s: int) -> Lease:
 
 def remove_lease(cluster: Cluster, token: str) -> None:
     """Remove the lease of a run that has no job left; not an error if that cannot be done."""
-    with contextlib.suppress(FullstopError):
+    with contextlib.suppress(AllstopError):
         cluster.call("sh", "-c", _REMOVE, "sh", _FOLDER, token)
 
 
@@ -63,11 +63,11 @@ class Renewer:
 
         Raises
         ------
-        FullstopError
+        AllstopError
             If it cannot be renewed now.
         """
         self._renew()
-        self._thread = threading.Thread(target=self._run, name="fullstop-lease", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="allstop-lease", daemon=True)
         self._thread.start()
 
     def end(self, *, remove: bool) -> None:
@@ -84,7 +84,7 @@ class Renewer:
             with contextlib.suppress(queue.Empty):
                 self._end.get(timeout=self._pause_s)
                 return
-            with contextlib.suppress(FullstopError):  # the next one may get through
+            with contextlib.suppress(AllstopError):  # the next one may get through
                 self._renew()
 
     def _renew(self) -> None:

@@ -12,7 +12,7 @@ from slurm.cancel import Cancelled, cancel
 from slurm.connect import connect
 from slurm.debts import Debt
 from slurm.lease import remove_lease
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 from supervisor.ledger import read_ledger
 
 
@@ -51,7 +51,7 @@ def work_off(
                 debt.strike()
                 debt.spare_ledger.unlink(missing_ok=True)
             return cancelled
-    except (FullstopError, OSError) as error:
+    except (AllstopError, OSError) as error:
         return Cancelled([], str(error), 0)
 
 

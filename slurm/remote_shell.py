@@ -28,16 +28,16 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # in single quotes, and without a single quote, a backslash, a "!" or a newline: the same
 # to every shell. A line that was cut, or of which a start-up file took a part, is not run
 _BOOTSTRAP = (
-    "exec sh -c 'LC_ALL=C; export LC_ALL; IFS= read -r fullstop_line; "
-    'case $fullstop_line in ": {mark};"*"# {mark}") eval "$fullstop_line";; *) exit 125;; esac\''
+    "exec sh -c 'LC_ALL=C; export LC_ALL; IFS= read -r allstop_line; "
+    'case $allstop_line in ": {mark};"*"# {mark}") eval "$allstop_line";; *) exit 125;; esac\''
 )
 
 # a continuation line of some variable's value is no name: unset would end a dash
 _SCRUB = (
-    "IFS=$fullstop_nl; set -f; for fullstop_v in $(export -p); do "
-    "fullstop_v=${{fullstop_v%%=*}}; fullstop_v=${{fullstop_v##* }}; case $fullstop_v in "
-    '*[!A-Za-z0-9_]*|{kept}) ;; {foreign}) command unset "$fullstop_v";; esac; done; '
-    "unset fullstop_v IFS; set +f"
+    "IFS=$allstop_nl; set -f; for allstop_v in $(export -p); do "
+    "allstop_v=${{allstop_v%%=*}}; allstop_v=${{allstop_v##* }}; case $allstop_v in "
+    '*[!A-Za-z0-9_]*|{kept}) ;; {foreign}) command unset "$allstop_v";; esac; done; '
+    "unset allstop_v IFS; set +f"
 ).format(kept="|".join(KEPT), foreign="|".join(f"{prefix}*" for prefix in FOREIGN))
 
 _FIND = 'case $1 in */*) [ -f "$1" ] && [ -x "$1" ];; *) command -v "$1" >/dev/null 2>&1;; esac'
@@ -103,12 +103,12 @@ class Frame:
         say = f"printf %s%s {self._mark}"
         steps = [
             f": {self._mark}",
-            r"fullstop_nl=$(printf '\nx'); fullstop_nl=${fullstop_nl%x}",
+            r"allstop_nl=$(printf '\nx'); allstop_nl=${allstop_nl%x}",
             _SCRUB,
             f"LC_ALL={LOCALE}; export LC_ALL",
             *(f"export {_checked(name)}={_quote(value)}" for name, value in variables.items()),
             f"set -- {' '.join(map(_quote, argv))}",
-            "unset fullstop_line fullstop_nl",
+            "unset allstop_line allstop_nl",
             f"{_FIND} || {{ {say} !; exit 127; }}",
             f'{say} = >&2; {say} =; exec "$@" # {self._mark}\n',
         ]
@@ -119,7 +119,7 @@ def _quote(word: str) -> str:
     if "\0" in word:
         raise ValueError("a word of a command cannot contain NUL")
     # a newline would end the script, which is one line
-    return '"$fullstop_nl"'.join(map(shlex.quote, word.split("\n")))
+    return '"$allstop_nl"'.join(map(shlex.quote, word.split("\n")))
 
 
 def _checked(name: str) -> str:

@@ -55,7 +55,7 @@ watch_lease() {{
     if [ -n "$now" ] && [ "$now" != "$seen" ]; then
       seen=$now since=$SECONDS
     elif [ $((SECONDS - since)) -ge {lease_s} ]; then
-      echo "fullstop: nobody has renewed the lease for {lease_s} s: this job ends itself" >&2
+      echo "allstop: nobody has renewed the lease for {lease_s} s: this job ends itself" >&2
       end_itself
     fi
   done

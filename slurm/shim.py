@@ -5,7 +5,7 @@ next on the PATH. What is added: the intent is in the run's ledger before it run
 and the job's id as soon as it is printed. Where this file cannot do its work (a
 node without it, a ledger that is gone) it steps aside.
 
-It is run as a file, by the interpreter that fullstop is installed in but with none
+It is run as a file, by the interpreter that allstop is installed in but with none
 of its settings, and imports next to nothing: a launcher may submit a thousand jobs.
 """
 
@@ -32,7 +32,7 @@ from supervisor.rundir import BIN_DIR, LEDGER_FILE
 
 # --parsable: the id alone, or with its cluster; otherwise the sentence
 _JOB_ID = re.compile(rb"(?:Submitted batch job )?(\d+)(?:(?:;| on cluster )(\S+))?")
-_COOKIE = "FULLSTOP_RUN_ID"
+_COOKIE = "ALLSTOP_RUN_ID"
 _KEPT_BYTES = 4096
 _ASK_S = 5.0
 _TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)

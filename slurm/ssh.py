@@ -259,7 +259,7 @@ class SshTransport:
             from slurm.ssh_link import Link
             from slurm.ssh_login import KeyRing
         except ImportError as error:
-            raise LinkRefusedError(f"{self.name}: {error}: pip install 'fullstop[slurm]'") from None
+            raise LinkRefusedError(f"{self.name}: {error}: pip install 'allstop[slurm]'") from None
         if self._keys is None:
             self._keys = KeyRing()
         return Link(

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from supervisor.errors import ConfigError
 
-_PREFIX = "fullstop-"
+_PREFIX = "allstop-"
 _SHAPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
 
 # each command has its own variable; together they reach whatever is started below us

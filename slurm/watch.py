@@ -17,7 +17,7 @@ from slurm.client import Client
 from slurm.states import JobState
 from slurm.tokens import new_token
 from slurm.waiting import backoff
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 from supervisor.rundir import LEDGER_FILE
 
 _FIRST_LOOK_S = 0.5
@@ -47,7 +47,7 @@ class JobWatch:
         Why they could not be seen gone.
     over : bool
         There is nothing more to wait for.
-    refused : FullstopError or None
+    refused : AllstopError or None
         Why ``begin`` failed.
     failed : list of str
         Those that were waited for and did not end well, for people.
@@ -72,7 +72,7 @@ class JobWatch:
         self.detached = False
         self.over = False
         self.error: str | None = None
-        self.refused: FullstopError | None = None
+        self.refused: AllstopError | None = None
         self.jobs: list[JobOutcome] = []
         self.failed: list[str] = []
 
@@ -142,7 +142,7 @@ class JobWatch:
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="fullstop-jobs", daemon=True)
+            self._thread = threading.Thread(target=self._run, name="allstop-jobs", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
@@ -154,7 +154,7 @@ class JobWatch:
             elif self._watch():
                 self._cancel()
             self._observe(self._client)
-        except FullstopError as error:
+        except AllstopError as error:
             self.refused = error
             self._cancel()
         except OSError as error:
@@ -167,7 +167,7 @@ class JobWatch:
     def _let_go(self) -> None:
         try:
             self.jobs = self._client.query()
-        except FullstopError as error:
+        except AllstopError as error:
             self.jobs, self.error = self._client.known(), str(error)
         self._client.detach()
 
@@ -201,7 +201,7 @@ class JobWatch:
                     self._note_failed(awaited)
                     return False
                 self._observe(self._client)
-            except FullstopError as error:
+            except AllstopError as error:
                 self.error = str(error)
                 if not (error.transient and self._client.submitted):
                     return False

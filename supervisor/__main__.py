@@ -1,4 +1,4 @@
-"""``python -m supervisor`` and ``fullstop``."""
+"""``python -m supervisor`` and ``allstop``."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _first_aid(arguments: list[str], error: ImportError) -> int:
 
     if arguments[:1] == ["doctor"]:
         return plain_doctor.main()
-    print(f"fullstop: {first_aid(error)}", file=sys.stderr)
+    print(f"allstop: {first_aid(error)}", file=sys.stderr)
     return 2
 
 

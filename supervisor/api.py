@@ -20,7 +20,7 @@ from typing import Any, Protocol, Self
 
 from supervisor import rundir
 from supervisor.config import Plan, StopTimes, check_containment
-from supervisor.errors import ConfigError, FullstopError, InternalError, RunFailedError
+from supervisor.errors import ConfigError, AllstopError, InternalError, RunFailedError
 from supervisor.finish import constraint
 from supervisor.front import Progress
 from supervisor.journal import Frame, FrameKind, JournalTail
@@ -189,12 +189,12 @@ class Run:
         self._over = False
         self._end_told: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = threading.Thread(
-            target=self._carry_out, name=f"fullstop-{self.run_id}", daemon=True
+            target=self._carry_out, name=f"allstop-{self.run_id}", daemon=True
         )
         self._thread.start()
         if stop_event is not None:
             threading.Thread(
-                target=self._mirror, args=(stop_event,), name="fullstop-mirror", daemon=True
+                target=self._mirror, args=(stop_event,), name="allstop-mirror", daemon=True
             ).start()
 
     def __enter__(self) -> Self:
@@ -333,7 +333,7 @@ class Run:
 def raise_if_failed(report: Report) -> None:
     """Raise what a failed run failed of."""
     if report.status == "failed" and report.combos_failed < max(1, report.combos_done):
-        error: FullstopError
+        error: AllstopError
         if report.exit_code == 2:
             error = ConfigError(report.reason)
         else:

@@ -289,7 +289,7 @@ def _written(slices: Iterable[Mapping[str, NDArray[Any]]], n_bars: int, source: 
 
 
 def _new_memfd() -> int:
-    return os.memfd_create("fullstop-bars", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    return os.memfd_create("allstop-bars", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
 def _seal(fd: int) -> None:

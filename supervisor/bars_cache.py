@@ -51,10 +51,10 @@ class Stamp(str):
 
 
 def directory() -> Path:
-    """``~/.cache/fullstop/bars``; ``XDG_CACHE_HOME`` is honoured."""
+    """``~/.cache/allstop/bars``; ``XDG_CACHE_HOME`` is honoured."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
-    return base / "fullstop" / "bars"
+    return base / "allstop" / "bars"
 
 
 _read_from: WeakKeyDictionary[Bars, tuple[Path, Stamp]] = WeakKeyDictionary()

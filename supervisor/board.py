@@ -47,7 +47,7 @@ class Board:
     @classmethod
     def create(cls, n_workers: int) -> Board:
         """Make a board with every counter at zero and no best value yet."""
-        fd = os.memfd_create("fullstop-board", os.MFD_CLOEXEC)
+        fd = os.memfd_create("allstop-board", os.MFD_CLOEXEC)
         os.ftruncate(fd, n_workers * ROW.itemsize)
         board = cls(fd, n_workers)
         board.rows["best_index"], board.rows["best_value"] = -1, -np.inf

@@ -46,7 +46,7 @@ def circumstances() -> dict[str, Any]:
         "asked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cwd": str(Path.cwd()),
         "versions": {
-            "fullstop": supervisor.__version__,
+            "allstop": supervisor.__version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in ("numpy", "numba", "pyarrow")},
         },

@@ -21,7 +21,7 @@ from slurm.watch import JobWatch
 from supervisor import control, inputs, rundir
 from supervisor.depot import depot_of
 from supervisor.environment import child_environment
-from supervisor.errors import ConfigError, FullstopError
+from supervisor.errors import ConfigError, AllstopError
 from supervisor.finish import gather
 from supervisor.front import Front, Progress
 from supervisor.link import WardenLink
@@ -74,7 +74,7 @@ class ClusterOrder:
             )
         ours = sorted({"command", "array", "hold"} & set(self.job))
         if ours:
-            raise ConfigError(f"job option {ours[0]} belongs to fullstop: leave it out", key="job")
+            raise ConfigError(f"job option {ours[0]} belongs to allstop: leave it out", key="job")
         Job.from_options({"command": ["true"], **self.job})
         if self.lease_s < 0:
             raise ConfigError(
@@ -162,7 +162,7 @@ class ClusterFront(Front):
 
     def _count(self, _client: Client) -> None:
         """See how much has come back; it is for show, so what goes wrong may go right later."""
-        with contextlib.suppress(FullstopError, OSError):
+        with contextlib.suppress(AllstopError, OSError):
             if time.monotonic() >= self._fetch_at:
                 self._fetch_at = time.monotonic() + _FETCH_EVERY_S
                 self._depot.fetch()
@@ -200,12 +200,12 @@ class ClusterFront(Front):
         if status is RunStatus.STOPPED or not missing:
             return status if jobs.cancelling else RunStatus.COMPLETED
         if self._detach:
-            self._reason = f"{len(jobs.jobs)} cluster job(s) run on; collect with fullstop resume"
+            self._reason = f"{len(jobs.jobs)} cluster job(s) run on; collect with allstop resume"
             return RunStatus.STOPPED
         why = self._reason or "its jobs have ended"
         self._reason = (
             f"{missing:,} combinations did not come back ({why}): see {rundir.LOG_DIR}/shard-*.log "
-            "and carry it on with fullstop resume"
+            "and carry it on with allstop resume"
         )
         return RunStatus.FAILED
 
@@ -213,14 +213,14 @@ class ClusterFront(Front):
         """Have all here that the shards have written."""
         try:
             self._depot.fetch()
-        except (FullstopError, OSError) as error:
+        except (AllstopError, OSError) as error:
             self._note_error(f"results could not be fetched, they stay where they are: {error}")
         self._recount()
 
     def _complete(self, report: Report) -> None:
         nothing_to_keep = report.exit_code == ExitCode.USAGE and not self.finished
         if report.status is RunStatus.COMPLETED or nothing_to_keep:
-            with contextlib.suppress(FullstopError):  # it is litter there, and nothing is lost
+            with contextlib.suppress(AllstopError):  # it is litter there, and nothing is lost
                 self._depot.clear()
 
 

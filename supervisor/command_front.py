@@ -116,7 +116,7 @@ class CommandFront(Front):
         return [pid for pid in below if process.state_letter(pid) not in (None, "Z", "X")]
 
     def _hand_over(self) -> None:
-        environment = os.memfd_create("fullstop-environment", os.MFD_CLOEXEC)
+        environment = os.memfd_create("allstop-environment", os.MFD_CLOEXEC)
         inherited = own_environment()
         marks = self._expect_jobs(parse_environment(inherited))
         with os.fdopen(environment, "wb") as file:

@@ -21,14 +21,14 @@ from slurm.transport import Transport
 from supervisor import rundir
 from supervisor.bars import blocks
 from supervisor.config import Origin, Plan, Source
-from supervisor.errors import ConfigError, FullstopError
+from supervisor.errors import ConfigError, AllstopError
 from supervisor.journal import is_journal_name
 from supervisor.ledger import Ledger, read_ledger
 
 if TYPE_CHECKING:
     from supervisor.prepare import Prepared
 
-_FOLDER = ".fullstop/runs"
+_FOLDER = ".allstop/runs"
 _RECORD = "copy_made"
 _STRATEGY = "strategy.py"
 
@@ -210,6 +210,6 @@ def _at_the_copy(run_dir: Path, do: Callable[[RemoteDepot], None], complaint: st
         try:
             with contextlib.closing(connect(copy["address"])) as transport:
                 do(RemoteDepot(run_dir, transport, copy["path"]))
-        except (FullstopError, OSError) as error:
+        except (AllstopError, OSError) as error:
             return [complaint.format(copy["address"], error)]
     return []

@@ -6,7 +6,7 @@ import os
 
 import supervisor
 
-RUN_ID = "FULLSTOP_RUN_ID"
+RUN_ID = "ALLSTOP_RUN_ID"
 """The variable by which a run's processes are told from others, see
 :mod:`supervisor.containment.cookie`."""
 

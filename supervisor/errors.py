@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class FullstopError(Exception):
+class AllstopError(Exception):
     """Root of everything this package raises on purpose.
 
     Attributes
@@ -25,15 +25,15 @@ class FullstopError(Exception):
 
 
 def _rebuild(
-    kind: type[FullstopError], args: tuple[object, ...], facts: dict[str, object]
-) -> FullstopError:
+    kind: type[AllstopError], args: tuple[object, ...], facts: dict[str, object]
+) -> AllstopError:
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(facts)
     return error
 
 
-class ConfigError(FullstopError):
+class ConfigError(AllstopError):
     """The user asked for something that cannot be done as asked; exit code 2.
 
     Parameters
@@ -71,7 +71,7 @@ class DataError(ConfigError):
 
 
 class UnsupportedPlatformError(ConfigError):
-    """The machine lacks something fullstop cannot do without."""
+    """The machine lacks something allstop cannot do without."""
 
 
 class RunNotFoundError(ConfigError):
@@ -90,7 +90,7 @@ class RunBusyError(ConfigError):
     transient = True
 
 
-class RunFailedError(FullstopError):
+class RunFailedError(AllstopError):
     """The run could not go on; what was finished before is on disk.
 
     Parameters
@@ -110,7 +110,7 @@ class WardenLostError(RunFailedError):
     """The warden died; the kernel ended its workers with it."""
 
 
-class JournalError(FullstopError):
+class JournalError(AllstopError):
     """A journal is not one of ours, or is of a version we cannot read.
 
     A torn tail is not an error: it is cut.
@@ -125,19 +125,19 @@ class DamagedJournalError(JournalError):
     """A journal's header is not what was written: the whole file is lost, and nothing else."""
 
 
-class UserFunctionError(FullstopError):
+class UserFunctionError(AllstopError):
     """A strategy function of the user's does not keep its side of the contract."""
 
 
-class CheckpointError(FullstopError):
+class CheckpointError(AllstopError):
     """A checkpoint was asked for where there is no combination to keep it for, or of a state
     that cannot be pickled.
     """
 
 
-class ProtocolError(FullstopError):
+class ProtocolError(AllstopError):
     """A message between two of our processes was malformed or over-long."""
 
 
-class InternalError(FullstopError):
+class InternalError(AllstopError):
     """Our own fault: an invariant was broken. Please report it."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from supervisor import registry, rundir
 from supervisor.command import read_plan
 from supervisor.config import Plan, Source
-from supervisor.errors import FullstopError, RunBusyError
+from supervisor.errors import AllstopError, RunBusyError
 from supervisor.events import Fact, read_events
 from supervisor.journal import journal_paths
 from supervisor.report import Gathered, MemoryReport, Report, Rung, StopReport, unseen
@@ -49,7 +49,7 @@ def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered
     """Write ``results.parquet``; where that cannot be, count what the journals hold."""
     try:
         done = compact_run(run_dir, plan)
-    except (FullstopError, OSError) as error:
+    except (AllstopError, OSError) as error:
         return Gathered(count_covered(run_dir), unwritten=f"{NOT_WRITTEN}: {error}")
     for damage in done.damaged:
         note(f"{damage}: what it held was computed again")
@@ -66,7 +66,7 @@ def count_covered(run_dir: Path) -> int:
     """How many combinations a run's journals hold; 0 where they cannot be read."""
     try:
         return sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir)))
-    except (FullstopError, OSError):
+    except (AllstopError, OSError):
         return 0
 
 
@@ -97,7 +97,7 @@ def finish_dead_run(run_dir: Path) -> Report:
             done, failed = compaction.rows, compaction.failed
             missing = _count_missing(compaction, plan) > 0
             errors += compaction.damaged
-    except (FullstopError, OSError) as error:
+    except (AllstopError, OSError) as error:
         errors.append(f"{NOT_WRITTEN}: {error}")
         done = count_covered(run_dir)
     story = _Story.of(run_dir)

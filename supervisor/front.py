@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from supervisor import control, memory, process, registry, rundir
 from supervisor.config import ALLOCATION, StopTimes
-from supervisor.errors import ConfigError, FullstopError, RunFailedError
+from supervisor.errors import ConfigError, AllstopError, RunFailedError
 from supervisor.events import EventLog
 from supervisor.link import WardenLink, keep_warden
 from supervisor.meanwhile import Meanwhile
@@ -239,7 +239,7 @@ class Front(ABC):
             self._on_tick(self.progress())
         if standing and standing != self._told:
             self._told = standing
-            self._say(f"fullstop: {standing}")
+            self._say(f"allstop: {standing}")
 
     def _work_begun(self) -> None:  # noqa: B027 - not every work has it
         """The warden is about to fork."""
@@ -284,14 +284,14 @@ class Front(ABC):
         self._signals = signals
         self._on_tick = on_tick
         self._say = say or (lambda _line: None)
-        failure: FullstopError | None = None
+        failure: AllstopError | None = None
         try:
             # the warden may only just have been spawned; a stop in the meantime is heard
             self._loop(on_tick, until=lambda: self._link.born)
             if self._ended is None:
                 self._start()
             self._loop(on_tick)
-        except FullstopError as error:
+        except AllstopError as error:
             failure = error
         except BaseException:
             # an exception of the caller's (Ctrl+C in a notebook): the run must not outlive it
@@ -509,7 +509,7 @@ class Front(ABC):
 
     # -- the end -----------------------------------------------------------
 
-    def _finish(self, failure: FullstopError | None) -> Report:
+    def _finish(self, failure: AllstopError | None) -> Report:
         self._events.emit("finishing", failure=None if failure is None else str(failure))
         gone_at = time.monotonic()
         if failure:
@@ -705,7 +705,7 @@ class Front(ABC):
         os.close(self._wake)
 
 
-def _refusal(error: str, *, usage: bool, run_dir: Path) -> FullstopError:
+def _refusal(error: str, *, usage: bool, run_dir: Path) -> AllstopError:
     return ConfigError(error) if usage else RunFailedError(error, run_dir=str(run_dir))
 
 

@@ -53,7 +53,7 @@ MAX_ERROR_BYTES = 2048
 
 MAX_RUN_ID_BYTES = 64
 
-_MAGIC = b"fullstop"
+_MAGIC = b"allstop\0"
 _HEADER = struct.Struct("<8sII64s44xI")
 _FRAME = struct.Struct("<III")
 _ROWS = struct.Struct("<qqq")
@@ -520,14 +520,14 @@ def _read_header(file: BinaryIO, path: str) -> Header | None:
     if not raw.strip(b"\0") or (len(raw) < _HEADER.size and _MAGIC.startswith(raw[:8])):
         return None  # its writer was killed, or the power failed, before the header was down
     if raw[:8] != _MAGIC:
-        raise DamagedJournalError("is not a journal of fullstop", path=path)
+        raise DamagedJournalError("is not a journal of allstop", path=path)
     # in every version the header is as long as this, and ends with its CRC
     if len(raw) < _HEADER.size or zlib.crc32(raw[:-4]) != struct.unpack_from("<I", raw, 124)[0]:
         raise DamagedJournalError("has a damaged header", path=path)
     _, version, serial, name, _ = _HEADER.unpack(raw)
     if version > VERSION:
         raise JournalError(
-            f"is of version {version}; this fullstop reads up to {VERSION}: upgrade fullstop",
+            f"is of version {version}; this allstop reads up to {VERSION}: upgrade allstop",
             path=path,
         )
     return Header(name.rstrip(b"\0").decode("utf-8", "replace"), serial)

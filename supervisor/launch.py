@@ -43,7 +43,7 @@ class Launch:
         self.containment = containment
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.setblocking(False)
-        self.complaints = os.memfd_create("fullstop-warden-stderr", os.MFD_CLOEXEC)
+        self.complaints = os.memfd_create("allstop-warden-stderr", os.MFD_CLOEXEC)
         arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
         self.process = subprocess.Popen(
             [*arguments, str(theirs.fileno()), str(os.getpid()), strategy, containment],

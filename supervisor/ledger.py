@@ -4,7 +4,7 @@ One append-only file per run. Each record is on disk (``fsync``) before the call
 that it announces is made, so whatever dies in between, somebody else knows what
 to look for. Records are lines, each with a checksum of its own::
 
-    \nfullstop-ledger-1 1c291ca3 {"kind": "submit_intended", "at": 1709164800.5, …}\n
+    \nallstop-ledger-1 1c291ca3 {"kind": "submit_intended", "at": 1709164800.5, …}\n
 
 A line that was only half written (power loss, full disk) spoils itself alone:
 the next record begins a line of its own. Several processes may append to one
@@ -22,17 +22,17 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from supervisor import rundir
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 
-_NAME = b"fullstop-ledger-"
+_NAME = b"allstop-ledger-"
 _VERSION = b"1"
 
 
-class LedgerError(FullstopError):
+class LedgerError(AllstopError):
     """A ledger was written by a version that knows more than this one."""
 
 
-class LedgerWriteError(FullstopError):
+class LedgerWriteError(AllstopError):
     """A ledger cannot be written: what was to be announced must not be done.
 
     Parameters

@@ -206,7 +206,7 @@ class WardenLink:
             os.close(self.pidfd)
 
         with contextlib.suppress(RuntimeError):  # no thread is to be had: our own end reaps it
-            threading.Thread(target=collect, name="fullstop-reaper", daemon=True).start()
+            threading.Thread(target=collect, name="allstop-reaper", daemon=True).start()
 
     def _wait(self, patience_s: float | None = None) -> int | None:
         """Wait for the warden's death and reap it; return its status, None: unknown."""

@@ -24,7 +24,7 @@ class Meanwhile(Generic[_T]):
     def __init__(self, call: Callable[[], _T]) -> None:
         self._call = call
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="fullstop-meanwhile", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="allstop-meanwhile", daemon=True)
         try:
             self._thread.start()
         except RuntimeError:

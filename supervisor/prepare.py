@@ -138,10 +138,10 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
 
 
 def check_platform() -> None:
-    """Raise :class:`UnsupportedPlatformError` where fullstop cannot work."""
+    """Raise :class:`UnsupportedPlatformError` where allstop cannot work."""
     if sys.platform != "linux":
         raise UnsupportedPlatformError(
-            f"fullstop needs Linux (memfd, pidfd, futex), not {sys.platform}; "
+            f"allstop needs Linux (memfd, pidfd, futex), not {sys.platform}; "
             "on Windows it runs inside WSL2"
         )
 

@@ -22,7 +22,7 @@ from supervisor import control_socket, registry, rundir
 from supervisor.command import COMMAND_KEY
 from supervisor.containment.leftovers import end_leftovers
 from supervisor.environment import child_environment
-from supervisor.errors import ConfigError, FullstopError, RunBusyError
+from supervisor.errors import ConfigError, AllstopError, RunBusyError
 from supervisor.registry import Entry
 
 _BRIEFLY_S = 5.0
@@ -92,7 +92,7 @@ def send() -> None:
         start_new_session=True,
     )
     # in a long-lived program somebody has to collect it
-    threading.Thread(target=process.wait, name="fullstop-reap", daemon=True).start()
+    threading.Thread(target=process.wait, name="allstop-reap", daemon=True).start()
 
 
 def reap_run(entry: Entry) -> Reaped | None:
@@ -137,7 +137,7 @@ def _clear(entry: Entry) -> Reaped:
         if COMMAND_KEY not in rundir.read_json(entry.run_dir / rundir.RUN_FILE):
             reaped.combos_done = report.combos_done
         reaped.notes += report.errors
-    except (FullstopError, OSError, KeyError, TypeError, ValueError) as error:
+    except (AllstopError, OSError, KeyError, TypeError, ValueError) as error:
         reaped.error = " ".join(str(error).split()) or type(error).__name__
         return reaped
     if not reaped.survivors:

@@ -56,15 +56,15 @@ class Entry(NamedTuple):
 def state_dir() -> Path:
     """Directory that outlives a reboot: the entries."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return private_dir(Path(base) / "fullstop" / "runs")
+    return private_dir(Path(base) / "allstop" / "runs")
 
 
 def runtime_dir() -> Path:
     """Directory for the control sockets."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base and Path(base).is_dir() and os.access(base, os.W_OK):
-        return private_dir(Path(base) / "fullstop")
-    return private_dir(Path(f"/tmp/fullstop-{os.getuid()}"))
+        return private_dir(Path(base) / "allstop")
+    return private_dir(Path(f"/tmp/allstop-{os.getuid()}"))
 
 
 def check() -> None:

@@ -105,7 +105,7 @@ class Gathered(NamedTuple):
         if self.missing:  # journals were deleted or damaged, while it ran
             return (
                 f"{self.missing:,} combinations were computed and are in no journal any more: "
-                "carry the run on with fullstop resume"
+                "carry the run on with allstop resume"
             )
         if self.failed and self.failed == self.done:
             return "every combination failed; see the column 'error' in results.parquet"

@@ -27,7 +27,7 @@ from supervisor.report import Report
 from supervisor.results import covered, gaps
 from supervisor.states import RunStatus
 
-_LIBRARIES = ("fullstop", "numpy", "numba")
+_LIBRARIES = ("allstop", "numpy", "numba")
 """What a row's last bits depend on."""
 
 
@@ -117,7 +117,7 @@ def _claim(run_dir: Path, plan: Plan) -> rundir.Claim:
     """Claim a run that nobody is at work on any more."""
     if control_socket.is_running(plan.run_id):
         raise RunBusyError(
-            f"run {plan.run_id} is still running: end it with fullstop stop {plan.run_id}"
+            f"run {plan.run_id} is still running: end it with allstop stop {plan.run_id}"
         )
     try:
         return rundir.claim(run_dir, PATIENCE_S)
@@ -221,7 +221,7 @@ def _call_in(run_dir: Path) -> list[str]:
     if alive:
         raise RunBusyError(
             f"job {', '.join(alive)} of this run is at work on the cluster: wait for it, or "
-            f"end it with fullstop jobs {run_dir} --cancel"
+            f"end it with allstop jobs {run_dir} --cancel"
         )
     return fetch_what_is_left(run_dir)
 

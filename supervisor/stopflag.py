@@ -79,7 +79,7 @@ class StopFlag:
     """
 
     def __init__(self) -> None:
-        fd = os.memfd_create("fullstop-flag", os.MFD_CLOEXEC)
+        fd = os.memfd_create("allstop-flag", os.MFD_CLOEXEC)
         os.ftruncate(fd, _SIZE)
         self._map(fd)
         self._words[0] = 1

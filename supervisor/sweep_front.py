@@ -42,7 +42,7 @@ class SweepFront(Front):
         self._prepared = prepared
         self._board = Board.create(prepared.plan.workers)
         self._keep_at: float | None = None
-        self._keeper = threading.Thread(target=self._keep, name="fullstop-keeper", daemon=True)
+        self._keeper = threading.Thread(target=self._keep, name="allstop-keeper", daemon=True)
         self._kept_enough = threading.Event()
 
     def progress(self) -> Progress:
@@ -81,7 +81,7 @@ class SweepFront(Front):
         if prepared.function is None:
             self._link.send(message, fds)
         else:
-            with os.fdopen(os.memfd_create("fullstop-function", os.MFD_CLOEXEC), "wb") as file:
+            with os.fdopen(os.memfd_create("allstop-function", os.MFD_CLOEXEC), "wb") as file:
                 file.write(prepared.function)
                 file.flush()
                 self._link.send(message, [*fds, file.fileno()])
@@ -214,7 +214,7 @@ def describe(progress: Progress) -> str:
 def _import_early() -> None:
     """Load what the end of the run needs while the workers compute, not after the stop."""
     with contextlib.suppress(RuntimeError):  # no thread is to be had: after the stop, then
-        threading.Thread(target=_load_libraries, name="fullstop-import", daemon=True).start()
+        threading.Thread(target=_load_libraries, name="allstop-import", daemon=True).start()
 
 
 def _load_libraries() -> None:

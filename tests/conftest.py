@@ -14,9 +14,9 @@ from tests.support.leaks import FAILED, nothing_left_behind
 # the machine is shared: how long an example takes says nothing about the code
 # CI tries the same examples every time: what it says depends on the change alone
 settings.register_profile(
-    "fullstop", deadline=None, print_blob=True, derandomize=os.environ.get("CI") == "true"
+    "allstop", deadline=None, print_blob=True, derandomize=os.environ.get("CI") == "true"
 )
-settings.load_profile("fullstop")
+settings.load_profile("allstop")
 
 as_from_a_terminal()
 

@@ -1,4 +1,4 @@
-"""Runs all tests; where ``FULLSTOP_BESIDE`` is set, those of the cluster beside the others.
+"""Runs all tests; where ``ALLSTOP_BESIDE`` is set, those of the cluster beside the others.
 
 Both mostly wait, so that takes two thirds of the time. What the tests beside have said is
 shown once the others are through. ``python -m tests.suites [ARGUMENT…]``: with arguments,
@@ -21,7 +21,7 @@ BESIDE = "tests/cluster"
 
 def main(arguments: list[str]) -> int:
     """Run the tests; return pytest's exit code, the first that is not 0."""
-    if arguments or not os.environ.get("FULLSTOP_BESIDE"):
+    if arguments or not os.environ.get("ALLSTOP_BESIDE"):
         os.execv(sys.executable, _command(*arguments))
     running: list[subprocess.Popen[bytes]] = []
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from supervisor import control, process, rundir
 from supervisor.board import Board
 from supervisor.config import ALLOCATION
-from supervisor.errors import ConfigError, FullstopError
+from supervisor.errors import ConfigError, AllstopError
 from supervisor.journal import JournalWriter
 from supervisor.stopflag import StopFlag
 from workers.backend import Backend
@@ -80,7 +80,7 @@ def run_worker(station: Station, backend: Backend) -> None:
         ) as journal:
             control.send(station.link, control.WorkerReady())
             _work(station, backend, journal)
-    except FullstopError as error:
+    except AllstopError as error:
         _report_broken(station, str(error), usage=isinstance(error, ConfigError))
     except Exception as error:  # noqa: BLE001 - the last line of defence: told, not swallowed
         import traceback
@@ -90,8 +90,8 @@ def run_worker(station: Station, backend: Backend) -> None:
 
 
 def _settle_in(station: Station) -> None:
-    process.set_title(f"fullstop-w{station.slot}")
-    os.environ["FULLSTOP_WORKER"] = str(station.slot)
+    process.set_title(f"allstop-w{station.slot}")
+    os.environ["ALLSTOP_WORKER"] = str(station.slot)
     log = os.open(station.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)

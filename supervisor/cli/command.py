@@ -81,7 +81,7 @@ def supervise(
     if report.exit_code == ExitCode.USAGE:
         raise ConfigError(report.reason)
     for line in _news(report):
-        _say(f"fullstop: {line}")
+        _say(f"allstop: {line}")
     if as_json:
         print(json.dumps(report.to_json(), default=str))
     return report.exit_code

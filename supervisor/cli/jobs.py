@@ -16,7 +16,7 @@ from slurm.connect import connect
 from slurm.debts import debts
 from slurm.look import look
 from supervisor import registry, rundir
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 from supervisor.states import ExitCode
 
 
@@ -58,7 +58,7 @@ def _ask(ledger: Path, *, cancel_them: bool) -> tuple[list[JobOutcome], str | No
                 if cancel_them:
                     return cancel(Cluster(transport), keeper)[:2]
                 look(Cluster(transport), keeper)
-        except FullstopError as error:
+        except AllstopError as error:
             return outcomes(keeper.book), str(error)
         return outcomes(keeper.book), None
 
@@ -67,6 +67,6 @@ def _show(found: list[JobOutcome], complaints: list[str]) -> None:
     for job in found:
         print(f"{job.id or '(id unknown)':>12}  {job.state:<11} {job.token}")
     for complaint in complaints:
-        print(f"fullstop: {complaint}")
+        print(f"allstop: {complaint}")
     if not found and not complaints:
         print("no jobs")

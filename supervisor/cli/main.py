@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from supervisor.cli.beside import Beside
-from supervisor.errors import ConfigError, FullstopError
+from supervisor.errors import ConfigError, AllstopError
 from supervisor.states import ExitCode
 
 # typer brings a copy of click of its own in some versions and uses the real one in others;
@@ -58,7 +58,7 @@ def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
         code = ExitCode.from_signal(signal.SIGINT)
     except ConfigError as error:
         code = _complain(str(error), ExitCode.USAGE, arguments)
-    except FullstopError as error:
+    except AllstopError as error:
         code = _complain(str(error), ExitCode.FAILED, arguments)
     except BrokenPipeError:
         code = ExitCode.from_signal(signal.SIGPIPE)
@@ -68,7 +68,7 @@ def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
 def _app(arguments: list[str], beside: Beside) -> int | None:
     """Carry out the command that is asked for; only that one is imported."""
     app = typer.Typer(
-        name="fullstop",
+        name="allstop",
         help="Parameter sweeps that stop at once, completely, and lose nothing.",
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -80,7 +80,7 @@ def _app(arguments: list[str], beside: Beside) -> int | None:
         module = importlib.import_module(f"supervisor.cli.{name}")
         app.command(name)(getattr(module, name))
     words = arguments or ["--help"]
-    code: int | None = app(words, prog_name="fullstop", standalone_mode=False, obj=beside)
+    code: int | None = app(words, prog_name="allstop", standalone_mode=False, obj=beside)
     return code
 
 
@@ -96,7 +96,7 @@ def _complain(message: str, code: int, arguments: list[str]) -> int:
     line = " ".join(message.split())
     if "--json" in arguments:
         print(json.dumps({"error": line, "exit_code": code}))
-    print(f"fullstop: {line}", file=sys.stderr)
+    print(f"allstop: {line}", file=sys.stderr)
     return code
 
 

@@ -52,5 +52,5 @@ def lines(reaped: Reaped) -> list[str]:
     said = [f"{reaped.run_id}: {'; '.join([*facts, *reaped.notes])}"]
     said += [f"  survivor: {survivor}" for survivor in reaped.survivors]
     if reaped.combos_done is not None and reaped.status != "completed":
-        said.append(f"  carry it on: fullstop resume {show.quoted(reaped.run_dir)}")
+        said.append(f"  carry it on: allstop resume {show.quoted(reaped.run_dir)}")
     return said

@@ -15,7 +15,7 @@ from supervisor.cli import show, status
 from supervisor.cli.text import containment_lines
 from supervisor.command import AnyPlan, CommandPlan, read_plan
 from supervisor.config import Plan
-from supervisor.errors import ConfigError, FullstopError
+from supervisor.errors import ConfigError, AllstopError
 from supervisor.finish import (
     NOT_WRITTEN,
     PATIENCE_S,
@@ -92,7 +92,7 @@ def _show_running(plan: AnyPlan, run_dir: Path, *, as_json: bool, as_html: bool)
     if as_html:
         raise ConfigError(
             f"run {plan.run_id} is still running: its report is written when it ends "
-            f"(fullstop stop {plan.run_id} ends it now)"
+            f"(allstop stop {plan.run_id} ends it now)"
         )
     if not as_json:
         print("still running: the report is written when it ends")
@@ -129,7 +129,7 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> None:
     there = results.is_file()
     if (there and not _says_unwritten(found)) or not count_covered(run_dir):
         return
-    with contextlib.suppress(FullstopError, OSError):  # the summary says that they are missing
+    with contextlib.suppress(AllstopError, OSError):  # the summary says that they are missing
         with rundir.claim(run_dir, PATIENCE_S):
             if _load(run_dir, said=False) != found:
                 return  # somebody else's work meanwhile

@@ -74,7 +74,7 @@ def run(
     ] = None,
     python: Annotated[
         str | None,
-        typer.Option(help="Interpreter on the cluster that has fullstop.", show_default="this one"),
+        typer.Option(help="Interpreter on the cluster that has allstop.", show_default="this one"),
     ] = None,
     lease: Annotated[
         int | None,
@@ -128,7 +128,7 @@ def _fitting(times: StopTimes) -> StopTimes:
 
     fitting, note = fit(times)
     if note:
-        print(f"fullstop: {note}", file=sys.stderr)
+        print(f"allstop: {note}", file=sys.stderr)
     return fitting
 
 

@@ -102,7 +102,7 @@ def summary(report: Report, plan: Plan) -> None:
     else:
         lines.append(
             "results: not written; the journals have every finished row, and "
-            f"fullstop report {quoted(report.run_dir)} writes them once it can"
+            f"allstop report {quoted(report.run_dir)} writes them once it can"
         )
     with _terminal_may_be_gone():
         for line in lines:

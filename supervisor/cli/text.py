@@ -66,4 +66,4 @@ def containment_lines(run_dir: Path) -> list[str]:
             held = str(fact.fields.get("containment"))
     if not held or not passed_over:
         return []
-    return [f"containment: {held}, for want of {', '.join(passed_over)}; see fullstop doctor"]
+    return [f"containment: {held}, for want of {', '.join(passed_over)}; see allstop doctor"]

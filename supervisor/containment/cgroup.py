@@ -40,7 +40,7 @@ _MEND = (
 
 def name_of(run_id: str) -> str:
     """Name of a run's cgroup."""
-    return f"fullstop-{run_id}"
+    return f"allstop-{run_id}"
 
 
 class Cgroup(Subreaper):
@@ -114,7 +114,7 @@ def available() -> Cgroup:
     """
     try:
         home = own_cgroup()
-        trial = home / f"fullstop-trial-{os.getpid()}"
+        trial = home / f"allstop-trial-{os.getpid()}"
         trial.mkdir()
         try:
             if not (trial / KILL_FILE).exists():

@@ -33,7 +33,7 @@ def cuda() -> Finding:
         "CUDA",
         Status.OK if code == 0 else Status.WARNING,
         f"{devices}; cupy {'is' if cupy else 'is not'} installed",
-        "" if cupy else "pip install 'fullstop[cuda12]' (or cuda13) for strategies that use cupy",
+        "" if cupy else "pip install 'allstop[cuda12]' (or cuda13) for strategies that use cupy",
     )
 
 
@@ -75,7 +75,7 @@ def owed_jobs() -> Finding:
             "cluster jobs",
             Status.WARNING,
             f"{len(orphaned)} run(s) died and may have left jobs: {', '.join(orphaned[:3])}",
-            "fullstop reap cancels them and sees them gone; fullstop jobs lists them",
+            "allstop reap cancels them and sees them gone; allstop jobs lists them",
         )
     alive = f"{len(owed)} run(s) with jobs are being looked after" if owed else "none"
     return Finding("cluster jobs", Status.OK, alive)
@@ -90,7 +90,7 @@ def ssh() -> Finding:
             "SSH",
             Status.INFO,
             f"{said}; paramiko is not installed: no cluster can be reached by SSH",
-            "pip install 'fullstop[slurm]'",
+            "pip install 'allstop[slurm]'",
         )
     return Finding("SSH", Status.OK, f"{said}; paramiko {version_of('paramiko')}")
 

@@ -37,7 +37,7 @@ def dead_runs() -> Finding:
         Status.WARNING,
         f"{len(dead)} died with front and warden, or could not end all, and left something "
         f"behind: {listed}",
-        "fullstop reap clears them away and writes their results; fullstop resume carries one on",
+        "allstop reap clears them away and writes their results; allstop resume carries one on",
     )
 
 
@@ -69,7 +69,7 @@ def kernel_cache() -> Finding:
         "kernel cache",
         Status.WARNING,
         f"{', '.join(map(str, places))} cannot be written: every run compiles its kernels anew",
-        "set FULLSTOP_CACHE_DIR to a directory that can be written",
+        "set ALLSTOP_CACHE_DIR to a directory that can be written",
     )
 
 
@@ -106,13 +106,13 @@ def _kernels_home() -> Path | None:
 
 def _cache_places() -> list[Path]:
     """Where machine code is kept, see ``workers/kernels/kernel.py``."""
-    named = os.environ.get("FULLSTOP_CACHE_DIR")
+    named = os.environ.get("ALLSTOP_CACHE_DIR")
     if named:
         return [Path(named) / "kernels"]
     home = _kernels_home()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     beside = [home / "__pycache__"] if home else []
-    return [*beside, Path(base) / "fullstop" / "kernels"]
+    return [*beside, Path(base) / "allstop" / "kernels"]
 
 
 def _private(name: str, find: Callable[[], Path], variable: str) -> Finding:

@@ -27,7 +27,7 @@ def platform_check() -> Finding:
         return Finding(
             "platform",
             Status.PROBLEM,
-            f"{here}: fullstop needs Linux (memfd, pidfd, futex)",
+            f"{here}: allstop needs Linux (memfd, pidfd, futex)",
             "on Windows it runs inside WSL2",
         )
     cores = len(os.sched_getaffinity(0))
@@ -79,7 +79,7 @@ def pidfd() -> Finding:
 def memfd() -> Finding:
     """Shared memory without names."""
     try:
-        fd = os.memfd_create("fullstop-doctor", os.MFD_CLOEXEC)
+        fd = os.memfd_create("allstop-doctor", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, mmap.PAGESIZE)
             with mmap.mmap(fd, mmap.PAGESIZE) as memory:

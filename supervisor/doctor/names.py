@@ -18,7 +18,7 @@ from pathlib import Path
 
 from supervisor.doctor.finding import Finding, Status
 
-DISTRIBUTION = "fullstop"
+DISTRIBUTION = "allstop"
 PACKAGES = ("supervisor", "workers", "slurm", "bench")
 
 _HOME = Path(__file__).resolve().parents[2]
@@ -75,7 +75,7 @@ def local_folders() -> Finding:
             "local folders",
             Status.PROBLEM,
             f"Python imports {facts} instead of ours",
-            "start from another directory, rename yours, or use the command 'fullstop'",
+            "start from another directory, rename yours, or use the command 'allstop'",
         )
     here = [entry.name for name in PACKAGES for entry in _local(name)]
     if here:
@@ -84,7 +84,7 @@ def local_folders() -> Finding:
             Status.WARNING,
             f"{', '.join(here)} in this directory would be imported instead of ours by "
             "'python -m supervisor'",
-            "use the command 'fullstop' here, start from another directory, or rename yours",
+            "use the command 'allstop' here, start from another directory, or rename yours",
         )
     return Finding("local folders", Status.OK, "nothing hides our packages")
 

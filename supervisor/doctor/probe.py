@@ -59,7 +59,7 @@ def pid_namespace() -> str:
 def cgroup() -> str:
     """Make a cgroup, put a process in it, and kill it by ``cgroup.kill``."""
     home = _own_cgroup()
-    mine = home / f"fullstop-doctor-{os.getpid()}"
+    mine = home / f"allstop-doctor-{os.getpid()}"
     mine.mkdir()
     try:
         kill = mine / "cgroup.kill"

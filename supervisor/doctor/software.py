@@ -25,7 +25,7 @@ def python() -> Finding:
     if sys.version_info < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
         return Finding(
-            "python", Status.PROBLEM, here, f"fullstop needs Python {oldest}: make a venv with it"
+            "python", Status.PROBLEM, here, f"allstop needs Python {oldest}: make a venv with it"
         )
     return Finding("python", Status.OK, here)
 
@@ -37,7 +37,7 @@ def extras() -> Finding:
         if importlib.util.find_spec(module) is not None:
             there.append(f"{module} {version_of(module)}".strip())
         else:
-            missing.append(f"{purpose}: pip install 'fullstop[{extra}]'")
+            missing.append(f"{purpose}: pip install 'allstop[{extra}]'")
     absent = [name for name in _EXTRAS if not any(t.split()[0] == name for t in there)]
     facts = [
         f"installed: {', '.join(there)}" if there else "",

@@ -85,7 +85,7 @@ def plotly_script() -> str:
         If plotly is not installed.
     """
     if importlib.util.find_spec("plotly") is None:
-        raise ConfigError("--html needs plotly: pip install 'fullstop[plots]'", key="html")
+        raise ConfigError("--html needs plotly: pip install 'allstop[plots]'", key="html")
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())

@@ -86,7 +86,7 @@ def render(facts: Facts, plotly_script: str) -> str:
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             '<meta name="color-scheme" content="light dark">',
-            f"<title>{_text(facts.plan.run_id)} · fullstop</title>",
+            f"<title>{_text(facts.plan.run_id)} · allstop</title>",
             f"<style>{_asset('page.css')}</style>",
             "</head><body><main>",
             _header(facts),

@@ -32,7 +32,7 @@ def main() -> None:
         front = os.pidfd_open(front_pid)
         if os.getppid() != front_pid:
             os._exit(0)  # it died before we could watch it
-        process.set_title("fullstop-warden")
+        process.set_title("allstop-warden")
         cookie = Cookie()
         try:
             containment = contain(wanted, lambda held, spent: _introduce(sock, held, spent))

@@ -20,7 +20,7 @@ def main() -> NoReturn:
     line, front, run_dir = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     try:
         with open("/proc/self/comm", "w") as name:  # noqa: PTH123 - pathlib is not imported
-            name.write("fullstop-warden")
+            name.write("allstop-warden")
     except OSError:
         pass  # only those who look miss it
     waiting = select.poll()

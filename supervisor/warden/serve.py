@@ -20,7 +20,7 @@ from supervisor.command import AnyPlan, CommandPlan
 from supervisor.config import Plan
 from supervisor.containment import Containment
 from supervisor.containment.cookie import Cookie
-from supervisor.errors import ConfigError, FullstopError, ProtocolError
+from supervisor.errors import ConfigError, AllstopError, ProtocolError
 from supervisor.stopflag import StopFlag
 from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.run import RunInHand
@@ -95,7 +95,7 @@ def _is_owed(run_dir: Path) -> bool:
     """Whether a front has died between its run's end and striking it off: what it was to write
     may be missing.
     """
-    with contextlib.suppress(FullstopError, OSError, KeyError, TypeError, AttributeError):
+    with contextlib.suppress(AllstopError, OSError, KeyError, TypeError, AttributeError):
         run_id = str(rundir.read_json(run_dir / rundir.RUN_FILE)["run_id"])
         return registry.find(run_id) is not None
     return False
@@ -113,7 +113,7 @@ def _run(
         hold.cookie.show(plan.run_id)
         run = RunInHand(plan.run_id, plan.times, run_dir, flag, front, hold.containment, hire)
         front_there = run.carry_out(signals)
-    except (FullstopError, OSError) as error:
+    except (AllstopError, OSError) as error:
         usage = isinstance(error, ConfigError)
         front.post(control.RunRefused(control.clip(str(error)), usage=usage))
         return None

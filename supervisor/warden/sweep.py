@@ -15,7 +15,7 @@ from supervisor.bars import Bars
 from supervisor.board import Board
 from supervisor.config import Plan, Source
 from supervisor.dispatch import Chunk, Dispatcher
-from supervisor.errors import FullstopError, ProtocolError
+from supervisor.errors import AllstopError, ProtocolError
 from supervisor.escalation import State
 from supervisor.journal import JournalWriter, journal_path, next_serial
 from supervisor.process import describe_exit
@@ -358,7 +358,7 @@ class Sweep:
             self._failures = JournalWriter(path, self._plan.run_id, serial)
         try:
             self._failures.append_failed(index, error)
-        except FullstopError as problem:
+        except AllstopError as problem:
             self._run.fail(str(problem))
         self._given_up += 1
         self._run.events.emit("combination_failed", index=index, error=error)

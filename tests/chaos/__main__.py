@@ -19,7 +19,7 @@ def main() -> int:
     seeds = range(options.seed, options.seed + options.rounds)
     if options.only is not None:
         seeds = range(options.only, options.only + 1)
-    root = Path(tempfile.mkdtemp(prefix="fullstop-chaos-"))
+    root = Path(tempfile.mkdtemp(prefix="allstop-chaos-"))
 
     def tell(outcome: Outcome) -> None:
         if options.only is not None and not outcome.violation:

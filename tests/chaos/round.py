@@ -39,7 +39,7 @@ _LOOK_S = 0.002
 _SCAN_S = 0.02
 _BUILT_IN_BARS = 100_000  # so many that blows find built-in kernels at work
 _IDLE_S = 0.06  # nobody has been at work for that long: nobody will be
-_WORKER = re.compile(r"fullstop-w\d")
+_WORKER = re.compile(r"allstop-w\d")
 _ENDINGS = {0, 1, *(128 + n for n in (1, 2, 15)), *(-n for n in (1, 2, 9, 15))}
 
 
@@ -149,7 +149,7 @@ def _walk(number: int) -> str:
 
 
 def order(place: Place, scenario: Scenario, *, containment: str) -> list[str]:
-    """What is asked of ``fullstop``; begins a run or carries it on."""
+    """What is asked of ``allstop``; begins a run or carries it on."""
     if scenario.built_in:
         what = ["sma_cross", "--grid", "fast=2:101", "--grid", f"slow=2:{1 + scenario.n // 100}"]
     else:
@@ -486,10 +486,10 @@ class Round:
         return [*map(str, found), *held, *map(str, self._entries()), *map(str, self._sockets())]
 
     def _entries(self) -> list[Path]:
-        return list((self.place.root / "state").glob("fullstop/runs/*"))
+        return list((self.place.root / "state").glob("allstop/runs/*"))
 
     def _sockets(self) -> list[Path]:
-        return list((self.place.root / "runtime").glob("fullstop/*"))
+        return list((self.place.root / "runtime").glob("allstop/*"))
 
     def _cgroups(self) -> list[Path]:
         """Cgroups of this round's run, and those tried out by its processes."""
@@ -497,7 +497,7 @@ class Round:
             home = cgroup.own_cgroup()
         except OSError:
             return []
-        names = [f"fullstop-trial-{who.pid}" for who in self._seen]
+        names = [f"allstop-trial-{who.pid}" for who in self._seen]
         with contextlib.suppress(OSError, ValueError):
             run_id = json.loads((self.run_dir / "run.json").read_text())["run_id"]
             names.append(cgroup.name_of(run_id))

@@ -18,8 +18,8 @@ from tests.chaos.workload import FIFO, Behaviour, Hold
 from tests.support.cli import Place
 from tests.support.waiting import wait_for
 
-ROUNDS = int(os.environ.get("FULLSTOP_CHAOS_ROUNDS", "12"))
-FIRST_SEED = int(os.environ.get("FULLSTOP_CHAOS_SEED", "1"))
+ROUNDS = int(os.environ.get("ALLSTOP_CHAOS_ROUNDS", "12"))
+FIRST_SEED = int(os.environ.get("ALLSTOP_CHAOS_SEED", "1"))
 ALL = ("cgroup", "pid-namespace", "subreaper")
 
 
@@ -104,8 +104,8 @@ def test_the_driver_goes_red_for_what_is_left_or_lost(tmp_path: Path, fault: str
     if fault == "process":
         played.place.start(["sleep", "1000"])
     elif fault == "socket":
-        (played.place.root / "runtime" / "fullstop").mkdir()
-        (played.place.root / "runtime" / "fullstop" / "left").touch()
+        (played.place.root / "runtime" / "allstop").mkdir()
+        (played.place.root / "runtime" / "allstop" / "left").touch()
     else:
         strategy = played.place.root / "strategy.py"
         strategy.write_text(strategy.read_text().replace("a % 7", "a % 7 + (a == 29)"))

@@ -96,7 +96,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
     parser.add_argument("do", choices=["up", "down", "env", "status", "install"])
     parser.add_argument("--dir", type=Path, metavar="DIR", help="where it lives [%(default)s]",
-                        default=base_directory() / f"fullstop-cluster-{os.getuid()}")  # fmt: skip
+                        default=base_directory() / f"allstop-cluster-{os.getuid()}")  # fmt: skip
     parser.add_argument("--nodes", type=int, default=4, metavar="N", help="[%(default)s]")
     parser.add_argument("--cpus", type=int, default=8, metavar="N", help="of each [%(default)s]")
     options = parser.parse_args()

@@ -218,7 +218,7 @@ class Round:
 
     def _begin_sweep(self, there: ClusterPlace) -> Started:
         """Start a sweep whose shards do nothing but wait for their end."""
-        there.env["FULLSTOP_SSH_CONFIG"] = str(self.site.sshd.ssh_config)
+        there.env["ALLSTOP_SSH_CONFIG"] = str(self.site.sshd.ssh_config)
         del there.env["SLURM_CONF"]
         strategy = there.strategy("def f(bars, params, stop):\n    return stop.wait() and None\n")
         argv = there.argv(
@@ -343,7 +343,7 @@ class Round:
         """What a sweep that was stopped keeps on the cluster, for a resume that never comes."""
         with contextlib.suppress(OSError, ValueError):
             run_id = json.loads((self.root / "run" / "run.json").read_text())["run_id"]
-            shutil.rmtree(Path.home() / ".fullstop" / "runs" / run_id)
+            shutil.rmtree(Path.home() / ".allstop" / "runs" / run_id)
 
     def _assert_no_jobs(self, there: ClusterPlace) -> None:
         if self.scenario.fault != "controller dead":
@@ -438,7 +438,7 @@ def main() -> int:
     parser.add_argument("--labs", type=int, default=2, help="clusters, a round at a time on each")
     parser.add_argument("--verbose", action="store_true", help="a line for every round")
     options = parser.parse_args()
-    root = Path(tempfile.mkdtemp(prefix="fullstop-chaos-"))
+    root = Path(tempfile.mkdtemp(prefix="allstop-chaos-"))
 
     def tell(outcome: Outcome) -> None:
         if outcome.violation:

@@ -18,13 +18,13 @@ from pathlib import Path
 from supervisor.process import Identity, descendants
 from tests.support.waiting import wait_for
 
-COOKIE = "FULLSTOP_CLUSTER"
+COOKIE = "ALLSTOP_CLUSTER"
 """Environment variable that names the directory a process belongs to."""
 
 PATH_LIMIT = 80
 """Longest directory whose unix sockets still fit into 107 bytes."""
 
-_MARK = ".made-by-fullstop"
+_MARK = ".made-by-allstop"
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # a session of its own, and no signal ignored or blocked because the caller does so: jobs inherit it
 _DETACH = """
@@ -256,7 +256,7 @@ def base_directory() -> Path:
 
 def new_directory() -> Path:
     """Make a short private directory for one cluster among several."""
-    return Path(tempfile.mkdtemp(prefix="fullstop-", dir=base_directory()))
+    return Path(tempfile.mkdtemp(prefix="allstop-", dir=base_directory()))
 
 
 def _read_identity(file: Path) -> Identity | None:

@@ -17,7 +17,7 @@ SSH = {"sshd": "openssh-server", "ssh": "openssh-client", "ssh-keygen": "openssh
 """Programs of an sshd with its client."""
 
 SLURMRAY_HOME = Path(sys.prefix) / "slurmray"
-"""Where slurmray lies with what it is pinned to, which clashes with what fullstop uses."""
+"""Where slurmray lies with what it is pinned to, which clashes with what allstop uses."""
 
 _SLURMRAY = ("slurmray==9.11.2", "dill>=0.3.7,<0.4", "paramiko>=3.3.1,<4", "python-dotenv>=1,<2")
 
@@ -28,7 +28,7 @@ _SERVICES = {
     "openssh-server": ["ssh.service", "ssh.socket"],
 }
 _POLICY = Path("/usr/sbin/policy-rc.d")
-_POLICY_TEXT = "#!/bin/sh\n# written while fullstop installs a test cluster\nexit 101\n"
+_POLICY_TEXT = "#!/bin/sh\n# written while allstop installs a test cluster\nexit 101\n"
 _APT_S = 300.0
 
 

@@ -16,7 +16,7 @@ from tests.support.cli import ROOT, Place, Started
 from tests.support.waiting import wait_for
 
 thorough = pytest.mark.skipif(
-    "FULLSTOP_THOROUGH" not in os.environ, reason="takes long: set FULLSTOP_THOROUGH=1"
+    "ALLSTOP_THOROUGH" not in os.environ, reason="takes long: set ALLSTOP_THOROUGH=1"
 )
 
 ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED"}
@@ -35,7 +35,7 @@ class ClusterPlace(Place):
         (root / "ids").mkdir()
         ours = {name: value for name, value in lab.environment.items() if name in self.env}
         self.env = {name: self.env[name] for name in ours} | {
-            name: value for name, value in self.env.items() if name.startswith(("XDG_", "FULLSTOP"))
+            name: value for name, value in self.env.items() if name.startswith(("XDG_", "ALLSTOP"))
         }
         self.env |= {
             "SLURM_CONF": str(lab.slurm_conf),
@@ -50,7 +50,7 @@ class ClusterPlace(Place):
         self.bystander = lab.submit("sleep 600", "--output=/dev/null", "--job-name=bystander")
 
     def shell(self, script: str, *options: str) -> Started:
-        """Start ``fullstop run -- bash -c SCRIPT``."""
+        """Start ``allstop run -- bash -c SCRIPT``."""
         return self.start(self.shell_argv(script, *options))
 
     def shell_argv(self, script: str, *options: str) -> list[str]:
@@ -100,7 +100,7 @@ class ClusterPlace(Place):
     @property
     def debts(self) -> list[Path]:
         """What is written down as owed."""
-        return sorted((self.root / "state" / "fullstop" / "jobs").glob("*"))
+        return sorted((self.root / "state" / "allstop" / "jobs").glob("*"))
 
     @property
     def ledger(self) -> str:
@@ -111,8 +111,8 @@ class ClusterPlace(Place):
     def assert_nothing_owed(self) -> None:
         """Nobody owes a job, and no run is registered."""
         assert not self.debts, [path.read_text() for path in self.debts]
-        assert not list((self.root / "state" / "fullstop" / "runs").glob("*.json"))
-        assert not list((self.root / "home").glob(".fullstop/leases/*"))
+        assert not list((self.root / "state" / "allstop" / "runs").glob("*.json"))
+        assert not list((self.root / "home").glob(".allstop/leases/*"))
 
     def facts(self, *arguments: str) -> Any:
         """What a command says as JSON, whatever its exit code."""

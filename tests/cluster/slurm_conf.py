@@ -17,7 +17,7 @@ def slurm_conf(directory: Path, port: int, nodes: Mapping[str, int], cpus: int) 
     host = socket.gethostname().partition(".")[0]
     me = user()
     text = f"""\
-ClusterName=fullstop
+ClusterName=allstop
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
 SlurmUser={me}

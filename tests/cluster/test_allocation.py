@@ -36,7 +36,7 @@ def script(there: ClusterPlace, *options: str, how: str = "exec ", run_dir: str 
     settings = "".join(
         f"export {name}={shlex.quote(there.env[name])}\n"
         for name in ("PYTHONPATH", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "NUMBA_CACHE_DIR", "HOME",
-                     "FULLSTOP_TEST")
+                     "ALLSTOP_TEST")
     )  # fmt: skip
     # two lines: a shell makes an exec of an only one
     return f"{settings}cd {there.work}\ntrue\n{how}{shlex.join(words)}\ntrue\n"

@@ -38,7 +38,7 @@ def test_running_pending_held_and_arrays_go_in_one_call(lab: Lab, here: Path) ->
         assert cancelled.calls <= 2  # a second one where the first look came between
         assert [one.id for one in cancelled.jobs] == jobs
         assert not left(lab)
-    assert not list((here / "state/fullstop/jobs").iterdir())
+    assert not list((here / "state/allstop/jobs").iterdir())
 
 
 def test_by_id_only_that_one_goes(lab: Lab, here: Path) -> None:
@@ -311,7 +311,7 @@ def test_what_is_detached_lives_on(lab: Lab, here: Path) -> None:
         job = running(lab, client)
         client.detach()
     assert lab.states(int(job)) == ["RUNNING"]
-    assert not list((here / "state/fullstop/jobs").iterdir())
+    assert not list((here / "state/allstop/jobs").iterdir())
 
 
 FULL = """
@@ -339,7 +339,7 @@ def test_a_full_disk_stops_no_cancel(lab: Lab, here: Path) -> None:
     )  # fmt: skip
     assert said.stdout.split("\n") == ["LedgerWriteError", "True None", ""], said.stderr
     assert not left(lab)
-    assert not list((here / "state/fullstop/jobs").iterdir())
+    assert not list((here / "state/allstop/jobs").iterdir())
 
 
 def test_jobs_in_a_hidden_partition_are_seen(lab: Lab, here: Path) -> None:

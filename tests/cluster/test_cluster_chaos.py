@@ -20,8 +20,8 @@ from tests.cluster.lab import Lab
 from tests.cluster.proxy import Proxy
 from tests.cluster.sshd import Sshd
 
-ROUNDS = int(os.environ.get("FULLSTOP_CHAOS_ROUNDS", "3"))
-FIRST_SEED = int(os.environ.get("FULLSTOP_CHAOS_SEED", "1"))
+ROUNDS = int(os.environ.get("ALLSTOP_CHAOS_ROUNDS", "3"))
+FIRST_SEED = int(os.environ.get("ALLSTOP_CHAOS_SEED", "1"))
 
 
 @pytest.mark.chaos

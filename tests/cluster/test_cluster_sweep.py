@@ -248,7 +248,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     argv = [word for word in sweep_argv(there, "--slurm", *options) if word != "--json"]
     begun = there.start(argv)
     assert begun.end() == 2, begun.tell()
-    complaint = [line for line in begun.err.splitlines() if line.startswith("fullstop:")]
+    complaint = [line for line in begun.err.splitlines() if line.startswith("allstop:")]
     assert len(complaint) == 1
     assert said in complaint[0]
     assert "Traceback" not in begun.err
@@ -272,7 +272,7 @@ def test_no_slurm_here_is_one_line(there: ClusterPlace) -> None:
 @pytest.fixture
 def remote(there: ClusterPlace, sshd: Sshd, proxy: Proxy) -> ClusterPlace:
     """The place, with the cluster behind ``ssh:proxy`` only."""
-    there.env["FULLSTOP_SSH_CONFIG"] = str(sshd.ssh_config)
+    there.env["ALLSTOP_SSH_CONFIG"] = str(sshd.ssh_config)
     del there.env["SLURM_CONF"]
     return there
 
@@ -290,7 +290,7 @@ def over_ssh(there: ClusterPlace, *options: str, strategy: str = "") -> Started:
 
 
 def copies() -> set[Path]:
-    return set((Path.home() / ".fullstop" / "runs").glob("*"))
+    return set((Path.home() / ".allstop" / "runs").glob("*"))
 
 
 @pytest.mark.ssh
@@ -348,7 +348,7 @@ def test_over_ssh_a_module_cannot_be_carried(remote: ClusterPlace) -> None:
     begun = over_ssh(remote, strategy="strategy:f")
     assert begun.end() == 2, begun.tell()
     assert "cannot be carried" in begun.err
-    assert len([line for line in begun.err.splitlines() if line.startswith("fullstop:")]) == 1
+    assert len([line for line in begun.err.splitlines() if line.startswith("allstop:")]) == 1
     assert not begun.run_dir.exists()
     assert copies() == before
     remote.assert_nothing_owed()

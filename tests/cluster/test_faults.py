@@ -17,7 +17,7 @@ from slurm.debts import debts
 from slurm.errors import SubmissionUnknownError
 from slurm.look import look
 from slurm.reconcile import work_off
-from supervisor.errors import FullstopError
+from supervisor.errors import AllstopError
 from tests.cluster.daemon import Daemon
 from tests.cluster.jobs import (
     LONG,
@@ -84,7 +84,7 @@ def test_a_cancel_that_cannot_be_stays_owed_and_is_worked_off(
     all_gone(work_off(debt))
     assert not ours(lab)
     assert not list(debts())
-    assert not list((here / "state/fullstop/jobs").iterdir())
+    assert not list((here / "state/allstop/jobs").iterdir())
 
 
 @pytest.mark.parametrize(("name", "how"), FAULTS)
@@ -222,7 +222,7 @@ def test_patience_that_runs_out_in_the_middle_says_why(
         running(lab, client)
         lab.slurmctld.freeze()
         assert "squeue did not answer" in (client.cancel(patience_s=1).error or "")
-        with pytest.raises(FullstopError):
+        with pytest.raises(AllstopError):
             client.wait(0.0)
         lab.slurmctld.thaw()
 

@@ -76,7 +76,7 @@ def test_a_killed_owner_s_job_is_told_saves_and_ends(lab: Lab, here: Path) -> No
         process.wait()
         wait_state(lab, job, "COMPLETED")
         # however late the last renewal was: bash counts whole seconds, so one may lack
-        (lease,) = (here / ".fullstop/leases").iterdir()
+        (lease,) = (here / ".allstop/leases").iterdir()
         assert time.time() - lease.stat().st_mtime >= LEASE_S - 1
     assert (here / "saved").exists()
     assert "nobody has renewed the lease" in (here / f"slurm-{job}.out").read_text()
@@ -90,8 +90,8 @@ def test_a_frozen_owner_s_job_ends_too_and_the_debt_is_worked_off(lab: Lab, here
         wait_state(lab, job, "FAILED")  # of SIGTERM
     (debt,) = debts()
     all_gone(work_off(debt))
-    assert not list((here / ".fullstop/leases").iterdir())
-    assert not list((here / "state/fullstop/jobs").iterdir())
+    assert not list((here / ".allstop/leases").iterdir())
+    assert not list((here / "state/allstop/jobs").iterdir())
 
 
 def test_a_job_ends_itself_though_the_controller_is_away(lab: Lab, here: Path) -> None:
@@ -133,7 +133,7 @@ def test_renewing_keeps_a_job_alive(lab: Lab, here: Path) -> None:
         wait_for(lambda: client._renewer.renewed_at > until, "renewals for longer than a lease")
         assert lab.states(int(job)) == ["RUNNING"]
     assert not left(lab)
-    assert not list((here / ".fullstop/leases").iterdir())
+    assert not list((here / ".allstop/leases").iterdir())
 
 
 def test_a_job_that_waits_for_long_begins_with_a_lease_of_its_own(lab: Lab, here: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_normal_end_leaves_no_watcher_behind(lab: Lab, here: Path) -> None:
 
 def test_no_lease_no_job(lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease that could not be made is not taken for one that is renewed."""
-    (here / ".fullstop").write_text("in the way")
+    (here / ".allstop").write_text("in the way")
     with Client(LocalTransport({"HOME": str(here)}), lease_s=LEASE_S) as client:
         for _ in range(2):
             with pytest.raises(Exception, match="sh failed"):

@@ -62,7 +62,7 @@ def test_a_debt_whose_ledger_was_deleted_is_worked_off_by_token(lab: Lab, here: 
     all_gone(cancelled)
     assert len(cancelled.jobs) == 2
     assert not left(lab)
-    assert not list((here / "state/fullstop/jobs").iterdir())
+    assert not list((here / "state/allstop/jobs").iterdir())
 
 
 def test_a_debt_of_a_process_that_died_before_its_first_record(lab: Lab, here: Path) -> None:
@@ -76,7 +76,7 @@ def test_an_unreadable_debt_hides_no_other(lab: Lab, here: Path) -> None:
     with Client(lease_s=0) as client:
         client.submit(command=LONG)
         (debt,) = debts()
-        folder = here / "state/fullstop/jobs"
+        folder = here / "state/allstop/jobs"
         for number, text in enumerate(["", "{}", "[]", '{"token": 1}', '{"owner": 3}']):
             (folder / f"a{number}.json").write_text(text)
         assert list(debts()) == [debt]

@@ -65,7 +65,7 @@ PACKAGES = {
 
 
 def started(there: ClusterPlace, package: str) -> tuple[Started, int]:
-    """Start a script that uses a package under ``fullstop run``, and wait for its jobs."""
+    """Start a script that uses a package under ``allstop run``, and wait for its jobs."""
     body, jobs, how = PACKAGES[package]
     if package == "slurmray":  # what it is pinned to is not what we use: it has its own
         there.env["PYTHONPATH"] += f"{os.pathsep}{SLURMRAY_HOME}"

@@ -235,7 +235,7 @@ def test_the_environment_of_the_command_is_else_its_own(there: ClusterPlace) -> 
     assert got["SBATCH_WCKEY"] == "mine"
     assert got["SALLOC_WCKEY"] == got["SLURM_WCKEY"]
     assert got["PATH"] == f"{there.root}/run/bin:{there.env['PATH']}"
-    added = {"SALLOC_WCKEY", "SLURM_WCKEY", "FULLSTOP_RUN_ID", "SBATCH_WCKEY", "PATH"}
+    added = {"SALLOC_WCKEY", "SLURM_WCKEY", "ALLSTOP_RUN_ID", "SBATCH_WCKEY", "PATH"}
     assert {k: v for k, v in got.items() if k not in added} == {
         k: v for k, v in there.env.items() if k not in added
     }

@@ -72,8 +72,8 @@ class Behind:
         self.run_dir = there.root / "behind"
         self.run_dir.mkdir()
         self.keeper = Keeper(self.run_dir / "ledger")
-        self.keeper.expect("fullstop-behind", "local", {})
-        self.shim = install(self.run_dir, "fullstop-behind")
+        self.keeper.expect("allstop-behind", "local", {})
+        self.shim = install(self.run_dir, "allstop-behind")
         self.environment = there.env | {"PATH": f"{self.shim}:{there.env['PATH']}"}
 
     def call(self, *arguments: str, **options: object) -> subprocess.Popen[bytes]:
@@ -223,4 +223,4 @@ def test_the_job_knows_nothing_of_the_run_that_submitted_it(there: ClusterPlace)
     line = f"sbatch --output={out} --wrap env > $IDS/a"
     begun = there.shell(line)
     assert begun.end() == 0, begun.tell()
-    assert "FULLSTOP_RUN_ID" not in Path(out).read_text()
+    assert "ALLSTOP_RUN_ID" not in Path(out).read_text()

@@ -546,7 +546,7 @@ def test_without_paramiko_one_line_says_so(
     for name in ("slurm.ssh_link", "slurm.ssh_login"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "paramiko", None)
-    with pytest.raises(LinkRefusedError, match=r"pip install 'fullstop\[slurm\]'"):
+    with pytest.raises(LinkRefusedError, match=r"pip install 'allstop\[slurm\]'"):
         connect("cluster", sshd).run(["true"])
 
 

@@ -28,7 +28,7 @@ pytestmark = [
 
 PASSWORD = "open sesame"
 _HASH = (
-    "$6$fullstop$nlLjPABLCtAKKIFRe/wouSKBZVw/3.KqtXqMrPGI3LY2nVdcap8f26/"
+    "$6$allstop$nlLjPABLCtAKKIFRe/wouSKBZVw/3.KqtXqMrPGI3LY2nVdcap8f26/"
     "b.dyFffSs5k1HZaEHB7C4dRUFs/Tf6/"
 )
 IN_A_PLACE_OF_ITS_OWN = 'mount --bind "$0" /etc/shadow && exec "$@"'

@@ -11,7 +11,7 @@ import pytest
 
 from slurm import Client
 from slurm.errors import ProgramMissingError, SubmitRefusedError
-from supervisor.errors import ConfigError, FullstopError
+from supervisor.errors import ConfigError, AllstopError
 from tests.cluster.jobs import LONG, all_gone, left, running, wait_state
 from tests.cluster.lab import Lab
 
@@ -144,7 +144,7 @@ def test_a_job_that_slurm_refuses_is_one_clear_line_and_nothing_owed(
         assert "\n" not in str(caught.value)
         assert says in caught.value.said.lower()
         assert client.cancel().calls == 0
-    assert not list((here / "state/fullstop/jobs").iterdir())
+    assert not list((here / "state/allstop/jobs").iterdir())
 
 
 def test_a_job_that_no_node_can_run_yet_waits_as_sbatch_would_have_it(lab: Lab, here: Path) -> None:
@@ -162,7 +162,7 @@ def test_sbatch_that_is_not_there_is_named(
     with pytest.raises(ProgramMissingError, match="no sbatch on its PATH"):
         client.submit(command=LONG)
     client.close()
-    assert not list((here / "state/fullstop/jobs").iterdir())
+    assert not list((here / "state/allstop/jobs").iterdir())
 
 
 def test_no_state_directory_is_one_line_and_no_job(
@@ -170,7 +170,7 @@ def test_no_state_directory_is_one_line_and_no_job(
 ) -> None:
     (here / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(here / "file"))
-    with pytest.raises(FullstopError) as caught:
+    with pytest.raises(AllstopError) as caught:
         Client(lease_s=0)
     assert "XDG_STATE_HOME" in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -542,7 +542,7 @@ def test_runs_leave_no_descriptors_and_no_memory_behind(inside: Place) -> None:
 
 def see_threads_end() -> None:
     """Wait for the end of what runs beside a run, and what a test runs beside itself."""
-    beside = ("fullstop", "Thread-")
+    beside = ("allstop", "Thread-")
     wait_for(
         lambda: not [each for each in threading.enumerate() if each.name.startswith(beside)],
         "the threads' end",
@@ -619,7 +619,7 @@ def test_a_run_that_gets_no_thread_ends_as_well_as_any(
     usual = threading.Thread.start
 
     def start(thread: threading.Thread) -> None:
-        if thread.name in ("fullstop-keeper", "fullstop-import", "fullstop-meanwhile"):
+        if thread.name in ("allstop-keeper", "allstop-import", "allstop-meanwhile"):
             raise RuntimeError("can't start new thread")
         usual(thread)
 

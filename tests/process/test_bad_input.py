@@ -25,8 +25,8 @@ def complaint(place: Place, *arguments: str, late: bool = False) -> str:
     said = place.command(*arguments)
     assert said.returncode == 2, (said.returncode, said.stdout, said.stderr)
     said_last = said.stderr.splitlines()[-1]
-    assert said_last.startswith("fullstop: "), said.stderr
-    assert said.stderr.count("fullstop: ") == 1, said.stderr
+    assert said_last.startswith("allstop: "), said.stderr
+    assert said.stderr.count("allstop: ") == 1, said.stderr
     assert late or said.stderr.count("\n") == 1, said.stderr
     assert "Traceback" not in said.stderr
     assert place.alive() == []
@@ -43,7 +43,7 @@ def complaint(place: Place, *arguments: str, late: bool = False) -> str:
         assert plain["exit_code"] == 2
     else:
         assert said.stdout == ""
-    return said_last.removeprefix("fullstop: ")
+    return said_last.removeprefix("allstop: ")
 
 
 def swept(place: Place, *changes: str, body: str = FINE) -> list[str]:
@@ -275,8 +275,8 @@ def test_a_disk_that_is_full_from_the_start_is_one_clear_line(place: Place) -> N
         ["unshare", "--mount", "sh", "-c", f'({fill}) 2> "{place.root}/dd"; exec "$@"', "sh", *argv]
     )
     assert run.end() in (1, 2), run.tell()
-    assert run.err.splitlines()[-1].startswith("fullstop: "), run.tell()
-    assert run.err.count("fullstop: ") == 1, run.tell()
+    assert run.err.splitlines()[-1].startswith("allstop: "), run.tell()
+    assert run.err.count("allstop: ") == 1, run.tell()
     assert "Traceback" not in run.err
     assert "No space left" in run.err or "disk full" in run.err
     run.assert_gone()

@@ -100,7 +100,7 @@ def test_a_command_that_goes_well_is_not_talked_over(place: Place) -> None:
         "run.json", "report.json", "events.jsonl", "logs", ".lock",
         "bin", "ledger",  # where SLURM is installed
     }  # fmt: skip
-    assert list((place.root / "state" / "fullstop" / "runs").iterdir()) == []
+    assert list((place.root / "state" / "allstop" / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_a_command_that_goes_well_is_not_talked_over(place: Place) -> None:
 def test_a_command_that_fails(place: Place, script: str, status: int, why: str) -> None:
     done = carry_out(place, "sh", "-c", script)
     assert done.returncode == 1
-    assert done.stderr.decode() == f"fullstop: failed: sh {why}\n"
+    assert done.stderr.decode() == f"allstop: failed: sh {why}\n"
     report = report_of(place)
     assert report["status"] == "failed"
     assert report["reason"] == f"sh {why}"
@@ -176,7 +176,7 @@ def refused(place: Place, command: list[str], why: str, options: list[str] | Non
     assert why in line
     assert not (place.root / "run").exists()
     assert not place.alive()
-    assert list((place.root / "state" / "fullstop" / "runs").glob("*")) == []
+    assert list((place.root / "state" / "allstop" / "runs").glob("*")) == []
 
 
 def test_an_error_is_json_only_when_we_are_asked_for_it(place: Place) -> None:
@@ -227,7 +227,7 @@ def test_its_environment_and_directory_are_the_callers(place: Place) -> None:
     place.env.pop("LC_ALL", None)
     done = carry_out(place, "env", "-0")
     found = dict(entry.split("=", 1) for entry in os.fsdecode(done.stdout).split("\0") if entry)
-    run_id = found.pop("FULLSTOP_RUN_ID")
+    run_id = found.pop("ALLSTOP_RUN_ID")
     assert run_id == report_of(place)["run_id"]
     assert found == place.env
     (place.root / "run").rename(place.root / "first")

@@ -124,7 +124,7 @@ def run_id(run: Started) -> str:
 
 
 def cgroups_of_runs() -> list[Path]:
-    return list(cgroup.own_cgroup().glob("fullstop-*"))
+    return list(cgroup.own_cgroup().glob("allstop-*"))
 
 
 # -- front and warden killed together ---------------------------------------
@@ -269,8 +269,8 @@ def test_when_the_front_is_killed_results_and_report_are_written(
     assert report["status"] == "stopped"
     assert report["containment"] == strength
     run.assert_nothing_lost(DONE)
-    assert list((place.root / "state" / "fullstop" / "runs").iterdir()) == []
-    assert list((place.root / "runtime" / "fullstop").iterdir()) == []
+    assert list((place.root / "state" / "allstop" / "runs").iterdir()) == []
+    assert list((place.root / "runtime" / "allstop").iterdir()) == []
     if strength == "cgroup":
         assert not [p for p in cgroups_of_runs() if p.name.endswith(report["run_id"])]
 
@@ -282,7 +282,7 @@ def test_pids_are_those_of_outside(place: Place, strength: str) -> None:
     run = place.sweep(IDLE, *TIMES, "--containment", strength, json=False, DONE=DONE)
     run.wait_marks("ready", 2)
     workers = sorted(process.children(run.warden))
-    assert [process.command_name(pid)[:10] for pid in workers] == ["fullstop-w"] * 2
+    assert [process.command_name(pid)[:10] for pid in workers] == ["allstop-w"] * 2
     assert process.children(run.front) == [run.warden]  # whoever made it is gone and reaped
     said = json.loads(place.command("status", "--json").stdout)
     assert sorted(said["workers"]) == workers
@@ -367,7 +367,7 @@ def test_where_it_is_forbidden_a_forced_strength_is_refused_in_one_line(
     argv = place.run_argv(IDLE, "--containment", "pid-namespace", n=DONE, json=False, DONE=DONE)
     run = place.start([*without_namespaces, *argv])
     assert run.end() == 2, run.tell()
-    (line,) = [line for line in run.err.splitlines() if line.startswith("fullstop:")]
+    (line,) = [line for line in run.err.splitlines() if line.startswith("allstop:")]
     assert "containment pid-namespace: no PID namespace" in line
     assert "max_user_namespaces" in line
     assert "--containment" in line
@@ -489,7 +489,7 @@ def test_a_warden_at_rest_is_small_and_finishes_what_a_dead_front_owes(
     link.send(control.Rest("run"))
     program = Path(f"/proc/{link.pid}/cmdline")
     wait_for(lambda: b"rest.py" in program.read_bytes(), "a warden at rest")
-    wait_for(lambda: process.command_name(link.pid) == "fullstop-warden", "its name")
+    wait_for(lambda: process.command_name(link.pid) == "allstop-warden", "its name")
     assert memory.rss_bytes(link.pid) < 20 * 2**20
     link.send(control.DumpStacks())  # late words, and what a shutdown sends to everybody
     os.kill(link.pid, signal.SIGTERM)
@@ -546,7 +546,7 @@ AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 @pytest.fixture
 def as_user(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    """What it takes to run ``fullstop`` as an ordinary user, in a place of that user's."""
+    """What it takes to run ``allstop`` as an ordinary user, in a place of that user's."""
     require("pid-namespace")
     if os.getuid() != 0:
         yield {"prefix": [], "python": sys.executable, "root": place.root}
@@ -554,7 +554,7 @@ def as_user(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     python = user_python()
     if python is None:
         pytest.skip("no interpreter of this version that an ordinary user may run")
-    root = Path("/tmp") / f"fullstop-user-{place.token}"
+    root = Path("/tmp") / f"allstop-user-{place.token}"
     root.mkdir()
     os.chown(root, 65534, 65534)
     try:

@@ -150,7 +150,7 @@ def test_what_is_in_no_journal_any_more_is_not_completed(place: Place) -> None:
     assert run.end() == 1, run.tell()
     assert run.report["status"] == "failed"
     assert run.report["reason"].startswith("100 combinations"), run.report
-    assert "fullstop resume" in run.report["reason"]
+    assert "allstop resume" in run.report["reason"]
     place.strategy("def f(bars, params, stop): return row(params)")
     again = place.start(place.argv("resume", str(run.run_dir), "--changed-code", "--json"))
     assert again.end() == 0, again.tell()

@@ -47,8 +47,8 @@ def everyone(run: Started) -> None:
 
 def assert_struck_off(place: Place) -> None:
     """Neither an entry nor a socket is left."""
-    assert list((place.root / "state" / "fullstop" / "runs").iterdir()) == []
-    assert list((place.root / "runtime" / "fullstop").iterdir()) == []
+    assert list((place.root / "state" / "allstop" / "runs").iterdir()) == []
+    assert list((place.root / "runtime" / "allstop").iterdir()) == []
 
 
 @pytest.mark.parametrize(

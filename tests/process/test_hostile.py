@@ -28,7 +28,7 @@ BOUND_S = 40.0
 @pytest.fixture
 def freezer() -> Iterator[Path]:
     """A cgroup whose processes no signal reaches while it is frozen, SIGKILL included."""
-    home = FREEZER / f"fullstop-test-{os.getpid()}"
+    home = FREEZER / f"allstop-test-{os.getpid()}"
     try:
         home.mkdir()
     except OSError as error:
@@ -88,7 +88,7 @@ def test_what_could_not_be_killed_is_left_to_reap(place: Place, freezer: Path) -
     wait_for(lambda: (freezer / "freezer.state").read_text() == "FROZEN\n", "frozen")
     run.signal(signal.SIGINT)
     assert run.end() == 3, run.tell()
-    (entry,) = (place.root / "state" / "fullstop" / "runs").iterdir()
+    (entry,) = (place.root / "state" / "allstop" / "runs").iterdir()
     # the run itself sends for somebody who tries once more; the frozen stays
     wait_for(lambda: [who.pid for who in place.alive()] == [frozen], "the end of who tries")
     assert place.command("stop").returncode == 2

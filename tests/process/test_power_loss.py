@@ -94,7 +94,7 @@ def test_names_come_after_bytes_and_results_after_what_they_are_made_of(
     assert at(calls, "sync", run_dir.parent) > results
     # who waits for the first row waits for two small files, and for no directory
     early = calls[: at(calls, "name", run_dir / "inputs.json")]
-    waited = [call for call in early if call.thread != "fullstop-keeper" and call.kind == "sync"]
+    waited = [call for call in early if call.thread != "allstop-keeper" and call.kind == "sync"]
     assert len(waited) == 2
     assert all(call.path.name.endswith(".tmp") for call in waited)
 
@@ -119,7 +119,7 @@ def test_a_long_run_does_not_leave_its_journals_to_the_kernels_leisure(
             lambda: {c.path.name for c in list(calls)} >= {"worker-0000.bin", "worker-0001.bin"},
             "the journals synced",
         )
-        assert all(c.thread == "fullstop-keeper" for c in calls if c.path.suffix == ".bin")
+        assert all(c.thread == "allstop-keeper" for c in calls if c.path.suffix == ".bin")
         run.stop()
 
 

@@ -74,11 +74,11 @@ def reaped(place: Place, code: int = 0) -> list[dict[str, Any]]:
 
 
 def entries(place: Place) -> list[Path]:
-    return sorted((place.root / "state" / "fullstop" / "runs").iterdir())
+    return sorted((place.root / "state" / "allstop" / "runs").iterdir())
 
 
 def sockets(place: Place) -> list[Path]:
-    return list((place.root / "runtime" / "fullstop").iterdir())
+    return list((place.root / "runtime" / "allstop").iterdir())
 
 
 def test_reap_ends_what_is_left_and_writes_what_was_finished(place: Place) -> None:
@@ -125,13 +125,13 @@ def test_reap_speaks_to_people_and_names_the_next_step(place: Place) -> None:
     (finding,) = [f for f in json.loads(said.stdout) if f["name"] == "dead runs"]
     assert finding["status"] == "warning"
     assert run_id in finding["what"]
-    assert "fullstop reap" in finding["mend"]
+    assert "allstop reap" in finding["mend"]
     said = place.command("reap")
     assert said.returncode == 0
     assert said.stdout.startswith(
         f"{run_id}: failed, {len(run.kept())} combinations in its results"
     )
-    assert f"fullstop resume {run.run_dir}" in said.stdout
+    assert f"allstop resume {run.run_dir}" in said.stdout
     run.assert_gone()
 
 
@@ -153,9 +153,9 @@ def test_reap_strikes_off_what_cannot_be_finished(place: Place) -> None:
     recycled = dead_run(place)
     asked = json.loads((recycled.run_dir / "run.json").read_text())
     (recycled.run_dir / "run.json").write_text(json.dumps(asked | {"run_id": "another"}))
-    registry = place.root / "state" / "fullstop" / "runs"
+    registry = place.root / "state" / "allstop" / "runs"
     (registry / "damaged.json").write_text("{")
-    runtime = place.root / "runtime" / "fullstop"
+    runtime = place.root / "runtime" / "allstop"
     sockets(place)[0].rename(runtime / "lone.sock")
     done = {entry["run_id"]: " ".join(entry["notes"]) for entry in reaped(place)}
     assert sum("does not hold this run any more" in note for note in done.values()) == 2

@@ -33,7 +33,7 @@ def refused(place: Place, *arguments: str) -> str:
     assert ended.returncode == 2, ended.stdout + ended.stderr
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith("fullstop: ")
+    assert ended.stderr.startswith("allstop: ")
     return ended.stderr
 
 
@@ -117,7 +117,7 @@ def test_without_plotly_there_is_one_line(place: Place, done: Started) -> None:
     )
     place.env["PYTHONPATH"] = f"{hidden}{os.pathsep}{place.env['PYTHONPATH']}"
     said = refused(place, str(done.run_dir), "--html")
-    assert said == "fullstop: --html needs plotly: pip install 'fullstop[plots]'\n"
+    assert said == "allstop: --html needs plotly: pip install 'allstop[plots]'\n"
     assert not (done.run_dir / "report.html").exists()
 
 

@@ -287,7 +287,7 @@ def test_data_that_was_not_fingerprinted_in_time(place: Place) -> None:
 def test_a_run_that_runs_is_left_alone(place: Place) -> None:
     run = place.sweep(POLITE, DONE=DONE)
     run.wait_marks("ready", 2)
-    refused(place, "still running", "fullstop stop")
+    refused(place, "still running", "allstop stop")
     assert run.stop() == 143
     assert run.report["resumed"] == 0
 

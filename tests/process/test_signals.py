@@ -44,8 +44,8 @@ def test_a_signal_to_the_pid_stops_and_loses_nothing(
     assert [rung["name"] for rung in report["stop"]["rungs"]] == ["flag", "verify"]
     assert report["errors"] == []
     assert json.loads(run.out.splitlines()[-1]) == report
-    assert list((place.root / "state" / "fullstop" / "runs").iterdir()) == []
-    assert list((place.root / "runtime" / "fullstop").iterdir()) == []
+    assert list((place.root / "state" / "allstop" / "runs").iterdir()) == []
+    assert list((place.root / "runtime" / "allstop").iterdir()) == []
 
 
 def test_ctrl_c_to_the_whole_group(place: Place) -> None:

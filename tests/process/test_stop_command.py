@@ -69,7 +69,7 @@ def test_kept_bars_are_purged_on_request(place: Place) -> None:
     os.utime(place.data, (1e9, 1e9))  # one that was written just now would not be kept
     run = place.sweep(POLITE, DONE=DONE)
     run.wait_marks("ready", 2)
-    cache = place.root / "cache" / "fullstop" / "bars"
+    cache = place.root / "cache" / "allstop" / "bars"
     wait_for(lambda: list(cache.glob("*.bars")), "the bars to be kept", tell=run.tell)
     stop = place.command("stop", "--purge-cache", "--json")
     assert stop.returncode == 0, stop.stderr
@@ -170,7 +170,7 @@ def test_stop_without_a_run_and_with_too_many_words(place: Place) -> None:
     ):
         said = place.command(*arguments)
         assert said.returncode == code, (arguments, said)
-        assert said.stderr.startswith("fullstop: "), said.stderr
+        assert said.stderr.startswith("allstop: "), said.stderr
         assert said.stderr.count("\n") == 1, said.stderr
         assert said.stdout == ""
     said = place.command("stop", "--all", "--json")
@@ -180,7 +180,7 @@ def test_stop_without_a_run_and_with_too_many_words(place: Place) -> None:
 def test_stop_of_a_run_that_starts_this_very_moment(place: Place) -> None:
     """As soon as the run can be found, it can be stopped."""
     run = place.sweep(POLITE, DONE=DONE)
-    registered = place.root / "state" / "fullstop" / "runs"
+    registered = place.root / "state" / "allstop" / "runs"
     run.wait_for(lambda: registered.is_dir() and list(registered.glob("*.json")), "an entry")
     stop = place.command("stop", "--json")
     assert stop.returncode == 0, stop.stderr
@@ -363,7 +363,7 @@ def test_a_run_whose_socket_is_lost_is_stopped_by_its_warden(place: Place) -> No
     """Something has tidied the runtime directory away."""
     run = place.sweep(POLITE, DONE=DONE)
     run.wait_marks("ready", 2)
-    (path,) = (place.root / "runtime" / "fullstop").iterdir()
+    (path,) = (place.root / "runtime" / "allstop").iterdir()
     path.unlink()
     stop = place.command("stop", "--json")
     assert stop.returncode == 0, stop.stderr

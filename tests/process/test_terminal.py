@@ -15,7 +15,7 @@ CTRL_C, CTRL_BACKSLASH = "\x03", "\x1c"
 
 
 class Terminal:
-    """``fullstop run`` on a terminal, as a person has it."""
+    """``allstop run`` on a terminal, as a person has it."""
 
     def __init__(self, place: Place, body: str, *options: str, shell: bool = False) -> None:
         argv = place.run_argv(body, *options, json=False, DONE=DONE)

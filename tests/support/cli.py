@@ -108,7 +108,7 @@ class Place:
         self.env = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("XDG_", "FULLSTOP_", "COLUMNS", "LINES"))
+            if not name.startswith(("XDG_", "ALLSTOP_", "COLUMNS", "LINES"))
         } | {
             "XDG_STATE_HOME": str(root / "state"),
             "XDG_RUNTIME_DIR": str(root / "runtime"),
@@ -127,7 +127,7 @@ class Place:
         return f"{self.root / 'strategy.py'}:f"
 
     def argv(self, *arguments: str) -> list[str]:
-        """Command line of ``fullstop``."""
+        """Command line of ``allstop``."""
         return [sys.executable, "-P", "-m", "supervisor", *map(str, arguments)]
 
     def run_argv(
@@ -139,7 +139,7 @@ class Place:
         json: bool = True,
         **constants: object,
     ) -> list[str]:
-        """Command line of ``fullstop run`` over ``a`` = 0 … n - 1 with a strategy of the test's."""
+        """Command line of ``allstop run`` over ``a`` = 0 … n - 1 with a strategy of the test's."""
         return self.argv(
             "run", "--data", str(self.data), "--strategy", self.strategy(body, **constants),
             "--grid", f"a=0:{n - 1}", "--workers", str(workers), "--run-dir",
@@ -159,11 +159,11 @@ class Place:
         return self.started[-1]
 
     def sweep(self, body: str, *options: str, **kw: Any) -> Started:
-        """Start ``fullstop run`` with a strategy of the test's; see :meth:`run_argv`."""
+        """Start ``allstop run`` with a strategy of the test's; see :meth:`run_argv`."""
         return self.start(self.run_argv(body, *options, **kw))
 
     def command(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run ``fullstop`` to its end."""
+        """Run ``allstop`` to its end."""
         return subprocess.run(
             self.argv(*arguments), cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True,
             text=True, env=self.env, timeout=2 * DEADLINE_S, **options,

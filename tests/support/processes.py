@@ -12,7 +12,7 @@ from supervisor.containment.cookie import Search
 from supervisor.process import Identity, command_name, descendants, own_pid, state_letter
 from tests.support.waiting import wait_for
 
-COOKIE = "FULLSTOP_TEST"
+COOKIE = "ALLSTOP_TEST"
 """Environment variable that every process started by a test inherits, daemons too."""
 
 

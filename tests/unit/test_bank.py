@@ -320,7 +320,7 @@ def test_all_rows_lie_in_one_stretch_of_memory() -> None:
 
 def test_the_memory_goes_with_the_last_view() -> None:
     def mapped() -> int:
-        return Path("/proc/self/maps").read_text().count("fullstop-bank")
+        return Path("/proc/self/maps").read_text().count("allstop-bank")
 
     gc.collect()  # what earlier tests have left
     before = mapped()
@@ -405,10 +405,10 @@ def test_expiry_and_clear_return_the_bytes_freed(tmp_path: Path) -> None:
 
 def test_the_directory_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_directory() == tmp_path / "fullstop" / "indicators"
+    assert default_directory() == tmp_path / "allstop" / "indicators"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative/is/invalid")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_directory() == tmp_path / ".cache" / "fullstop" / "indicators"
+    assert default_directory() == tmp_path / ".cache" / "allstop" / "indicators"
 
 
 def test_results_are_the_same_with_a_disk_cache_cold_and_warm(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from supervisor import config, errors
 from supervisor.config import MAX_WAIT_S, MAX_WORKERS, Plan, Source, StopTimes
-from supervisor.errors import ConfigError, DataError, FullstopError
+from supervisor.errors import ConfigError, DataError, AllstopError
 from supervisor.grid import Grid
 from supervisor.report import MemoryReport, Report, Rung, StopReport
 from supervisor.states import RunStatus
@@ -104,12 +104,12 @@ def test_a_report_comes_back_from_its_file() -> None:
 
 KINDS = [
     kind for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, FullstopError)
+    if isinstance(kind, type) and issubclass(kind, AllstopError)
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_error_survives_pickling_with_its_facts(kind: type[FullstopError]) -> None:
+def test_every_error_survives_pickling_with_its_facts(kind: type[AllstopError]) -> None:
     needed = {"path": "bars.csv"} if issubclass(kind, DataError | errors.JournalError) else {}
     error = kind("what happened", **needed)
     error.pid = 7  # type: ignore[attr-defined]

@@ -279,7 +279,7 @@ def lookalike(path: Path) -> Path:
 
 
 def test_a_directory_that_is_no_cgroup_is_left_alone(tmp_path: Path) -> None:
-    path = lookalike(tmp_path / "fullstop-x")
+    path = lookalike(tmp_path / "allstop-x")
     assert clear_leftovers(run_with_cgroup(tmp_path / "run", "x", path)) == []
     assert (path / "cgroup.kill").read_text() == ""
 
@@ -288,10 +288,10 @@ def test_a_cgroup_of_another_name_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(leftovers, "hierarchies", lambda: [("/", str(tmp_path))])
-    others = [lookalike(tmp_path / name) for name in ("fullstop-y", "fullstop-x2", "user.slice")]
-    sneaky = tmp_path / "none" / ".." / "fullstop-x"
-    lookalike(tmp_path / "fullstop-x")
-    run_dir = run_with_cgroup(tmp_path / "run", "x", *others, sneaky, Path("fullstop-x"))
+    others = [lookalike(tmp_path / name) for name in ("allstop-y", "allstop-x2", "user.slice")]
+    sneaky = tmp_path / "none" / ".." / "allstop-x"
+    lookalike(tmp_path / "allstop-x")
+    run_dir = run_with_cgroup(tmp_path / "run", "x", *others, sneaky, Path("allstop-x"))
     assert clear_leftovers(run_dir) == []
     assert all((path / "cgroup.kill").read_text() == "" for path in others)
 
@@ -312,7 +312,7 @@ def own_or_skip() -> Path:
 
 
 def test_a_cgroup_with_processes_in_it_is_killed_and_removed(tmp_path: Path) -> None:
-    path = own_or_skip() / f"fullstop-test-{os.getpid()}"
+    path = own_or_skip() / f"allstop-test-{os.getpid()}"
     path.mkdir()
     try:
         with subprocess.Popen(["sleep", "1000"]) as popen:
@@ -329,7 +329,7 @@ def test_a_cgroup_with_processes_in_it_is_killed_and_removed(tmp_path: Path) -> 
 
 def test_trying_a_cgroup_out_leaves_none() -> None:
     home = own_or_skip()
-    assert not (home / f"fullstop-trial-{os.getpid()}").exists()  # others may be trying, too
+    assert not (home / f"allstop-trial-{os.getpid()}").exists()  # others may be trying, too
 
 
 # -- pids ----------------------------------------------------------------------

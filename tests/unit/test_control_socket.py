@@ -229,7 +229,7 @@ def open_to_all(
     """A runtime directory whose permissions do not keep strangers out."""
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="fullstop-test-") as base:
+    with tempfile.TemporaryDirectory(prefix="allstop-test-") as base:
         Path(base).chmod(0o777)
         monkeypatch.setenv("XDG_RUNTIME_DIR", base)
         monkeypatch.setattr(registry, "private_dir", _merely_made)

@@ -158,9 +158,9 @@ def test_a_foreign_runtime_dir_is_a_problem(
     own_state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert disk.runtime_dir().status is Status.OK
-    (own_state / "runtime" / "fullstop").rmdir()
+    (own_state / "runtime" / "allstop").rmdir()
     (own_state / "elsewhere").mkdir()
-    (own_state / "runtime" / "fullstop").symlink_to(own_state / "elsewhere")
+    (own_state / "runtime" / "allstop").symlink_to(own_state / "elsewhere")
     finding = disk.runtime_dir()
     assert finding.status is Status.PROBLEM
     assert "XDG_RUNTIME_DIR" in finding.mend
@@ -184,12 +184,12 @@ def test_the_state_dir_must_be_a_directory(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_kernel_cache_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FULLSTOP_CACHE_DIR", str(tmp_path / "new"))
+    monkeypatch.setenv("ALLSTOP_CACHE_DIR", str(tmp_path / "new"))
     assert disk.kernel_cache().status is Status.OK
-    monkeypatch.setenv("FULLSTOP_CACHE_DIR", "/proc/nowhere")
+    monkeypatch.setenv("ALLSTOP_CACHE_DIR", "/proc/nowhere")
     finding = disk.kernel_cache()
     assert finding.status is Status.WARNING
-    assert "FULLSTOP_CACHE_DIR" in finding.mend
+    assert "ALLSTOP_CACHE_DIR" in finding.mend
 
 
 def test_kernels_are_warm_once_each_has_machine_code(
@@ -201,7 +201,7 @@ def test_kernels_are_warm_once_each_has_machine_code(
     source = home / "entries.py"
     source.write_text('one = Kernel("sweep", "one")\ntwo = Kernel("tape", "two")\n')
     monkeypatch.setattr(disk, "_kernels_home", lambda: home)
-    monkeypatch.setenv("FULLSTOP_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("ALLSTOP_CACHE_DIR", str(tmp_path / "cache"))
     finding = disk.kernels()
     assert finding.status is Status.INFO
     assert finding.what.startswith("0 of 2 compiled")
@@ -348,7 +348,7 @@ def test_an_installation_overwritten_by_supervisord_is_still_examined(tmp_path: 
     subprocess.run(
         [sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True
     )
-    (wheel,) = tmp_path.glob("fullstop-*.whl")
+    (wheel,) = tmp_path.glob("allstop-*.whl")
     subprocess.run([*pip, str(wheel)], check=True, capture_output=True)
 
     def findings() -> dict[str, str]:

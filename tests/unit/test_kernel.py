@@ -21,7 +21,7 @@ LINE = np.zeros(8, np.int64)
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("FULLSTOP_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("ALLSTOP_CACHE_DIR", str(tmp_path))
     return tmp_path / "kernels"
 
 
@@ -92,7 +92,7 @@ def test_what_older_sources_left_goes(cache: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_nowhere_to_keep_it_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FULLSTOP_CACHE_DIR", "/proc/nowhere")
+    monkeypatch.setenv("ALLSTOP_CACHE_DIR", "/proc/nowhere")
     assert missing(Kernel("bank", "unwritten"))[0]
 
 

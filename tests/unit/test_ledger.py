@@ -70,7 +70,7 @@ def test_garbage_spoils_nothing_else(
 @pytest.mark.parametrize("torn", [b"0", b"00000000", b"00000000 ", b"0 ", b" ", b""])
 def test_nothing_is_not_taken_for_a_record(tmp_path: Path, torn: bytes) -> None:
     path = tmp_path / "ledger"
-    path.write_bytes(b"\nfullstop-ledger-1 " + torn)
+    path.write_bytes(b"\nallstop-ledger-1 " + torn)
     assert read_ledger(path) == []
     (later,) = written(path, "later")
     assert read_ledger(path) == [later]
@@ -166,7 +166,7 @@ def test_each_record_is_on_disk_before_append_returns(
 def test_a_later_version_s_ledger_is_refused_its_damaged_lines_are_not(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     (first,) = written(path, "first")
-    line = path.read_bytes().replace(b"fullstop-ledger-1", b"fullstop-ledger-2")
+    line = path.read_bytes().replace(b"allstop-ledger-1", b"allstop-ledger-2")
     with path.open("ab") as file:
         file.write(line.replace(b"first", b"furst"))
     assert read_ledger(path) == [first]
@@ -182,5 +182,5 @@ def test_an_old_ledger_stays_readable() -> None:
         "jobs_expected", "submit_intended", "submitted", "submit_intended", "jobs_seen",
         "submit_intended", "submit_refused", "submit_intended", "cancel_wanted", "jobs_settled",
     ]  # fmt: skip
-    assert records[0].fields["token"] == "fullstop-20260301-120000-0a1b2c3d"
+    assert records[0].fields["token"] == "allstop-20260301-120000-0a1b2c3d"
     assert records[-1].at == 1772362845.5

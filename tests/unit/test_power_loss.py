@@ -84,7 +84,7 @@ def test_a_journal_of_which_nothing_can_be_read_is_named(tmp_path: Path) -> None
     done = compact(tmp_path / "journal", tmp_path / "results.parquet", GRID)
     assert done.missing == tuple(CHUNKS[0])
     (damage,) = done.damaged
-    assert damage == f"{lost}: is not a journal of fullstop"
+    assert damage == f"{lost}: is not a journal of allstop"
 
 
 @pytest.mark.parametrize(

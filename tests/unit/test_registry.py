@@ -128,14 +128,14 @@ def test_directories_are_private(own_state: Path) -> None:
 def test_a_runtime_directory_that_is_a_link_is_refused(own_state: Path) -> None:
     elsewhere = own_state / "elsewhere"
     elsewhere.mkdir()
-    (own_state / "runtime" / "fullstop").symlink_to(elsewhere)
+    (own_state / "runtime" / "allstop").symlink_to(elsewhere)
     with pytest.raises(ConfigError, match="not a directory of yours"):
         registry.runtime_dir()
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to give a directory away")
 def test_a_runtime_directory_of_somebody_else_is_refused(own_state: Path) -> None:
-    theirs = own_state / "runtime" / "fullstop"
+    theirs = own_state / "runtime" / "allstop"
     theirs.mkdir()
     os.chown(theirs, 65534, 65534)
     with pytest.raises(ConfigError, match="not a directory of yours"):
@@ -147,7 +147,7 @@ def test_without_a_usable_runtime_directory_one_in_tmp_serves(
 ) -> None:
     for value in ("", "/nonexistent"):
         monkeypatch.setenv("XDG_RUNTIME_DIR", value)
-        assert str(registry.runtime_dir()) == f"/tmp/fullstop-{os.getuid()}"
+        assert str(registry.runtime_dir()) == f"/tmp/allstop-{os.getuid()}"
 
 
 @pytest.mark.parametrize("blocked", ["/dev/null/state", "/proc/state"])

@@ -126,7 +126,7 @@ def test_variables_that_bend_answers_are_gone(shell: str, tmp_path: Path) -> Non
     }
     assert (left["SBATCH_WCKEY"], left["n"], left["LC_ALL"]) == ("a 'b'", "kept", "C.UTF-8")
     assert "SBATCH_PARTITION" not in left
-    assert not [name for name in left if name.startswith("fullstop")]
+    assert not [name for name in left if name.startswith("allstop")]
     cut, _ = answer(["printenv", "SBATCH_WCKEY"], env=env, variables={"SBATCH_WCKEY": "a 'b'\nc"})
     assert cut.stdout == b"a 'b'\nc\n"
 

@@ -319,5 +319,5 @@ def test_a_page_without_results_has_no_picture_of_them(tmp_path: Path) -> None:
 
 def test_without_plotly_there_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(ConfigError, match=re.escape("pip install 'fullstop[plots]'")):
+    with pytest.raises(ConfigError, match=re.escape("pip install 'allstop[plots]'")):
         report_page.plotly_script()

@@ -79,7 +79,7 @@ def test_only_what_others_have_registered_without_a_time_is_unproven() -> None:
 def test_an_old_ledger_means_what_it_meant() -> None:
     records = read_ledger(OLD)
     it = Book.of(records)
-    assert it.token == "fullstop-20260301-120000-0a1b2c3d"
+    assert it.token == "allstop-20260301-120000-0a1b2c3d"
     assert (it.address, it.variables) == ("ssh:cluster", {"SLURM_CONF": "/etc/slurm.conf"})
     assert not it.others
     assert it.states == {"41": JobState.COMPLETED, "42": JobState.RUNNING}

@@ -11,7 +11,7 @@ from slurm.reconcile import work_off
 from supervisor.ledger import read_ledger
 from supervisor.process import Identity
 
-OLD, NEW = "fullstop-20240229-120000-000000-00000000", "fullstop-20240301-120000-111111-11111111"
+OLD, NEW = "allstop-20240229-120000-000000-00000000", "allstop-20240301-120000-111111-11111111"
 
 
 def debt_on(ledger: Path, nowhere: Path) -> Debt:

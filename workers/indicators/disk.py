@@ -38,10 +38,10 @@ class Priced(Protocol):
 
 
 def default_directory() -> Path:
-    """``~/.cache/fullstop/indicators``; ``XDG_CACHE_HOME`` is honoured."""
+    """``~/.cache/allstop/indicators``; ``XDG_CACHE_HOME`` is honoured."""
     home = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
-    return base / "fullstop" / "indicators"
+    return base / "allstop" / "indicators"
 
 
 def digest_of(bars: Priced) -> str:

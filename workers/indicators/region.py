@@ -49,7 +49,7 @@ def shared_then_private(n_shared: int, n_private: int) -> tuple[NDArray[np.int64
     buffer: Any = (ctypes.c_int64 * (size // 8)).from_address(base)
     weakref.finalize(buffer, _libc.munmap, base, size)
     if shared_bytes:
-        fd = os.memfd_create("fullstop-bank", os.MFD_CLOEXEC)
+        fd = os.memfd_create("allstop-bank", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, shared_bytes)
             _map(base, shared_bytes, mmap.MAP_SHARED | _MAP_FIXED, fd)

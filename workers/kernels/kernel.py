@@ -164,11 +164,11 @@ def _processor() -> tuple[str, str]:
 
 def cache_places() -> list[Path]:
     """Directories in which machine code is looked for and kept, the first writable one."""
-    named = os.environ.get("FULLSTOP_CACHE_DIR")
+    named = os.environ.get("ALLSTOP_CACHE_DIR")
     if named:
         return [Path(named) / "kernels"]
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return [_HERE / "__pycache__", Path(base) / "fullstop" / "kernels"]
+    return [_HERE / "__pycache__", Path(base) / "allstop" / "kernels"]
 
 
 @functools.cache
