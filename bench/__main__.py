@@ -13,13 +13,13 @@ from typing import Annotated
 
 import typer
 
-from bench import report
-from bench.machine import describe_machine
-from bench.record import Document, Measurement
-from bench.shape import Shape
-from bench.workspace import Workspace
-from supervisor import rundir
+from bench.harness import report
+from bench.harness.machine import describe_machine
+from bench.harness.record import Document, Measurement
+from bench.harness.shape import Shape
+from bench.harness.workspace import Workspace
 from supervisor.errors import ConfigError
+from supervisor.system import durable
 
 NAMES = ("stop", "relaunch", "poll", "sweep", "cancel")
 """The measurements: a module each, with ``TITLE`` and ``measure(shape, workspace)``."""
@@ -69,7 +69,7 @@ def run(
     report.print_document(document)
     path = json_file or _OUT / f"{document.date.replace(':', '')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    rundir.write_json(path, document.to_json())
+    durable.write_json(path, document.to_json())
     report.say(f"written to {path}")
 
 

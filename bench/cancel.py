@@ -15,11 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from bench.errors import NotMeasuredError
-from bench.interleave import Arm, interleave
-from bench.record import Comparison, Row, compare
-from bench.shape import Shape
-from bench.workspace import Workspace, wait_until
+from bench.harness.errors import NotMeasuredError
+from bench.harness.interleave import Arm, interleave
+from bench.harness.record import Comparison, Row, compare
+from bench.harness.shape import Shape
+from bench.harness.workspace import Workspace, wait_until
 from slurm import Client
 from slurm.job import Job
 

@@ -24,18 +24,18 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from bench import workloads
-from bench.bare import BareChunk, prepared
-from bench.interleave import interleave
-from bench.processes import PlainProcesses
-from bench.record import Comparison, Row, Target, compare
-from bench.shape import Shape
-from bench.words import BEAT, SEEN_NS, TURN
-from bench.workspace import Workspace, wait_until
-from supervisor.bars import Bars
-from supervisor.example import example_bars
-from supervisor.grid import Grid
-from supervisor.stopflag import StopFlag
+from bench.harness import workloads
+from bench.harness.bare import BareChunk, prepared
+from bench.harness.interleave import interleave
+from bench.harness.processes import PlainProcesses
+from bench.harness.record import Comparison, Row, Target, compare
+from bench.harness.shape import Shape
+from bench.harness.words import BEAT, SEEN_NS, TURN
+from bench.harness.workspace import Workspace, wait_until
+from supervisor.ipc.stopflag import StopFlag
+from supervisor.market.bars import Bars
+from supervisor.market.example import example_bars
+from supervisor.rows.grid import Grid
 from workers.indicators.bank import DEFAULT_BUDGET
 from workers.kernels.entries import sweep_average_crosses
 from workers.kernels.source import sweep as source

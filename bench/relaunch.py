@@ -14,15 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from bench.interleave import Arm, interleave
-from bench.record import Comparison, Row, Target, compare
-from bench.shape import Shape
-from bench.workspace import DEADLINE_S, Workspace
-from bench.zygote import GRID, STRATEGY, Zygote
+from bench.harness.interleave import Arm, interleave
+from bench.harness.record import Comparison, Row, Target, compare
+from bench.harness.shape import Shape
+from bench.harness.workspace import DEADLINE_S, Workspace
+from bench.harness.zygote import GRID, STRATEGY, Zygote
 from supervisor import sweep
-from supervisor.bars import Bars
-from supervisor.example import example_bars
-from supervisor.link import release_wardens
+from supervisor.front.link import release_wardens
+from supervisor.market.bars import Bars
+from supervisor.market.example import example_bars
 from workers.numba_backtest import warm_up
 
 TITLE = "Relaunch: from a stop's end to the next run's first result"

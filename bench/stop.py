@@ -16,19 +16,20 @@ from functools import partial
 from math import nan
 from pathlib import Path
 
-from bench import workloads
-from bench.interleave import Arm, interleave
-from bench.machine import available_bytes
-from bench.processes import PlainProcesses, Watch
-from bench.record import Comparison, Row, Target, compare
-from bench.shape import Shape
-from bench.words import BEAT, PID
-from bench.workspace import DEADLINE_S, CommandRun, Workspace, wait_until
-from supervisor import process, sweep
+from bench.harness import workloads
+from bench.harness.interleave import Arm, interleave
+from bench.harness.machine import available_bytes
+from bench.harness.processes import PlainProcesses, Watch
+from bench.harness.record import Comparison, Row, Target, compare
+from bench.harness.shape import Shape
+from bench.harness.words import BEAT, PID
+from bench.harness.workspace import DEADLINE_S, CommandRun, Workspace, wait_until
+from supervisor import sweep
 from supervisor.errors import AllstopError
-from supervisor.example import example_bars
-from supervisor.link import release_wardens
-from supervisor.stopflag import StopFlag
+from supervisor.front.link import release_wardens
+from supervisor.ipc.stopflag import StopFlag
+from supervisor.market.example import example_bars
+from supervisor.system import process
 
 TITLE = "Stop: from the request until every process is gone"
 
@@ -176,7 +177,7 @@ class _Bench:
         available = available_bytes()
         shape = self._shape
         with sweep(
-            "bench.workloads:polling",
+            "bench.harness.workloads:polling",
             {"slot": self._slots},
             self._bars,
             workers=shape.workers,
@@ -207,7 +208,7 @@ class _Bench:
     def _arguments(self, function: str) -> list[str]:
         shape = self._shape
         return [
-            *("--strategy", f"bench.workloads:{function}"),
+            *("--strategy", f"bench.harness.workloads:{function}"),
             *("--grid", f"slot=0:{shape.workers}"),
             *("--data", self._bars),
             *("--workers", str(shape.workers)),

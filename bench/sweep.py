@@ -19,19 +19,19 @@ from math import nan
 
 import numpy as np
 
-from bench.bare import BareChunk, bare_processes, prepared, reap
-from bench.errors import NotMeasuredError
-from bench.interleave import interleave
-from bench.machine import peak_rss_bytes
-from bench.peer import Listed, Pair, list_peers
-from bench.processes import PlainProcesses
-from bench.record import Comparison, Row, Target, compare
-from bench.shape import Shape
-from bench.turns import TURN_S, Contender, take_turns
-from bench.workspace import CommandRun, Workspace, wait_until
-from supervisor.events import read_events
-from supervisor.example import example_bars
-from supervisor.grid import Grid
+from bench.harness.bare import BareChunk, bare_processes, prepared, reap
+from bench.harness.errors import NotMeasuredError
+from bench.harness.interleave import interleave
+from bench.harness.machine import peak_rss_bytes
+from bench.harness.peer import Listed, Pair, list_peers
+from bench.harness.processes import PlainProcesses
+from bench.harness.record import Comparison, Row, Target, compare
+from bench.harness.shape import Shape
+from bench.harness.turns import TURN_S, Contender, take_turns
+from bench.harness.workspace import CommandRun, Workspace, wait_until
+from supervisor.market.example import example_bars
+from supervisor.records.events import read_events
+from supervisor.rows.grid import Grid
 from workers.numba_backtest import DEFAULT_FEE, warm_up
 
 TITLE = "Sweep: throughput from data to results"

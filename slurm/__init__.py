@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from slurm.connect import connect
     from slurm.job import Job
     from slurm.local import LocalTransport
-    from slurm.ssh import SshTransport
+    from slurm.ssh.transport import SshTransport
 
 _HOMES = {
     "Cancelled": "slurm.cancel",
@@ -24,7 +24,7 @@ _HOMES = {
     "Job": "slurm.job",
     "JobOutcome": "slurm.cancel",
     "LocalTransport": "slurm.local",
-    "SshTransport": "slurm.ssh",
+    "SshTransport": "slurm.ssh.transport",
     "connect": "slurm.connect",
 }
 

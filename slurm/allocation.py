@@ -12,8 +12,8 @@ import re
 
 from slurm.calls import Cluster
 from slurm.local import LocalTransport
-from supervisor.config import StopTimes
 from supervisor.errors import AllstopError
+from supervisor.records.plan import StopTimes
 
 _KILL_WAIT = re.compile(r"^KillWait\s*=\s*(\d+)", re.MULTILINE)
 _ASK_S = 5.0

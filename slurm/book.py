@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm.states import JobState
-from supervisor.ledger import Ledger, LedgerWriteError, Record, read_ledger
+from supervisor.records.ledger import Ledger, LedgerWriteError, Record, read_ledger
 
 
 @dataclass(slots=True)

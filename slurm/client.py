@@ -22,8 +22,8 @@ from slurm.submit import submit
 from slurm.tokens import check_token, new_token
 from slurm.transport import Transport
 from slurm.waiting import backoff
-from supervisor.errors import ConfigError, AllstopError
-from supervisor.process import Identity
+from supervisor.errors import AllstopError, ConfigError
+from supervisor.system.process import Identity
 
 LEASE_S = 300
 _LONGEST_PAUSE_S = 15.0

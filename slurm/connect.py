@@ -29,7 +29,7 @@ def connect(address: str = "local", variables: Mapping[str, str] = NO_VARIABLES)
         return LocalTransport(variables)
     kind, _, host = address.partition(":")
     if kind == "ssh" and host:
-        from slurm.ssh import SshTransport
+        from slurm.ssh.transport import SshTransport
 
         config = variables.get(SSH_CONFIG) or os.environ.get(SSH_CONFIG)
         return SshTransport(host, config=config)

@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from supervisor import registry, rundir
 from supervisor.errors import ConfigError
-from supervisor.ledger import LedgerWriteError
-from supervisor.process import Identity
+from supervisor.records import registry
+from supervisor.records.ledger import LedgerWriteError
+from supervisor.system import durable
+from supervisor.system.process import Identity
 
 _FOLDER = "jobs"
 
@@ -55,8 +56,8 @@ class Debt(NamedTuple):
         plain = self._asdict() | {"ledger": str(self.ledger), "owner": self.owner._asdict()}
         path = _path(self.token)
         try:
-            rundir.write_json(path, plain)
-            rundir.sync_directory(path.parent)
+            durable.write_json(path, plain)
+            durable.sync_directory(path.parent)
         except OSError as error:
             raise LedgerWriteError(path, error) from None
         return self
@@ -70,7 +71,7 @@ def debts() -> Iterator[Debt]:
     """Yield the debts that are written down, oldest first."""
     for path in sorted(_folder().glob("*.json")):
         with contextlib.suppress(ConfigError, KeyError, TypeError):
-            plain = rundir.read_json(path)
+            plain = durable.read_json(path)
             yield Debt(
                 token=plain["token"],
                 address=plain["address"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from supervisor.errors import ConfigError, AllstopError
+from supervisor.errors import AllstopError, ConfigError
 
 
 class TransportError(AllstopError):

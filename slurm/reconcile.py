@@ -13,7 +13,7 @@ from slurm.connect import connect
 from slurm.debts import Debt
 from slurm.lease import remove_lease
 from supervisor.errors import AllstopError
-from supervisor.ledger import read_ledger
+from supervisor.records.ledger import read_ledger
 
 
 def work_off(

@@ -27,8 +27,8 @@ if __name__ == "__main__":  # as a file: nothing but the standard library is on 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from slurm.calls import is_away
-from supervisor.ledger import Ledger, LedgerWriteError
-from supervisor.rundir import BIN_DIR, LEDGER_FILE
+from supervisor.records.ledger import Ledger, LedgerWriteError
+from supervisor.records.rundir import BIN_DIR, LEDGER_FILE
 
 # --parsable: the id alone, or with its cluster; otherwise the sentence
 _JOB_ID = re.compile(rb"(?:Submitted batch job )?(\d+)(?:(?:;| on cluster )(\S+))?")

@@ -1,7 +1,7 @@
 """The port through which SLURM's commands are run: here, or on another host.
 
 A transport runs an argument list and returns what came of it. It knows nothing
-of jobs. Its two adapters are :mod:`slurm.local` and :mod:`slurm.ssh`.
+of jobs. Its two adapters are :mod:`slurm.local` and :mod:`slurm.ssh.transport`.
 """
 
 from __future__ import annotations

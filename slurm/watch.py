@@ -18,7 +18,7 @@ from slurm.states import JobState
 from slurm.tokens import new_token
 from slurm.waiting import backoff
 from supervisor.errors import AllstopError
-from supervisor.rundir import LEDGER_FILE
+from supervisor.records.rundir import LEDGER_FILE
 
 _FIRST_LOOK_S = 0.5
 _LONGEST_LOOK_S = 10.0

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from supervisor.api import Run as Run
     from supervisor.api import resume as resume
     from supervisor.api import sweep as sweep
-    from supervisor.bars import Bars as Bars
-    from supervisor.bars import load_bars as load_bars
-    from supervisor.grid import Grid as Grid
-    from supervisor.stopflag import StopFlag as StopFlag
+    from supervisor.ipc.stopflag import StopFlag as StopFlag
+    from supervisor.market.bars import Bars as Bars
+    from supervisor.market.bars import load_bars as load_bars
+    from supervisor.rows.grid import Grid as Grid
 
 _HOMES = {
-    "Bars": "supervisor.bars",
-    "Grid": "supervisor.grid",
+    "Bars": "supervisor.market.bars",
+    "Grid": "supervisor.rows.grid",
     "Run": "supervisor.api",
-    "StopFlag": "supervisor.stopflag",
-    "load_bars": "supervisor.bars",
+    "StopFlag": "supervisor.ipc.stopflag",
+    "load_bars": "supervisor.market.bars",
     "resume": "supervisor.api",
     "sweep": "supervisor.api",
 }

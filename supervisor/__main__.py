@@ -28,11 +28,11 @@ def main() -> None:
     try:
         helping = "--help" in arguments or "-h" in arguments
         if sys.platform == "linux" and arguments[:1] == ["run"] and not helping:
-            from supervisor.launch import Launch
+            from supervisor.front.launch import Launch
 
             likely = _strategy(arguments) if command is None else "--"
             launch = Launch(likely, _option(arguments, "--containment") or "auto")
-            from supervisor.link import WardenLink, keep_warden
+            from supervisor.front.link import WardenLink, keep_warden
 
             keep_warden(WardenLink(launch))
         with _one_thread() if command is None else nullcontext():

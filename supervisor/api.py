@@ -18,18 +18,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from supervisor import rundir
-from supervisor.config import Plan, StopTimes, check_containment
-from supervisor.errors import ConfigError, AllstopError, InternalError, RunFailedError
-from supervisor.finish import constraint
-from supervisor.front import Progress
-from supervisor.journal import Frame, FrameKind, JournalTail
-from supervisor.link import WardenLink, keep_warden, take_warden
-from supervisor.prepare import Axes, Changes, Order, Prepared, prepare
-from supervisor.report import Report
-from supervisor.results import read
-from supervisor.stopflag import Level
-from supervisor.sweep_front import SweepFront
+from supervisor.errors import AllstopError, ConfigError, InternalError, RunFailedError
+from supervisor.front.link import WardenLink, keep_warden, take_warden
+from supervisor.front.run import Progress
+from supervisor.front.sweep import SweepFront
+from supervisor.ipc.stopflag import Level
+from supervisor.lifecycle.checks import check_containment
+from supervisor.lifecycle.finish import constraint
+from supervisor.lifecycle.prepare import Axes, Changes, Order, Prepared, prepare
+from supervisor.records import rundir
+from supervisor.records.plan import Plan, StopTimes
+from supervisor.records.report import Report
+from supervisor.rows.journal import Frame, FrameKind, JournalTail
+from supervisor.rows.results import read
 
 _MIRROR_EVERY_S = 0.02
 _LOOK_EVERY_S = 0.05
@@ -156,7 +157,7 @@ def resume(
     ConfigError
         If the run still runs, or its data or code is gone or has changed.
     """
-    from supervisor.resuming import prepare as prepare_again
+    from supervisor.lifecycle.resuming import prepare as prepare_again
 
     given = {"grace_s": grace_s, "terminate_s": terminate_s, "verify_s": verify_s}
     times = {name: value for name, value in given.items() if value is not None}

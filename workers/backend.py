@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.stopflag import StopFlag
+from supervisor.ipc.stopflag import StopFlag
 
 
 class Chunk(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
-from supervisor.grid import Grid
+from supervisor.rows.grid import Grid
 
 COLUMNS = ("total_return", "sharpe", "max_drawdown", "trades", "exposure")
 """What every built-in strategy returns; see ``docs/kernels.md`` for the definitions."""
@@ -66,7 +66,7 @@ class Strategy:
         Parameters
         ----------
         columns : mapping of str to ndarray of shape (n,)
-            Parameter values, as :meth:`supervisor.grid.Grid.columns` decodes them.
+            Parameter values, as :meth:`supervisor.rows.grid.Grid.columns` decodes them.
 
         Returns
         -------

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import CheckpointError
-from supervisor.rundir import sync_directory
+from supervisor.system.durable import sync_directory
 
 _MAGIC = b"fs-ckpt1"
 _HEAD = struct.Struct("<8sI")

@@ -19,12 +19,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor import control, process, rundir
-from supervisor.board import Board
-from supervisor.config import ALLOCATION
-from supervisor.errors import ConfigError, AllstopError
-from supervisor.journal import JournalWriter
-from supervisor.stopflag import StopFlag
+from supervisor.errors import AllstopError, ConfigError
+from supervisor.ipc import messages
+from supervisor.ipc.board import Board
+from supervisor.ipc.stopflag import StopFlag
+from supervisor.records import rundir
+from supervisor.records.plan import ALLOCATION
+from supervisor.rows.journal import JournalWriter
+from supervisor.system import process
 from workers.backend import Backend
 
 OOM_SCORE = 500
@@ -70,7 +72,7 @@ def run_worker(station: Station, backend: Backend) -> None:
     """Work until the warden closes the line or a stop is requested.
 
     Never raises: a failure that is not one combination's own is reported to
-    the warden as :class:`~supervisor.control.WorkerBroken`.
+    the warden as :class:`~supervisor.ipc.messages.WorkerBroken`.
     """
     try:
         _settle_in(station)
@@ -78,7 +80,7 @@ def run_worker(station: Station, backend: Backend) -> None:
         with contextlib.closing(
             JournalWriter(station.journal_path, station.run_id, station.serial)
         ) as journal:
-            control.send(station.link, control.WorkerReady())
+            messages.send(station.link, messages.WorkerReady())
             _work(station, backend, journal)
     except AllstopError as error:
         _report_broken(station, str(error), usage=isinstance(error, ConfigError))
@@ -125,16 +127,16 @@ def _go_to(cwd: str) -> None:
 
 def _work(station: Station, backend: Backend, journal: JournalWriter) -> None:
     while station.flag.level is None:
-        message, _ = control.receive(station.link)
-        if not isinstance(message, control.Compute):
+        message, _ = messages.receive(station.link)
+        if not isinstance(message, messages.Compute):
             return  # the warden has closed the line: no more work, or no more warden
         chunk = ChunkInHand(station, journal, message.start, message.stop)
         until = backend.evaluate(chunk)
-        control.send(station.link, control.Computed(chunk.start, until))
+        messages.send(station.link, messages.Computed(chunk.start, until))
 
 
 def _report_broken(station: Station, error: str, *, usage: bool) -> None:
-    control.send(station.link, control.WorkerBroken(error=control.clip(error), usage=usage))
+    messages.send(station.link, messages.WorkerBroken(error=messages.clip(error), usage=usage))
 
 
 class ChunkInHand:
@@ -165,7 +167,7 @@ class ChunkInHand:
 
     def keep_failed(self, index: int, error: str) -> None:
         """Record a combination as failed; the sweep goes on."""
-        self._journal.append_failed(index, control.clip(error))
+        self._journal.append_failed(index, messages.clip(error))
         self._count(index + 1, 1)
         self._row["failed"] += 1
 

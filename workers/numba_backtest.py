@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
-from supervisor.grid import Grid
+from supervisor.rows.grid import Grid
 from workers.backend import Chunk
 from workers.catalog import STRATEGIES
 from workers.indicators.bank import DEFAULT_BUDGET

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from supervisor.bars import Bars
-from supervisor.config import Plan, Source
+from supervisor.market.bars import Bars
+from supervisor.records.plan import Plan, Source
 from workers.backend import Backend
 
 

@@ -20,10 +20,10 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.bars import Bars
 from supervisor.errors import ConfigError, UserFunctionError
-from supervisor.grid import Grid, Value
-from supervisor.stopflag import StopFlag
+from supervisor.ipc.stopflag import StopFlag
+from supervisor.market.bars import Bars
+from supervisor.rows.grid import Grid, Value
 from workers.backend import Chunk
 from workers.checkpoint import CheckpointFile
 

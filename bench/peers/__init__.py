@@ -1,1 +1,1 @@
-"""Other libraries, one a file, each with an object ``PEER`` (see :mod:`bench.peer`)."""
+"""Other libraries, one a file, each with an object ``PEER`` (see :mod:`bench.harness.peer`)."""

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.peer import Pair
-from supervisor.bars import Bars
+from bench.harness.peer import Pair
+from supervisor.market.bars import Bars
 
 
 class Vectorbt:

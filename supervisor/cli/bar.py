@@ -11,9 +11,9 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
-from supervisor.front import Progress
+from supervisor.front.run import Progress
+from supervisor.ipc.stopflag import Level
 from supervisor.states import RunStatus
-from supervisor.stopflag import Level
 
 _ASKED = {
     Level.DRAIN: "draining: finishing the chunks in hand",

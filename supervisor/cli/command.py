@@ -12,13 +12,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from supervisor.command import Streams
-from supervisor.command_front import CommandFront, PreparedCommand, prepare_command
-from supervisor.control import COMMAND
 from supervisor.errors import ConfigError
-from supervisor.link import take_warden
-from supervisor.report import Report
-from supervisor.signals import SignalQueue
+from supervisor.front.command import CommandFront, PreparedCommand, prepare_command
+from supervisor.front.link import take_warden
+from supervisor.front.signals import SignalQueue
+from supervisor.ipc.messages import COMMAND
+from supervisor.records.command import Streams
+from supervisor.records.report import Report
 from supervisor.states import ExitCode, RunStatus
 
 __all__ = ["prepare_command", "refuse_sweep_options", "supervise"]

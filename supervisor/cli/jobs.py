@@ -15,8 +15,8 @@ from slurm.cancel import JobOutcome, cancel, outcomes
 from slurm.connect import connect
 from slurm.debts import debts
 from slurm.look import look
-from supervisor import registry, rundir
 from supervisor.errors import AllstopError
+from supervisor.records import registry, rundir
 from supervisor.states import ExitCode
 
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from supervisor.cli.beside import Beside
-from supervisor.errors import ConfigError, AllstopError
+from supervisor.errors import AllstopError, ConfigError
 from supervisor.states import ExitCode
 
 # typer brings a copy of click of its own in some versions and uses the real one in others;
@@ -102,7 +102,7 @@ def _complain(message: str, code: int, arguments: list[str]) -> int:
 
 def _leave(code: int) -> NoReturn:
     """End at once: unloading the libraries in order would only delay the next run."""
-    from supervisor.link import release_wardens
+    from supervisor.front.link import release_wardens
 
     release_wardens()
     try:

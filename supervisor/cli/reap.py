@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from supervisor.cli import show
-from supervisor.reap import Reaped
-from supervisor.reap import reap as reap_dead_runs
+from supervisor.lifecycle.reap import Reaped
+from supervisor.lifecycle.reap import reap as reap_dead_runs
 from supervisor.states import ExitCode
 
 

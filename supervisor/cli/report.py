@@ -10,22 +10,25 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisor import control_socket, registry, rundir
 from supervisor.cli import show, status
 from supervisor.cli.text import containment_lines
-from supervisor.command import AnyPlan, CommandPlan, read_plan
-from supervisor.config import Plan
-from supervisor.errors import ConfigError, AllstopError
-from supervisor.finish import (
+from supervisor.errors import AllstopError, ConfigError
+from supervisor.ipc import control_socket
+from supervisor.lifecycle.finish import (
     NOT_WRITTEN,
     PATIENCE_S,
     compact_run,
     count_covered,
     finish_dead_run,
 )
-from supervisor.report import Gathered, Report
-from supervisor.results import ERROR_COLUMN, Compaction
+from supervisor.records import registry, rundir
+from supervisor.records.claim import claim_directory
+from supervisor.records.command import AnyPlan, CommandPlan, read_plan
+from supervisor.records.plan import Plan
+from supervisor.records.report import Gathered, Report
+from supervisor.rows.results import ERROR_COLUMN, Compaction
 from supervisor.states import ExitCode, RunStatus
+from supervisor.system import durable
 
 PAGE_FILE = "report.html"
 
@@ -58,7 +61,7 @@ def report(
         if given is not None and not as_html:
             raise ConfigError(f"--{option} belongs to --html: give that too", key=option)
     run_dir = registry.find_dir(run)
-    asked = rundir.read_json(run_dir / rundir.RUN_FILE)
+    asked = durable.read_json(run_dir / rundir.RUN_FILE)
     plan = _plan(asked, run_dir)
     if control_socket.is_running(plan.run_id):
         _show_running(plan, run_dir, as_json=as_json, as_html=as_html)
@@ -106,13 +109,13 @@ def _load(run_dir: Path, *, said: bool) -> Report:
         if said:
             print("its front and warden were killed: writing what the journals hold")
         try:
-            with rundir.claim(run_dir, PATIENCE_S):
+            with claim_directory(run_dir, PATIENCE_S):
                 if not path.exists():
                     finish_dead_run(run_dir)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
     try:
-        found = Report.from_json(rundir.read_json(path))
+        found = Report.from_json(durable.read_json(path))
     except (KeyError, TypeError, ValueError):
         raise ConfigError(f"{path}: not a run's report") from None
     found.run_dir = str(run_dir)  # the directory may have been moved since
@@ -130,7 +133,7 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> None:
     if (there and not _says_unwritten(found)) or not count_covered(run_dir):
         return
     with contextlib.suppress(AllstopError, OSError):  # the summary says that they are missing
-        with rundir.claim(run_dir, PATIENCE_S):
+        with claim_directory(run_dir, PATIENCE_S):
             if _load(run_dir, said=False) != found:
                 return  # somebody else's work meanwhile
             written = compact_run(run_dir, plan)

@@ -8,14 +8,15 @@ from typing import Annotated
 
 import typer
 
-from supervisor import registry, rundir
 from supervisor.cli import show
 from supervisor.cli.sweep import carry_out
-from supervisor.launch import Launch
-from supervisor.link import WardenLink, keep_warden
-from supervisor.prepare import Changes
-from supervisor.report import Report
-from supervisor.resuming import complete, prepare
+from supervisor.front.launch import Launch
+from supervisor.front.link import WardenLink, keep_warden
+from supervisor.lifecycle.prepare import Changes
+from supervisor.lifecycle.resuming import complete, prepare
+from supervisor.records import registry, rundir
+from supervisor.records.report import Report
+from supervisor.system import durable
 
 
 def resume(
@@ -64,7 +65,7 @@ def resume(
     if done is not None:
         return say_complete(done, run_dir, as_json=as_json)
     # it loads its libraries while the data is read and checked
-    asked = rundir.read_json(run_dir / rundir.RUN_FILE)
+    asked = durable.read_json(run_dir / rundir.RUN_FILE)
     wanted = containment or str(asked.get("containment", "auto"))
     keep_warden(WardenLink(Launch(str(asked.get("strategy", "")), wanted)))
     return carry_out(prepare(str(run_dir), changes), as_json=as_json)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from supervisor.cli.beside import Beside
-from supervisor.config import ALLOCATION, StopTimes
+from supervisor.records.plan import ALLOCATION, StopTimes
 
 
 def run(

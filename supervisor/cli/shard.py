@@ -11,19 +11,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 from slurm.allocation import fit
-from supervisor import rundir
 from supervisor.cli.main import end_with
 from supervisor.cli.sweep import carry_out
-from supervisor.config import Plan
-from supervisor.prepare import Changes
-from supervisor.resuming import complete, prepare
-from supervisor.shards import divide, lay_out
+from supervisor.lifecycle.prepare import Changes
+from supervisor.lifecycle.resuming import complete, prepare
+from supervisor.lifecycle.shards import divide, lay_out
+from supervisor.records import rundir
+from supervisor.records.plan import Plan
 from supervisor.states import ExitCode
+from supervisor.system import durable
 
 
 def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
     """Carry a shard out, or on; return the exit code."""
-    asked = rundir.read_json(run_dir / rundir.RUN_FILE)
+    asked = durable.read_json(run_dir / rundir.RUN_FILE)
     os.chdir(asked["cwd"])
     plan = Plan.from_json(asked)
     folder = lay_out(run_dir, index, divide(plan.grid.size, parts)[index])

@@ -9,16 +9,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from supervisor import rundir
 from supervisor.cli.text import error_lines, memory_lines, stop_lines
-from supervisor.command import CommandPlan, shown
-from supervisor.config import Plan
-from supervisor.front import Progress
-from supervisor.prepare import Prepared
-from supervisor.process import describe_exit
-from supervisor.report import Report
+from supervisor.front.run import Progress
+from supervisor.front.sweep import describe
+from supervisor.lifecycle.prepare import Prepared
+from supervisor.records import rundir
+from supervisor.records.command import CommandPlan, shown
+from supervisor.records.plan import Plan
+from supervisor.records.report import Report
 from supervisor.states import RunStatus
-from supervisor.sweep_front import describe
+from supervisor.system.process import describe_exit
 
 if TYPE_CHECKING:
     from supervisor.cli.bar import Bar
@@ -135,7 +135,7 @@ def headline(report: Report) -> str:
 
 def best_lines(report: Report, plan: Plan) -> list[str]:
     """The best combinations, as a table."""
-    from supervisor.results import best
+    from supervisor.rows.results import best
 
     path = Path(report.run_dir) / rundir.RESULTS_FILE
     metric = ranking_metric(path, plan)
@@ -155,7 +155,7 @@ def ranking_metric(results: Path, plan: Plan) -> str | None:
     """Metric that combinations are ranked by: ``sharpe`` if there is one, else the first."""
     import pyarrow.parquet
 
-    from supervisor.results import ERROR_COLUMN
+    from supervisor.rows.results import ERROR_COLUMN
 
     names = pyarrow.parquet.read_schema(results).names
     metrics = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]

@@ -8,10 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisor import control, control_socket, registry, rundir
 from supervisor.cli.text import containment_lines
-from supervisor.command import COMMAND_KEY, shown
+from supervisor.ipc import control_socket, messages
+from supervisor.records import registry, rundir
+from supervisor.records.command import COMMAND_KEY, shown
 from supervisor.states import RunStatus
+from supervisor.system import durable
 
 
 def status(
@@ -43,7 +45,7 @@ def status(
 
 
 def _facts(run_dir: Path) -> dict[str, Any]:
-    plan = rundir.read_json(run_dir / rundir.RUN_FILE)
+    plan = durable.read_json(run_dir / rundir.RUN_FILE)
     of_command = COMMAND_KEY in plan
     facts: dict[str, Any] = {
         "run_id": plan["run_id"],
@@ -62,13 +64,13 @@ def _facts(run_dir: Path) -> dict[str, Any]:
         if of_command:
             facts["elapsed_s"] = answer.elapsed_s
     elif (run_dir / rundir.REPORT_FILE).exists():
-        report = rundir.read_json(run_dir / rundir.REPORT_FILE)
+        report = durable.read_json(run_dir / rundir.REPORT_FILE)
         facts |= {"status": report["status"], "done": report["combos_done"]}
         if of_command:
             facts["elapsed_s"] = report["elapsed_s"]
     else:
         if not of_command:
-            from supervisor.results import covered
+            from supervisor.rows.results import covered
 
             facts["done"] = sum(b - a for a, b in covered(rundir.journal_dirs(run_dir)))
         if any(e.alive for e in registry.entries() if e.run_id == plan["run_id"]):
@@ -76,14 +78,14 @@ def _facts(run_dir: Path) -> dict[str, Any]:
     return facts
 
 
-def _ask(run_id: str) -> control.Status | None:
+def _ask(run_id: str) -> messages.Status | None:
     line = control_socket.connect(run_id)
     if line is None:
         return None
     with line:
-        control.send(line, control.AskStatus())
+        messages.send(line, messages.AskStatus())
         try:
-            message, _ = control.receive(line)
+            message, _ = messages.receive(line)
         except TimeoutError:
             return None
-    return message if isinstance(message, control.Status) else None
+    return message if isinstance(message, messages.Status) else None

@@ -13,18 +13,20 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisor import control, control_socket, process, registry, rundir
 from supervisor.errors import ConfigError
-from supervisor.events import latest
-from supervisor.process import Identity
-from supervisor.reap import reap_run
-from supervisor.registry import Entry
-from supervisor.report import unseen
+from supervisor.ipc import control_socket, messages
+from supervisor.ipc.stopflag import Level
+from supervisor.lifecycle.reap import reap_run
+from supervisor.records import registry, rundir
+from supervisor.records.events import latest
+from supervisor.records.plan import StopTimes, margin_s
+from supervisor.records.registry import Entry
+from supervisor.records.report import unseen
 from supervisor.states import ExitCode
-from supervisor.stopflag import Level
+from supervisor.system import durable, process
+from supervisor.system.process import Identity
 
 _POLL_S = 0.01
-_MARGIN_S = 3.0  # past the last rung, before a warden that says nothing is killed
 _LISTENS_S = 10.0
 _KILLED_S = 5.0
 _REPORT_S = 10.0  # for a front that is well, on a busy machine
@@ -74,10 +76,10 @@ def stop(
 
 def _purge_caches() -> int:
     """Delete what is kept on disk between runs; return the bytes freed."""
-    from supervisor import bars_cache
+    from supervisor.market import cache
     from workers.indicators import disk
 
-    return bars_cache.clear() + disk.clear(disk.default_directory())
+    return cache.clear() + disk.clear(disk.default_directory())
 
 
 @dataclass(slots=True)
@@ -143,7 +145,7 @@ class _Stop:
         stop._look()
         warden = entry.warden
         if stop.line is not None:
-            control.send(stop.line, control.RequestStop(int(level), "asked by the stop command"))
+            messages.send(stop.line, messages.RequestStop(int(level), "asked by the stop command"))
         else:
             stop._ask_otherwise("cannot be called")
         if _suspended(warden):
@@ -180,12 +182,12 @@ class _Stop:
     def _longest_s(self) -> float:
         """How long a warden may take that is well."""
         try:
-            times = rundir.read_json(self.entry.run_dir / rundir.RUN_FILE)["times"]
-            return float(sum(times.values())) + _MARGIN_S
-        except (ConfigError, KeyError, TypeError, AttributeError):
-            return _MARGIN_S
+            times = durable.read_json(self.entry.run_dir / rundir.RUN_FILE)["times"]
+            return StopTimes(**times).longest_s
+        except (ConfigError, KeyError, TypeError):
+            return margin_s()
 
-    def _hear_end(self, *, patient: bool) -> control.RunEnded | None:
+    def _hear_end(self, *, patient: bool) -> messages.RunEnded | None:
         """Hear that the run has ended; None: the warden is dead, or silent for too long."""
         longest_s = self._longest_s()
         deadline = self.began + longest_s
@@ -195,11 +197,11 @@ class _Stop:
                     left = max(_POLL_S, deadline - time.monotonic())
                     line.settimeout(min(left, _ASK_EVERY_S) if patient else left)
                     try:
-                        message, _ = control.receive(line)
+                        message, _ = messages.receive(line)
                     except TimeoutError:
-                        control.send(line, control.AskStatus())
+                        messages.send(line, messages.AskStatus())
                         continue
-                    if isinstance(message, control.RunEnded):
+                    if isinstance(message, messages.RunEnded):
                         return message
                     if message is None:
                         self._ask_otherwise("hung up")
@@ -264,7 +266,7 @@ class _Stop:
         if not self._report.exists():
             return self._cancel_jobs()  # its front hangs, or takes too long
         with contextlib.suppress(ConfigError, KeyError, TypeError):
-            return unseen(rundir.read_json(self._report)["jobs"])
+            return unseen(durable.read_json(self._report)["jobs"])
         return []
 
     def _cancel_jobs(self) -> list[str]:

@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor.cli import show
-from supervisor.config import StopTimes
-from supervisor.control import COMMAND
 from supervisor.errors import ConfigError
-from supervisor.front import Front
-from supervisor.grid import Value, parse_axis
-from supervisor.link import take_warden
-from supervisor.prepare import Changes, Order, Prepared, prepare
-from supervisor.signals import SignalQueue
+from supervisor.front.link import take_warden
+from supervisor.front.run import Front
+from supervisor.front.signals import SignalQueue
+from supervisor.front.sweep import SweepFront
+from supervisor.ipc.messages import COMMAND
+from supervisor.lifecycle.prepare import Changes, Order, Prepared, prepare
+from supervisor.records.plan import StopTimes
+from supervisor.rows.grid import Value, parse_axis
 from supervisor.states import ExitCode
-from supervisor.sweep_front import SweepFront
 
 if TYPE_CHECKING:
-    from supervisor.cluster_front import ClusterOrder
+    from supervisor.front.cluster import ClusterOrder
 
 
 def order(
@@ -34,7 +34,7 @@ def order(
     order : Order
         What is asked for.
     times : dict
-        The timers that were set, by the names of :class:`~supervisor.config.StopTimes`.
+        The timers that were set, by the names of :class:`~supervisor.records.plan.StopTimes`.
     """
     asked, set_times = _from_spec(spec)
     for name, value in given.items():
@@ -58,14 +58,14 @@ def cluster_order(order: Order, given: Mapping[str, Any], *, slurm: bool) -> Clu
         What is asked for; a spec file may have a section for the cluster.
     given : dict
         Options that were given, by the names of
-        :class:`~supervisor.cluster_front.ClusterOrder`; they come before the file's.
+        :class:`~supervisor.front.cluster.ClusterOrder`; they come before the file's.
     slurm : bool
         Whether a cluster is asked for, with or without options.
     """
     set_here = {name: value for name, value in given.items() if value is not None}
     if not (slurm or set_here or order.cluster):
         return None
-    from supervisor.cluster_front import ClusterOrder
+    from supervisor.front.cluster import ClusterOrder
 
     asked = dict(order.cluster or {})
     if "job" in set_here:
@@ -127,7 +127,7 @@ def _front(prepared: Prepared, cluster: ClusterOrder | None) -> Front:
     if cluster is None:
         link = take_warden(containment=prepared.plan.containment)
         return SweepFront(prepared, link, keep_warden=False)
-    from supervisor.cluster_front import ClusterFront
+    from supervisor.front.cluster import ClusterFront
 
     # a guard over nothing needs none of the libraries that compute
     return ClusterFront(prepared, take_warden(COMMAND, prepared.plan.containment), cluster)
@@ -137,7 +137,7 @@ def _resume(
     order: Order, times: dict[str, float], *, as_json: bool, cluster: ClusterOrder | None
 ) -> int:
     from supervisor.cli.resume import say_complete
-    from supervisor.resuming import prepare_order
+    from supervisor.lifecycle.resuming import prepare_order
 
     found = prepare_order(order, Changes(order.workers, times))
     if isinstance(found, Prepared):
@@ -148,7 +148,7 @@ def _resume(
 def _from_spec(path: Path | None) -> tuple[Order, dict[str, float]]:
     if path is None:
         return Order(), {}
-    from supervisor.spec import read_spec
+    from supervisor.lifecycle.spec import read_spec
 
     return read_spec(path)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from supervisor.events import read_events
-from supervisor.report import MemoryReport, Report
+from supervisor.records.events import read_events
+from supervisor.records.report import MemoryReport, Report
 
 
 def stop_lines(report: Report) -> list[str]:

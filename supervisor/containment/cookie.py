@@ -23,8 +23,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor.environment import ROOM, RUN_ID
-from supervisor.process import Identity, Program, newest_pid, program_of, state_letter
+from supervisor.system.environment import ROOM, RUN_ID
+from supervisor.system.process import Identity, Program, newest_pid, program_of, state_letter
 
 _libc = ctypes.CDLL(None)
 _libc.getenv.restype = ctypes.c_void_p

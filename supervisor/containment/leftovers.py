@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from supervisor.containment.cgroup import KILL_FILE, hierarchies, name_of
 from supervisor.containment.cookie import Search
-from supervisor.events import read_events
-from supervisor.process import Identity, command_name, state_letter
-from supervisor.rundir import RUN_FILE
+from supervisor.records.events import read_events
+from supervisor.records.rundir import RUN_FILE
+from supervisor.system.process import Identity, command_name, state_letter
 
 _PATIENCE_S = 5.0
 _LOOK_EVERY_S = 0.005

@@ -36,10 +36,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from supervisor import process
 from supervisor.containment import Note
 from supervisor.containment.subreaper import Subreaper
 from supervisor.containment.unavailable import UnavailableError
+from supervisor.system import process
 
 _CLONE_PIDFD = 0x00001000
 _CLONE_PARENT = 0x00008000

@@ -17,8 +17,8 @@ from __future__ import annotations
 
 import os
 
-from supervisor import process
 from supervisor.containment import Note, PassedOver
+from supervisor.system import process
 
 
 class Subreaper:

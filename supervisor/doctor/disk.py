@@ -19,14 +19,14 @@ _KERNEL = re.compile(r'= Kernel\("(\w+)", "(\w+)"\)')
 
 def registry_dir() -> Finding:
     """Where runs are written down."""
-    from supervisor import registry
+    from supervisor.records import registry
 
     return _private("registry", registry.state_dir, "XDG_STATE_HOME")
 
 
 def dead_runs() -> Finding:
     """Runs that died with nobody left to finish them."""
-    from supervisor import registry
+    from supervisor.records import registry
 
     dead = [entry.run_id for entry in registry.entries() if not entry.alive]
     if not dead:
@@ -43,7 +43,7 @@ def dead_runs() -> Finding:
 
 def runtime_dir() -> Finding:
     """Where the wardens' sockets lie."""
-    from supervisor import registry
+    from supervisor.records import registry
 
     finding = _private("runtime dir", registry.runtime_dir, "XDG_RUNTIME_DIR")
     if finding.status is Status.OK:

@@ -41,8 +41,8 @@ def platform_check() -> Finding:
 
 def futex_check() -> Finding:
     """A futex call of ours reaches the kernel: its number differs between architectures."""
-    from supervisor import futex
     from supervisor.errors import UnsupportedPlatformError
+    from supervisor.ipc import futex
 
     word = ctypes.c_uint32(0)
     try:

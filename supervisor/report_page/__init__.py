@@ -11,10 +11,10 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from supervisor import rundir
-from supervisor.config import Plan
 from supervisor.errors import ConfigError
-from supervisor.report import Report
+from supervisor.records import rundir
+from supervisor.records.plan import Plan
+from supervisor.records.report import Report
 from supervisor.report_page import heat, history
 from supervisor.report_page.page import Facts, render
 
@@ -57,7 +57,7 @@ def build(
     rows: list[dict[str, Any]] = []
     picture: heat.Heat | None = None
     if metric is not None and results.exists():
-        from supervisor.results import best
+        from supervisor.rows.results import best
 
         rows = best(results, metric, _BEST_SHOWN)
         if axes and rows:

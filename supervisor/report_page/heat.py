@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
-from supervisor.grid import Grid
+from supervisor.rows.grid import Grid
 
 MAX_BINS = 160
 """Per axis: more could hardly be told apart on a screen."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor.events import Fact, read_events
+from supervisor.records.events import Fact, read_events
 
 MAX_POINTS = 2000
 """Samples kept; of those that are dropped, none is larger than its neighbour that stays."""

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from supervisor.config import Plan
-from supervisor.report import Report, StopReport
+from supervisor.records.plan import Plan
+from supervisor.records.report import Report, StopReport
 from supervisor.report_page.heat import Heat
 from supervisor.report_page.history import History
 

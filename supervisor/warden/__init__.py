@@ -6,6 +6,6 @@ readable, whoever else still holds that line) and carries out the same stop.
 
 One wait for everything: the front, workers, dead children, callers from outside
 and the deadline of the present rung. What to do is decided by
-:mod:`supervisor.escalation` and :mod:`supervisor.dispatch`, which are pure;
+:mod:`supervisor.warden.escalation` and :mod:`supervisor.warden.dispatch`, which are pure;
 :mod:`supervisor.warden.run` performs it.
 """

@@ -15,11 +15,12 @@ import socket
 import sys
 from typing import NoReturn
 
-from supervisor import control, process
 from supervisor.containment import Containment
 from supervisor.containment.choice import contain
 from supervisor.containment.cookie import Cookie
 from supervisor.containment.unavailable import UnavailableError
+from supervisor.ipc import messages
+from supervisor.system import process
 
 
 def main() -> None:
@@ -52,7 +53,7 @@ def main() -> None:
 
 def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) -> None:
     me = os.pidfd_open(os.getpid())
-    control.send(sock, control.WardenBorn(containment.name), [me, *spent])
+    messages.send(sock, messages.WardenBorn(containment.name), [me, *spent])
     for fd in (me, *spent):
         os.close(fd)
 
@@ -60,9 +61,9 @@ def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) 
 def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoReturn:
     """Say what is missing, and stay until the front hangs up: our death would say less."""
     why = f"containment {wanted}: {error.why}: {error.mend}; or leave --containment at auto"
-    control.send(sock, control.RunRefused(control.clip(why), usage=True))
+    messages.send(sock, messages.RunRefused(messages.clip(why), usage=True))
     while True:
-        message, fds = control.receive(sock)
+        message, fds = messages.receive(sock)
         for fd in fds:
             os.close(fd)
         if message is None:

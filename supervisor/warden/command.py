@@ -13,12 +13,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from supervisor import control, process
-from supervisor.command import CommandPlan, parse_environment, shown
-from supervisor.environment import RUN_ID
 from supervisor.errors import ProtocolError
-from supervisor.escalation import State
-from supervisor.process import describe_exit
+from supervisor.ipc import messages
+from supervisor.records.command import CommandPlan, parse_environment, shown
+from supervisor.system import process
+from supervisor.system.environment import RUN_ID
+from supervisor.system.process import describe_exit
+from supervisor.warden.escalation import State
 from supervisor.warden.workforce import Run
 
 _MAX_PIDS = 1000
@@ -34,14 +35,14 @@ _OURS = (
 
 @dataclass
 class Inheritance:
-    """What came with :class:`~supervisor.control.StartCommand`.
+    """What came with :class:`~supervisor.ipc.messages.StartCommand`.
 
     Attributes
     ----------
     flag : int
         The stop flag.
     environment : int
-        The caller's environment, see :func:`supervisor.command.own_environment`.
+        The caller's environment, see :func:`supervisor.records.command.own_environment`.
     streams : dict of int to int
         The caller's standard streams: number, and the descriptor it came as.
     """
@@ -51,7 +52,7 @@ class Inheritance:
     streams: dict[int, int]
 
     @classmethod
-    def of(cls, message: control.StartCommand, fds: list[int]) -> Inheritance:
+    def of(cls, message: messages.StartCommand, fds: list[int]) -> Inheritance:
         """Name the descriptors in the order they travel in."""
         sound = set(message.streams) <= {0, 1, 2}
         if not sound or len(fds) != 2 + len(message.streams):
@@ -208,12 +209,12 @@ class Command:
             return
         containment = self._run.containment
         names = [
-            control.clip(f"pid {containment.outside(pid)} ({process.command_name(pid)})", 200)
+            messages.clip(f"pid {containment.outside(pid)} ({process.command_name(pid)})", 200)
             for pid in containment.living()[:_MAX_NAMED]
         ]
         if names:
             self._run.events.emit("left_behind", processes=names)
-            self._run.post(control.LeftBehind(names))
+            self._run.post(messages.LeftBehind(names))
 
     def reaped(self, pid: int, status: int) -> None:
         """Hear the program's own end; orphans that were handed to us need nothing more."""
@@ -224,7 +225,7 @@ class Command:
             self._on_exec()  # its death may be heard before the reason for it
         code = os.waitstatus_to_exitcode(status)
         self._run.events.emit("command_ended", status=code)
-        self._run.post(control.CommandEnded(code))
+        self._run.post(messages.CommandEnded(code))
         if self._run.state not in (State.RUNNING, State.DRAINING):
             return  # as it was asked to
         if code == 0:
@@ -233,10 +234,10 @@ class Command:
         else:
             self._run.fail(f"{self._plan.name} {describe_exit(code)}")
 
-    def standing(self) -> control.Status:
+    def standing(self) -> messages.Status:
         """Time, and the pids of all there is."""
         containment = self._run.containment
-        return control.Status(
+        return messages.Status(
             run_id="",
             status="",
             done=0,

@@ -7,7 +7,7 @@ jobs cancelled, results put together, report written.
 
 from __future__ import annotations
 
-from supervisor import control
+from supervisor.ipc import messages
 
 
 class Guard:
@@ -37,9 +37,9 @@ class Guard:
     def reaped(self, pid: int, status: int) -> None:
         """There is nobody."""
 
-    def standing(self) -> control.Status:
+    def standing(self) -> messages.Status:
         """Nothing is known here."""
-        return control.Status("", "", 0, 0, [])
+        return messages.Status("", "", 0, 0, [])
 
     def dump(self) -> None:
         """There is nobody."""

@@ -7,8 +7,8 @@ import socket
 from collections import deque
 from dataclasses import dataclass
 
-from supervisor import control
 from supervisor.errors import ProtocolError
+from supervisor.ipc import messages
 
 _SEND_AGAIN_S = 0.1
 
@@ -18,19 +18,19 @@ class Outbox:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._queue: deque[control.Message] = deque()
+        self._queue: deque[messages.Message] = deque()
 
-    def post(self, message: control.Message) -> None:
+    def post(self, message: messages.Message) -> None:
         """Send now or, while the reader does not read, later; only the newest count is kept."""
-        if isinstance(message, control.Finished):
-            self._queue = deque(m for m in self._queue if not isinstance(m, control.Finished))
+        if isinstance(message, messages.Finished):
+            self._queue = deque(m for m in self._queue if not isinstance(m, messages.Finished))
         self._queue.append(message)
         self.flush()
 
     def flush(self) -> bool:
         """Send what can be sent; True when nothing is left."""
         while self._queue:
-            if not control.send(self._sock, self._queue[0]):
+            if not messages.send(self._sock, self._queue[0]):
                 return False
             self._queue.popleft()
         return True
@@ -50,14 +50,14 @@ class Front:
     pidfd: int
     outbox: Outbox
 
-    def post(self, message: control.Message) -> None:
+    def post(self, message: messages.Message) -> None:
         """Send a message; never blocks."""
         self.outbox.post(message)
 
 
 @dataclass
 class Descriptors:
-    """What came with :class:`~supervisor.control.StartRun`."""
+    """What came with :class:`~supervisor.ipc.messages.StartRun`."""
 
     flag: int
     board: int
@@ -65,7 +65,7 @@ class Descriptors:
     function: int | None = None
 
     @classmethod
-    def of(cls, message: control.StartRun, fds: list[int]) -> Descriptors:
+    def of(cls, message: messages.StartRun, fds: list[int]) -> Descriptors:
         """Name the descriptors in the order they travel in."""
         if len(fds) != 3 + message.has_function:
             for fd in fds:

@@ -31,7 +31,7 @@ def main() -> NoReturn:
     import signal  # not before: the front waits for our end no more
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # what is ignored stays so in all it starts
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "supervisor.finish", run_dir])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", run_dir])
 
 
 def _heard(line: int) -> bool:

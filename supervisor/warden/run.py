@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from supervisor import control, memory, process
-from supervisor.config import StopTimes
 from supervisor.containment import Containment
-from supervisor.control_socket import ControlSocket
 from supervisor.errors import ProtocolError
-from supervisor.escalation import FINAL, Action, Event, State, step
-from supervisor.events import EventLog
+from supervisor.ipc import messages
+from supervisor.ipc.control_socket import ControlSocket
+from supervisor.ipc.stopflag import Level, StopFlag
+from supervisor.records.events import EventLog
+from supervisor.records.plan import StopTimes
 from supervisor.states import RunStatus
-from supervisor.stopflag import Level, StopFlag
+from supervisor.system import memory, process
+from supervisor.warden.escalation import FINAL, Action, Event, State, step
 from supervisor.warden.lines import Front
 from supervisor.warden.workforce import Run, Workforce
 
@@ -125,7 +126,7 @@ class RunInHand:
         self.events.emit(
             "run_started", containment=self.containment.name, ram_baseline_bytes=baseline
         )
-        self.post(control.RunStarted(self.containment.name, baseline))
+        self.post(messages.RunStarted(self.containment.name, baseline))
         self._workforce.start()
         self.check_done()
 
@@ -163,7 +164,7 @@ class RunInHand:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
-    def post(self, message: control.Message) -> None:
+    def post(self, message: messages.Message) -> None:
         """Tell the front; never blocks."""
         self._front.post(message)
 
@@ -244,9 +245,9 @@ class RunInHand:
             self.containment.end()
         self._workforce.report(force=True)
         self._rung("verify", len(survivors))
-        ended = control.RunEnded(
+        ended = messages.RunEnded(
             outcome=self._outcome(),
-            reason=control.clip(self._failure or (stop.reason if stop else "")),
+            reason=messages.clip(self._failure or (stop.reason if stop else "")),
             elapsed_s=elapsed,
             survivors=survivors[:100],
             usage=self._failure_usage,
@@ -299,10 +300,10 @@ class RunInHand:
             # the flag may have been set, and workers have stopped, before we were told
             at = min(self.flag.requested_at or now, now)
             self._stop = StopRecord(at, level, reason, by_request=True)
-            self.post(control.StopBegun(level, reason, requested_by))
+            self.post(messages.StopBegun(level, reason, requested_by))
         elif level > self._stop.level:
             self._stop.level = level
-            self.post(control.StopBegun(level, reason, requested_by))
+            self.post(messages.StopBegun(level, reason, requested_by))
         self.events.emit("stop_requested", level=level.name, reason=reason, by=requested_by)
         self._happen(_LEVEL_EVENT[level])
 
@@ -311,7 +312,7 @@ class RunInHand:
             return  # the way out after the last chunk is nobody's stop
         at_s = time.monotonic() - self._stop.at
         self.events.emit("rung_reached", rung=name, at_s=round(at_s, 6), acted_on=acted_on)
-        self.post(control.RungReached(name, at_s, acted_on))
+        self.post(messages.RungReached(name, at_s, acted_on))
 
     # -- signals and the dead ---------------------------------------------
 
@@ -336,7 +337,7 @@ class RunInHand:
 
     def _on_front(self) -> None:
         try:
-            message, fds = control.receive(self._front.sock)
+            message, fds = messages.receive(self._front.sock)
         except ProtocolError:
             return
         for fd in fds:
@@ -363,8 +364,8 @@ class RunInHand:
             self.forget(client)
             client.close()
 
-    def _on_caller(self, message: control.Message) -> control.Message | None:
-        if isinstance(message, control.AskStatus):
+    def _on_caller(self, message: messages.Message) -> messages.Message | None:
+        if isinstance(message, messages.AskStatus):
             stopping = self.state is not State.RUNNING
             return self._workforce.standing()._replace(
                 run_id=self.run_id,
@@ -373,11 +374,11 @@ class RunInHand:
         self._obey(message, "stop command")
         return None
 
-    def _obey(self, message: control.Message, who: str) -> None:
-        if isinstance(message, control.RequestStop):
+    def _obey(self, message: messages.Message, who: str) -> None:
+        if isinstance(message, messages.RequestStop):
             level = Level(min(max(message.level, Level.DRAIN), Level.KILL))
             self.request(level, message.reason, who)
-        elif isinstance(message, control.DumpStacks):
+        elif isinstance(message, messages.DumpStacks):
             self._workforce.dump()
 
     def _close(self) -> None:

@@ -15,18 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from supervisor import control, registry, rundir
-from supervisor.command import AnyPlan, CommandPlan
-from supervisor.config import Plan
 from supervisor.containment import Containment
 from supervisor.containment.cookie import Cookie
-from supervisor.errors import ConfigError, AllstopError, ProtocolError
-from supervisor.stopflag import StopFlag
+from supervisor.errors import AllstopError, ConfigError, ProtocolError
+from supervisor.ipc import messages
+from supervisor.ipc.stopflag import StopFlag
+from supervisor.records import registry, rundir
+from supervisor.records.command import AnyPlan, CommandPlan
+from supervisor.records.plan import Plan
+from supervisor.system import durable
 from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.run import RunInHand
 from supervisor.warden.workforce import Run, Workforce
 
-Order = control.StartRun | control.StartCommand | control.StartGuard
+Order = messages.StartRun | messages.StartCommand | messages.StartGuard
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Hold:
 
 def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> None:
     """Serve one front: run after run, until it goes; ``strategy`` is likely to come first."""
-    if strategy != control.COMMAND:
+    if strategy != messages.COMMAND:
         from workers.registry import preload
 
         preload(strategy)
@@ -47,7 +49,7 @@ def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> No
     # workers share; so the collection after each run takes no time
     gc.freeze()
     gc.enable()
-    front.post(control.WardenReady(hold.containment.outside(os.getpid())))
+    front.post(messages.WardenReady(hold.containment.outside(os.getpid())))
     last_run = _serve_runs(front, signals, hold)
     if last_run is not None and _is_owed(last_run):
         _finish_alone(last_run)
@@ -73,9 +75,9 @@ def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None
         if front.sock.fileno() not in ready:
             return last_run
         try:
-            message, fds = control.receive(front.sock)
+            message, fds = messages.receive(front.sock)
         except ProtocolError as error:
-            front.post(control.RunRefused(str(error), usage=False))
+            front.post(messages.RunRefused(str(error), usage=False))
             continue
         if message is None:
             return last_run
@@ -84,7 +86,7 @@ def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None
             last_run = None if front_there is None else Path(message.run_dir)
             if front_there is False:
                 return last_run
-        elif isinstance(message, control.Rest):
+        elif isinstance(message, messages.Rest):
             _rest(front, message.run_dir)
         else:
             for fd in fds:  # late, for a run that has ended
@@ -96,7 +98,7 @@ def _is_owed(run_dir: Path) -> bool:
     may be missing.
     """
     with contextlib.suppress(AllstopError, OSError, KeyError, TypeError, AttributeError):
-        run_id = str(rundir.read_json(run_dir / rundir.RUN_FILE)["run_id"])
+        run_id = str(durable.read_json(run_dir / rundir.RUN_FILE)["run_id"])
         return registry.find(run_id) is not None
     return False
 
@@ -107,7 +109,7 @@ def _run(
     """Carry one run out; return whether the front is still there, None if the run broke."""
     run_dir = Path(message.run_dir)
     try:
-        plain = rundir.read_json(run_dir / rundir.RUN_FILE)
+        plain = durable.read_json(run_dir / rundir.RUN_FILE)
         plan, flag, hire = _workforce(message, fds, plain)
         _log_to(run_dir)
         hold.cookie.show(plan.run_id)
@@ -115,14 +117,14 @@ def _run(
         front_there = run.carry_out(signals)
     except (AllstopError, OSError) as error:
         usage = isinstance(error, ConfigError)
-        front.post(control.RunRefused(control.clip(str(error)), usage=usage))
+        front.post(messages.RunRefused(messages.clip(str(error)), usage=usage))
         return None
     except Exception as error:  # noqa: BLE001 - our own fault: told to the front, not swallowed
         import traceback
 
         traceback.print_exc()
         what = f"{type(error).__name__}: {error} (see {rundir.LOG_DIR}/warden.log)"
-        front.post(control.RunRefused(control.clip(what), usage=False))
+        front.post(messages.RunRefused(messages.clip(what), usage=False))
         return None
     finally:
         hold.cookie.hide()
@@ -134,14 +136,14 @@ def _workforce(
     message: Order, fds: list[int], plain: dict[str, Any]
 ) -> tuple[AnyPlan, StopFlag, Callable[[Run], Workforce]]:
     """Find out what is asked for; only what that needs is loaded."""
-    if isinstance(message, control.StartCommand):
+    if isinstance(message, messages.StartCommand):
         from supervisor.warden.command import Command, Inheritance
 
         inheritance = Inheritance.of(message, fds)
         command = CommandPlan.from_json(plain)
         flag = StopFlag.from_fd(inheritance.flag)
         return command, flag, lambda run: Command(run, command, inheritance)
-    if isinstance(message, control.StartGuard):
+    if isinstance(message, messages.StartGuard):
         from supervisor.warden.guard import Guard
 
         (fd,) = fds
@@ -174,7 +176,9 @@ def _finish_alone(run_dir: Path) -> NoReturn:
 
     This very process goes on, so it is no descendant that the warden's end would end.
     """
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "supervisor.finish", str(run_dir)])
+    os.execv(
+        sys.executable, [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(run_dir)]
+    )
 
 
 def _log_to(run_dir: Path) -> None:

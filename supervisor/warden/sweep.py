@@ -10,16 +10,18 @@ import sys
 import time
 from dataclasses import dataclass
 
-from supervisor import control, memory, rundir
-from supervisor.bars import Bars
-from supervisor.board import Board
-from supervisor.config import Plan, Source
-from supervisor.dispatch import Chunk, Dispatcher
 from supervisor.errors import AllstopError, ProtocolError
-from supervisor.escalation import State
-from supervisor.journal import JournalWriter, journal_path, next_serial
-from supervisor.process import describe_exit
-from supervisor.results import covered, gaps
+from supervisor.ipc import messages
+from supervisor.ipc.board import Board
+from supervisor.market.bars import Bars
+from supervisor.records import rundir
+from supervisor.records.plan import Plan, Source
+from supervisor.rows.journal import JournalWriter, journal_path, next_serial
+from supervisor.rows.results import covered, gaps
+from supervisor.system import memory
+from supervisor.system.process import describe_exit
+from supervisor.warden.dispatch import Chunk, Dispatcher
+from supervisor.warden.escalation import State
 from supervisor.warden.lines import Descriptors
 from supervisor.warden.workforce import Run
 from workers.backend import Backend
@@ -147,7 +149,7 @@ class Sweep:
         finished = self._dispatcher.finished
         if finished != self._reported and (force or now - self._reported_at >= _REPORT_EVERY_S):
             self._reported, self._reported_at = finished, now
-            self._run.post(control.Finished(finished))
+            self._run.post(messages.Finished(finished))
 
     def ask_to_end(self) -> int:
         """Wake the idle: a worker that waits for its next chunk wakes to an ended line."""
@@ -165,10 +167,10 @@ class Sweep:
         if worker is not None:
             self._bury(worker, status)
 
-    def standing(self) -> control.Status:
+    def standing(self) -> messages.Status:
         """Combinations done, and the workers' pids."""
         counted = self._earlier + self._board.done() + self._given_up
-        return control.Status(
+        return messages.Status(
             run_id="",
             status="",
             done=min(max(self._dispatcher.finished, counted), self._plan.grid.size),
@@ -206,7 +208,7 @@ class Sweep:
 
     def _fork(self, slot: int) -> None:
         self._board.vacate(slot)
-        ours, theirs = control.pair()
+        ours, theirs = messages.pair()
         ours.setblocking(False)  # a child of the worker's may hold its end open: never wait for EOF
         serial, self._serial = self._serial, self._serial + 1
         warden_pid = os.getpid()
@@ -260,17 +262,17 @@ class Sweep:
     def _on_worker(self, worker: Worker) -> bool:
         """Handle one message; False when there is none."""
         try:
-            message, _ = control.receive(worker.link)
+            message, _ = messages.receive(worker.link)
         except BlockingIOError:
             return False
         except ProtocolError as error:
-            message = control.WorkerBroken(error=f"worker spoke nonsense: {error}", usage=False)
+            message = messages.WorkerBroken(error=f"worker spoke nonsense: {error}", usage=False)
         if message is None:
             self._run.forget(worker.link)  # it is dead or about to be: SIGCHLD says the rest
             return False
-        if isinstance(message, control.WorkerReady):
+        if isinstance(message, messages.WorkerReady):
             self._give_chunk(worker)
-        elif isinstance(message, control.Computed):
+        elif isinstance(message, messages.Computed):
             chunk = self._dispatcher.in_hand(worker.slot)
             if chunk is None or chunk.start != message.start:
                 # a worker that forked and came back says it twice; the second time another
@@ -280,7 +282,7 @@ class Sweep:
             self._give_chunk(worker)  # first of all: it may be waiting
             self.report()
             self._run.check_done()
-        elif isinstance(message, control.WorkerBroken):
+        elif isinstance(message, messages.WorkerBroken):
             self._run.fail(message.error, usage=message.usage)
         return True
 
@@ -295,7 +297,7 @@ class Sweep:
 
     def _send(self, worker: Worker, chunk: Chunk | None) -> None:
         if chunk is not None:
-            control.send(worker.link, control.Compute(chunk.start, chunk.stop))
+            messages.send(worker.link, messages.Compute(chunk.start, chunk.stop))
 
     # -- the dead ----------------------------------------------------------
 
@@ -314,7 +316,7 @@ class Sweep:
             self._run.check_done()
             return
         why = describe_exit(code)
-        self._run.post(control.WorkerLost(worker.serial, worker.outside, why))
+        self._run.post(messages.WorkerLost(worker.serial, worker.outside, why))
         kept_until = self._kept_until(worker.slot)
         blamed = self._to_blame(code) and self._looked(worker.slot)
         verdict = self._dispatcher.crashed(worker.slot, kept_until, blamed=blamed)
@@ -362,4 +364,4 @@ class Sweep:
             self._run.fail(str(problem))
         self._given_up += 1
         self._run.events.emit("combination_failed", index=index, error=error)
-        self._run.post(control.CombinationFailed(index, error))
+        self._run.post(messages.CombinationFailed(index, error))

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from supervisor import control
 from supervisor.containment import Containment
-from supervisor.escalation import State
-from supervisor.events import EventLog
-from supervisor.stopflag import StopFlag
+from supervisor.ipc import messages
+from supervisor.ipc.stopflag import StopFlag
+from supervisor.records.events import EventLog
+from supervisor.warden.escalation import State
 
 
 class Run(Protocol):
@@ -40,7 +40,7 @@ class Run(Protocol):
         """Watch a descriptor no more; harmless when repeated."""
         ...
 
-    def post(self, message: control.Message) -> None:
+    def post(self, message: messages.Message) -> None:
         """Tell the front; never blocks."""
         ...
 
@@ -108,7 +108,7 @@ class Workforce(Protocol):
         """A child, ours or an orphan handed to us, has ended with this wait status."""
         ...
 
-    def standing(self) -> control.Status:
+    def standing(self) -> messages.Status:
         """How far the work is; the run fills in its id and status."""
         ...
 

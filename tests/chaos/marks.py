@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from supervisor.environment import RUN_ID
-from supervisor.process import Identity, command_name, state_letter
+from supervisor.system.environment import RUN_ID
+from supervisor.system.process import Identity, command_name, state_letter
 from tests.chaos.workload import FIFO, MARK
 from tests.support.cli import Place
 from tests.support.processes import COOKIE

@@ -17,10 +17,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor import process
 from supervisor.containment import cgroup
-from supervisor.journal import JournalWriter, journal_path, journal_paths, next_serial, read_journal
-from supervisor.process import Identity
+from supervisor.rows.journal import (
+    JournalWriter,
+    journal_path,
+    journal_paths,
+    next_serial,
+    read_journal,
+)
+from supervisor.system import process
+from supervisor.system.process import Identity
 from tests.chaos.marks import Found, Marks
 from tests.chaos.scenario import Attempt, Blow, Damage, Deed, Phase, Scenario, Target
 from tests.chaos.workload import ARMED, Behaviour, Hold, source

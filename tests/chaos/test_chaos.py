@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process import Identity
+from supervisor.system.process import Identity
 from tests.chaos.driver import play, replay
 from tests.chaos.marks import Marks
 from tests.chaos.round import Expected, Round, until

@@ -25,8 +25,8 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Self
 
-from supervisor import process
-from supervisor.process import Identity
+from supervisor.system import process
+from supervisor.system.process import Identity
 from tests.cluster.daemon import ClusterError, new_directory
 from tests.cluster.lab import Lab
 from tests.cluster.place import ClusterPlace, job

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from supervisor.process import Identity, descendants
+from supervisor.system.process import Identity, descendants
 from tests.support.waiting import wait_for
 
 COOKIE = "ALLSTOP_CLUSTER"

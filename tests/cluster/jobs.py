@@ -13,7 +13,7 @@ from pathlib import Path
 
 from slurm import Client
 from slurm.cancel import Cancelled
-from supervisor.process import Identity
+from supervisor.system.process import Identity
 from tests.cluster.lab import Lab
 from tests.support.waiting import wait_for
 

@@ -24,7 +24,7 @@ from slurm import Client
 from slurm.book import Book
 from slurm.debts import debts
 from slurm.reconcile import work_off
-from supervisor.ledger import read_ledger
+from supervisor.records.ledger import read_ledger
 from tests.cluster.daemon import new_directory
 from tests.cluster.lab import Lab
 from tests.support.waiting import wait_for

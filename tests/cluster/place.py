@@ -162,7 +162,9 @@ def job(script: str, *options: str, to: str = "") -> str:
 
 def _was_sent_for(pid: int) -> bool:
     try:
-        return b"supervisor.reap" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return b"supervisor.lifecycle.reap" in Path(f"/proc/{pid}/cmdline").read_bytes().split(
+            b"\0"
+        )
     except OSError:
         return False
 

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from supervisor.process import Identity, command_name, descendants
+from supervisor.system.process import Identity, command_name, descendants
 from tests.cluster.daemon import COOKIE, Daemon, Home, clean_environment, free_ports, freeze, user
 
 PASSPHRASE = "correct horse"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.record import Document, Row
+from bench.harness.record import Document, Row
 from tests.cluster.jobs import left
 from tests.cluster.lab import Lab
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.results import read
+from supervisor.rows.results import read
 from tests.cluster.place import ClusterPlace, thorough, verified
 from tests.cluster.proxy import Proxy
 from tests.cluster.sshd import Sshd

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process import command_name
+from supervisor.system.process import command_name
 from tests.cluster.daemon import COOKIE, ClusterError, Home, new_directory
 from tests.cluster.lab import Lab
 from tests.support.waiting import wait_for

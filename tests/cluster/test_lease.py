@@ -21,7 +21,7 @@ from slurm.local import LocalTransport
 from slurm.reconcile import work_off
 from slurm.script import Lease
 from slurm.submit import submit
-from supervisor.process import Identity
+from supervisor.system.process import Identity
 from tests.cluster.jobs import all_gone, deaf, left, ready, running, saved, saver, wait_state
 from tests.cluster.lab import Lab
 from tests.support.waiting import wait_for

@@ -10,7 +10,7 @@ from slurm import Client
 from slurm.debts import Debt, debts, this_process
 from slurm.local import LocalTransport
 from slurm.reconcile import work_off
-from supervisor.process import Identity
+from supervisor.system.process import Identity
 from tests.cluster.jobs import LONG, all_gone, left, running
 from tests.cluster.lab import Lab
 

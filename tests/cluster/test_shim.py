@@ -13,7 +13,7 @@ import pytest
 
 from slurm.book import Keeper
 from slurm.shim import install
-from supervisor.process import Identity, children
+from supervisor.system.process import Identity, children
 from tests.cluster.place import ClusterPlace, verified
 from tests.support.waiting import wait_for
 

@@ -30,7 +30,7 @@ from slurm.errors import (
     TransportError,
 )
 from slurm.local import LocalTransport
-from slurm.ssh import SshTransport
+from slurm.ssh.transport import SshTransport
 from slurm.transport import Transport
 from tests.cluster.daemon import Home, new_directory
 from tests.cluster.install import SSH, why_not
@@ -543,7 +543,7 @@ def test_a_server_that_says_nothing_more(sshd: Sshd, connect: Connect) -> None:
 def test_without_paramiko_one_line_says_so(
     sshd: Sshd, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("slurm.ssh_link", "slurm.ssh_login"):
+    for name in ("slurm.ssh.link", "slurm.ssh.login"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "paramiko", None)
     with pytest.raises(LinkRefusedError, match=r"pip install 'allstop\[slurm\]'"):
@@ -551,9 +551,12 @@ def test_without_paramiko_one_line_says_so(
 
 
 def test_it_is_loaded_without_paramiko() -> None:
-    code = (
-        "import sys, slurm.ssh; slurm.ssh.SshTransport('h'); assert 'paramiko' not in sys.modules"
-    )
+    code = """
+import sys
+from slurm.ssh.transport import SshTransport
+SshTransport('h')
+assert 'paramiko' not in sys.modules
+"""
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -708,7 +711,7 @@ def test_a_slow_command_ends_in_time_and_the_link_lives(
 ) -> None:
     transport = connect("proxy", sshd)
     transport.run(["true"])
-    monkeypatch.setattr("slurm.ssh_link._SUSPECT_LIMIT_S", 30.0)
+    monkeypatch.setattr("slurm.ssh.link._SUSPECT_LIMIT_S", 30.0)
     with pytest.raises(CallTimedOutError):
         transport.run(["sleep", "600"], timeout_s=3.0)
     assert transport.run(["true"]).code == 0
@@ -718,7 +721,7 @@ def test_a_slow_command_ends_in_time_and_the_link_lives(
 def test_a_process_ends_whatever_its_connections_do(sshd: Sshd, proxy: Proxy) -> None:
     """No thread of paramiko's holds up the interpreter, and none prints its traceback."""
     code = (
-        "import sys; from slurm.ssh import SshTransport\n"
+        "import sys; from slurm.ssh.transport import SshTransport\n"
         f"t = SshTransport('proxy', config={str(sshd.ssh_config)!r}, connect_timeout_s=30)\n"
         "t.run(['true']); print('ready', flush=True); sys.stdin.readline()\n"
     )

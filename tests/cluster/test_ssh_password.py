@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("paramiko")
 
 from slurm.errors import LinkRefusedError
-from slurm.ssh import SshTransport
+from slurm.ssh.transport import SshTransport
 from tests.cluster.sshd import Sshd
 from tests.support.waiting import wait_for
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.process import command_name
+from supervisor.system.process import command_name
 from tests.cluster.daemon import Home
 from tests.cluster.lab import Lab
 from tests.cluster.proxy import Proxy, Way

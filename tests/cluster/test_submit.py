@@ -11,7 +11,7 @@ import pytest
 
 from slurm import Client
 from slurm.errors import ProgramMissingError, SubmitRefusedError
-from supervisor.errors import ConfigError, AllstopError
+from supervisor.errors import AllstopError, ConfigError
 from tests.cluster.jobs import LONG, all_gone, left, running, wait_state
 from tests.cluster.lab import Lab
 

@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of the control socket: its parser, and a socket that serves strangers.
 
-``pip install atheris`` first, then ``python tests/fuzz/control.py -max_total_time=600``: anything
+``pip install atheris`` first, then ``python tests/fuzz/messages.py -max_total_time=600``: anything
 but a refusal in order is reported with the packet that caused it. Not collected by pytest.
 """
 
@@ -15,8 +15,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports():
-    from supervisor import control, control_socket
     from supervisor.errors import ProtocolError
+    from supervisor.ipc import control_socket, messages
 
 RUN = "20000101-000000-abcdef"
 
@@ -25,13 +25,13 @@ class Stranger:
     """A control socket of a run that is not there, and a caller that says anything."""
 
     def __init__(self) -> None:
-        self.heard: list[control.Message] = []
+        self.heard: list[messages.Message] = []
         self.served = control_socket.ControlSocket(RUN, self._answer)
         self.line = self._call()
 
-    def _answer(self, message: control.Message) -> control.Message | None:
+    def _answer(self, message: messages.Message) -> messages.Message | None:
         self.heard.append(message)
-        return control.Status(RUN, "running", 0, 1, [])
+        return messages.Status(RUN, "running", 0, 1, [])
 
     def _call(self) -> tuple[socket.socket, socket.socket]:
         caller = control_socket.connect(RUN)
@@ -53,7 +53,7 @@ class Stranger:
         assert n_descriptors() <= before, "a descriptor was taken in"
         assert stays == bool(self.heard), "nonsense was heard, or sense was not"
         if stays:
-            control.receive(caller)
+            messages.receive(caller)
         else:
             caller.close()
             client.close()
@@ -68,14 +68,14 @@ def n_descriptors() -> int:
 def decoded(packet: bytes) -> None:
     """A packet is refused, or says the same when it is said again."""
     try:
-        message = control.decode(packet)
+        message = messages.decode(packet)
     except ProtocolError:
         return
     try:
-        again = control.encode(message)
+        again = messages.encode(message)
     except ProtocolError:
         return  # what was short in UTF-8 is long in ASCII
-    assert repr(control.decode(again)) == repr(message)
+    assert repr(messages.decode(again)) == repr(message)
 
 
 def main() -> None:
@@ -92,9 +92,9 @@ def main() -> None:
         seeds = Path(home, "seeds")
         seeds.mkdir()
         values = {int: 1, str: "x", bool: True, float: 0.5}
-        for kind, cls in control._KINDS.items():
-            fields = {name: values.get(hint, []) for name, hint in control._hints(kind).items()}
-            (seeds / kind).write_bytes(control.encode(cls(**fields)))
+        for kind, cls in messages._KINDS.items():
+            fields = {name: values.get(hint, []) for name, hint in messages._hints(kind).items()}
+            (seeds / kind).write_bytes(messages.encode(cls(**fields)))
         atheris.Setup([*sys.argv, str(seeds)], one)
         atheris.Fuzz()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import link as link_module
-from supervisor.bars import load_bars
-from supervisor.link import keep_warden, release_wardens, take_warden
-from supervisor.process import descendants
+from supervisor.front import link as link_module
+from supervisor.front.link import keep_warden, release_wardens, take_warden
+from supervisor.market.bars import load_bars
+from supervisor.system.process import descendants
 from tests.support.cli import Place, bars_csv
 from tests.support.leaks import FAILED, nothing_left_behind, open_descriptors
 from tests.support.processes import COOKIE

@@ -14,9 +14,9 @@ import pytest
 
 import supervisor
 from supervisor.errors import ConfigError, RunFailedError
-from supervisor.link import release_wardens
-from supervisor.process import Identity, children, descendants
-from supervisor.stopflag import StopFlag
+from supervisor.front.link import release_wardens
+from supervisor.ipc.stopflag import StopFlag
+from supervisor.system.process import Identity, children, descendants
 from tests.support.cli import PATIENT_S, POLITE, ROOT, Place, kept_in
 from tests.support.inside import see_idle, sweep_inside
 from tests.support.waiting import DEADLINE_S, wait_for

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.__main__ import NAMES
-from bench.record import Document
+from bench.harness.record import Document
 
 SMALL = {
     "hold_mb": 50,

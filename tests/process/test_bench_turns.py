@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.errors import NotMeasuredError
-from bench.processes import PlainProcesses, fork
-from bench.turns import Contender, take_turns
-from bench.workspace import wait_until
-from supervisor import process
+from bench.harness.errors import NotMeasuredError
+from bench.harness.processes import PlainProcesses, fork
+from bench.harness.turns import Contender, take_turns
+from bench.harness.workspace import wait_until
+from supervisor.system import process
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

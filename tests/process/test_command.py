@@ -14,9 +14,9 @@ from typing import Any
 import pexpect
 import pytest
 
-from supervisor import process
 from supervisor.containment import cgroup
 from supervisor.containment.unavailable import UnavailableError
+from supervisor.system import process
 from tests.support.cli import Place, Started
 from tests.support.waiting import DEADLINE_S, wait_for
 

@@ -18,13 +18,16 @@ from typing import Any
 import pytest
 
 import supervisor
-from supervisor import control, memory, process, rundir
 from supervisor.containment import cgroup
 from supervisor.containment.leftovers import clear_leftovers
 from supervisor.containment.unavailable import UnavailableError
-from supervisor.events import read_events
-from supervisor.example import example_bars
-from supervisor.process import Identity
+from supervisor.ipc import messages
+from supervisor.market.example import example_bars
+from supervisor.records import rundir
+from supervisor.records.claim import claim_directory
+from supervisor.records.events import read_events
+from supervisor.system import durable, memory, process
+from supervisor.system.process import Identity
 from tests.support.cli import Place, Started
 from tests.support.inside import see_idle
 from tests.support.processes import carriers, kill, present, with_cookie
@@ -282,7 +285,7 @@ def test_pids_are_those_of_outside(place: Place, strength: str) -> None:
     run = place.sweep(IDLE, *TIMES, "--containment", strength, json=False, DONE=DONE)
     run.wait_marks("ready", 2)
     workers = sorted(process.children(run.warden))
-    assert [process.command_name(pid)[:10] for pid in workers] == ["allstop-w"] * 2
+    assert [process.command_name(pid)[:9] for pid in workers] == ["allstop-w"] * 2
     assert process.children(run.front) == [run.warden]  # whoever made it is gone and reaped
     said = json.loads(place.command("status", "--json").stdout)
     assert sorted(said["workers"]) == workers
@@ -448,7 +451,7 @@ def test_an_unknown_strength_is_refused(place: Place) -> None:
 
 
 def test_a_warm_warden_of_another_strength_is_not_taken(here: Path) -> None:
-    from supervisor.link import keep_warden, take_warden
+    from supervisor.front.link import keep_warden, take_warden
 
     first = take_warden(containment="subreaper")
     pid = first.pid
@@ -463,8 +466,8 @@ def test_a_warm_warden_of_another_strength_is_not_taken(here: Path) -> None:
 
 
 def test_a_warden_that_is_closed_before_it_was_born_is_gone(here: Path) -> None:
-    from supervisor.launch import Launch
-    from supervisor.link import WardenLink
+    from supervisor.front.launch import Launch
+    from supervisor.front.link import WardenLink
 
     before = set(process.children(os.getpid()))
     for _ in range(5):
@@ -477,8 +480,8 @@ def test_a_warden_that_is_closed_before_it_was_born_is_gone(here: Path) -> None:
 def test_a_warden_at_rest_is_small_and_finishes_what_a_dead_front_owes(
     here: Path, strength: str
 ) -> None:
-    from supervisor.launch import Launch
-    from supervisor.link import WardenLink
+    from supervisor.front.launch import Launch
+    from supervisor.front.link import WardenLink
 
     run = supervisor.sweep(lambda *_: {"x": 1.0}, {"a": [1, 2]}, example_bars(9), run_dir="run")
     assert (run.wait() and run.results().num_rows) == 2
@@ -486,23 +489,23 @@ def test_a_warden_at_rest_is_small_and_finishes_what_a_dead_front_owes(
         (here / "run" / name).unlink()
     link = WardenLink(Launch(containment=strength))
     see_idle(link)
-    link.send(control.Rest("run"))
+    link.send(messages.Rest("run"))
     program = Path(f"/proc/{link.pid}/cmdline")
     wait_for(lambda: b"rest.py" in program.read_bytes(), "a warden at rest")
     wait_for(lambda: process.command_name(link.pid) == "allstop-warden", "its name")
     assert memory.rss_bytes(link.pid) < 20 * 2**20
-    link.send(control.DumpStacks())  # late words, and what a shutdown sends to everybody
+    link.send(messages.DumpStacks())  # late words, and what a shutdown sends to everybody
     os.kill(link.pid, signal.SIGTERM)
     assert link.usable
-    with rundir.claim(here / "run"):  # for which who finishes has to wait
+    with claim_directory(here / "run"):  # for which who finishes has to wait
         link.sock.close()  # as our death would
-        wait_for(lambda: b"supervisor.finish" in program.read_bytes(), "who finishes")
+        wait_for(lambda: b"supervisor.lifecycle.finish" in program.read_bytes(), "who finishes")
         known = Path(f"/proc/{link.pid}/status").read_text()
         ignored = int(known.partition("\nSigIgn:")[2].split()[0], 16)
         assert not ignored >> (signal.SIGTERM - 1) & 1, "all that it starts would ignore SIGTERM"
     wait_for((here / "run" / rundir.REPORT_FILE).exists, "the report")
     link.close()
-    assert rundir.read_json(here / "run" / rundir.REPORT_FILE)["status"] == "completed"
+    assert durable.read_json(here / "run" / rundir.REPORT_FILE)["status"] == "completed"
     assert (here / "run" / rundir.RESULTS_FILE).exists()
 
 
@@ -510,8 +513,8 @@ def test_a_warden_at_rest_is_small_and_finishes_what_a_dead_front_owes(
 def test_a_starter_that_is_killed_leaves_nobody(here: Path, strength: str) -> None:
     """Whatever instant it is killed at: before the fork, or with a child just made."""
     from supervisor.errors import WardenLostError
-    from supervisor.launch import Launch
-    from supervisor.link import WardenLink
+    from supervisor.front.launch import Launch
+    from supervisor.front.link import WardenLink
 
     before = set(process.children(os.getpid()))
     for instant_s in (0.0, 0.01, 0.02, 0.03, 0.04, 0.06):
@@ -614,7 +617,7 @@ def test_an_ordinary_user_gets_a_pid_namespace_too(place: Place, as_user: dict[s
 
 def test_a_warden_keeps_no_descriptor_that_comes_too_late(here: Path) -> None:
     """What is meant for a run that has ended is not for the next one either."""
-    from supervisor.link import take_warden
+    from supervisor.front.link import take_warden
 
     link = take_warden()
     try:

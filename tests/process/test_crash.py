@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import supervisor
-from supervisor import control, process
 from supervisor.api import Run
-from supervisor.board import Board
-from supervisor.example import example_bars
-from supervisor.journal import JournalWriter
-from supervisor.process import children
-from supervisor.stopflag import StopFlag
+from supervisor.ipc import messages
+from supervisor.ipc.board import Board
+from supervisor.ipc.stopflag import StopFlag
+from supervisor.market.example import example_bars
+from supervisor.rows.journal import JournalWriter
+from supervisor.system import process
+from supervisor.system.process import children
 from tests.support.cli import Place, Started, kept_in
 from tests.support.inside import Inside, sweep_inside
 from tests.support.waiting import DEADLINE_S, wait_for
@@ -126,7 +127,7 @@ def test_a_row_of_the_board_never_says_of_one_chunk_what_was_kept_of_another(
 
     board, flag = Board.create(1), StopFlag()
     board.rows = board.rows.view(Row)
-    ours, theirs = control.pair()
+    ours, theirs = messages.pair()
     with ours, theirs, JournalWriter(tmp_path / "worker-0000.bin", "run", 0) as journal:
         station = Station(0, 0, os.getpid(), theirs, flag, board, "run", tmp_path)
         for start, stop in ((1000, 1750), (0, 1000)):
@@ -329,7 +330,7 @@ def test_a_combination_that_was_never_begun_is_not_to_blame(inside: Place) -> No
     import select
     from workers import main
 
-    receive = main.control.receive
+    receive = main.messages.receive
 
     def die(link):
         if first("one") or first("two"):
@@ -337,7 +338,7 @@ def test_a_combination_that_was_never_begun_is_not_to_blame(inside: Place) -> No
             os._exit(9)
         return receive(link)
 
-    main.control.receive = die
+    main.messages.receive = die
 
     def f(bars, params, stop):
         return row(params)

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from supervisor import process
-from supervisor.stopflag import Level
+from supervisor.ipc.stopflag import Level
+from supervisor.system import process
 from tests.support.cli import DEAF, POLITE, Place, Started
 from tests.support.inside import kept_wardens, sweep_inside
 from tests.support.waiting import wait_for

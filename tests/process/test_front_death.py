@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import process
-from supervisor.environment import child_environment
-from supervisor.process import Identity
+from supervisor.system import process
+from supervisor.system.environment import child_environment
+from supervisor.system.process import Identity
 from tests.support.cli import DEAF, POLITE, Place, Started
 from tests.support.waiting import wait_for
 
@@ -114,7 +114,7 @@ BREAKS = """
 import sys
 from pathlib import Path
 import supervisor.errors
-from supervisor.front import Front
+from supervisor.front.run import Front
 
 def broken(front):
     raise RuntimeError("broken")
@@ -207,7 +207,7 @@ def test_kill_9_of_the_front_while_it_writes_the_results(place: Place) -> None:
 
 def test_where_nothing_was_begun_there_is_nothing_to_finish(tmp_path: Path) -> None:
     """A front that was killed while it took a mistake's directory away."""
-    command = [sys.executable, "-P", "-m", "supervisor.finish", str(tmp_path)]
+    command = [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(tmp_path)]
     said = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
     assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
     assert list(tmp_path.iterdir()) == []

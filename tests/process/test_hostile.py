@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import process, registry
 from supervisor.errors import RunNotFoundError
-from supervisor.reap import reap as reap_dead_runs
+from supervisor.lifecycle.reap import reap as reap_dead_runs
+from supervisor.records import registry
+from supervisor.system import process
 from tests.support.cli import POLITE, Place
 from tests.support.inside import sweep_inside
 from tests.support.waiting import wait_for

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 import supervisor
-from supervisor.journal import journal_paths
+from supervisor.rows.journal import journal_paths
 from tests.support.cli import Place, rows_of
 
 UNTIL_KEPT = """
@@ -102,7 +102,7 @@ def test_names_come_after_bytes_and_results_after_what_they_are_made_of(
 def test_a_long_run_does_not_leave_its_journals_to_the_kernels_leisure(
     inside: Place, calls: list[Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supervisor.sweep_front._SYNC_EVERY_S", 0.05)
+    monkeypatch.setattr("supervisor.front.sweep._SYNC_EVERY_S", 0.05)
     body = """
     def f(bars, params, stop):
         if params["a"] < 20:

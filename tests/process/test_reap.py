@@ -6,8 +6,9 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from supervisor import process
-from supervisor.process import Identity
+from supervisor.records.claim import claim_directory
+from supervisor.system import process
+from supervisor.system.process import Identity
 from tests.support.cli import POLITE, Place, Started
 from tests.support.waiting import wait_for
 from workers.user_function import KEEP_ROWS
@@ -196,10 +197,9 @@ def test_the_next_run_finishes_dead_ones(place: Place) -> None:
 
 
 def test_a_run_that_is_being_finished_or_carried_on_is_left_to_who_does_it(place: Place) -> None:
-    from supervisor import rundir
 
     run = dead_run(place)
-    with rundir.claim(run.run_dir):
+    with claim_directory(run.run_dir):
         assert reaped(place) == []
         assert not (run.run_dir / "report.json").exists()
     assert len(reaped(place)) == 1

@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from supervisor.process import Identity
+from supervisor.system.process import Identity
 from tests.support.cli import POLITE, Place, Started
 
 SUM = """

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 import supervisor
-from supervisor import process, registry, rundir
 from supervisor.errors import ConfigError, RunBusyError
-from supervisor.events import latest
-from supervisor.journal import journal_paths
-from supervisor.process import Identity
+from supervisor.records import registry
+from supervisor.records.claim import Claim, claim_directory
+from supervisor.records.events import latest
+from supervisor.rows.journal import journal_paths
+from supervisor.system import process
+from supervisor.system.process import Identity
 from tests.support.cli import POLITE, Place, Started, rows_of
 from tests.support.inside import Inside
 from tests.support.waiting import DEADLINE_S, wait_for
@@ -484,9 +486,9 @@ def test_a_run_that_is_found_is_not_taken_for_what_it_was_before_it_was_resumed(
 
 def test_a_claim_is_not_kept_alive_by_a_forked_copy(tmp_path: Path) -> None:
     """A program that sweeps and forks: its child must not hold the run after its death."""
-    claim = rundir.claim(tmp_path)
+    claim = claim_directory(tmp_path)
     with pytest.raises(RunBusyError):
-        rundir.claim(tmp_path)
+        claim_directory(tmp_path)
     ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
@@ -498,7 +500,7 @@ def test_a_claim_is_not_kept_alive_by_a_forked_copy(tmp_path: Path) -> None:
     ours.recv(6)
     claim.release()
     try:
-        rundir.claim(tmp_path).release()
+        claim_directory(tmp_path).release()
     finally:
         ours.close()
         os.waitpid(pid, 0)
@@ -577,7 +579,7 @@ def test_wait_for_the_process_that_finishes_a_dead_run(
     assert holds_a_lock(finisher)
     refusals = []
 
-    class Claim(rundir.Claim):
+    class Watched(Claim):
         def __init__(self, run_dir: Path) -> None:
             try:
                 super().__init__(run_dir)
@@ -587,7 +589,7 @@ def test_wait_for_the_process_that_finishes_a_dead_run(
                 refusals.append(run_dir)
                 raise
 
-    monkeypatch.setattr(rundir, "Claim", Claim)
+    monkeypatch.setattr("supervisor.records.claim.Claim", Watched)
     again = Inside(inside, supervisor.resume(run.run_dir))
     assert refusals
     assert (run.run_dir / "report-1.json").exists(), "written before it was carried on"

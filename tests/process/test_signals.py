@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from supervisor import process
+from supervisor.system import process
 from tests.support.cli import DEAF, POLITE, Place, Started
 
 QUICK = ["--grace", "0.3", "--terminate", "0.2"]

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from supervisor import control, control_socket, process
-from supervisor.cli import stop as stop_module
-from supervisor.process import Identity
+from supervisor.ipc import control_socket, messages
+from supervisor.records.plan import margin_s
+from supervisor.system import process
+from supervisor.system.process import Identity
 from tests.support.cli import DEAF, POLITE, Place, Started
 from tests.support.waiting import wait_for
 from workers.user_function import KEEP_ROWS
@@ -212,7 +213,7 @@ def test_nonsense_on_the_control_socket_does_no_harm(
     assert run.popen.poll() is None
     # a reason as long as a packet may be: it must not choke on passing it on
     with control_socket.connect(run_id(run)) as line:
-        control.send(line, control.RequestStop(2, "ä" * 10_000))
+        messages.send(line, messages.RequestStop(2, "ä" * 10_000))
         assert run.end() == 143, run.tell()
     run.assert_gone()
     run.assert_nothing_lost(DONE)
@@ -328,7 +329,7 @@ def test_a_drain_waits_for_a_warden_that_answers_however_long_it_takes(place: Pl
     with ThreadPoolExecutor(1) as pool:
         drain = pool.submit(place.command, "stop", "--drain", "--json")
         run.wait_for(lambda: '"draining"' in run.events, "the drain")
-        longer = time.monotonic() + 1.5 * (2.2 + stop_module._MARGIN_S)
+        longer = time.monotonic() + 1.5 * (2.2 + margin_s())
         run.wait_for(lambda: time.monotonic() > longer, "longer than a silent one is waited for")
         assert not drain.done()
         (place.root / "gate").touch()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.grid import Grid
+from supervisor.rows.grid import Grid
 from workers.numba_backtest import NumbaBacktest
 
 
@@ -41,7 +41,7 @@ class FakeChunk:
 
 @dataclass(eq=False)
 class FakeBars:
-    """The attributes of ``supervisor.bars.Bars`` that backtests use; arrays are read-only."""
+    """The attributes of :class:`Bars` that backtests use; arrays are read-only."""
 
     close: NDArray[np.float64]
     high: NDArray[np.float64]

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor import process
-from supervisor.journal import iter_frames, journal_paths
-from supervisor.process import Identity
+from supervisor.rows.journal import iter_frames, journal_paths
+from supervisor.system import process
+from supervisor.system.process import Identity
 from tests.support.processes import COOKIE, kill, outside, present, with_cookie
 from tests.support.waiting import DEADLINE_S, wait_for
 
@@ -360,6 +360,6 @@ def kept_in(run_dir: Path) -> Counter[int]:
 
 
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
-    from supervisor.results import read
+    from supervisor.rows.results import read
 
     return read(run_dir / "results.parquet").to_pylist()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.journal import JournalWriter, journal_path
+from supervisor.rows.journal import JournalWriter, journal_path
 
 METRICS = ("total_return", "sharpe", "max_drawdown", "trades")
 

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 
-from supervisor.stopflag import Level, StopFlag
+from supervisor.ipc.stopflag import Level, StopFlag
 
 
 def forked(work) -> int:

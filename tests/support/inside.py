@@ -7,10 +7,10 @@ import select
 from typing import Any
 
 import supervisor
-from supervisor import control
 from supervisor.api import Run
-from supervisor.link import WardenLink, _spare
-from supervisor.process import Identity, descendants
+from supervisor.front.link import WardenLink, _spare
+from supervisor.ipc import messages
+from supervisor.system.process import Identity, descendants
 from tests.support.cli import PATIENT_S, Place, Started
 from tests.support.processes import present
 from tests.support.waiting import DEADLINE_S, wait_for
@@ -88,7 +88,7 @@ def see_idle(link: WardenLink) -> None:
     """Wait until a warden has put its last run away: it closes what comes too late only then."""
     ours, theirs = os.pipe()
     try:
-        link.send(control.DumpStacks(), [theirs])
+        link.send(messages.DumpStacks(), [theirs])
         os.close(theirs)
         held = select.poll()
         held.register(ours, 0)

@@ -13,10 +13,10 @@ import socket
 import sys
 from pathlib import Path
 
-from supervisor import control
-from supervisor.config import StopTimes
 from supervisor.containment.subreaper import Subreaper
-from supervisor.stopflag import Level, StopFlag
+from supervisor.ipc import messages
+from supervisor.ipc.stopflag import Level, StopFlag
+from supervisor.records.plan import StopTimes
 from supervisor.warden.guard import Guard
 from supervisor.warden.lines import Front, Outbox
 from supervisor.warden.run import RunInHand
@@ -48,18 +48,18 @@ class OneChild(Guard):
 
 
 def main(run_dir: Path) -> None:
-    front, ours = control.pair()
+    front, ours = messages.pair()
     signals, theirs = socket.socketpair()  # watched before the front's line: heard before it
     signals.setblocking(False)
     theirs.send(bytes([signal.SIGCHLD]))
-    control.send(front, control.RequestStop(int(Level.KILL), ""))
+    messages.send(front, messages.RequestStop(int(Level.KILL), ""))
     flag = StopFlag()
     flag.request(Level.STOP)
     pidfd = os.pidfd_open(os.getpid())
     line = Front(ours, pidfd, Outbox(ours))
     RunInHand(RUN_ID, StopTimes(), run_dir, flag, line, Subreaper(), OneChild).carry_out(signals)
     ours.close()
-    while (message := control.receive(front)[0]) is not None:
+    while (message := messages.receive(front)[0]) is not None:
         print(type(message).__name__)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from supervisor.containment.cookie import Search
-from supervisor.process import Identity, command_name, descendants, own_pid, state_letter
+from supervisor.system.process import Identity, command_name, descendants, own_pid, state_letter
 from tests.support.waiting import wait_for
 
 COOKIE = "ALLSTOP_TEST"
@@ -82,6 +82,6 @@ def outside(warden: int, inner: Iterable[int]) -> list[int]:
 
 def children_of_this() -> set[Identity]:
     """Children of the test process, zombies included."""
-    from supervisor.process import children
+    from supervisor.system.process import children
 
     return {i for i in map(Identity.of, children(os.getpid())) if i is not None}

@@ -30,12 +30,14 @@ from types import FrameType
 from typing import Any
 from unittest import mock
 
-from supervisor import environment, process, reap, registry, rundir
 from supervisor.cli import stop
 from supervisor.containment.leftovers import end_leftovers
-from supervisor.process import Identity, signal_descendants
-from supervisor.registry import Entry
-from supervisor.stopflag import Level
+from supervisor.ipc.stopflag import Level
+from supervisor.lifecycle import reap
+from supervisor.records import registry, rundir
+from supervisor.records.registry import Entry
+from supervisor.system import durable, environment, process
+from supervisor.system.process import Identity, signal_descendants
 
 RUN_ID = "20200102-030405-abcdef"
 WITHOUT = sys.argv[2:] == ["without"]
@@ -305,7 +307,7 @@ def leftovers(keeper: Keeper) -> dict[str, Any]:
 def _entry(run_dir: Path, **who: Identity) -> Entry:
     me = Identity(os.getpid(), 0)  # nobody
     entry = Entry(RUN_ID, run_dir, who.get("front", me), who.get("warden", me))
-    rundir.write_json(run_dir / rundir.RUN_FILE, {"run_id": RUN_ID})
+    durable.write_json(run_dir / rundir.RUN_FILE, {"run_id": RUN_ID})
     registry.add(entry)
     return entry
 

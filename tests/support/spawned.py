@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supervisor.stopflag import Level, StopFlag
+from supervisor.ipc.stopflag import Level, StopFlag
 
 
 def set_when_told(go: StopFlag, answer: StopFlag) -> None:

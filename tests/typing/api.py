@@ -7,7 +7,7 @@ from typing import Any, assert_type
 
 from supervisor import Bars, StopFlag, load_bars, resume, sweep
 from supervisor.api import Run
-from supervisor.report import Report
+from supervisor.records.report import Report
 
 
 def strategy(bars: Bars, params: Mapping[str, Any], stop: StopFlag) -> dict[str, float]:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from supervisor.grid import Grid
+from supervisor.rows.grid import Grid
 from tests.support.chunks import FakeBars, backtest_all
 from workers.indicators import disk
 from workers.indicators.bank import Bank, _in_random_order

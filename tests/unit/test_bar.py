@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console, Group
 
 from supervisor.cli.bar import Bar
-from supervisor.front import Progress
+from supervisor.front.run import Progress
+from supervisor.ipc.stopflag import Level
 from supervisor.states import RunStatus
-from supervisor.stopflag import Level
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from supervisor.bars import Bars, load_bars
 from supervisor.errors import DataError, ProtocolError
+from supervisor.market.bars import Bars, load_bars
 from tests.support.data import CSV, csv_with, write_csv
 
 FIELDS = ("open", "high", "low", "close", "volume", "time")

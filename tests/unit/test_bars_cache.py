@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import bars_cache, ohlcv
-from supervisor.bars import Bars, load_bars
+from supervisor.market import cache, ohlcv
+from supervisor.market.bars import Bars, load_bars
 from tests.support.data import write_csv
 
 ANCIENT = 1_000_000_000.0
@@ -16,7 +16,7 @@ ANCIENT = 1_000_000_000.0
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return bars_cache.directory()
+    return cache.directory()
 
 
 @pytest.fixture
@@ -28,8 +28,8 @@ def csv(tmp_path: Path) -> Path:
 
 def kept(path: Path) -> Bars:
     """Load a file's bars and keep them."""
-    bars = bars_cache.load(path)
-    bars_cache.keep(bars)
+    bars = cache.load(path)
+    cache.keep(bars)
     return bars
 
 
@@ -41,7 +41,7 @@ def test_kept_bars_are_not_read_again(csv: Path, monkeypatch: pytest.MonkeyPatch
     first = kept(csv)
     monkeypatch.setattr(ohlcv, "read_market", never_read)
     monkeypatch.chdir(csv.parent)
-    again = bars_cache.load("bars.csv")
+    again = cache.load("bars.csv")
     assert again.digest() == first.digest()
     assert again.source == "bars.csv"
     assert Bars.from_fd(again.memfd).digest() == first.digest()
@@ -55,7 +55,7 @@ def test_a_file_that_was_touched_in_any_way_is_read_anew(csv: Path) -> None:
     csv.write_text(text.replace("1.15,10", "1.16,10"))
     os.utime(csv, (ANCIENT, ANCIENT))  # same size and same time: only the change time tells
     assert len(csv.read_text()) == len(text)
-    assert bars_cache.load(csv).digest() == load_bars(csv).digest() != first.digest()
+    assert cache.load(csv).digest() == load_bars(csv).digest() != first.digest()
 
 
 def test_a_file_put_in_the_place_of_another_is_read_anew(csv: Path, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_file_put_in_the_place_of_another_is_read_anew(csv: Path, tmp_path: Pa
     other.write_text(csv.read_text().replace("1.15,10", "1.17,10"))
     os.utime(other, (ANCIENT, ANCIENT))
     other.replace(csv)
-    assert bars_cache.load(csv).digest() == load_bars(csv).digest()
+    assert cache.load(csv).digest() == load_bars(csv).digest()
 
 
 def test_a_file_written_just_now_is_not_kept(csv: Path, private_cache: Path) -> None:
@@ -74,15 +74,15 @@ def test_a_file_written_just_now_is_not_kept(csv: Path, private_cache: Path) -> 
 
 
 def test_a_file_that_changes_while_it_is_read_is_not_kept(csv: Path, private_cache: Path) -> None:
-    bars = bars_cache.load(csv)
+    bars = cache.load(csv)
     csv.write_text(csv.read_text() + "\n")
     os.utime(csv, (ANCIENT, ANCIENT))
-    bars_cache.keep(bars)
+    cache.keep(bars)
     assert not private_cache.exists()
 
 
 def test_bars_from_memory_are_not_kept(csv: Path, private_cache: Path) -> None:
-    bars_cache.keep(bars_cache.load(load_bars(csv)))
+    cache.keep(cache.load(load_bars(csv)))
     assert not private_cache.exists()
 
 
@@ -91,7 +91,7 @@ def test_a_damaged_copy_is_no_copy(csv: Path, private_cache: Path, damage: bytes
     first = kept(csv)
     (copy,) = private_cache.iterdir()
     copy.write_bytes(damage)
-    assert bars_cache.load(csv).digest() == first.digest()
+    assert cache.load(csv).digest() == first.digest()
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(
@@ -111,8 +111,8 @@ def test_what_is_old_or_too_much_goes_first(csv: Path, private_cache: Path) -> N
     os.utime(twin, (now - 60, now - 60))
     stranger = private_cache / "readme"
     stranger.touch()
-    assert bars_cache.cleanup(private_cache, max_bytes=size) == size
+    assert cache.cleanup(private_cache, max_bytes=size) == size
     assert {path.name for path in private_cache.iterdir()} == {copy.name, "readme"}
-    assert bars_cache.cleanup(private_cache, max_age_s=-1.0) == size
-    assert bars_cache.clear() == 0
+    assert cache.cleanup(private_cache, max_age_s=-1.0) == size
+    assert cache.clear() == 0
     assert stranger.exists()

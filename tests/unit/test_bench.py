@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from bench.errors import NotMeasuredError
-from bench.interleave import interleave
-from bench.machine import available_bytes, describe_machine, peak_rss_bytes
-from bench.peer import list_peers
-from bench.record import Comparison, Document, Measurement, Row, Spread, Target, compare
-from bench.report import table_of
-from bench.shape import Shape
+from bench.harness.errors import NotMeasuredError
+from bench.harness.interleave import interleave
+from bench.harness.machine import available_bytes, describe_machine, peak_rss_bytes
+from bench.harness.peer import list_peers
+from bench.harness.record import Comparison, Document, Measurement, Row, Spread, Target, compare
+from bench.harness.report import table_of
+from bench.harness.shape import Shape
 from supervisor.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from supervisor.board import ROW, Board
+from supervisor.ipc.board import ROW, Board
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from supervisor.errors import ConfigError
-from supervisor.grid import Grid
+from supervisor.rows.grid import Grid
 from workers.catalog import STRATEGIES, check
 
 GOOD = {

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from supervisor.errors import CheckpointError
-from supervisor.stopflag import StopFlag
+from supervisor.ipc.stopflag import StopFlag
 from workers.checkpoint import CheckpointFile
 
 

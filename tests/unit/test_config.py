@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import config, errors
-from supervisor.config import MAX_WAIT_S, MAX_WORKERS, Plan, Source, StopTimes
-from supervisor.errors import ConfigError, DataError, AllstopError
-from supervisor.grid import Grid
-from supervisor.report import MemoryReport, Report, Rung, StopReport
+from supervisor import errors
+from supervisor.errors import AllstopError, ConfigError, DataError
+from supervisor.lifecycle import checks
+from supervisor.lifecycle.checks import MAX_WORKERS
+from supervisor.records.plan import MAX_WAIT_S, Plan, Source, StopTimes
+from supervisor.records.report import MemoryReport, Report, Rung, StopReport
+from supervisor.rows.grid import Grid
 from supervisor.states import RunStatus
 
 
@@ -38,26 +40,26 @@ def test_timers_within_a_day_are_taken(grace: float, terminate: float, verify: f
 @pytest.mark.parametrize("workers", [0, -1, MAX_WORKERS + 1, 1.5, "4", True])
 def test_a_bad_number_of_workers_is_refused(workers: Any) -> None:
     with pytest.raises(ConfigError, match="workers") as caught:
-        config.check_workers(workers)
+        checks.check_workers(workers)
     assert caught.value.key == "workers"
 
 
 def test_workers_left_out_are_one_per_usable_core() -> None:
-    assert config.check_workers(None) == len(os.sched_getaffinity(0))
-    assert config.check_workers(1) == 1
-    assert config.check_workers(MAX_WORKERS) == MAX_WORKERS
+    assert checks.check_workers(None) == len(os.sched_getaffinity(0))
+    assert checks.check_workers(1) == 1
+    assert checks.check_workers(MAX_WORKERS) == MAX_WORKERS
 
 
 @pytest.mark.parametrize("fee", [-0.1, 1, 1.5, float("nan"), "0.1", True])
 def test_a_bad_fee_is_refused(fee: Any) -> None:
     with pytest.raises(ConfigError, match="fee"):
-        config.check_fee(fee)
+        checks.check_fee(fee)
 
 
 @pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:x", "cpu:0", "CUDA"])
 def test_an_unknown_device_is_refused_with_those_that_are_known(device: str) -> None:
     with pytest.raises(ConfigError, match=r"known: .*auto.*cpu"):
-        config.check_device(device)
+        checks.check_device(device)
 
 
 def a_plan(**changes: Any) -> Plan:

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import config
 from supervisor.containment import Containment, cgroup, choice, leftovers, pid_namespace
 from supervisor.containment.cookie import Search
 from supervisor.containment.leftovers import clear_leftovers, end_leftovers
 from supervisor.containment.pid_namespace import PidNamespace
 from supervisor.containment.unavailable import UnavailableError
-from supervisor.environment import RUN_ID, with_room
-from supervisor.events import EventLog
-from supervisor.process import Identity, pid_of
+from supervisor.records import plan
+from supervisor.records.events import EventLog
+from supervisor.system.environment import RUN_ID, with_room
+from supervisor.system.process import Identity, pid_of
 from tests.support.processes import carriers
 from tests.support.waiting import wait_for
 
@@ -207,7 +207,7 @@ def test_an_id_too_long_for_the_room_is_not_written_over_what_follows() -> None:
 
 
 def test_the_settings_know_the_strengths_there_are() -> None:
-    assert ("auto", *choice.STRENGTHS) == config.CONTAINMENTS
+    assert ("auto", *choice.STRENGTHS) == plan.CONTAINMENTS
 
 
 def refuse(spent: int | None) -> object:

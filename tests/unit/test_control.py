@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import control
-from supervisor.control import MAX_PACKET_BYTES, MAX_TEXT, Message, clip, decode, encode
 from supervisor.errors import ProtocolError
+from supervisor.ipc import messages
+from supervisor.ipc.messages import MAX_PACKET_BYTES, MAX_TEXT, Message, clip, decode, encode
 
 KINDS = get_args(Message)
 integers = st.integers(-(2**63) + 1, 2**63 - 1)
@@ -25,7 +25,7 @@ VALUES: dict[Any, st.SearchStrategy[Any]] = {
     list[int]: st.lists(integers, max_size=5),
 }
 
-messages = st.one_of(
+any_message = st.one_of(
     [st.builds(cls, **{name: VALUES[hint] for name, hint in get_type_hints(cls).items()})
      for cls in KINDS]
 )  # fmt: skip
@@ -50,7 +50,7 @@ def decoded_or_refused(packet: bytes) -> Message | None:
         return None
 
 
-@given(messages)
+@given(any_message)
 def test_every_message_comes_back(message: Message) -> None:
     again = decode(encode(message))
     assert (type(again), again) == (type(message), message)
@@ -76,7 +76,7 @@ def test_no_json_raises_anything_but_a_protocol_error(value: Any) -> None:
         assert decode(encode(message)) == message or "NaN" in encode(message).decode()
 
 
-@given(messages, st.data())
+@given(any_message, st.data())
 def test_no_damaged_packet_raises_anything_but_a_protocol_error(
     message: Message, data: st.DataObject
 ) -> None:
@@ -107,21 +107,21 @@ def test_nonsense_is_refused(packet: bytes) -> None:
 
 def test_a_message_that_is_too_long_is_not_sent() -> None:
     with pytest.raises(ProtocolError):
-        encode(control.RequestStop(2, "x" * MAX_PACKET_BYTES))
+        encode(messages.RequestStop(2, "x" * MAX_PACKET_BYTES))
 
 
 @given(st.text())
 def test_a_clipped_text_always_fits(text: str) -> None:
     many = clip(text * 1000)
     assert len(many) <= MAX_TEXT
-    encode(control.RunRefused(many, usage=True))
+    encode(messages.RunRefused(many, usage=True))
 
 
 def test_the_longest_texts_of_the_widest_characters_fit() -> None:
     wide = clip("\U0001f600" * 10_000)
-    encode(control.RunEnded("failed", wide, 0.0, ["pid 4194304 (\x01\x01\x01), state D"] * 100))
-    encode(control.StopBegun(3, wide, "stop command"))
-    encode(control.Status("x" * 64, "stopping", 2**32, 2**32, [4_194_304] * 1024))
+    encode(messages.RunEnded("failed", wide, 0.0, ["pid 4194304 (\x01\x01\x01), state D"] * 100))
+    encode(messages.StopBegun(3, wide, "stop command"))
+    encode(messages.Status("x" * 64, "stopping", 2**32, 2**32, [4_194_304] * 1024))
 
 
 # --- on a socket -------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def test_the_longest_texts_of_the_widest_characters_fit() -> None:
 
 @pytest.fixture
 def ends(no_leaks: None):
-    one, other = control.pair()
+    one, other = messages.pair()
     yield one, other
     one.close()
     other.close()
@@ -139,12 +139,12 @@ def test_messages_and_descriptors_arrive_whole_and_in_order(ends) -> None:
     one, other = ends
     fd = os.memfd_create("test")
     os.write(fd, b"hello")
-    assert control.send(one, control.Finished(1))
-    assert control.send(one, control.StartRun("/somewhere"), [fd, fd])
+    assert messages.send(one, messages.Finished(1))
+    assert messages.send(one, messages.StartRun("/somewhere"), [fd, fd])
     os.close(fd)
-    assert control.receive(other) == (control.Finished(1), [])
-    message, fds = control.receive(other)
-    assert message == control.StartRun("/somewhere")
+    assert messages.receive(other) == (messages.Finished(1), [])
+    message, fds = messages.receive(other)
+    assert message == messages.StartRun("/somewhere")
     assert [os.pread(fd, 9, 0) for fd in fds] == [b"hello"] * 2
     for fd in fds:
         assert not os.get_inheritable(fd)
@@ -153,29 +153,29 @@ def test_messages_and_descriptors_arrive_whole_and_in_order(ends) -> None:
 
 def test_a_closed_line_is_told_and_never_raised(ends) -> None:
     one, other = ends
-    control.send(one, control.Finished(1))
+    messages.send(one, messages.Finished(1))
     one.close()
-    assert control.receive(other)[0] == control.Finished(1)
-    assert control.receive(other) == (None, [])
-    assert control.send(other, control.Finished(2)) is False
+    assert messages.receive(other)[0] == messages.Finished(1)
+    assert messages.receive(other) == (None, [])
+    assert messages.send(other, messages.Finished(2)) is False
 
 
 def test_sending_never_blocks(ends) -> None:
     one, _ = ends
     sent = 0
-    while control.send(one, control.Finished(sent)):
+    while messages.send(one, messages.Finished(sent)):
         sent += 1
     assert sent > 10
-    assert control.send(one, control.Finished(0)) is False
+    assert messages.send(one, messages.Finished(0)) is False
 
 
 def test_sending_descriptors_never_blocks_either(ends) -> None:
     one, other = ends
-    while control.send(one, control.Finished(0)):
+    while messages.send(one, messages.Finished(0)):
         pass
     answers: list[bool] = []
     sending = threading.Thread(
-        target=lambda: answers.append(control.send(one, control.StartRun("/"), [one.fileno()])),
+        target=lambda: answers.append(messages.send(one, messages.StartRun("/"), [one.fileno()])),
         daemon=True,
     )
     sending.start()
@@ -196,4 +196,4 @@ def test_an_over_long_packet_is_refused_and_its_descriptors_are_not_kept(ends) -
     os.close(fd)
     for _ in range(2):
         with pytest.raises(ProtocolError):
-            control.receive(other)
+            messages.receive(other)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import control, control_socket, registry
-from supervisor.control_socket import MAX_CLIENTS, ControlSocket, connect
 from supervisor.errors import ConfigError
+from supervisor.ipc import control_socket, messages
+from supervisor.ipc.control_socket import MAX_CLIENTS, ControlSocket, connect
+from supervisor.records import registry
 
 pytestmark = pytest.mark.usefixtures("own_state", "no_leaks")
 
@@ -23,14 +24,14 @@ class Served:
     """A control socket and what it was told."""
 
     def __init__(self) -> None:
-        self.heard: list[control.Message] = []
+        self.heard: list[messages.Message] = []
         self.socket = ControlSocket(RUN, self.answer)
         self.clients: list[socket.socket] = []
 
-    def answer(self, message: control.Message) -> control.Message | None:
+    def answer(self, message: messages.Message) -> messages.Message | None:
         self.heard.append(message)
-        if isinstance(message, control.AskStatus):
-            return control.Status(RUN, "running", 1, 2, [3])
+        if isinstance(message, messages.AskStatus):
+            return messages.Status(RUN, "running", 1, 2, [3])
         return None
 
     def turn(self) -> None:
@@ -59,23 +60,23 @@ def call() -> socket.socket:
 
 def test_a_question_is_answered(served: Served) -> None:
     with call() as line:
-        control.send(line, control.AskStatus())
+        messages.send(line, messages.AskStatus())
         served.turn()
         served.turn()
-        assert control.receive(line)[0] == control.Status(RUN, "running", 1, 2, [3])
+        assert messages.receive(line)[0] == messages.Status(RUN, "running", 1, 2, [3])
     served.turn()
     assert served.clients == []
 
 
 def test_a_request_is_heard_and_the_end_is_told_to_all(served: Served) -> None:
     with call() as one, call() as two:
-        control.send(one, control.RequestStop(2, "because"))
+        messages.send(one, messages.RequestStop(2, "because"))
         served.turn()
         served.turn()
-        assert served.heard == [control.RequestStop(2, "because")]
-        ended = control.RunEnded("stopped", "because", 0.1, [])
+        assert served.heard == [messages.RequestStop(2, "because")]
+        ended = messages.RunEnded("stopped", "because", 0.1, [])
         served.socket.broadcast(ended)
-        assert control.receive(one)[0] == control.receive(two)[0] == ended
+        assert messages.receive(one)[0] == messages.receive(two)[0] == ended
     served.turn()
 
 
@@ -93,15 +94,15 @@ def test_who_speaks_nonsense_is_hung_up_on_and_others_are_not(
         served.turn()
         served.turn()
         assert bad.recv(100) == b""
-        control.send(good, control.AskStatus())
+        messages.send(good, messages.AskStatus())
         served.turn()
-        assert isinstance(control.receive(good)[0], control.Status)
+        assert isinstance(messages.receive(good)[0], messages.Status)
     served.turn()
 
 
 def test_descriptors_from_outside_are_not_kept(served: Served) -> None:
     with call() as line, Path(os.devnull).open() as gift:
-        socket.send_fds(line, [control.encode(control.AskStatus())], [gift.fileno()] * 4)
+        socket.send_fds(line, [messages.encode(messages.AskStatus())], [gift.fileno()] * 4)
         socket.send_fds(line, [b"nonsense"], [gift.fileno()] * 4)
         served.turn()
         served.turn()
@@ -121,10 +122,10 @@ def test_too_many_callers_are_hung_up_on(served: Served) -> None:
     lines.pop().close()
     served.turn()
     with call() as welcome:
-        control.send(welcome, control.AskStatus())
+        messages.send(welcome, messages.AskStatus())
         served.turn()
         served.turn()
-        assert isinstance(control.receive(welcome)[0], control.Status)
+        assert isinstance(messages.receive(welcome)[0], messages.Status)
     for line in lines:
         line.close()
     served.turn()
@@ -134,9 +135,9 @@ def test_too_many_callers_are_hung_up_on(served: Served) -> None:
 def test_a_caller_that_does_not_read_blocks_nobody(served: Served) -> None:
     with call() as deaf:
         for _ in range(2000):
-            control.send(deaf, control.AskStatus())
+            messages.send(deaf, messages.AskStatus())
             served.turn()
-        served.socket.broadcast(control.RunEnded("stopped", "", 0.0, []))
+        served.socket.broadcast(messages.RunEnded("stopped", "", 0.0, []))
     served.turn()
 
 

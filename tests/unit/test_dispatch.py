@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.dispatch import BARREN_CRASHES, CHUNK_TARGET_S, SPARED, Chunk, Dispatcher
+from supervisor.warden.dispatch import BARREN_CRASHES, CHUNK_TARGET_S, SPARED, Chunk, Dispatcher
 
 COST_S = 0.001
 

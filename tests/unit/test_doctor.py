@@ -129,7 +129,7 @@ def test_an_unknown_architecture_is_a_problem(monkeypatch: pytest.MonkeyPatch) -
     def unknown(*_: Any, **__: Any) -> bool:
         raise UnsupportedPlatformError("futex(2) has no known number on z80")
 
-    monkeypatch.setattr("supervisor.futex.wait", unknown)
+    monkeypatch.setattr("supervisor.ipc.futex.wait", unknown)
     assert kernel.futex_check().status is Status.PROBLEM
 
 

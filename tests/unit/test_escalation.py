@@ -16,8 +16,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from supervisor import escalation
-from supervisor.escalation import FINAL, TABLE, Action, Event, State, step
+from supervisor.warden import escalation
+from supervisor.warden.escalation import FINAL, TABLE, Action, Event, State, step
 from supervisor.warden.run import _in_time
 
 GRACE_S, TERMINATE_S, VERIFY_S = 2.0, 1.0, 10.0

@@ -8,8 +8,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor import rundir
-from supervisor.events import EventLog, latest, read_events
+from supervisor.records import rundir
+from supervisor.records.events import EventLog, latest, read_events
 
 NAMES = ("front.a", "front.ab", "warden.a", "warden.b")
 

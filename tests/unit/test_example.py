@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from supervisor.bars import load_bars
-from supervisor.example import MINUTES_PER_YEAR, POINTS, example_bars
+from supervisor.market.bars import load_bars
+from supervisor.market.example import MINUTES_PER_YEAR, POINTS, example_bars
 
 DIGEST = "800faca00c24dfde915dfd89b406edc2419a6c25492a23d927e340bb5251e128"
 FIELDS = ("open", "high", "low", "close", "volume", "time")

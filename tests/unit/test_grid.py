@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import ConfigError
-from supervisor.grid import MAX_AXIS_VALUES, Grid, Value, parse_axis
+from supervisor.rows.grid import MAX_AXIS_VALUES, Grid, Value, parse_axis
 
 AXES = st.dictionaries(
     st.sampled_from("abcd"),

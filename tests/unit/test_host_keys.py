@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.host_keys import Finding, KnownHosts, Verdict, fingerprint, names_of
+from slurm.ssh.host_keys import Finding, KnownHosts, Verdict, fingerprint, names_of
 
 KIND = "ssh-ed25519"
 KEY = b"\0\0\0\x0bssh-ed25519" + b"k" * 36

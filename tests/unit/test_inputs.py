@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import inputs, rundir
-from supervisor.bars import load_bars
-from supervisor.config import Origin, Plan, Provenance, Source
 from supervisor.errors import ConfigError
-from supervisor.grid import Grid
+from supervisor.lifecycle import inputs
+from supervisor.market.bars import load_bars
+from supervisor.records import rundir
+from supervisor.records.plan import Origin, Plan, Provenance, Source
+from supervisor.rows.grid import Grid
 from tests.support.data import CSV, write_csv
 
 

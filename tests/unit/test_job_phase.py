@@ -13,14 +13,17 @@ from typing import Any
 
 import pytest
 
-from supervisor import control, control_socket, registry, rundir
 from supervisor.cli import stop
-from supervisor.control_socket import ControlSocket
-from supervisor.events import EventLog
-from supervisor.job_phase import Desk, see_jobs_out
-from supervisor.process import Identity
-from supervisor.registry import Entry
-from supervisor.stopflag import Level
+from supervisor.front.jobs import Desk, see_jobs_out
+from supervisor.ipc import control_socket, messages
+from supervisor.ipc.control_socket import ControlSocket
+from supervisor.ipc.stopflag import Level
+from supervisor.records import registry, rundir
+from supervisor.records.events import EventLog
+from supervisor.records.plan import MARGIN_VARIABLE
+from supervisor.records.registry import Entry
+from supervisor.system import durable
+from supervisor.system.process import Identity
 from tests.support.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.usefixtures("own_state", "no_leaks")
@@ -43,7 +46,7 @@ def entry(tmp_path: Path) -> Iterator[Entry]:
     """A run whose warden's part is over, and whose front has cluster jobs to see out."""
     run_dir = rundir.create(tmp_path / "run")
     (run_dir / rundir.LEDGER_FILE).touch()
-    rundir.write_json(run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {"grace_s": 60.0}})
+    durable.write_json(run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {"grace_s": 60.0}})
     for room, facts in (
         ("front", ["run_requested"]),
         ("warden", ["run_started", "run_ended"]),
@@ -71,7 +74,7 @@ def seeing_jobs_out(jobs: Jobs, entry: Entry) -> threading.Thread:
     def phase() -> None:
         desk = Desk(RUN, [], lambda: None, request, lambda: None, lambda _: None)  # type: ignore[arg-type]
         see_jobs_out(jobs, desk)  # type: ignore[arg-type]
-        rundir.write_json(entry.run_dir / rundir.REPORT_FILE, {"jobs": []})
+        durable.write_json(entry.run_dir / rundir.REPORT_FILE, {"jobs": []})
 
     thread = threading.Thread(target=phase, daemon=True)
     thread.start()
@@ -89,7 +92,7 @@ def test_a_warden_that_puts_its_socket_away_once_more_does_not_take_the_front_s(
     line = stop._call(entry)
     assert line is not None
     with line:
-        control.send(line, control.RequestStop(int(Level.STOP)))
+        messages.send(line, messages.RequestStop(int(Level.STOP)))
         wait_for(lambda: jobs.over, "the stop heard")
     front.join(DEADLINE_S)
 
@@ -128,9 +131,10 @@ def test_a_warden_whose_part_is_over_is_not_killed(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its front is alive and says nothing: the fixture looks whether the warden lives."""
-    for patience in ("_LISTENS_S", "_MARGIN_S", "_JOBS_S"):
+    monkeypatch.setenv(MARGIN_VARIABLE, "0.1")
+    for patience in ("_LISTENS_S", "_JOBS_S"):
         monkeypatch.setattr(stop, patience, 0.1)
-    rundir.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {}})
+    durable.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {}})
     outcome = stop._Stop.begin(entry, Level.STOP).see_gone(patient=False)
     assert (outcome.gone, outcome.escalated) == (True, [])
 
@@ -138,14 +142,14 @@ def test_a_warden_whose_part_is_over_is_not_killed(
 def test_a_stop_waits_for_who_finishes_in_a_dead_front_s_place(
     entry: Entry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stop, "_MARGIN_S", 0.1)
-    rundir.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {}})
+    monkeypatch.setenv(MARGIN_VARIABLE, "0.1")
+    durable.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {}})
     with subprocess.Popen(["sleep", "1000"]) as dead:
         front = Identity.of(dead.pid)
         dead.kill()
     assert front
     report = entry.run_dir / rundir.REPORT_FILE
-    writes = threading.Timer(0.5, rundir.write_json, (report, {"jobs": []}))
+    writes = threading.Timer(0.5, durable.write_json, (report, {"jobs": []}))
     begun = stop._Stop.begin(entry._replace(front=front), Level.STOP)
     writes.start()
     assert begun.see_gone(patient=False).gone

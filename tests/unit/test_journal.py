@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import InternalError, JournalError, RunFailedError
-from supervisor.journal import (
+from supervisor.rows.journal import (
     MAX_ERROR_BYTES,
     MAX_PAYLOAD_BYTES,
     Frame,
@@ -132,7 +132,7 @@ def test_garbage_after_the_frames_is_cut(small: Path, garbage: bytes) -> None:
     assert read_journal(small, offset) == ([], offset)
 
 
-@pytest.mark.parametrize("raw", [b"", b"full", b"\0" * 4096, b"\0" * 5])
+@pytest.mark.parametrize("raw", [b"", b"alls", b"\0" * 4096, b"\0" * 5])
 def test_a_header_that_never_got_down_holds_nothing(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "worker-0000.bin"
     path.write_bytes(raw)
@@ -287,7 +287,7 @@ def test_journals_are_listed_by_serial(tmp_path: Path) -> None:
 APPENDER = """
 import sys
 import numpy as np
-from supervisor.journal import JournalWriter
+from supervisor.rows.journal import JournalWriter
 from tests.support.data import METRICS, metrics_of
 writer = JournalWriter(sys.argv[1], "killed", 0)
 at = 0

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.grid import Grid, Value
+from supervisor.rows.grid import Grid, Value
 from tests.support.chunks import FakeBars, FakeChunk, backtest_all
 from workers import reference
 from workers.catalog import STRATEGIES

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.ledger import Ledger, LedgerError, LedgerWriteError, Record, read_ledger
+from supervisor.records.ledger import Ledger, LedgerError, LedgerWriteError, Record, read_ledger
 
 OLD = Path(__file__).parents[1] / "support" / "ledger-v1"
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_a_changed_byte_spoils_its_record_alone(tmp_path: Path) -> None:
 APPEND = """
 import sys
 from pathlib import Path
-from supervisor.ledger import Ledger
+from supervisor.records.ledger import Ledger
 path, own, other = Path(sys.argv[1]), *sys.argv[2:]
 with Ledger(path) as ledger:
     number = 0

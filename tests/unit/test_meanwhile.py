@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from supervisor.meanwhile import Meanwhile
+from supervisor.system.meanwhile import Meanwhile
 from tests.support.waiting import DEADLINE_S
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import memory
+from supervisor.system import memory
 
 pytestmark = pytest.mark.usefixtures("no_leaks")
 

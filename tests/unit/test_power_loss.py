@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.events import EventLog, read_events
-from supervisor.grid import Grid
-from supervisor.journal import iter_frames, journal_paths, next_serial
-from supervisor.results import compact, covered, gaps
+from supervisor.records.events import EventLog, read_events
+from supervisor.rows.grid import Grid
+from supervisor.rows.journal import iter_frames, journal_paths, next_serial
+from supervisor.rows.results import compact, covered, gaps
 from tests.support.data import write_journal
 
 GRID = Grid.of({"fast": range(6), "slow": range(7)})

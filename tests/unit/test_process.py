@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from supervisor import process
-from supervisor.process import Identity
+from supervisor.system import process
+from supervisor.system.process import Identity
 from tests.support.cli import ROOT
 from tests.support.waiting import wait_for
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_leaks")
 
 TREE = """
 import os, signal, subprocess, sys, time
-from supervisor import process
+from supervisor.system import process
 process.become_subreaper()
 subprocess.Popen(["sleep", "1000"])
 subprocess.Popen(["setsid", "sleep", "1000"])
@@ -75,7 +75,7 @@ def test_descendants_include_those_that_left_the_session(tree: subprocess.Popen[
 
 def test_the_kernel_says_whether_a_child_is_left() -> None:
     code = (
-        "import os, time; from supervisor import process\n"
+        "import os, time; from supervisor.system import process\n"
         "print(process.has_child())\n"
         "child = os.fork()\n"
         "if child == 0: time.sleep(1000)\n"
@@ -149,7 +149,7 @@ def test_a_pid_of_another_start_time_is_another_process(sleeper: subprocess.Pope
 RECYCLE = """
 import os, signal, sys, time
 from pathlib import Path
-from supervisor.process import Identity
+from supervisor.system.process import Identity
 
 def sleeper():
     pid = os.fork()
@@ -187,7 +187,7 @@ def test_a_pid_that_is_used_again_is_not_signalled() -> None:
 
 DIES_WITH_PARENT = """
 import os, sys, time
-from supervisor import process
+from supervisor.system import process
 parent = os.getpid()
 if os.fork() == 0:
     process.die_with_parent(parent)
@@ -211,7 +211,10 @@ def test_a_child_dies_with_its_parent() -> None:
 
 
 def test_who_is_handed_on_before_it_could_ask_ends_by_itself() -> None:
-    code = "import os; from supervisor import process; process.die_with_parent(1 + os.getppid())"
+    code = (
+        "import os; from supervisor.system import process; "
+        "process.die_with_parent(1 + os.getppid())"
+    )
     done = subprocess.run(
         [sys.executable, "-P", "-c", f"{code}; print('still here')"], capture_output=True,
         text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=60,
@@ -221,7 +224,7 @@ def test_who_is_handed_on_before_it_could_ask_ends_by_itself() -> None:
 
 def test_names_with_brackets_and_spaces_are_read_right() -> None:
     code = (
-        "from supervisor import process\n"
+        "from supervisor.system import process\n"
         "process.set_title(') R 1 (x')\n"
         "print(process.command_name(__import__('os').getpid()), flush=True)\n"
         "input()\n"

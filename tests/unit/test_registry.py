@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from supervisor import registry, rundir
 from supervisor.errors import ConfigError, RunNotFoundError
-from supervisor.process import Identity, boot_id
-from supervisor.registry import Entry
+from supervisor.records import registry, rundir
+from supervisor.records.registry import Entry
+from supervisor.system import durable
+from supervisor.system.process import Identity, boot_id
 
 pytestmark = pytest.mark.usefixtures("own_state")
 
@@ -28,7 +29,7 @@ def a_run(
 ) -> Entry:
     run_dir = tmp_path / "dirs" / run_id
     run_dir.mkdir(parents=True)
-    rundir.write_json(run_dir / rundir.RUN_FILE, {"run_id": run_id})
+    durable.write_json(run_dir / rundir.RUN_FILE, {"run_id": run_id})
     entry = Entry(run_id, run_dir, front or (me() if alive else NOBODY), NOBODY)
     registry.add(entry)
     return entry
@@ -88,7 +89,7 @@ def test_the_directory_of_a_run_is_found_dead_or_alive(
         registry.find_dir("dead")
     for run_id in ("20240101-000000-aaaaaa", "20250101-000000-aaaaaa"):
         (work / "runs" / run_id).mkdir(parents=True)
-        rundir.write_json(work / "runs" / run_id / rundir.RUN_FILE, {})
+        durable.write_json(work / "runs" / run_id / rundir.RUN_FILE, {})
     assert registry.find_dir("20240101-000000-aaaaaa").name == "20240101-000000-aaaaaa"
     assert registry.find_dir(None).name == "20250101-000000-aaaaaa"
 
@@ -176,7 +177,7 @@ def test_an_identity_of_another_boot_is_nobody(tmp_path: Path) -> None:
 def test_a_directory_with_another_run_is_not_this_ones(tmp_path: Path) -> None:
     entry = a_run(tmp_path, "one", alive=False)
     assert entry.intact
-    rundir.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": "two"})
+    durable.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": "two"})
     assert not entry.intact
     with pytest.raises(RunNotFoundError):
         registry.find_dir("one")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from slurm.remote_shell import Cut, Frame, Outcome
+from slurm.ssh.remote_shell import Cut, Frame, Outcome
 
 LOGIN_SHELLS = ("bash", "dash", "zsh", "tcsh", "fish")
 POSIX_SHELLS = ("dash", "bash", "busybox")

@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from supervisor import report_page
-from supervisor.config import Plan, Source
 from supervisor.errors import ConfigError
-from supervisor.events import EventLog
-from supervisor.grid import Grid
-from supervisor.report import MemoryReport, Report, Rung, StopReport
+from supervisor.records.events import EventLog
+from supervisor.records.plan import Plan, Source
+from supervisor.records.report import MemoryReport, Report, Rung, StopReport
 from supervisor.report_page import heat, history, page
+from supervisor.rows.grid import Grid
 from supervisor.states import RunStatus
 
 EVIL = "</script><img src=x onerror=alert(1)>&amp;"

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from supervisor import results
 from supervisor.errors import JournalError, RunFailedError
-from supervisor.grid import Grid
-from supervisor.journal import JournalWriter, journal_path
-from supervisor.results import Compaction, best, compact, covered, gaps, read
+from supervisor.rows import results
+from supervisor.rows.grid import Grid
+from supervisor.rows.journal import JournalWriter, journal_path
+from supervisor.rows.results import Compaction, best, compact, covered, gaps, read
 from tests.support.data import METRICS, metrics_of, write_journal
 
 GRID = Grid.of({"fast": range(10), "slow": range(20)})  # 200 combinations
@@ -270,9 +270,9 @@ FLATNESS = """
 import resource, sys
 from pathlib import Path
 import pyarrow.parquet
-from supervisor.grid import Grid
-from supervisor.journal import JournalWriter, journal_path
-from supervisor.results import compact
+from supervisor.rows.grid import Grid
+from supervisor.rows.journal import JournalWriter, journal_path
+from supervisor.rows.results import compact
 from tests.support.data import METRICS, metrics_of
 directory = Path(sys.argv[1])
 n, chunk = 1_000_000, 1000
@@ -298,9 +298,9 @@ def test_a_million_rows_are_compacted_in_little_memory(tmp_path: Path) -> None:
 WITHOUT_PANDAS = """
 import sys
 from pathlib import Path
-from supervisor.bars import load_bars
-from supervisor.grid import Grid
-from supervisor.results import best, compact, read
+from supervisor.market.bars import load_bars
+from supervisor.rows.grid import Grid
+from supervisor.rows.results import best, compact, read
 from tests.support.data import CSV, write_csv, write_journal
 directory = Path(sys.argv[1])
 for number, text in enumerate((CSV, CSV.replace("2024-01-01", "01.01.2024"))):
@@ -325,8 +325,8 @@ def test_pandas_is_not_imported_behind_the_users_back(tmp_path: Path) -> None:
 AT_THE_END = """
 import sys
 from pathlib import Path
-from supervisor.grid import Grid
-from supervisor.results import best, compact
+from supervisor.rows.grid import Grid
+from supervisor.rows.results import best, compact
 from tests.support.data import METRICS, write_journal
 directory = Path(sys.argv[1])
 write_journal(directory / "journal", 0, [(0, 3)], failed=(3,))

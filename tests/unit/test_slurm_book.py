@@ -10,7 +10,7 @@ from slurm.book import Book, Keeper
 from slurm.states import JobState
 from slurm.tokens import bears, check_token, job_name, new_token, number_in_name, token_variables
 from supervisor.errors import ConfigError
-from supervisor.ledger import LedgerWriteError, Record, read_ledger
+from supervisor.records.ledger import LedgerWriteError, Record, read_ledger
 
 OLD = Path(__file__).parents[1] / "support" / "ledger-v1"
 

@@ -8,8 +8,8 @@ import pytest
 from slurm.book import Book, Keeper
 from slurm.debts import Debt, debts
 from slurm.reconcile import work_off
-from supervisor.ledger import read_ledger
-from supervisor.process import Identity
+from supervisor.records.ledger import read_ledger
+from supervisor.system.process import Identity
 
 OLD, NEW = "allstop-20240229-120000-000000-00000000", "allstop-20240301-120000-111111-11111111"
 

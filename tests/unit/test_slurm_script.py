@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from slurm.job import Job
 from slurm.script import Lease, batch_script
 from supervisor.errors import ConfigError
-from supervisor.process import children, descendants
+from supervisor.system.process import children, descendants
 from tests.support.waiting import wait_for
 
 DUMP = """

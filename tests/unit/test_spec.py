@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.errors import ConfigError
-from supervisor.spec import Spec, StopSection, read_spec
+from supervisor.lifecycle.spec import Spec, StopSection, read_spec
 
 WHOLE = """
 strategy = "sma_cross"
@@ -127,7 +127,7 @@ def test_what_cannot_be_read_is_said_to_be_that(tmp_path: Path) -> None:
 
 
 def test_a_grid_without_values_is_refused_sooner_or_later(tmp_path: Path) -> None:
-    from supervisor.grid import Grid
+    from supervisor.rows.grid import Grid
 
     order, _ = read_spec(spec(tmp_path, 'strategy = "x"\n[grid]\na = []\n'))
     with pytest.raises(ConfigError, match="'a' is empty"):

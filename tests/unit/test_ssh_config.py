@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from slurm import ssh_config
 from slurm.errors import LinkRefusedError, TransportError
-from slurm.ssh_config import Destination, HostSettings, route, settings_for
+from slurm.ssh import config
+from slurm.ssh.config import Destination, HostSettings, route, settings_for
 
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="ssh is not installed")
 
@@ -43,7 +43,7 @@ def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
             pytest.skip("ssh is not installed")
     else:
         pytest.importorskip("paramiko")
-        monkeypatch.setattr(ssh_config.shutil, "which", lambda _: None)
+        monkeypatch.setattr(config.shutil, "which", lambda _: None)
     return str(request.param)
 
 
@@ -103,14 +103,14 @@ def test_what_paramiko_would_misread_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("paramiko")
-    monkeypatch.setattr(ssh_config.shutil, "which", lambda _: None)
+    monkeypatch.setattr(config.shutil, "which", lambda _: None)
     with pytest.raises(LinkRefusedError, match="Include or Match"):
         settings_for(Destination("c"), write(tmp_path, "Include more\n"))
 
 
 @needs_ssh
 def test_a_configuration_that_hangs_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ssh_config, "_ASK_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(config, "_ASK_TIMEOUT_S", 0.5)
     began = time.monotonic()
     with pytest.raises(TransportError) as caught:
         settings_for(Destination("c"), write(tmp_path, 'Match exec "exec sleep 60"\n  Port 1\n'))

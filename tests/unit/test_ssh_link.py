@@ -11,10 +11,10 @@ pytest.importorskip("paramiko")
 
 import paramiko
 
-from slurm import ssh_link
-from slurm.deadline import Deadline
-from slurm.ssh_link import Link
-from slurm.ssh_wire import LinkLostError
+from slurm.ssh import link as link_module
+from slurm.ssh.deadline import Deadline
+from slurm.ssh.link import Link
+from slurm.ssh.wire import LinkLostError
 
 
 class Clock:
@@ -26,7 +26,7 @@ class Clock:
 
 def refusing(monkeypatch: pytest.MonkeyPatch, clock: Clock, *refusals: Callable[[], None]) -> Link:
     """A link that refuses so often, and opens a session after that; not connected to anything."""
-    monkeypatch.setattr(ssh_link, "time", clock)
+    monkeypatch.setattr(link_module, "time", clock)
     link = Link.__new__(Link)
     link._places, link._taken, link._limit_s, link.suspect = threading.Condition(), 1, 10.0, False
     left = list(refusals)

@@ -5,10 +5,10 @@ import threading
 
 import pytest
 
-from slurm import ssh_wire
-from slurm.deadline import Deadline
 from slurm.errors import LinkRefusedError, TransportError
-from slurm.ssh_wire import ProxyProcess, Wire, bounded, dial
+from slurm.ssh import wire
+from slurm.ssh.deadline import Deadline
+from slurm.ssh.wire import ProxyProcess, Wire, bounded, dial
 
 
 class Clock:
@@ -21,7 +21,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(ssh_wire, "time", clock)
+    monkeypatch.setattr(wire, "time", clock)
     return clock
 
 
@@ -97,7 +97,7 @@ def test_a_name_that_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
         def resolve(*_: object, **__: object) -> None:
             raise socket.gaierror(number, "told so")
 
-        monkeypatch.setattr(ssh_wire.socket, "getaddrinfo", resolve)
+        monkeypatch.setattr(wire.socket, "getaddrinfo", resolve)
 
     fail(socket.EAI_NONAME)
     with pytest.raises(LinkRefusedError, match="there is no host h"):

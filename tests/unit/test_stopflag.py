@@ -15,7 +15,7 @@ import time
 import numpy as np
 import pytest
 
-from supervisor.stopflag import LINE_WORDS, Level, StopFlag
+from supervisor.ipc.stopflag import LINE_WORDS, Level, StopFlag
 from tests.support import spawned
 from tests.support.cli import ROOT
 from tests.support.waiting import DEADLINE_S, wait_for

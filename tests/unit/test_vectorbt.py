@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 
-from supervisor.grid import Grid
+from supervisor.rows.grid import Grid
 from tests.support.chunks import FakeBars, backtest_all
 
 pytestmark = pytest.mark.peer

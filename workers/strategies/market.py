@@ -25,7 +25,7 @@ Line = NDArray[np.int64]
 
 
 class Bars(Protocol):
-    """The attributes of :class:`supervisor.bars.Bars` that backtests use."""
+    """The attributes of :class:`supervisor.market.bars.Bars` that backtests use."""
 
     @property
     def high(self) -> NDArray[np.float64]: ...

@@ -1,0 +1,1 @@
+"""What the measurements share: machines, processes, turns, statistics."""

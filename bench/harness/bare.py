@@ -1,0 +1,107 @@
+"""A built-in strategy without supervision: the floor of a sweep.
+
+Plain processes that share a grid and compute it with the product's own
+kernels: no warden, no journal, no progress, nobody to stop them.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.harness.errors import NotMeasuredError
+from bench.harness.processes import PlainProcesses
+from supervisor.ipc.stopflag import StopFlag
+from supervisor.market.bars import Bars
+from supervisor.rows.grid import Grid
+from workers.numba_backtest import NumbaBacktest
+
+_NUMBER = struct.Struct("<I")
+_LEAST_PIECES, _MOST_PIECES = 4, 10_000  # for each process; all: their numbers fit into a pipe
+
+
+class BareChunk:
+    """A chunk without supervision: its rows go nowhere (see :class:`workers.backend.Chunk`)."""
+
+    def __init__(
+        self,
+        start: int,
+        stop: int,
+        flag: StopFlag | None = None,
+        progress: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.start = start
+        self.stop = stop
+        self.stop_flag = flag or StopFlag()
+        self.flag: NDArray[np.int64] = self.stop_flag.array
+        self.progress = np.zeros(1, np.int64) if progress is None else progress
+        self.rows: list[NDArray[np.float64]] = []
+        self.checkpoints = Path("/nonexistent")
+
+    def stop_requested(self) -> bool:
+        """Whether a stop was requested."""
+        return self.stop_flag.is_set()
+
+    def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+        """Keep the rows in memory."""
+        self.rows.append(rows)
+
+    def keep_failed(self, index: int, error: str) -> None:
+        """Do not go on: nothing may fail here."""
+        raise ValueError(f"combination {index}: {error}")
+
+
+def prepared(bars: Bars, grid: Grid, strategy: str) -> NumbaBacktest:
+    """Build a backend and everything its workers share."""
+    backtest = NumbaBacktest(bars, grid, strategy)
+    backtest.prepare()
+    return backtest
+
+
+def bare_processes(bars: Bars, grid: Grid, strategy: str, n: int) -> Callable[[], PlainProcesses]:
+    """Prepare what plain processes share; what is returned forks them.
+
+    What is prepared is not counted in a run's ``elapsed_s`` either. They take batches as they
+    go, from a pipe, so that none waits for a slower one: as many for each, where they are
+    equally fast.
+    """
+    backtest = prepared(bars, grid, strategy)
+    most, batches = _MOST_PIECES // n, -(-grid.size // (n * backtest.batch))
+    n_pieces = n * min(max(batches, _LEAST_PIECES), most)
+    edges = [grid.size * piece // n_pieces for piece in range(n_pieces + 1)]
+
+    def compute(pipe: int) -> None:
+        while number := os.read(pipe, _NUMBER.size):
+            (piece,) = _NUMBER.unpack(number)
+            backtest.evaluate(BareChunk(edges[piece], edges[piece + 1]))
+
+    def fork() -> PlainProcesses:
+        pipe, fill = os.pipe()
+        try:
+            os.write(fill, b"".join(map(_NUMBER.pack, range(n_pieces))))
+        finally:
+            os.close(fill)
+        try:
+            return PlainProcesses([partial(compute, pipe)] * n)
+        finally:
+            os.close(pipe)
+
+    return fork
+
+
+def reap(plain: PlainProcesses) -> None:
+    """Wait for all of them.
+
+    Raises
+    ------
+    NotMeasuredError
+        If one has failed.
+    """
+    if any(plain.reap()):
+        raise NotMeasuredError("a plain process failed")

@@ -1,0 +1,58 @@
+"""Starting the process that is to be the warden: the first thing that ``run`` does.
+
+It loads its libraries while the command loads others, so it should begin at once: here
+is imported only what that takes. Everything else about a warden is in
+:mod:`supervisor.front.link`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+from supervisor.system.environment import child_environment, with_room
+
+
+class Launch:
+    """A process that has been started to be a warden.
+
+    Parameters
+    ----------
+    strategy : str
+        What it will probably be asked for: a built-in's kernels are loaded early.
+    containment : str
+        The strength that is wanted, or ``auto``.
+
+    Attributes
+    ----------
+    containment : str
+        As above.
+    sock : socket.socket
+        Our end of the line to it: packets, never blocking.
+    complaints : int
+        A file in memory that is its standard output and error.
+    process : subprocess.Popen
+        The process itself.
+    pidfd : int
+        Stands for it, whatever becomes of its pid.
+    """
+
+    def __init__(self, strategy: str = "", containment: str = "auto") -> None:
+        self.containment = containment
+        self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.setblocking(False)
+        self.complaints = os.memfd_create("allstop-warden-stderr", os.MFD_CLOEXEC)
+        arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
+        self.process = subprocess.Popen(
+            [*arguments, str(theirs.fileno()), str(os.getpid()), strategy, containment],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self.complaints,
+            stderr=self.complaints,
+            env=with_room(child_environment()),
+            start_new_session=True,
+        )
+        self.pidfd = os.pidfd_open(self.process.pid)
+        theirs.close()

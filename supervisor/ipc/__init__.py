@@ -1,0 +1,1 @@
+"""What processes share without a lock."""

@@ -1,0 +1,1 @@
+"""Steps on a run's directory, whichever process takes them."""

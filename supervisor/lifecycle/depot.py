@@ -1,0 +1,216 @@
+"""Where a cluster finds a sweep's directory, and how its journals come back.
+
+Nodes that share a file system with this machine use the directory itself. A cluster
+behind SSH gets a copy of what the shards need, below its user's home; the shards'
+journals and logs are fetched from there, and the copy is removed once the results
+are written. The ledger knows of the copy: whoever finishes or carries on a run whose
+front was killed fetches from it, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from slurm.connect import connect
+from slurm.transport import Transport
+from supervisor.errors import AllstopError, ConfigError
+from supervisor.market.bars import blocks
+from supervisor.records import rundir
+from supervisor.records.ledger import Ledger, read_ledger
+from supervisor.records.plan import Origin, Plan, Source
+from supervisor.rows.journal import is_journal_name
+from supervisor.system import durable
+
+if TYPE_CHECKING:
+    from supervisor.lifecycle.prepare import Prepared
+
+_FOLDER = ".allstop/runs"
+_RECORD = "copy_made"
+_STRATEGY = "strategy.py"
+
+
+class Depot(Protocol):
+    """The sweep's directory as the cluster sees it."""
+
+    def stock(self, prepared: Prepared) -> str:
+        """See that what the shards need is there; return the directory's path."""
+        ...
+
+    def fetch(self) -> None:
+        """Bring here what the shards have written so far."""
+        ...
+
+    def clear(self) -> None:
+        """Remove what nobody needs any more."""
+        ...
+
+
+class SharedDepot:
+    """The directory itself, on a file system that the nodes share."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+
+    def stock(self, prepared: Prepared) -> str:
+        """Nothing has to be carried."""
+        return str(prepared.run_dir)
+
+    def fetch(self) -> None:
+        """It is here."""
+
+    def clear(self) -> None:
+        """There is no copy."""
+
+
+class RemoteDepot:
+    """A copy on the cluster's own disk.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The directory here.
+    transport : Transport
+        How the cluster is reached.
+    path : str, optional
+        Where the copy is, if there is one.
+    """
+
+    def __init__(self, run_dir: Path, transport: Transport, path: str = "") -> None:
+        self._run_dir = run_dir
+        self._transport = transport
+        self._path = path or self._known_path()
+
+    def stock(self, prepared: Prepared) -> str:
+        """Carry plan, bars and strategy there, and fetch what an earlier attempt has left."""
+        if not self._path:
+            self._path = self._make(prepared.plan.run_id)
+        plan = self._plan_there(prepared.plan)
+        there = durable.read_json(self._run_dir / rundir.RUN_FILE)
+        there |= plan.to_json() | {"cwd": self._path}
+        self._transport.put(f"{self._path}/{rundir.RUN_FILE}", durable.as_json(there))
+        for name in (rundir.FUNCTION_FILE, rundir.INPUTS_FILE):
+            with contextlib.suppress(FileNotFoundError):
+                self._transport.put(f"{self._path}/{name}", (self._run_dir / name).read_bytes())
+        bars = b"".join(blocks(prepared.bars.memfd))
+        self._transport.put(f"{self._path}/{rundir.BARS_FILE}", bars)
+        self.fetch()
+        return self._path
+
+    def fetch(self) -> None:
+        """Bring the shards' journals and logs here."""
+        if not self._path:
+            return
+        for name in self._names(f"{self._path}/{rundir.SHARD_DIR}"):
+            if name.isdecimal():
+                self._fetch_journals(f"{rundir.SHARD_DIR}/{name}/{rundir.JOURNAL_DIR}")
+        for name in self._names(f"{self._path}/{rundir.LOG_DIR}"):
+            self._fetch(f"{rundir.LOG_DIR}/{name}")
+
+    def clear(self) -> None:
+        """Remove the copy."""
+        if self._path:
+            self._shell(f"rm -rf -- {shlex.quote(self._path)}")
+
+    def _known_path(self) -> str:
+        for record in reversed(read_ledger(self._run_dir / rundir.LEDGER_FILE)):
+            if record.kind == _RECORD:
+                return str(record.fields["path"])
+        return ""
+
+    def _make(self, run_id: str) -> str:
+        # the command's own word for it: the home directory of whoever we are there
+        path = self._shell('cd && printf %s "$PWD"') + f"/{_FOLDER}/{run_id}"
+        with Ledger(self._run_dir / rundir.LEDGER_FILE) as ledger:
+            ledger.append(_RECORD, address=self._transport.address, path=path)
+        folders = " ".join(
+            shlex.quote(f"{path}/{name}")
+            for name in (rundir.JOURNAL_DIR, rundir.LOG_DIR, rundir.SHARD_DIR)
+        )
+        self._shell(f"umask 077; mkdir -p -- {folders}")
+        return path
+
+    def _plan_there(self, plan: Plan) -> Plan:
+        """The plan as it reads over there: bars beside it, a strategy's file beside it."""
+        provenance = replace(plan.provenance, origin=Origin.MEMORY, path="", cwd=self._path)
+        if plan.source is not Source.IMPORT:
+            return replace(plan, provenance=provenance)
+        home, _, name = plan.strategy.rpartition(":")
+        if not home.endswith(".py"):
+            raise ConfigError(
+                f"strategy {plan.strategy!r} cannot be carried to {self._transport.name}: "
+                "name its file: path/to/file.py:function",
+                key="strategy",
+            )
+        self._transport.put(f"{self._path}/{_STRATEGY}", Path(home).read_bytes())
+        return replace(plan, provenance=provenance, strategy=f"{self._path}/{_STRATEGY}:{name}")
+
+    def _fetch_journals(self, folder: str) -> None:
+        for name in self._names(f"{self._path}/{folder}"):
+            if is_journal_name(name):
+                self._fetch(f"{folder}/{name}")
+
+    def _fetch(self, name: str) -> None:
+        target = self._run_dir / name
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.write_bytes(target, [self._transport.get(f"{self._path}/{name}")])
+
+    def _names(self, folder: str) -> tuple[str, ...]:
+        try:
+            return self._transport.list(folder)
+        except FileNotFoundError:
+            return ()
+
+    def _shell(self, script: str) -> str:
+        answer = self._transport.run(["sh", "-c", script])
+        if answer.code != 0:
+            raise ConfigError(f"{self._transport.name}: {answer.complaint}", key="cluster")
+        return answer.stdout
+
+
+def depot_of(run_dir: Path, transport: Transport) -> Depot:
+    """Return where a cluster has a sweep's directory."""
+    if transport.address == "local":
+        return SharedDepot(run_dir)
+    return RemoteDepot(run_dir, transport)
+
+
+def fetch_what_is_left(run_dir: Path) -> list[str]:
+    """Bring here what a run's shards have written on a cluster's own disk, if there is such.
+
+    Returns
+    -------
+    list of str
+        Why something could not be fetched; it stays where it is.
+    """
+    return _at_the_copy(run_dir, RemoteDepot.fetch, "results on {} could not be fetched: {}")
+
+
+def clear_what_is_left(run_dir: Path) -> list[str]:
+    """Remove the copy of a run whose results are all here, if a cluster has one.
+
+    Returns
+    -------
+    list of str
+        Why it could not be removed.
+    """
+    return _at_the_copy(run_dir, RemoteDepot.clear, "the copy on {} could not be removed: {}")
+
+
+def _at_the_copy(run_dir: Path, do: Callable[[RemoteDepot], None], complaint: str) -> list[str]:
+    copies: list[dict[str, Any]] = [
+        record.fields
+        for record in read_ledger(run_dir / rundir.LEDGER_FILE)
+        if record.kind == _RECORD
+    ]
+    for copy in copies[-1:]:
+        try:
+            with contextlib.closing(connect(copy["address"])) as transport:
+                do(RemoteDepot(run_dir, transport, copy["path"]))
+        except (AllstopError, OSError) as error:
+            return [complaint.format(copy["address"], error)]
+    return []

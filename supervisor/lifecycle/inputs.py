@@ -1,0 +1,205 @@
+"""What a run computes on, kept so that the run can be resumed on the very same.
+
+The data's digest, bars that came from memory, and a callable are written into
+the run directory *while the run runs*: none of it delays the first row. Each file
+is written whole or not at all, and ``inputs.json`` comes last, so its presence says
+that everything is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from supervisor.errors import ConfigError, ProtocolError
+from supervisor.market import cache
+from supervisor.market.bars import Bars, blocks
+from supervisor.records import rundir
+from supervisor.records.plan import Origin, Plan, Provenance, Source
+from supervisor.system import durable
+
+
+def provenance(data: Any, strategy: str, source: Source) -> Provenance:
+    """Note where data and code come from. Called before the data is read."""
+    cwd = str(Path.cwd())
+    code = code_digest(strategy, source, cwd)
+    if data is None:
+        return Provenance(Origin.EXAMPLE, code=code, cwd=cwd)
+    if not isinstance(data, str | os.PathLike):
+        return Provenance(Origin.MEMORY, code=code, cwd=cwd)
+    path = Path(data).expanduser().resolve()
+    size, mtime_ns = _stamp(path) or (0, 0)
+    return Provenance(Origin.FILE, str(path), size, mtime_ns, code, cwd)
+
+
+def code_digest(strategy: str, source: Source, cwd: str) -> str:
+    """Digest of the file that holds a strategy function; empty where it is not found.
+
+    What that file imports is not looked at, and nothing is imported to find out.
+    """
+    if source is not Source.IMPORT:
+        return ""
+    home = strategy.rpartition(":")[0]
+    path = Path(home if home.endswith(".py") else f"{home.replace('.', '/')}.py")
+    try:
+        return hashlib.blake2b((cwd / path).read_bytes(), digest_size=16).hexdigest()
+    except OSError:
+        return ""
+
+
+def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
+    """Write down what a resumed run will need. Harmless when repeated.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written: then the run can be resumed as far as that goes.
+    """
+    cache.keep(bars)
+    if (run_dir / rundir.INPUTS_FILE).exists():
+        return
+    if function is not None:
+        durable.write_bytes(run_dir / rundir.FUNCTION_FILE, [function])
+    if plan.provenance.origin is Origin.MEMORY:
+        # the shared memory is laid out as a file already
+        durable.write_bytes(run_dir / rundir.BARS_FILE, blocks(bars.memfd))
+    durable.write_json(run_dir / rundir.INPUTS_FILE, {"bars_digest": bars.digest()})
+
+
+def known_digest(run_dir: Path) -> str | None:
+    """Digest of the data the run began with; None if it died before that was written."""
+    path = run_dir / rundir.INPUTS_FILE
+    if not path.exists():
+        return None
+    digest = durable.read_json(path).get("bars_digest")
+    return digest if isinstance(digest, str) else None
+
+
+def bars_again(run_dir: Path, plan: Plan, note: Callable[[str], None]) -> Bars:
+    """Find the data the run began with, and see that it is the same.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Its directory.
+    plan : Plan
+        What it was asked to do.
+    note : callable
+        Told what could not be verified.
+
+    Raises
+    ------
+    ConfigError
+        If it is gone or has changed.
+    """
+    bars = _load(run_dir, plan)
+    where = plan.provenance.path or plan.data
+    digest = known_digest(run_dir)
+    if digest is not None:
+        if bars.digest() != digest:
+            raise ConfigError(
+                f"{where} has changed since run {plan.run_id} began: put the old data back, "
+                "or start a new run",
+                key="data",
+            )
+    elif plan.provenance.origin is Origin.FILE:
+        facts = plan.provenance
+        if len(bars) != plan.n_bars or _stamp(Path(facts.path)) != (facts.size, facts.mtime_ns):
+            raise ConfigError(
+                f"{where} cannot be verified to be the data that run {plan.run_id} began with: the "
+                "run died before it had written the data's digest, and the file was written "
+                "since; start a new run",
+                key="data",
+            )
+        note(
+            "the data could not be verified by its digest (the run died before it was written); "
+            "the file's size and time are as they were"
+        )
+    return bars
+
+
+def function_again(run_dir: Path, plan: Plan, *, changed_code: bool) -> bytes | None:
+    """Find the strategy's code again; the dilled callable for a plan that sweeps one.
+
+    Raises
+    ------
+    ConfigError
+        If it is gone, or has changed and ``changed_code`` does not allow that.
+    """
+    if plan.source is Source.CALLABLE:
+        try:
+            return (run_dir / rundir.FUNCTION_FILE).read_bytes()
+        except FileNotFoundError:
+            raise ConfigError(
+                f"run {plan.run_id} sweeps a Python callable and died before it was saved: "
+                "start a new run",
+                key="strategy",
+            ) from None
+    if plan.source is Source.IMPORT:
+        _check_code(plan, changed_code=changed_code)
+    return None
+
+
+def _check_code(plan: Plan, *, changed_code: bool) -> None:
+    facts = plan.provenance
+    home = plan.strategy.rpartition(":")[0]
+    if home.endswith(".py") and not Path(home).is_file():
+        raise ConfigError(
+            f"strategy file {home} of run {plan.run_id} is gone: put it back", key="strategy"
+        )
+    if facts.cwd and not home.endswith(".py") and not Path(facts.cwd).is_dir():
+        raise ConfigError(
+            f"{facts.cwd}, where {home} was imported from, is gone: put it back", key="strategy"
+        )
+    now = code_digest(plan.strategy, plan.source, facts.cwd)
+    if facts.code and now != facts.code and not changed_code:
+        raise ConfigError(
+            f"the code of strategy {plan.strategy} has changed since run {plan.run_id} began, so "
+            "its rows would be of two kinds: put it back, start a new run, or allow it with "
+            "--changed-code",
+            key="strategy",
+        )
+
+
+def _load(run_dir: Path, plan: Plan) -> Bars:
+    facts = plan.provenance
+    if facts.origin is Origin.MEMORY:
+        return _bars_kept(run_dir, plan)
+    if facts.origin is Origin.FILE:
+        if not Path(facts.path).exists():
+            raise ConfigError(
+                f"{facts.path}, the data of run {plan.run_id}, is gone: put it back", key="data"
+            )
+        return cache.load(facts.path)
+    from supervisor.market.example import example_bars
+
+    return example_bars()
+
+
+def _bars_kept(run_dir: Path, plan: Plan) -> Bars:
+    path = run_dir / rundir.BARS_FILE
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"the data of run {plan.run_id} came from memory, and the run died before it was "
+            "saved: start a new run",
+            key="data",
+        ) from None
+    try:
+        return Bars.from_fd(fd)
+    except ProtocolError as error:
+        raise ConfigError(f"{path}: {error}: start a new run", key="data") from None
+    finally:
+        os.close(fd)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_size, facts.st_mtime_ns

@@ -1,0 +1,198 @@
+"""Clearing away what dead runs left: processes, sockets, registry entries; and finishing them.
+
+A run is dead when its front and its warden are. Whoever clears it away claims its
+directory first, so two of these, or one and a ``resume``, do not clash. The command
+``reap`` does it while you look; every ``run`` sends for it at its end if it has seen a
+dead one: ``python -P -m supervisor.lifecycle.reap``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from supervisor.containment.leftovers import end_leftovers
+from supervisor.errors import AllstopError, ConfigError, RunBusyError
+from supervisor.ipc import control_socket
+from supervisor.records import registry, rundir
+from supervisor.records.claim import claim_directory
+from supervisor.records.command import COMMAND_KEY
+from supervisor.records.registry import Entry
+from supervisor.system import durable
+from supervisor.system.environment import child_environment
+
+_BRIEFLY_S = 5.0
+
+
+@dataclass(slots=True)
+class Reaped:
+    """What was done about one dead run.
+
+    Attributes
+    ----------
+    run_id : str
+        Its id.
+    run_dir : str
+        Its directory.
+    processes_killed : list of str
+        Leftover processes that were ended.
+    survivors : list of str
+        Those that could not be, each with its state.
+    status : str or None
+        What its report says now; None where there is no directory to write one to.
+    combos_done : int or None
+        Rows in its results; None where there are none to be had: it supervised a command.
+    notes : list of str
+        What else there is to say.
+    error : str
+        Why it could not be finished; its entry stays, so that it can be tried again.
+    """
+
+    run_id: str
+    run_dir: str
+    processes_killed: list[str] = field(default_factory=list)
+    survivors: list[str] = field(default_factory=list)
+    jobs_ended: list[str] = field(default_factory=list)
+    status: str | None = None
+    combos_done: int | None = None
+    notes: list[str] = field(default_factory=list)
+    error: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def reap() -> Iterator[Reaped]:
+    """Clear dead runs away, one by one, and tell what was done about each."""
+    sockets = list(registry.sockets())  # before the entries: a run has one before it has a socket
+    for entry in list(registry.entries()):
+        reaped = reap_run(entry)
+        if reaped is not None:
+            yield reaped
+    for path in registry.unreadable():
+        path.unlink(missing_ok=True)
+        yield Reaped(path.stem, "", notes=[f"{path} could not be read: struck off"])
+    yield from _lone_sockets(sockets)
+    yield from _orphaned_jobs()
+
+
+def send() -> None:
+    """Have a process of its own clear dead runs away; returns at once."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "supervisor.lifecycle.reap"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+        start_new_session=True,
+    )
+    # in a long-lived program somebody has to collect it
+    threading.Thread(target=process.wait, name="allstop-reap", daemon=True).start()
+
+
+def reap_run(entry: Entry) -> Reaped | None:
+    """Clear one run away; None if it lives, or somebody else is at it."""
+    if entry.alive:
+        return None
+    if not entry.intact:
+        return _strike_off(entry)
+    try:
+        with claim_directory(entry.run_dir):
+            now = registry.find(entry.run_id)
+            if now is None or now.alive:
+                return None  # finished, or carried on, since we looked
+            return _clear(entry)
+    except RunBusyError:
+        return None
+    except OSError as error:
+        return Reaped(entry.run_id, str(entry.run_dir), error=str(error))
+
+
+def _strike_off(entry: Entry) -> Reaped:
+    reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, None))
+    there = (entry.run_dir / rundir.RUN_FILE).exists()
+    why = "does not hold this run any more" if there else "is gone"
+    reaped.notes.append(f"its directory {why}: struck off")
+    _forget(entry.run_id)
+    return reaped
+
+
+def _clear(entry: Entry) -> Reaped:
+    from supervisor.lifecycle.finish import finish_dead_run
+    from supervisor.records.report import Report
+
+    reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, entry.run_dir))
+    written = entry.run_dir / rundir.REPORT_FILE
+    try:
+        if written.exists():
+            report = Report.from_json(durable.read_json(written))
+        else:
+            report = finish_dead_run(entry.run_dir)
+        reaped.status = str(report.status)
+        if COMMAND_KEY not in durable.read_json(entry.run_dir / rundir.RUN_FILE):
+            reaped.combos_done = report.combos_done
+        reaped.notes += report.errors
+    except (AllstopError, OSError, KeyError, TypeError, ValueError) as error:
+        reaped.error = " ".join(str(error).split()) or type(error).__name__
+        return reaped
+    if not reaped.survivors:
+        _forget(entry.run_id)
+    return reaped
+
+
+def _forget(run_id: str) -> None:
+    registry.remove(run_id)
+    registry.socket_path(run_id).unlink(missing_ok=True)
+
+
+def _orphaned_jobs() -> Iterator[Reaped]:
+    """Cancel cluster jobs that nobody living looks after."""
+    from slurm.debts import orphaned
+
+    silent: set[str] = set()
+    for debt in orphaned():
+        from slurm.reconcile import work_off
+
+        where = json.dumps([debt.address, debt.variables])
+        # where the one before was in vain, this one will hardly be worth a minute
+        cancelled = work_off(debt, patience_s=_BRIEFLY_S if where in silent else None)
+        if cancelled.error:
+            silent.add(where)
+        reaped = Reaped(debt.token, str(debt.ledger.parent), error=cancelled.error or "")
+        for job in cancelled.jobs:
+            name = f"job {job.id or '(id unknown)'} on {debt.address}, {job.state}"
+            (reaped.jobs_ended if job.verified else reaped.survivors).append(name)
+        yield reaped
+
+
+def _lone_sockets(sockets: list[Path]) -> Iterator[Reaped]:
+    """Remove sockets of runs that nobody knows and nobody answers for."""
+    known = {entry.run_id for entry in registry.entries()}
+    for path in sockets:
+        if path.stem in known or not path.exists():
+            continue
+        with contextlib.suppress(ConfigError):
+            line = control_socket.connect(path.stem)
+            if line is not None:
+                line.close()
+                continue
+            path.unlink(missing_ok=True)
+            yield Reaped(path.stem, "", notes=[f"its control socket {path} was left over: removed"])
+
+
+def main() -> None:
+    """Entry point of the process that a run sends for; what it does, the reports tell."""
+    for _ in reap():
+        pass
+
+
+if __name__ == "__main__":
+    main()

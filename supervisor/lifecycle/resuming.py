@@ -1,0 +1,265 @@
+"""Carrying a run on, after whatever ended it: only what no journal holds is computed.
+
+Directory, id and journals stay the same. What is computed does not depend on who
+computes it when, so the results of a run that was killed and resumed, however often,
+are those of one that was left alone, bit for bit.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from supervisor.containment.leftovers import end_leftovers
+from supervisor.errors import ConfigError, RunBusyError
+from supervisor.ipc import control_socket
+from supervisor.lifecycle import checks, inputs
+from supervisor.lifecycle.finish import PATIENCE_S
+from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
+from supervisor.lifecycle.prepare import prepare as prepare_new
+from supervisor.market.bars import Bars
+from supervisor.records import registry, rundir
+from supervisor.records.circumstances import circumstances
+from supervisor.records.claim import Claim, claim_directory
+from supervisor.records.command import COMMAND_KEY
+from supervisor.records.plan import Origin, Plan, StopTimes
+from supervisor.records.report import Report
+from supervisor.rows.grid import Grid
+from supervisor.rows.results import covered, gaps
+from supervisor.states import RunStatus
+from supervisor.system import durable
+
+_LIBRARIES = ("allstop", "numpy", "numba")
+"""What a row's last bits depend on."""
+
+
+def prepare(name: str, changes: Changes) -> Prepared:
+    """Make ready to carry a run on.
+
+    Parameters
+    ----------
+    name : str
+        The run's id or directory.
+    changes : Changes
+        What may differ from before.
+
+    Raises
+    ------
+    ConfigError
+        If that cannot be; the run is as it was before.
+    """
+    check_platform()
+    registry.check()
+    run_dir = registry.find_dir(name)
+    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    plan = _plan(asked, run_dir)
+    claim = _claim(run_dir, plan)
+    try:
+        # only now can nobody else change it
+        asked = durable.read_json(run_dir / rundir.RUN_FILE)
+        plan = _plan(asked, run_dir)
+        notes = _other_versions(asked) + _end_leftovers(plan.run_id, run_dir)
+        notes += _call_in(run_dir)
+        function = inputs.function_again(run_dir, plan, changed_code=changes.changed_code)
+        bars = inputs.bars_again(run_dir, plan, notes.append)
+        return _begin(run_dir, asked, plan, changes, bars, function, claim, notes)
+    except BaseException:
+        claim.release()
+        raise
+
+
+def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
+    """Carry the run in ``order.run_dir`` on if it is the same order; begin it if there is none.
+
+    Returns
+    -------
+    Prepared or Report
+        The report of a run that is complete already.
+
+    Raises
+    ------
+    ConfigError
+        If another run lies there; names what differs.
+    """
+    if order.run_dir is None:
+        raise ConfigError("--resume needs --run-dir: which run?", key="run_dir")
+    if not (order.run_dir / rundir.RUN_FILE).exists():
+        return prepare_new(order)
+    wanted, bars, _ = check(order)
+    run_dir = order.run_dir.resolve()
+    there = _plan(durable.read_json(run_dir / rundir.RUN_FILE), run_dir)
+    difference = _difference(there, wanted) or _other_data(run_dir, there, wanted, bars)
+    if difference:
+        raise ConfigError(
+            f"run directory {run_dir} holds a run of another order: {difference}; "
+            "name another directory",
+            key="run_dir",
+        )
+    return complete(run_dir, changes) or prepare(str(run_dir), changes)
+
+
+def complete(run_dir: Path, changes: Changes) -> Report | None:
+    """Return the report of a run that has nothing left to compute; None for any other."""
+    plan = _plan(durable.read_json(run_dir / rundir.RUN_FILE), run_dir)
+    path = run_dir / rundir.REPORT_FILE
+    if not path.exists() or not (run_dir / rundir.RESULTS_FILE).exists():
+        return None
+    try:
+        report = Report.from_json(durable.read_json(path))
+    except (KeyError, TypeError, ValueError):
+        return None  # of another version: written anew at the end
+    done = covered(rundir.journal_dirs(run_dir), failed=not changes.retry_failed)
+    if gaps(done, *plan.span) or report.status is not RunStatus.COMPLETED:
+        return None
+    report.run_dir = str(run_dir)
+    return report
+
+
+def _claim(run_dir: Path, plan: Plan) -> Claim:
+    """Claim a run that nobody is at work on any more."""
+    if control_socket.is_running(plan.run_id):
+        raise RunBusyError(
+            f"run {plan.run_id} is still running: end it with allstop stop {plan.run_id}"
+        )
+    try:
+        return claim_directory(run_dir, PATIENCE_S)
+    except RunBusyError:
+        raise RunBusyError(
+            f"run {plan.run_id} is being carried on or finished by another process"
+        ) from None
+
+
+def _begin(
+    run_dir: Path,
+    asked: dict[str, Any],
+    plan: Plan,
+    changes: Changes,
+    bars: Bars,
+    function: bytes | None,
+    claim: Claim,
+    notes: list[str],
+) -> Prepared:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    code = inputs.code_digest(plan.strategy, plan.source, plan.provenance.cwd)
+    plan = replace(
+        plan,
+        workers=plan.workers if changes.workers is None else checks.check_workers(changes.workers),
+        times=StopTimes(**_times(plan) | dict(changes.times)),
+        containment=checks.check_containment(changes.containment or plan.containment),
+        provenance=replace(plan.provenance, code=code),
+        resumed=plan.resumed + 1,
+    )
+    for name in (rundir.JOURNAL_DIR, rundir.LOG_DIR):
+        (run_dir / name).mkdir(mode=0o700, exist_ok=True)
+    history = [*asked.get("resumed_at", []), now]
+    again = asked | plan.to_json() | {"resumed_at": history}
+    durable.write_json(run_dir / rundir.RUN_FILE, again, named=False)
+    # the report says that a run has ended: the earlier attempt's must not say it of this one
+    report = run_dir / rundir.REPORT_FILE
+    if report.exists():
+        report.replace(run_dir / f"report-{plan.resumed}.json")
+    registry.socket_path(plan.run_id).unlink(missing_ok=True)  # a killed warden's
+    done = covered(rundir.journal_dirs(run_dir), failed=not changes.retry_failed)
+    return Prepared(
+        plan,
+        run_dir,
+        bars,
+        function,
+        claim,
+        retry_failed=changes.retry_failed,
+        finished=sum(stop - start for start, stop in done),
+        notes=tuple(notes),
+    )
+
+
+def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
+    if COMMAND_KEY in asked:
+        raise ConfigError(
+            f"run {asked.get('run_id')} supervises a command, which cannot be carried on: "
+            "start it again",
+            key="run",
+        )
+    try:
+        return Plan.from_json(asked)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not what a run was asked") from None
+
+
+def _times(plan: Plan) -> dict[str, float]:
+    times = plan.times
+    return {
+        "grace_s": times.grace_s, "terminate_s": times.terminate_s, "verify_s": times.verify_s,
+    }  # fmt: skip
+
+
+def _other_versions(asked: dict[str, Any]) -> list[str]:
+    """Name the libraries that were others when the run began: last bits may differ."""
+    then, now = asked.get("versions", {}), circumstances()["versions"]
+    return [
+        f"the run began with {name} {then[name]} and is carried on with {now[name]}: "
+        "rows may differ in their last bits"
+        for name in _LIBRARIES
+        if name in then and then[name] != now[name]
+    ]
+
+
+def _end_leftovers(run_id: str, run_dir: Path) -> list[str]:
+    """End what an earlier attempt left: once this one is struck off, nobody would look for it."""
+    killed, survivors = end_leftovers(run_id, run_dir)
+    return [f"left by an earlier attempt, killed: {name}" for name in killed] + [
+        f"left by an earlier attempt, could not be killed: {name}" for name in survivors
+    ]
+
+
+def _call_in(run_dir: Path) -> list[str]:
+    """Fetch what the run's cluster jobs have written; none of them may be at work still."""
+    ledger = run_dir / rundir.LEDGER_FILE
+    if not ledger.exists():
+        return []
+    from slurm.client import alive_jobs
+    from supervisor.lifecycle.depot import fetch_what_is_left
+
+    alive = alive_jobs(ledger)
+    if alive:
+        raise RunBusyError(
+            f"job {', '.join(alive)} of this run is at work on the cluster: wait for it, or "
+            f"end it with allstop jobs {run_dir} --cancel"
+        )
+    return fetch_what_is_left(run_dir)
+
+
+def _difference(there: Plan, wanted: Plan) -> str:
+    for key in ("strategy", "source", "fee", "device"):
+        old, new = getattr(there, key), getattr(wanted, key)
+        if old != new:
+            return f"its {key} is {old}, not {new}"
+    return _grid_difference(there.grid, wanted.grid)
+
+
+def _grid_difference(there: Grid, wanted: Grid) -> str:
+    if there.names != wanted.names:
+        return f"its grid is over {', '.join(there.names)}, not {', '.join(wanted.names)}"
+    for name, old, new in zip(there.names, there.axes, wanted.axes, strict=True):
+        if old.dtype != new.dtype or old.tolist() != new.tolist():
+            return f"its grid has other values of {name} ({_shown(old)}, not {_shown(new)})"
+    return ""
+
+
+def _shown(axis: Any) -> str:
+    values = axis.tolist()
+    many = f"{values[0]} … {values[-1]}, {len(values)} of them"
+    return many if len(values) > 3 else ", ".join(map(str, values))
+
+
+def _other_data(run_dir: Path, there: Plan, wanted: Plan, bars: Bars) -> str:
+    digest = inputs.known_digest(run_dir)
+    if digest is not None:
+        return "" if bars.digest() == digest else f"its data ({there.data}) is not {wanted.data}"
+    same = (there.provenance.origin, there.provenance.path) == (
+        wanted.provenance.origin, wanted.provenance.path,
+    )  # fmt: skip
+    if same and there.provenance.origin is not Origin.MEMORY:
+        return ""
+    return f"its data is {there.data}, not {wanted.data}"

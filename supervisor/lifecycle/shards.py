@@ -1,0 +1,67 @@
+"""A sweep in parts: how it is divided, and one part of it carried out elsewhere.
+
+A shard is a run of its own, in a directory below the sweep's. It begins as a run of
+which nothing is computed yet, and is then *carried on*: a part that is started again,
+by a requeue or because the sweep is resumed, computes only what it has not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from dataclasses import replace
+from pathlib import Path
+
+from supervisor.records import rundir
+from supervisor.records.plan import Origin, Plan, Provenance
+from supervisor.rows.results import covered, gaps
+from supervisor.system import durable
+
+Range = tuple[int, int]
+
+
+def divide(size: int, parts: int) -> list[Range]:
+    """Divide combinations 0 to ``size`` into parts that differ by at most one."""
+    edges = [size * at // parts for at in range(parts + 1)]
+    return [(a, b) for a, b in itertools.pairwise(edges) if a < b]
+
+
+def unfinished(run_dir: Path, plan: Plan, shards: list[Range]) -> list[int]:
+    """Shards of which a combination is in no journal."""
+    done = covered(rundir.journal_dirs(run_dir))
+    return [at for at, (start, stop) in enumerate(shards) if gaps(done, stop, start)]
+
+
+def shard_dir(run_dir: Path, index: int) -> Path:
+    """Directory of a shard."""
+    return run_dir / rundir.SHARD_DIR / f"{index:05d}"
+
+
+def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
+    """Make a shard's directory: the sweep's plan for its part, and the sweep's inputs."""
+    folder = shard_dir(run_dir, index)
+    if (folder / rundir.RUN_FILE).exists():
+        return folder
+    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    plan = Plan.from_json(asked)
+    part = replace(
+        plan,
+        run_id=f"{plan.run_id}-{index}",
+        combos_total=shard[1] - shard[0],
+        provenance=_provenance_here(run_dir, plan),
+        shard=shard,
+    )
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name in (rundir.BARS_FILE, rundir.FUNCTION_FILE, rundir.INPUTS_FILE):
+        if (run_dir / name).exists():
+            with contextlib.suppress(FileExistsError):
+                (folder / name).symlink_to(Path("..") / ".." / name)
+    durable.write_json(folder / rundir.RUN_FILE, asked | part.to_json())
+    return folder
+
+
+def _provenance_here(run_dir: Path, plan: Plan) -> Provenance:
+    """Where a shard finds the bars: in the run's directory, if they were put there."""
+    if (run_dir / rundir.BARS_FILE).exists():
+        return replace(plan.provenance, origin=Origin.MEMORY)
+    return plan.provenance

@@ -1,0 +1,1 @@
+"""Anybody's OHLCV becomes checked, sealed bars."""

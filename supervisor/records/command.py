@@ -1,0 +1,134 @@
+"""A program that is supervised instead of a sweep: its plan, and what it inherits.
+
+The program is to notice nothing: it gets the caller's directory, environment and
+standard streams, and nothing of the warden's, through which it is started.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from supervisor.errors import ConfigError
+from supervisor.records.plan import Plan, StopTimes
+
+COMMAND_KEY = "command"
+"""Key of ``run.json`` by which a command's run is told from a sweep's."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandPlan:
+    """What a run that supervises a command was asked to do.
+
+    Attributes
+    ----------
+    run_id : str
+        Name of the run, unique per user.
+    command : tuple of str
+        The program and its arguments, verbatim; bytes that are not UTF-8 as
+        surrogates (:func:`os.fsencode` gives them back).
+    times : StopTimes
+        Timers of the escalation.
+    containment : str
+        One of :data:`~supervisor.records.plan.CONTAINMENTS`.
+    """
+
+    run_id: str
+    command: tuple[str, ...]
+    times: StopTimes = field(default_factory=StopTimes)
+    containment: str = "auto"
+
+    combos_total: ClassVar[int] = 0
+    resumed: ClassVar[int] = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``run.json``."""
+        return {
+            "run_id": self.run_id,
+            COMMAND_KEY: list(self.command),
+            "times": asdict(self.times),
+            "containment": self.containment,
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> CommandPlan:
+        """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone."""
+        return cls(
+            plain["run_id"],
+            tuple(map(str, plain[COMMAND_KEY])),
+            StopTimes(**plain["times"]),
+            plain["containment"],
+        )
+
+    @property
+    def name(self) -> str:
+        """The program, as people are told."""
+        return shown(self.command[:1])
+
+
+AnyPlan = Plan | CommandPlan
+
+
+def read_plan(plain: dict[str, Any]) -> AnyPlan:
+    """Rebuild the plan in a ``run.json``, be it a sweep's or a command's."""
+    return CommandPlan.from_json(plain) if COMMAND_KEY in plain else Plan.from_json(plain)
+
+
+def shown(command: tuple[str, ...]) -> str:
+    """Show a command as a shell takes it; what cannot be shown is escaped."""
+    return shlex.join(command).encode(errors="backslashreplace").decode()
+
+
+@dataclass(slots=True)
+class Streams:
+    """The standard streams that a command inherits.
+
+    Attributes
+    ----------
+    given : list of int
+        Those of 0, 1 and 2 that were open when this process began.
+    keep : frozenset of int
+        Those that this process goes on using when the command has them.
+    """
+
+    given: list[int]
+    keep: frozenset[int] = frozenset({2})
+
+    def let_go(self) -> None:
+        """Hold none of the others open any more.
+
+        The other end of a pipe sees the command close it, and is not kept waiting by us.
+        """
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        for fd in self.given:
+            if fd not in self.keep:
+                os.dup2(nowhere, fd)
+        os.close(nowhere)
+
+
+def own_environment() -> bytes:
+    """The environment this process was started with: ``NAME=value`` entries, ended by NUL.
+
+    Not ``os.environ``: Python adds to that where the locale is C, and so do we while
+    libraries load.
+    """
+    try:
+        return Path("/proc/self/environ").read_bytes()
+    except OSError:
+        return b"".join(b"%s=%s\0" % pair for pair in os.environb.items())
+
+
+def parse_environment(block: bytes) -> dict[bytes, bytes]:
+    """Take an environment apart; entries without a ``=`` are left out."""
+    pairs = (entry.partition(b"=") for entry in block.split(b"\0"))
+    return {name: value for name, equals, value in pairs if equals and name}
+
+
+def check_command(command: list[str]) -> tuple[str, ...]:
+    """Return the command, or raise :class:`ConfigError` if there is none."""
+    if not command:
+        raise ConfigError("which command? write it behind --: run -- CMD ARG…", key=COMMAND_KEY)
+    return tuple(command)

@@ -1,0 +1,110 @@
+"""Facts, as they happen: one JSON object a line in ``events.jsonl``.
+
+A fact has a name ``room.thing_happened`` and fields, never formatted text; a
+log, a progress bar and a plot are renderings of it. Front and warden append to
+the same file: each line is one ``write`` in append mode, which the kernel
+keeps whole, so neither needs the other to be alive.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from supervisor.records.rundir import EVENTS_FILE
+
+
+class Fact(NamedTuple):
+    """Something that happened.
+
+    Attributes
+    ----------
+    name : str
+        ``room.thing_happened``.
+    at : float
+        Unix time, in s.
+    fields : dict
+        What there is to know about it.
+    """
+
+    name: str
+    at: float
+    fields: dict[str, Any]
+
+
+class EventLog:
+    """Appends facts to a run's ``events.jsonl``.
+
+    A full disk must not stop a stop: a fact that cannot be written is dropped
+    and counted in :attr:`dropped`.
+    """
+
+    def __init__(self, run_dir: Path, room: str) -> None:
+        self._fd = os.open(
+            run_dir / EVENTS_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        self._room = room
+        self.dropped = 0
+        self._end_line()
+
+    def emit(self, happened: str, **fields: Any) -> None:
+        """Append the fact that ``happened``."""
+        line = json.dumps(
+            {"event": f"{self._room}.{happened}", "at": round(time.time(), 6), **fields},
+            default=str,
+        )
+        try:
+            os.write(self._fd, line.encode() + b"\n")
+        except OSError:
+            self.dropped += 1
+
+    def _end_line(self) -> None:
+        """Have the first fact begin a line of its own, after one that a power loss has torn."""
+        try:
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, 1, size - 1) != b"\n":
+                os.write(self._fd, b"\n")
+        except OSError:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def latest(run_dir: Path, *names: str) -> str:
+    """Which of some facts happened last; empty: none of them has.
+
+    No other is parsed: a run of days has a hundred thousand facts.
+    """
+    try:
+        lines = (run_dir / EVENTS_FILE).read_bytes().splitlines()
+    except FileNotFoundError:
+        return ""
+    begins = tuple(f'{{"event": "{name}",'.encode() for name in names)
+    for line in reversed(lines):
+        if line.startswith(begins):
+            with contextlib.suppress(ValueError):  # torn
+                return str(json.loads(line)["event"])
+    return ""
+
+
+def read_events(run_dir: Path) -> Iterator[Fact]:
+    """Yield a run's facts in the order they were written; a torn last line is left out."""
+    try:
+        text = (run_dir / EVENTS_FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        try:
+            fields = json.loads(line)
+            yield Fact(fields.pop("event"), fields.pop("at"), fields)
+        except (ValueError, KeyError, AttributeError, TypeError):
+            continue

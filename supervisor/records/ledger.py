@@ -1,0 +1,154 @@
+r"""What a run holds outside this machine, written down before it is asked for.
+
+One append-only file per run. Each record is on disk (``fsync``) before the call
+that it announces is made, so whatever dies in between, somebody else knows what
+to look for. Records are lines, each with a checksum of its own::
+
+    \nallstop-ledger-1 1c291ca3 {"kind": "submit_intended", "at": 1709164800.5, …}\n
+
+A line that was only half written (power loss, full disk) spoils itself alone:
+the next record begins a line of its own. Several processes may append to one
+ledger; each record is one ``write`` in append mode, so none needs a lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+import zlib
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from supervisor.errors import AllstopError
+from supervisor.system import durable
+
+_NAME = b"allstop-ledger-"
+_VERSION = b"1"
+
+
+class LedgerError(AllstopError):
+    """A ledger was written by a version that knows more than this one."""
+
+
+class LedgerWriteError(AllstopError):
+    """A ledger cannot be written: what was to be announced must not be done.
+
+    Parameters
+    ----------
+    path : Path
+        The ledger.
+    error : OSError
+        Why.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{path} cannot be written ({error.strerror}): make room there, or set "
+            "XDG_STATE_HOME to a directory of yours"
+        )
+        self.path = str(path)
+        self.errno = error.errno
+
+
+class Record(NamedTuple):
+    """One line of a ledger.
+
+    Attributes
+    ----------
+    kind : str
+        What happened, or is about to.
+    at : float
+        Unix time, in s.
+    fields : dict
+        What there is to know about it.
+    """
+
+    kind: str
+    at: float
+    fields: dict[str, Any]
+
+
+class Ledger:
+    """Appends records to a ledger; the file is made when there is none.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    LedgerWriteError
+        If it cannot be opened or written: then what it announces must not be done.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            durable.sync_directory(path.parent)
+        except OSError as error:
+            raise LedgerWriteError(path, error) from None
+
+    def append(self, kind: str, **fields: Any) -> float:
+        """Write a record; it is on disk when this returns. Returns its time, in s."""
+        at = round(time.time(), 6)
+        payload = json.dumps({"kind": kind, "at": at, **fields}).encode()
+        line = b"\n%s%s %08x %s\n" % (_NAME, _VERSION, zlib.crc32(payload), payload)
+        try:
+            written = os.write(self._fd, line)
+            os.fsync(self._fd)
+        except OSError as error:
+            raise LedgerWriteError(self.path, error) from None
+        if written != len(line):  # the disk is full: half a line spoils itself alone
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise LedgerWriteError(self.path, full)
+        return at
+
+    def close(self) -> None:
+        """Close the file."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_ledger(path: Path) -> list[Record]:
+    """Read the records of a ledger, in order; none if there is no such file.
+
+    Lines that are damaged are left out.
+
+    Raises
+    ------
+    LedgerError
+        If a line is whole but of a later format: something may be owed that this
+        version does not understand.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    return [record for line in lines if (record := _parse(path, line)) is not None]
+
+
+def _parse(path: Path, line: bytes) -> Record | None:
+    head, _, rest = line.partition(b" ")
+    checksum, _, payload = rest.partition(b" ")
+    try:
+        # what was cut short within a checksum that begins with 0 would be right for nothing
+        whole = len(checksum) == 8 and payload and int(checksum, 16) == zlib.crc32(payload)
+    except ValueError:
+        return None
+    if not (whole and head.startswith(_NAME)):
+        return None
+    if head != _NAME + _VERSION:
+        raise LedgerError(f"{path} was written by a later version: use that one")
+    fields = json.loads(payload)
+    return Record(fields.pop("kind"), fields.pop("at"), fields)

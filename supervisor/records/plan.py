@@ -1,0 +1,217 @@
+"""What a run is asked to do: frozen, validated, and the same in every process."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from supervisor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from supervisor.rows.grid import Grid
+
+MAX_WAIT_S = 86_400.0
+MARGIN_VARIABLE = "ALLSTOP_MARGIN_S"
+"""Environment variable that sets :func:`margin_s`; the tests shorten it."""
+CONTAINMENTS = ("auto", "pid-namespace", "cgroup", "subreaper")
+ALLOCATION = "SLURM_JOB_ID"
+"""Environment variable that is set inside a job of a cluster's."""
+
+
+class Source(StrEnum):
+    """Where a strategy comes from."""
+
+    BUILT_IN = "built-in"
+    IMPORT = "import"
+    """``module:function`` or ``path.py:function``, imported in the workers."""
+    CALLABLE = "callable"
+    """A Python callable, carried to the workers by dill."""
+
+
+class Origin(StrEnum):
+    """Where the bars of a run come from, and so where a resumed one finds them."""
+
+    EXAMPLE = "example"
+    """The embedded example, made anew."""
+    FILE = "file"
+    MEMORY = "memory"
+    """Handed in from Python; kept in the run directory while the run runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What a resumed run needs to find the same data and the same code again.
+
+    Attributes
+    ----------
+    origin : Origin
+        Where the bars come from.
+    path : str
+        The data file, absolute; empty where there is none.
+    size, mtime_ns : int
+        Of that file when it was read, in bytes and in ns since the epoch.
+    code : str
+        Digest of the strategy's own file; empty where none was found.
+    cwd : str
+        Directory the run was asked for in: modules are imported from there.
+    """
+
+    origin: Origin = Origin.EXAMPLE
+    path: str = ""
+    size: int = 0
+    mtime_ns: int = 0
+    code: str = ""
+    cwd: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StopTimes:
+    """How long each rung of the escalation waits for the one before it, in s.
+
+    Parameters
+    ----------
+    grace_s : float
+        From the stop flag to SIGTERM.
+    terminate_s : float
+        From SIGTERM to SIGKILL.
+    verify_s : float
+        From SIGKILL until what still lives is reported as a survivor.
+    """
+
+    grace_s: float = 2.0
+    terminate_s: float = 1.0
+    verify_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for key in ("grace_s", "terminate_s", "verify_s"):
+            value = getattr(self, key)
+            option = key.removesuffix("_s")
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not number or not math.isfinite(value) or not 0 <= value <= MAX_WAIT_S:
+                raise ConfigError(
+                    f"{option} must lie between 0 and {MAX_WAIT_S:.0f} seconds, not {value!r}",
+                    key=option,
+                )
+
+    @property
+    def longest_s(self) -> float:
+        """How long a stop may take before a warden that does not answer is killed, in s."""
+        return self.grace_s + self.terminate_s + self.verify_s + margin_s()
+
+
+def margin_s() -> float:
+    """Time allowed beyond the last rung, in s: 3 unless :data:`MARGIN_VARIABLE` sets another."""
+    with contextlib.suppress(ValueError):
+        return max(0.0, float(os.environ.get(MARGIN_VARIABLE, "")))
+    return 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything the warden and a later ``resume`` or ``report`` need to know.
+
+    Attributes
+    ----------
+    run_id : str
+        Name of the run, unique per user.
+    strategy : str
+        A built-in's name, ``module:function``, ``path.py:function``, or the
+        callable's name.
+    source : Source
+        Which of these it is.
+    grid : Grid
+        The parameters to sweep.
+    combos_total : int
+        Combinations of the grid that satisfy the strategy's constraint.
+    data : str
+        Where the bars came from.
+    n_bars : int
+        Number of bars.
+    workers : int
+        Worker processes.
+    fee : float
+        Fee per fill, as a fraction of the traded value.
+    times : StopTimes
+        Timers of the escalation.
+    provenance : Provenance
+        How a resumed run finds the same data and code.
+    resumed : int
+        How often the run was resumed.
+    containment : str
+        One of :data:`CONTAINMENTS`.
+    shard : tuple of int or None
+        The part of the grid that is this run's: its first combination, and the one behind
+        its last; None: all of it.
+    """
+
+    run_id: str
+    strategy: str
+    source: Source
+    grid: Grid
+    combos_total: int
+    data: str
+    n_bars: int
+    workers: int
+    device: str = "auto"
+    fee: float = 0.0005
+    times: StopTimes = field(default_factory=StopTimes)
+    provenance: Provenance = field(default_factory=Provenance)
+    resumed: int = 0
+    containment: str = "auto"
+    shard: tuple[int, int] | None = None
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the run's part of the grid ends, and where it begins."""
+        return (self.shard[1], self.shard[0]) if self.shard else (self.grid.size, 0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, for ``run.json``."""
+        return {
+            "run_id": self.run_id,
+            "strategy": self.strategy,
+            "source": str(self.source),
+            "grid": self.grid.to_json(),
+            "combos_total": self.combos_total,
+            "data": self.data,
+            "n_bars": self.n_bars,
+            "workers": self.workers,
+            "device": self.device,
+            "fee": self.fee,
+            "times": asdict(self.times),
+            "provenance": asdict(self.provenance),
+            "resumed": self.resumed,
+            "containment": self.containment,
+            **({"shard": list(self.shard)} if self.shard else {}),
+        }
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Plan:
+        """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone."""
+        from supervisor.rows.grid import Grid  # NumPy: whoever supervises a command does without
+
+        known = {name: plain[name] for name in cls.__slots__ if name in plain}
+        known["source"] = Source(known["source"])
+        known["grid"] = Grid.of(known["grid"])
+        known["times"] = StopTimes(**known["times"])
+        if known.get("shard"):
+            start, stop = known["shard"]
+            known["shard"] = (int(start), int(stop))
+        known["provenance"] = _provenance(plain)
+        return cls(**known)
+
+
+def _provenance(plain: dict[str, Any]) -> Provenance:
+    if "provenance" in plain:
+        found = dict(plain["provenance"])
+        found["origin"] = Origin(found["origin"])
+        return Provenance(**found)
+    # before runs could be resumed, only the data's name and the directory were written down
+    cwd, data = str(plain.get("cwd", "")), str(plain.get("data", "example"))
+    if data == "example":
+        return Provenance(cwd=cwd)
+    return Provenance(Origin.FILE, path=os.path.join(cwd, data), cwd=cwd)  # noqa: PTH118

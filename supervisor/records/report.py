@@ -1,0 +1,171 @@
+"""What became of a run: ``report.json``, field by field (a contract).
+
+Everything in it was observed. What was not measured is null, never zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from supervisor.records import rundir
+from supervisor.states import RunStatus
+from supervisor.system import durable
+
+
+@dataclass(slots=True)
+class Rung:
+    """One step of the escalation: when it was taken, and how many processes it met."""
+
+    name: str
+    at_s: float
+    acted_on: int
+
+
+@dataclass(slots=True)
+class StopReport:
+    """How the run was ended on request.
+
+    Attributes
+    ----------
+    requested_by : str
+        A signal's name, ``stop command``, ``python``, ``warden`` …
+    level : str
+        ``drain``, ``stop`` or ``kill``: the highest that was asked for.
+    elapsed_s : float
+        From the request until no process and no cluster job of the run was left, in s.
+    rungs : list of Rung
+        What it took.
+    survivors : list of str
+        What could not be ended, each named with its state.
+    """
+
+    requested_by: str
+    level: str
+    elapsed_s: float = 0.0
+    rungs: list[Rung] = field(default_factory=list)
+    survivors: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class MemoryReport:
+    """Memory of the warden and all its descendants, as PSS, in bytes.
+
+    Attributes
+    ----------
+    ram_baseline_bytes : int
+        Before the first worker was forked.
+    ram_peak_bytes : int
+        Largest sample.
+    ram_after_bytes : int or None
+        After the last process of the run was gone; None: nobody was left to look.
+    ram_freed_bytes : int or None
+        Peak less after.
+    vram_baseline_bytes, vram_peak_bytes, vram_after_bytes, vram_freed_bytes : int or None
+        The same on the GPU; None: not measured.
+    settled_s : float or None
+        From the request (or the last chunk) until memory was back at its
+        baseline, in s; None if it did not come back in time.
+    """
+
+    ram_baseline_bytes: int
+    ram_peak_bytes: int
+    ram_after_bytes: int | None = None
+    ram_freed_bytes: int | None = None
+    vram_baseline_bytes: int | None = None
+    vram_peak_bytes: int | None = None
+    vram_after_bytes: int | None = None
+    vram_freed_bytes: int | None = None
+    settled_s: float | None = None
+
+
+class Gathered(NamedTuple):
+    """What came of putting a run's results together.
+
+    Attributes
+    ----------
+    done, failed : int
+        Combinations with a row, and those of them that failed.
+    unwritten : str
+        Why there is no ``results.parquet``; empty: there is one, or none is wanted.
+    missing : int
+        Combinations that no journal has.
+    """
+
+    done: int = 0
+    failed: int = 0
+    unwritten: str = ""
+    missing: int = 0
+
+    @property
+    def shortcoming(self) -> str:
+        """Why a run that has computed everything has failed all the same; empty: it has not."""
+        if self.unwritten:
+            return self.unwritten  # whoever goes on from here needs them
+        if self.missing:  # journals were deleted or damaged, while it ran
+            return (
+                f"{self.missing:,} combinations were computed and are in no journal any more: "
+                "carry the run on with allstop resume"
+            )
+        if self.failed and self.failed == self.done:
+            return "every combination failed; see the column 'error' in results.parquet"
+        return ""
+
+
+@dataclass(slots=True)
+class Report:
+    """A run's report. See DESIGN: the names are a contract."""
+
+    run_id: str
+    status: RunStatus
+    reason: str
+    exit_code: int
+    containment: str
+    combos_total: int
+    combos_done: int
+    combos_failed: int
+    elapsed_s: float
+    run_dir: str
+    stop: StopReport | None = None
+    memory: MemoryReport | None = None
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+    components_cleaned: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    resumed: int = 0
+    """How often the run was resumed; the combinations are counted over all attempts, the
+    rest (times, memory, stop) is of the last one."""
+    command_status: int | None = None
+    """Exit status of a supervised command, minus N where signal N killed it; None: of a
+    sweep, or not seen."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Report:
+        """Rebuild a report from what :meth:`to_json` gave; unknown keys are left out."""
+        known = {name: plain[name] for name in cls.__slots__ if name in plain}
+        known["status"] = RunStatus(known["status"])
+        if known.get("stop"):
+            stop = dict(known["stop"])
+            stop["rungs"] = [Rung(**rung) for rung in stop["rungs"]]
+            known["stop"] = StopReport(**stop)
+        if known.get("memory"):
+            known["memory"] = MemoryReport(**known["memory"])
+        return cls(**known)
+
+    def write(self) -> None:
+        """Write ``report.json`` into the run's directory, to stay there whatever happens."""
+        durable.write_json(Path(self.run_dir) / rundir.REPORT_FILE, self.to_json(), named=False)
+        rundir.sync_names(Path(self.run_dir))
+
+
+def unseen(jobs: list[dict[str, Any]]) -> list[str]:
+    """Name the jobs of a report's that nobody has seen to end, for people."""
+    return [
+        f"job {job['id'] or '(id unknown)'}, state {job['state']}"
+        for job in jobs
+        if not job["verified"]
+    ]

@@ -1,0 +1,1 @@
+"""A combination is a number; its row is in a journal."""

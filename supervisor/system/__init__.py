@@ -1,0 +1,1 @@
+"""What we ask of Linux: processes, memory, environments, files that are on the disk."""
