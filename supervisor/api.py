@@ -20,17 +20,19 @@ from typing import Any, Protocol, Self
 
 from supervisor.errors import AllstopError, ConfigError, InternalError, RunFailedError
 from supervisor.front.link import WardenLink, keep_warden, take_warden
-from supervisor.front.run import Progress
-from supervisor.front.sweep import SweepFront
+from supervisor.front.progress import Progress
+from supervisor.front.sweep import sweep_front
 from supervisor.ipc.stopflag import Level
 from supervisor.lifecycle.checks import check_containment
-from supervisor.lifecycle.finish import constraint
+from supervisor.lifecycle.gather import constraint
 from supervisor.lifecycle.prepare import Axes, Changes, Order, Prepared, prepare
 from supervisor.records import rundir
 from supervisor.records.plan import Plan, StopTimes
 from supervisor.records.report import Report
+from supervisor.records.verdict import Cause
 from supervisor.rows.journal import Frame, FrameKind, JournalTail
 from supervisor.rows.results import read
+from supervisor.states import RunStatus
 
 _MIRROR_EVERY_S = 0.02
 _LOOK_EVERY_S = 0.05
@@ -185,7 +187,7 @@ class Run:
         self.run_id = prepared.plan.run_id
         self.run_dir = prepared.run_dir
         self._plan = prepared.plan
-        self._front = SweepFront(prepared, link)
+        self._front = sweep_front(prepared, link)
         self._crash: BaseException | None = None
         self._over = False
         self._end_told: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -332,14 +334,15 @@ class Run:
 
 
 def raise_if_failed(report: Report) -> None:
-    """Raise what a failed run failed of."""
-    if report.status == "failed" and report.combos_failed < max(1, report.combos_done):
-        error: AllstopError
-        if report.exit_code == 2:
-            error = ConfigError(report.reason)
-        else:
-            error = RunFailedError(report.reason, run_dir=report.run_dir)
-        raise error
+    """Raise what a failed run failed of; rows of which every one failed are rows all the same."""
+    if report.status is not RunStatus.FAILED or report.cause == Cause.ALL_FAILED:
+        return
+    error: AllstopError
+    if report.usage:
+        error = ConfigError(report.reason)
+    else:
+        error = RunFailedError(report.reason, run_dir=report.run_dir)
+    raise error
 
 
 class _Given:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
 
-from supervisor.front.run import Progress
+from supervisor.front.progress import Progress
 from supervisor.ipc.stopflag import Level
 from supervisor.states import RunStatus
 

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from supervisor.errors import ConfigError
-from supervisor.front.command import CommandFront, PreparedCommand, prepare_command
+from supervisor.front.command import PreparedCommand, command_front, prepare_command
 from supervisor.front.link import take_warden
 from supervisor.front.signals import SignalQueue
 from supervisor.ipc.messages import COMMAND
 from supervisor.records.command import Streams
 from supervisor.records.report import Report
-from supervisor.states import ExitCode, RunStatus
+from supervisor.states import RunStatus
 
 __all__ = ["prepare_command", "refuse_sweep_options", "supervise"]
 
@@ -74,11 +74,11 @@ def supervise(
     )
     with SignalQueue() as signals:
         link = take_warden(COMMAND, prepared.plan.containment)
-        front = CommandFront(prepared, link, streams, detach=detach)
+        front = command_front(prepared, link, streams, detach=detach)
         gc.freeze()  # what is loaded stays
         gc.enable()
         report = front.run(signals=signals, say=_say)
-    if report.exit_code == ExitCode.USAGE:
+    if report.usage:
         raise ConfigError(report.reason)
     for line in _news(report):
         _say(f"allstop: {line}")

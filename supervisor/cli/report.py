@@ -15,19 +15,18 @@ from supervisor.cli.text import containment_lines
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.ipc import control_socket
 from supervisor.lifecycle.finish import (
-    NOT_WRITTEN,
     PATIENCE_S,
-    compact_run,
-    count_covered,
     finish_dead_run,
+    lacks_results,
+    read_report,
+    write_late_results,
 )
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, read_plan
 from supervisor.records.plan import Plan
-from supervisor.records.report import Gathered, Report
-from supervisor.rows.results import ERROR_COLUMN, Compaction
-from supervisor.states import ExitCode, RunStatus
+from supervisor.records.report import Report
+from supervisor.rows.results import ERROR_COLUMN
 from supervisor.system import durable
 
 PAGE_FILE = "report.html"
@@ -68,7 +67,7 @@ def report(
         return
     found = _load(run_dir, said=not as_json)
     if isinstance(plan, Plan):
-        _write_missing_results(found, plan, said=not as_json)
+        found = _write_missing_results(found, plan, said=not as_json)
     plain = found.to_json()
     if as_html:
         if isinstance(plan, CommandPlan):
@@ -111,55 +110,30 @@ def _load(run_dir: Path, *, said: bool) -> Report:
         try:
             with claim_directory(run_dir, PATIENCE_S):
                 if not path.exists():
-                    finish_dead_run(run_dir)
+                    written = finish_dead_run(run_dir)
+                    if written.usage:
+                        raise ConfigError(written.reason)
         except OSError as error:
             raise ConfigError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        found = Report.from_json(durable.read_json(path))
-    except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{path}: not a run's report") from None
-    found.run_dir = str(run_dir)  # the directory may have been moved since
-    return found
+    return read_report(run_dir)
 
 
-def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> None:
-    """Write results that are not there, if now they can be, and correct the report.
-
-    Whoever does so may be killed in between: then they are there, and the report says they are not.
-    """
+def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
+    """Write results that are not there, if now they can be; return the report as it is then."""
+    if not lacks_results(found):
+        return found
     run_dir = Path(found.run_dir)
-    results = run_dir / rundir.RESULTS_FILE
-    there = results.is_file()
-    if (there and not _says_unwritten(found)) or not count_covered(run_dir):
-        return
+    there = (run_dir / rundir.RESULTS_FILE).is_file()
     with contextlib.suppress(AllstopError, OSError):  # the summary says that they are missing
         with claim_directory(run_dir, PATIENCE_S):
-            if _load(run_dir, said=False) != found:
-                return  # somebody else's work meanwhile
-            written = compact_run(run_dir, plan)
-            _correct(found, written)
-            found.write()
+            found = read_report(run_dir)  # another process may have written them meanwhile
+            corrected = write_late_results(found, plan) if lacks_results(found) else None
+        if corrected is None:
+            return found
+        found = corrected
         if said and not there:
-            print(f"there was no {results.name}: written now, from the journals")
-
-
-def _says_unwritten(found: Report) -> bool:
-    return any(line.startswith(NOT_WRITTEN) for line in (found.reason, *found.errors))
-
-
-def _correct(found: Report, written: Compaction) -> None:
-    """Have a report say what is known now that the results are there."""
-    found.combos_done, found.combos_failed = written.rows, written.failed
-    found.errors = [line for line in found.errors if not line.startswith(NOT_WRITTEN)]
-    if not found.reason.startswith(NOT_WRITTEN):
-        return
-    # all had been computed, and nothing else was wrong
-    lost = sum(stop - start for start, stop in written.missing)
-    found.reason = Gathered(written.rows, written.failed).shortcoming
-    if lost:
-        found.reason = f"{lost:,} combinations are in no journal any more: resume computes them"
-    if not found.reason:
-        found.status, found.exit_code = RunStatus.COMPLETED, ExitCode.DONE
+            print(f"there was no {rundir.RESULTS_FILE}: written now, from the journals")
+    return found
 
 
 def _show(found: Report, plan: AnyPlan) -> None:

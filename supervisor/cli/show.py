@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor.cli.text import error_lines, memory_lines, stop_lines
-from supervisor.front.run import Progress
-from supervisor.front.sweep import describe
+from supervisor.front.progress import Progress, describe
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
 from supervisor.records.command import CommandPlan, shown

@@ -13,12 +13,11 @@ from supervisor.errors import ConfigError
 from supervisor.front.link import take_warden
 from supervisor.front.run import Front
 from supervisor.front.signals import SignalQueue
-from supervisor.front.sweep import SweepFront
+from supervisor.front.sweep import sweep_front
 from supervisor.ipc.messages import COMMAND
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, prepare
 from supervisor.records.plan import StopTimes
 from supervisor.rows.grid import Value, parse_axis
-from supervisor.states import ExitCode
 
 if TYPE_CHECKING:
     from supervisor.front.cluster import ClusterOrder
@@ -114,7 +113,7 @@ def carry_out(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None
         gc.enable()
         report = front.run(signals=signals, on_tick=screen.tick, say=screen.say)
         screen.end()
-    if report.exit_code == ExitCode.USAGE:
+    if report.usage:
         raise ConfigError(report.reason)
     if as_json:
         print(json.dumps(report.to_json(), default=str))
@@ -126,11 +125,11 @@ def carry_out(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None
 def _front(prepared: Prepared, cluster: ClusterOrder | None) -> Front:
     if cluster is None:
         link = take_warden(containment=prepared.plan.containment)
-        return SweepFront(prepared, link, keep_warden=False)
-    from supervisor.front.cluster import ClusterFront
+        return sweep_front(prepared, link, keep_warden=False)
+    from supervisor.front.cluster import cluster_front
 
     # a guard over nothing needs none of the libraries that compute
-    return ClusterFront(prepared, take_warden(COMMAND, prepared.plan.containment), cluster)
+    return cluster_front(prepared, take_warden(COMMAND, prepared.plan.containment), cluster)
 
 
 def _resume(

@@ -1,4 +1,4 @@
-"""The front of a sweep that a cluster computes: an array job, a shard to each task.
+"""A sweep that a cluster computes, seen from its front: an array job, a shard to each task.
 
 Here nothing is computed. The shards' journals come together in the run directory, on
 a file system that the nodes share, or fetched from where they lie; results are put
@@ -20,17 +20,19 @@ from slurm.tokens import new_token
 from slurm.watch import JobWatch
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.front.link import WardenLink
-from supervisor.front.run import Front, Progress
+from supervisor.front.progress import Count
+from supervisor.front.run import Front
+from supervisor.front.work import Run, Work
 from supervisor.ipc import messages
 from supervisor.lifecycle import inputs
 from supervisor.lifecycle.depot import depot_of
-from supervisor.lifecycle.finish import gather
+from supervisor.lifecycle.gather import gather
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.lifecycle.shards import divide, unfinished
 from supervisor.records import rundir
-from supervisor.records.report import Gathered, MemoryReport, Report
+from supervisor.records.report import Gathered, Report
 from supervisor.rows.results import covered
-from supervisor.states import ExitCode, RunStatus
+from supervisor.states import RunStatus
 from supervisor.system.environment import child_environment
 
 MAX_TASKS = 10_000
@@ -85,52 +87,62 @@ class ClusterOrder:
         connect(self.address).close()
 
 
-class ClusterFront(Front):
-    """Carries one sweep from its plan to its report, on a cluster.
+def cluster_front(prepared: Prepared, link: WardenLink, order: ClusterOrder) -> Front:
+    """Make the front of a sweep that a cluster computes.
 
     Parameters
     ----------
     prepared : Prepared
         What to run; its directory must be on a file system that the nodes share.
     link : WardenLink
-        A warden without a run, to stand guard; this object owns it from now on.
+        A warden without a run, to stand guard; the front owns it from now on.
+    order : ClusterOrder
+        How it is spread.
+    """
+    return Front(prepared, link, lambda run: ClusterSweep(run, prepared, order), keep_warden=False)
+
+
+class ClusterSweep(Work):
+    """A sweep of which nothing is computed here.
+
+    Parameters
+    ----------
+    run : Run
+        The run it is the work of.
+    prepared : Prepared
+        What to compute.
     order : ClusterOrder
         How it is spread.
     """
 
-    def __init__(self, prepared: Prepared, link: WardenLink, order: ClusterOrder) -> None:
-        super().__init__(prepared, link, keep_warden=False, detach=order.detach)
-        self.plan = prepared.plan
+    elsewhere = True
+    jobs: JobWatch
+
+    def __init__(self, run: Run, prepared: Prepared, order: ClusterOrder) -> None:
+        self._run = run
+        self._plan = prepared.plan
         self._prepared = prepared
         self._order = order
+        self.detach = order.detach
         self._shards = divide(prepared.plan.grid.size, order.tasks)
         transport = connect(order.address)
-        self._depot = depot_of(self.run_dir, transport)
+        self._depot = depot_of(run.run_dir, transport)
         self._fetch_at = time.monotonic() + _FETCH_EVERY_S
         client = Client(
             transport,
             token=new_token(prepared.plan.run_id),
-            ledger=self.run_dir / rundir.LEDGER_FILE,
+            ledger=run.run_dir / rundir.LEDGER_FILE,
             lease_s=0 if order.detach else order.lease_s,
         )
-        self._jobs = JobWatch(client, self.nudge, begin=self._submit, observe=self._count)
+        self.jobs = JobWatch(client, run.nudge, begin=self._submit, observe=self._count)
 
-    def progress(self) -> Progress:
+    def count(self) -> Count:
         """Combinations that have come back so far."""
-        return Progress(
-            status=self._status,
-            done=self.finished,
-            total=self.plan.grid.size,
-            failed=0,
-            elapsed_s=time.monotonic() - self._began,
-            ram_bytes=0,
-            best=None,
-            stop_level=self.flag.level,
-        )
+        return Count(done=self._run.finished, total=self._plan.grid.size)
 
     def status_line(self) -> str:
         """Combinations done, and time."""
-        progress = self.progress()
+        progress = self._run.progress()
         return (
             f"{progress.status}: {progress.done:,} of {progress.total:,} combinations, "
             f"{progress.elapsed_s:.1f} s, on {self._order.address}"
@@ -140,9 +152,9 @@ class ClusterFront(Front):
 
     def _submit(self, client: Client) -> None:
         """Submit the shards that are not finished."""
-        inputs.keep(self.run_dir, self.plan, self._prepared.bars, self._prepared.function)
+        inputs.keep(self._run.run_dir, self._plan, self._prepared.bars, self._prepared.function)
         place = self._depot.stock(self._prepared)
-        left = unfinished(self.run_dir, self.plan, self._shards)
+        left = unfinished(self._run.run_dir, self._plan, self._shards)
         if not left:
             return
         cpus = self._order.job.get("cpus", 1)
@@ -171,8 +183,8 @@ class ClusterFront(Front):
             self._recount()
 
     def _recount(self) -> None:
-        done = covered(rundir.journal_dirs(self.run_dir))
-        self._advance(sum(stop - start for start, stop in done))
+        done = covered(rundir.journal_dirs(self._run.run_dir))
+        self._run.advance(sum(stop - start for start, stop in done))
 
     def _python(self) -> str:
         return self._order.python or (
@@ -181,46 +193,31 @@ class ClusterFront(Front):
 
     # -- what depends on the work --------------------------------------------
 
-    def _hand_over(self) -> None:
-        self._link.send(messages.StartGuard(str(self.run_dir)), [self.flag.fileno()])
+    def hand_over(self) -> None:
+        """Have the warden stand guard: should we die, it has the jobs cancelled."""
+        message = messages.StartGuard(str(self._run.run_dir))
+        self._run.link.send(message, [self._run.flag.fileno()])
 
-    def _show_where(self) -> None:
-        self._say(self.status_line())
+    def show_where(self) -> None:
+        """Show how far the run is: no process of it is here."""
+        self._run.display.say(self.status_line())
 
-    def _measure_memory(self) -> MemoryReport | None:
-        return None  # the shards' reports tell of theirs
-
-    def _gather(self) -> Gathered:
-        return gather(self.run_dir, self.plan, self._note_error)
-
-    def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:
-        status = super()._see_jobs_out(jobs, status)
-        if jobs.refused:
-            return status
-        self._bring_in()
-        missing = self.plan.grid.size - self.finished
-        if status is RunStatus.STOPPED or not missing:
-            return status if jobs.cancelling else RunStatus.COMPLETED
-        if self._detach:
-            self._reason = f"{len(jobs.jobs)} cluster job(s) run on; collect with allstop resume"
-            return RunStatus.STOPPED
-        why = self._reason or "its jobs have ended"
-        self._reason = (
-            f"{missing:,} combinations did not come back ({why}): see {rundir.LOG_DIR}/shard-*.log "
-            "and carry it on with allstop resume"
-        )
-        return RunStatus.FAILED
+    def gather(self) -> Gathered:
+        """Fetch all that the shards have written, and write ``results.parquet``."""
+        if not self.jobs.refused:
+            self._bring_in()
+        return gather(self._run.run_dir, self._plan, self._run.notes.note)
 
     def _bring_in(self) -> None:
-        """Have all here that the shards have written."""
         try:
             self._depot.fetch()
         except (AllstopError, OSError) as error:
-            self._note_error(f"results could not be fetched, they stay where they are: {error}")
+            self._run.notes.note(f"results could not be fetched, they stay where they are: {error}")
         self._recount()
 
-    def _complete(self, report: Report) -> None:
-        nothing_to_keep = report.exit_code == ExitCode.USAGE and not self.finished
+    def complete(self, report: Report) -> None:
+        """Remove the copies on the cluster, once nothing in them is needed."""
+        nothing_to_keep = report.usage and not self._run.finished
         if report.status is RunStatus.COMPLETED or nothing_to_keep:
             with contextlib.suppress(AllstopError):  # it is litter there, and nothing is lost
                 self._depot.clear()

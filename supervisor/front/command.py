@@ -1,16 +1,16 @@
-"""The front of a supervised command: hands over what it inherits, and watches it."""
+"""A supervised command, seen from its front: what it inherits, and what it leaves behind."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor.front.link import WardenLink
-from supervisor.front.run import Front, Progress
+from supervisor.front.run import Front
+from supervisor.front.work import Run, Work
 from supervisor.ipc import messages
 from supervisor.lifecycle import checks
 from supervisor.records import registry, rundir
@@ -24,7 +24,6 @@ from supervisor.records.command import (
     parse_environment,
 )
 from supervisor.records.plan import StopTimes
-from supervisor.records.report import Report
 from supervisor.system import process
 
 
@@ -63,72 +62,86 @@ def prepare_command(
     return PreparedCommand(plan, made, write_plan(made, plan.to_json() | circumstances()))
 
 
-class CommandFront(Front):
-    """Carries one command's run from its plan to its report.
+def command_front(
+    prepared: PreparedCommand, link: WardenLink, streams: Streams, *, detach: bool = False
+) -> Front:
+    """Make the front of a command.
 
     Parameters
     ----------
     prepared : PreparedCommand
         What to run.
     link : WardenLink
-        A warden without a run; this object owns it from now on.
+        A warden without a run; the front owns it from now on.
     streams : Streams
         What the command reads and writes.
     detach : bool
         Let the cluster jobs outlive the run that it submits.
     """
+    return Front(
+        prepared,
+        link,
+        lambda run: Command(run, prepared, streams, detach=detach),
+        keep_warden=False,
+    )
+
+
+class Command(Work):
+    """A program and all that it starts; there is nothing to count.
+
+    Parameters
+    ----------
+    run : Run
+        The run it is the work of.
+    prepared : PreparedCommand
+        What to run.
+    streams : Streams
+        What it reads and writes.
+    detach : bool
+        Let its cluster jobs outlive the run.
+    """
 
     def __init__(
-        self,
-        prepared: PreparedCommand,
-        link: WardenLink,
-        streams: Streams,
-        *,
-        detach: bool = False,
+        self, run: Run, prepared: PreparedCommand, streams: Streams, *, detach: bool
     ) -> None:
-        super().__init__(prepared, link, keep_warden=False, detach=detach)
+        self._run = run
+        self._plan = prepared.plan
         self._streams = streams
-        self._command_status: int | None = None
+        self._status: int | None = None
+        self.detach = detach
 
-    def progress(self) -> Progress:
-        """Time and memory; there is nothing to count."""
-        return Progress(
-            status=self._status,
-            done=0,
-            total=0,
-            failed=0,
-            elapsed_s=time.monotonic() - self._began,
-            ram_bytes=self._sampler.last,
-            best=None,
-            stop_level=self.flag.level,
-        )
+    @property
+    def command_status(self) -> int | None:
+        """Exit status, or minus the signal that killed it; None: not seen."""
+        return self._status
 
     def status_line(self) -> str:
         """Time, processes and memory."""
-        elapsed_s = time.monotonic() - self._began
+        progress = self._run.progress()
         n = len(self._living())
         return (
-            f"{self._status}: {elapsed_s:.1f} s, {n} process{'es' * (n != 1)}, "
-            f"{self._sampler.last / 2**20:,.0f} MB"
+            f"{progress.status}: {progress.elapsed_s:.1f} s, {n} process{'es' * (n != 1)}, "
+            f"{progress.ram_bytes / 2**20:,.0f} MB"
         )
 
     def _living(self) -> list[int]:
         """Pids of the run's processes, the warden left out."""
-        if not self._link.born:
+        if not self._run.link.born:
             return []
-        below = process.descendants(self._link.pid)
+        below = process.descendants(self._run.link.pid)
         return [pid for pid in below if process.state_letter(pid) not in (None, "Z", "X")]
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
+        """Send the warden everything that the command inherits."""
         environment = os.memfd_create("allstop-environment", os.MFD_CLOEXEC)
         inherited = own_environment()
         marks = self._expect_jobs(parse_environment(inherited))
         with os.fdopen(environment, "wb") as file:
             file.write(inherited + b"".join(b"%s=%s\0" % mark for mark in marks.items()))
             file.flush()
-            self._link.send(
-                messages.StartCommand(str(self.run_dir), self._streams.given),
-                [self.flag.fileno(), environment, *self._streams.given],
+            self._run.link.send(
+                messages.StartCommand(str(self._run.run_dir), self._streams.given),
+                [self._run.flag.fileno(), environment, *self._streams.given],
             )
         self._streams.let_go()
 
@@ -147,27 +160,24 @@ class CommandFront(Front):
         from slurm.tokens import token_variables
         from slurm.watch import jobs_of_run
 
-        self._jobs = jobs_of_run(self._plan.run_id, self.run_dir, self.nudge)
-        marks = token_variables(self._jobs.token)
+        self.jobs = jobs_of_run(self._plan.run_id, self._run.run_dir, self._run.nudge)
+        marks = token_variables(self.jobs.token)
         wanted = {name: value for name, value in marks.items() if name not in plain}
-        folder = install(self.run_dir, self._jobs.token)
+        folder = install(self._run.run_dir, self.jobs.token)
         wanted["PATH"] = f"{folder}:{plain.get('PATH', os.defpath)}"
         return {os.fsencode(name): os.fsencode(value) for name, value in wanted.items()}
 
-    def _on_message(self, message: messages.Message | None) -> None:
+    def hear(self, message: messages.Message) -> None:
+        """Take in how the command ended, and what it left behind."""
         if isinstance(message, messages.CommandEnded):
-            self._command_status = message.status
+            self._status = message.status
         elif isinstance(message, messages.LeftBehind):
             for name in message.processes:
-                self._note_error(f"left behind by the command: {name}")
-        else:
-            super()._on_message(message)
+                self._run.notes.note(f"left behind by the command: {name}")
 
-    def _show_where(self) -> None:
+    def show_where(self) -> None:
+        """Show every process of the command's."""
         for pid in self._living():
             state = process.state_letter(pid) or "gone"
             with contextlib.suppress(OSError):
-                self._say(f"pid {pid} ({process.command_name(pid)}), state {state}")
-
-    def _complete(self, report: Report) -> None:
-        report.command_status = self._command_status
+                self._run.display.say(f"pid {pid} ({process.command_name(pid)}), state {state}")

@@ -1,8 +1,8 @@
-"""The end of a run of which only its cluster jobs are left.
+"""The part of a run in which only its cluster jobs are left.
 
-Its processes are gone, its results are written, and the warden has no run any more.
-So the front answers the run's control socket now: ``stop`` and ``status`` work as
-before. Signals and requests from other threads are heard as before, too.
+Its processes are gone, and the warden has no run any more. So the front answers the run's
+control socket now: ``stop`` and ``status`` work as before. Signals and requests from other
+threads are received as before, too.
 """
 
 from __future__ import annotations
@@ -11,66 +11,124 @@ import contextlib
 import select
 import socket
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
 from slurm.watch import JobWatch
+from supervisor.errors import ConfigError
 from supervisor.ipc import messages
 from supervisor.ipc.control_socket import Answer, ControlSocket
 from supervisor.ipc.stopflag import Level
+from supervisor.records.verdict import Jobs
 from supervisor.states import RunStatus
+
+if TYPE_CHECKING:
+    from supervisor.front.run import Front
 
 _TICK_S = 0.1
 
+HowEnded = tuple[Jobs, str, bool]
+"""How the jobs ended, the reason, and whether the user can fix what failed."""
 
-class Desk(NamedTuple):
-    """What the front has that the phase needs.
 
-    Attributes
+def see_out(front: Front, *, wait: bool) -> HowEnded:
+    """Block until there is nothing more to wait for; requests are obeyed meanwhile.
+
+    Parameters
     ----------
-    run_id : str
-        The run.
-    fds : list of int
-        Readable when there is something to hear.
-    hear : callable
-        Hears signals and requests.
-    request : callable
-        Asks the run to end: level, reason, who.
-    standing : callable
-        How the run stands.
-    tick : callable
-        Called about ten times a second, with what is waited for.
+    front : Front
+        The run's, with :attr:`~supervisor.front.work.Work.jobs`.
+    wait : bool
+        Let the jobs end by themselves, as long as the warden lives to cancel them should we
+        die; otherwise they are cancelled.
     """
+    jobs = front.work.jobs
+    if jobs is None:
+        return Jobs.SETTLED, "", False
+    jobs.quiet()
+    if front.work.detach:
+        jobs.detach()
+    elif wait:
+        jobs.wait_for_end()
+    else:
+        jobs.cancel()
+    unguarded = _watch(front, jobs, guarded=wait)
+    if jobs.error:
+        front.notes.note(jobs.error)
+    return how_ended(jobs, detached=front.work.detach, unguarded=unguarded)
 
-    run_id: str
-    fds: list[int]
-    hear: Callable[[], None]
-    request: Callable[[Level, str, str], None]
-    standing: Callable[[], messages.Status]
-    tick: Callable[[str], None]
+
+def how_ended(jobs: JobWatch, *, detached: bool, unguarded: str) -> HowEnded:
+    """Say how jobs ended that are over.
+
+    Parameters
+    ----------
+    jobs : JobWatch
+        The jobs.
+    detached : bool
+        They were to outlive the run.
+    unguarded : str
+        How the warden died while they were awaited; empty: it did not.
+    """
+    if jobs.refused:
+        return Jobs.REFUSED, str(jobs.refused), isinstance(jobs.refused, ConfigError)
+    if detached:
+        return Jobs.DETACHED, f"{len(jobs.jobs)} cluster job(s) run on", False
+    if unguarded:
+        return Jobs.UNGUARDED, unguarded, False
+    if jobs.cut_short:
+        return Jobs.CUT_SHORT, "", False
+    if jobs.failed:
+        return Jobs.FAILED, ", ".join(jobs.failed), False
+    return Jobs.SETTLED, "", False
 
 
-def see_jobs_out(jobs: JobWatch, desk: Desk) -> None:
-    """Block until there is nothing more to wait for; what asks to end is heard meanwhile."""
+def _watch(front: Front, jobs: JobWatch, *, guarded: bool) -> str:
+    """Serve callers, signals and requests until the jobs are over.
+
+    Returns
+    -------
+    str
+        How the warden died, if that was while it guarded the jobs.
+    """
 
     def answer(message: messages.Message) -> messages.Message | None:
         if isinstance(message, messages.AskStatus):
-            return desk.standing()
+            return _status(front)
         if isinstance(message, messages.RequestStop):
             level = Level(min(max(message.level, Level.DRAIN), Level.KILL))
-            desk.request(level, message.reason, "stop command")
+            front.request(level, message.reason, "stop command")
         return None
 
-    with contextlib.closing(_Callers(desk.run_id, answer)) as callers:
+    unguarded = ""
+    with contextlib.closing(_Callers(front.plan.run_id, answer)) as callers:
         while not jobs.over:
             callers.listen()
-            callers.serve(select.select([*desk.fds, *callers.fds], [], [], _TICK_S)[0])
-            desk.hear()
-            desk.tick(standing(jobs))
+            callers.serve(select.select([*front.inbox.fds, *callers.fds], [], [], _TICK_S)[0])
+            front.hear_requests()
+            if guarded and not unguarded and not front.link.usable:
+                unguarded = str(front.link.lost(front.run_dir))
+                front.notes.note(unguarded)
+                jobs.cancel()
+            front.display.show(front.progress())
+            front.display.say_once(waiting_for(jobs))
         callers.tell_end("cancelled" if jobs.cancelling else "", jobs.unverified)
+    return unguarded
 
 
-def standing(jobs: JobWatch) -> str:
+def _status(front: Front) -> messages.Status:
+    """How the run is doing, for ``status``."""
+    progress = front.progress()
+    return messages.Status(
+        front.plan.run_id,
+        RunStatus.STOPPING if front.asked else RunStatus.RUNNING,
+        progress.done,
+        progress.total,
+        [],
+        round(progress.elapsed_s, 3),
+    )
+
+
+def waiting_for(jobs: JobWatch) -> str:
     """What is waited for, for people; empty while that is not known."""
     alive = [job for job in jobs.jobs if not job.verified]
     if not alive:
@@ -83,7 +141,7 @@ def standing(jobs: JobWatch) -> str:
 
 
 class _Callers:
-    """Who has called from outside."""
+    """Connections to the run's control socket."""
 
     def __init__(self, run_id: str, answer: Answer) -> None:
         self._run_id = run_id
@@ -102,13 +160,13 @@ class _Callers:
 
     @property
     def fds(self) -> list[int]:
-        """What becomes readable when somebody calls or speaks."""
+        """Readable when there is a new connection, or a message on one."""
         if self._door is None:
             return []
         return [sock.fileno() for sock in (self._door.listener, *self._clients)]
 
     def serve(self, ready: list[int]) -> None:
-        """Take calls, and answer those who spoke."""
+        """Accept connections, and answer messages."""
         if self._door is None:
             return
         spoke = [client for client in self._clients if client.fileno() in ready]
@@ -120,11 +178,10 @@ class _Callers:
                 client.close()
 
     def tell_end(self, reason: str, survivors: list[str]) -> None:
-        """Tell who is still on the line that the run has ended."""
+        """Tell every connection that the run has ended."""
         if self._door:
             outcome = RunStatus.STOPPED if reason else RunStatus.COMPLETED
-            ended = messages.RunEnded(outcome, reason, 0.0, survivors[:100])
-            self._door.broadcast(ended)
+            self._door.broadcast(messages.RunEnded(outcome, reason, 0.0, survivors[:100]))
 
     def close(self) -> None:
         """Hang up."""

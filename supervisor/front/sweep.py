@@ -1,4 +1,4 @@
-"""The front of a sweep: combinations counted, results compacted, inputs kept for a resume."""
+"""A sweep's work, seen from its front: combinations counted, inputs kept for a resume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import threading
 import time
 
 from supervisor.front.link import WardenLink
-from supervisor.front.run import SETTLE_POLL_S, Front, Progress, Tick
+from supervisor.front.progress import Count, describe
+from supervisor.front.run import Front
+from supervisor.front.work import Run, Work
 from supervisor.ipc import messages
 from supervisor.ipc.board import Board
 from supervisor.lifecycle import inputs
@@ -21,96 +23,109 @@ from supervisor.states import RunStatus
 from supervisor.system import process
 
 _DUMP_WAIT_S = 2.0
-_DUMPED_S = 0.05  # a stack is written line by line: whoever has paused for so long has finished
+_DUMP_POLL_S = 0.005
+_DUMPED_S = 0.05  # a stack is written line by line: a pause as long as this is its end
 _SYNC_EVERY_S = 5.0
 _KEEP_AFTER_S = 0.25  # a run that is shorter is computed again as soon as resumed
 
 
-class SweepFront(Front):
-    """Carries one sweep from its plan to its report.
+def sweep_front(prepared: Prepared, link: WardenLink, *, keep_warden: bool = True) -> Front:
+    """Make the front of a sweep that is computed on this machine.
 
     Parameters
     ----------
     prepared : Prepared
         What to run; its directory is claimed, and empty but for what a resumed run left.
     link : WardenLink
-        A warden without a run; this object owns it from now on.
+        A warden without a run; the front owns it from now on.
     keep_warden : bool
         Keep the warden for the next run of this process.
     """
+    return Front(prepared, link, lambda run: Sweep(run, prepared), keep_warden=keep_warden)
 
-    def __init__(self, prepared: Prepared, link: WardenLink, *, keep_warden: bool = True) -> None:
-        super().__init__(prepared, link, keep_warden=keep_warden)
-        self.plan = prepared.plan
+
+class Sweep(Work):
+    """A sweep that this machine's workers compute.
+
+    Parameters
+    ----------
+    run : Run
+        The run it is the work of.
+    prepared : Prepared
+        What to compute.
+    """
+
+    def __init__(self, run: Run, prepared: Prepared) -> None:
+        self._run = run
         self._prepared = prepared
+        self._plan = prepared.plan
         self._board = Board.create(prepared.plan.workers)
-        self._keep_at: float | None = None
+        self._given_up = 0
         self._keeper = threading.Thread(target=self._keep, name="allstop-keeper", daemon=True)
         self._kept_enough = threading.Event()
 
-    def progress(self) -> Progress:
-        """How the run stands now."""
+    def count(self) -> Count:
+        """Combinations that are done, and the best of them."""
         best = self._board.best()
-        return Progress(
-            status=self._status,
+        return Count(
             done=self._done(),
-            total=self.plan.grid.size,
+            total=self._plan.grid.size,
             failed=self._board.failed() + self._given_up,
-            elapsed_s=time.monotonic() - self._began,
-            ram_bytes=self._sampler.last,
-            best=None if best is None else (self.plan.grid.params(best[0]), best[1]),
-            stop_level=self.flag.level,
+            best=None if best is None else (self._plan.grid.params(best[0]), best[1]),
         )
 
     def _done(self) -> int:
         counted = self._prepared.finished + self._board.done() + self._given_up
         # a worker killed between keeping rows and counting them leaves the warden to know it
-        return min(max(self.finished, counted), self.plan.grid.size)
+        return min(max(self._run.finished, counted), self._plan.grid.size)
 
     def status_line(self) -> str:
         """Combinations done, time and memory."""
-        return describe(self.progress())
+        return describe(self._run.progress())
 
     # -- the run -----------------------------------------------------------
 
-    def _hand_over(self) -> None:
+    def hand_over(self) -> None:
+        """Send the warden everything it needs, by descriptor."""
         prepared = self._prepared
-        fds = [self.flag.fileno(), self._board.fileno(), prepared.bars.memfd]
+        fds = [self._run.flag.fileno(), self._board.fileno(), prepared.bars.memfd]
         message = messages.StartRun(
-            str(self.run_dir),
+            str(self._run.run_dir),
             has_function=prepared.function is not None,
             retry_failed=prepared.retry_failed,
         )
         if prepared.function is None:
-            self._link.send(message, fds)
+            self._run.link.send(message, fds)
         else:
             with os.fdopen(os.memfd_create("allstop-function", os.MFD_CLOEXEC), "wb") as file:
                 file.write(prepared.function)
                 file.flush()
-                self._link.send(message, [*fds, file.fileno()])
+                self._run.link.send(message, [*fds, file.fileno()])
 
-    def _work_begun(self) -> None:
+    def begun(self, at: float) -> None:
+        """Load what the end needs, and plan when to keep what a resume needs."""
         _import_early()
-        self._keep_at = self._began + _KEEP_AFTER_S
+        self.due = at + _KEEP_AFTER_S
 
-    def _pause(self, on_tick: Tick | None) -> float:
-        pause = super()._pause(on_tick)
-        if self._keep_at is None:
-            return pause
-        return min(pause, max(0.0, self._keep_at - time.monotonic()))
-
-    def _keep_time(self, on_tick: Tick | None) -> None:
-        if self._keep_at is not None and time.monotonic() >= self._keep_at:
+    def keep_time(self) -> None:
+        """Begin to keep what a resume needs, if it is time to."""
+        if self.due is not None and time.monotonic() >= self.due:
             self._begin_keeping()
             if self._keeper.ident is None:
-                self._note_error("a power loss may take finished rows: no thread can be started")
-        super()._keep_time(on_tick)
+                self._run.notes.note(
+                    "a power loss may take finished rows: no thread can be started"
+                )
 
-    def _show_where(self) -> None:
+    def hear(self, message: messages.Message) -> None:
+        """Count combinations that were given up."""
+        if isinstance(message, messages.CombinationFailed):
+            self._given_up += 1
+
+    def show_where(self) -> None:
         """Show where every worker is; one that does not answer is shown by its state."""
-        logs = sorted((self.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
+        logs = sorted((self._run.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
         sizes = {log: log.stat().st_size for log in logs}
-        self._link.send(messages.DumpStacks())
+        self._run.link.send(messages.DumpStacks())
         pids = [int(pid) for pid in self._board.rows["pid"] if pid]
         # who is suspended cannot answer
         answering = [pid for pid in pids if process.state_letter(pid) not in (None, *"TtZX")]
@@ -123,11 +138,11 @@ class SweepFront(Front):
             grown = [log for log in logs if sizes_now[log] > sizes[log]]
             if len(grown) >= len(answering) and now - since >= _DUMPED_S:
                 break
-            select.select([], [], [], SETTLE_POLL_S)
+            select.select([], [], [], _DUMP_POLL_S)
         for row in self._board.rows:
             if row["pid"]:
                 state = process.state_letter(int(row["pid"])) or "gone"
-                self._say(
+                self._run.display.say(
                     f"worker pid {row['pid']} (state {state}): combination "
                     f"{row['kept_until'] + row['done'] - row['kept']} of chunk "
                     f"{row['chunk_start']}–{row['chunk_stop']}"
@@ -136,26 +151,28 @@ class SweepFront(Front):
             with log.open(errors="replace") as file:
                 file.seek(sizes[log])
                 for line in file:
-                    self._say(line.rstrip())
+                    self._run.display.say(line.rstrip())
 
     # -- the end -----------------------------------------------------------
 
-    def _wrap_up(self, status: RunStatus) -> None:
-        self._have_inputs_kept(wanted=status is not RunStatus.COMPLETED)
+    def wrap_up(self, *, done: bool) -> None:
+        """See the writing of what a resume needs to its end, if it has begun or is needed."""
+        self._have_inputs_kept(wanted=not done)
 
-    def _let_go(self) -> None:
+    def let_go(self) -> None:
+        """End the thread that keeps what a resume needs."""
         self._kept_enough.set()
 
     def _have_inputs_kept(self, *, wanted: bool) -> None:
         """See the writing of what resuming needs to its end, if it has begun or is wanted."""
-        if self._keep_at is not None and wanted:
+        if self.due is not None and wanted:
             self._begin_keeping()
         if self._keeper.ident is not None:
             self._kept_enough.set()
             self._keeper.join()
 
     def _begin_keeping(self) -> None:
-        self._keep_at = None
+        self.due = None
         try:
             self._keeper.start()
         except RuntimeError:  # no thread is to be had: here and now, and once
@@ -170,48 +187,35 @@ class SweepFront(Front):
         """
         prepared = self._prepared
         try:
-            inputs.keep(self.run_dir, self.plan, prepared.bars, prepared.function)
-            rundir.sync_names(self.run_dir)
+            inputs.keep(self._run.run_dir, self._plan, prepared.bars, prepared.function)
+            rundir.sync_names(self._run.run_dir)
         except OSError as error:
-            self._note_error(f"what resuming needs could not be kept: {error.strerror}")
-        journals = JournalSync(self.run_dir / rundir.JOURNAL_DIR)
+            self._run.notes.note(f"what resuming needs could not be kept: {error.strerror}")
+        journals = JournalSync(self._run.run_dir / rundir.JOURNAL_DIR)
         while not self._kept_enough.wait(_SYNC_EVERY_S):
             try:
                 journals.sync()
             except OSError as error:
-                self._note_error(f"journals could not be synced to the disk: {error.strerror}")
+                self._run.notes.note(f"journals could not be synced to the disk: {error.strerror}")
                 return
 
-    def _gather(self) -> Gathered:
+    def gather(self) -> Gathered:
         """Write ``results.parquet``."""
-        from supervisor.lifecycle.finish import gather
+        from supervisor.lifecycle.gather import gather
 
-        return gather(self.run_dir, self.plan, self._note_error)
+        return gather(self._run.run_dir, self._plan, self._run.notes.note)
 
-    def _complete(self, report: Report) -> None:
-        if report.status is RunStatus.COMPLETED:
-            from supervisor.lifecycle.finish import drop_checkpoints
+    def complete(self, report: Report) -> None:
+        """Clear the cluster's copies of a run that was begun there and completed here."""
+        begun_on_a_cluster = (self._run.run_dir / rundir.LEDGER_FILE).exists()
+        if report.status is RunStatus.COMPLETED and begun_on_a_cluster:
+            from supervisor.lifecycle.depot import clear_what_is_left
 
-            drop_checkpoints(self.run_dir)
-            if (self.run_dir / rundir.LEDGER_FILE).exists():  # begun on a cluster
-                from supervisor.lifecycle.depot import clear_what_is_left
+            report.errors += clear_what_is_left(self._run.run_dir)
 
-                for why in clear_what_is_left(self.run_dir):
-                    self._note_error(why)
-
-    def _close(self) -> None:
-        super()._close()
+    def close(self) -> None:
+        """Let go of the progress table."""
         self._board.close()
-
-
-def describe(progress: Progress) -> str:
-    """One line about a run."""
-    share = 100 * progress.done / max(1, progress.total)
-    line = (
-        f"{progress.status}: {progress.done:,} of {progress.total:,} combinations "
-        f"({share:.1f} %), {progress.elapsed_s:.1f} s, {progress.ram_bytes / 2**20:,.0f} MB"
-    )
-    return line + (f", {progress.failed} failed" if progress.failed else "")
 
 
 def _import_early() -> None:

@@ -64,10 +64,11 @@ class StartGuard(NamedTuple):
 
 
 class RequestStop(NamedTuple):
-    """End the run at ``level`` (1 drain, 2 stop, 3 kill)."""
+    """End the run at ``level`` (1 drain, 2 stop, 3 kill); ``by``: what the front was asked by."""
 
     level: int
     reason: str = ""
+    by: str = ""
 
 
 class AskStatus(NamedTuple):

@@ -1,138 +1,180 @@
 """The end of a run on disk: results compacted, report written, registry cleared.
 
-The front does this at the end of its run. Where the front was killed, the
-warden has ended the run's processes and starts this module as a fresh process
-to do the rest: ``python -P -m supervisor.lifecycle.finish RUN_DIR``.
+The front does this at the end of its run. Where the front was killed, the warden has ended
+the run's processes and starts this module as a fresh process to do the rest:
+``python -P -m supervisor.lifecycle.finish RUN_DIR``. Front and finisher build the report in
+one function, :func:`conclude`, from what was observed: the front remembers it, the finisher
+reads it from the run's facts.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from supervisor.errors import AllstopError, RunBusyError
+from supervisor.errors import ConfigError, RunBusyError
+from supervisor.lifecycle import gather as results
+from supervisor.lifecycle.gather import NOT_WRITTEN, count_covered, drop_checkpoints, gather
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
-from supervisor.records.command import read_plan
-from supervisor.records.events import Fact, read_events
-from supervisor.records.plan import Plan, Source
-from supervisor.records.report import Gathered, MemoryReport, Report, Rung, StopReport, unseen
+from supervisor.records.command import AnyPlan, read_plan
+from supervisor.records.plan import Plan
+from supervisor.records.report import Gathered, MemoryReport, Report, StopReport, unseen
+from supervisor.records.story import Story
+from supervisor.records.verdict import Jobs, Observed, verdict
 from supervisor.rows.journal import journal_paths
-from supervisor.rows.results import Compaction, compact, covered
 from supervisor.states import ExitCode, RunStatus
 from supervisor.system import durable
 
 PATIENCE_S = 10.0
 """How long to wait for another process that is finishing the same run."""
 
-NOT_WRITTEN = f"{rundir.RESULTS_FILE} could not be written"
-
-Valid = Callable[[Mapping[str, NDArray[np.generic]]], NDArray[np.bool_]]
+_FRONT_DIED = "the front died"
 
 
-def compact_run(run_dir: Path, plan: Plan) -> Compaction:
-    """Write ``results.parquet`` from whatever the journals hold."""
-    return compact(
-        rundir.journal_dirs(run_dir),
-        run_dir / rundir.RESULTS_FILE,
-        plan.grid,
-        valid=constraint(plan),
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a report says besides the verdict, all of it observed.
+
+    Attributes
+    ----------
+    containment : str
+        The one in use; ``none``: the work had not begun.
+    elapsed_s : float
+        From the first fork to the last end, in s.
+    stop : StopReport or None
+        How the run was ended on request.
+    memory : MemoryReport or None
+        None: not measured.
+    jobs : sequence of dict
+        What became of each cluster job.
+    command_status : int or None
+        Exit status of a supervised command.
+    """
+
+    containment: str = "none"
+    elapsed_s: float = 0.0
+    stop: StopReport | None = None
+    memory: MemoryReport | None = None
+    jobs: Sequence[dict[str, Any]] = ()
+    command_status: int | None = None
+
+
+def conclude(
+    plan: AnyPlan,
+    run_dir: Path,
+    observed: Observed,
+    gathered: Gathered,
+    measured: Measured,
+    errors: list[str],
+) -> Report:
+    """Judge how a run ended, and put its report together; nothing is written yet."""
+    status, reason, exit_code, cause = verdict(observed)
+    if gathered.unwritten and reason != gathered.unwritten:
+        errors = [*errors, gathered.unwritten]
+    return Report(
+        run_id=plan.run_id,
+        status=status,
+        reason=reason,
+        exit_code=exit_code,
+        containment=measured.containment,
+        combos_total=plan.combos_total,
+        combos_done=gathered.done,
+        combos_failed=gathered.failed,
+        elapsed_s=round(measured.elapsed_s, 6),
+        run_dir=str(run_dir),
+        stop=measured.stop,
+        memory=measured.memory,
+        jobs=list(measured.jobs),
+        errors=errors,
+        resumed=plan.resumed,
+        command_status=measured.command_status,
+        cause=str(cause),
+        observed=observed.to_json(),
     )
 
 
-def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered:
-    """Write ``results.parquet``; where that cannot be, count what the journals hold."""
-    try:
-        done = compact_run(run_dir, plan)
-    except (AllstopError, OSError) as error:
-        return Gathered(count_covered(run_dir), unwritten=f"{NOT_WRITTEN}: {error}")
-    for damage in done.damaged:
-        note(f"{damage}: what it held was computed again")
-    return Gathered(done.rows, done.failed, missing=_count_missing(done, plan))
+def put_away(report: Report) -> None:
+    """Leave on disk what a run that has ended leaves: its report, or nothing at all.
 
+    A mistake that the user can fix leaves nothing behind, unless something was computed before.
 
-def _count_missing(done: Compaction, plan: Plan) -> int:
-    """How many of the combinations that the plan asks for are in no journal."""
-    last, first = plan.span
-    return sum(max(0, min(stop, last) - max(start, first)) for start, stop in done.missing)
-
-
-def count_covered(run_dir: Path) -> int:
-    """How many combinations a run's journals hold; 0 where they cannot be read."""
-    try:
-        return sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir)))
-    except (AllstopError, OSError):
-        return 0
-
-
-def constraint(plan: Plan) -> Valid | None:
-    """Which combinations of the grid make sense to the plan's strategy; None: all of them."""
-    if plan.source is not Source.BUILT_IN:
-        return None
-    from workers.catalog import STRATEGIES
-
-    strategy = STRATEGIES[plan.strategy]
-    return strategy.valid if strategy.ordered else None
+    Raises
+    ------
+    OSError
+        If the report could not be written.
+    """
+    run_dir = Path(report.run_dir)
+    if report.usage and report.resumed == 0 and report.combos_done == 0:
+        rundir.discard(run_dir)
+        return
+    if report.status is RunStatus.COMPLETED:
+        drop_checkpoints(run_dir)
+    report.write()
 
 
 def finish_dead_run(run_dir: Path) -> Report:
     """Write results and report of a run whose front is gone and whose processes have ended.
 
-    The caller holds the :class:`~supervisor.records.Claim` on the directory. The
-    registry keeps its entry for who sees to it that no process is left.
+    The caller holds the :class:`~supervisor.records.claim.Claim` on the directory, and strikes
+    the run off the registry once it has seen that no process is left.
     """
     plan = read_plan(durable.read_json(run_dir / rundir.RUN_FILE))
     errors: list[str] = []
     jobs = _see_jobs_gone(run_dir, errors)
-    done = failed = 0
-    missing = False
-    try:
-        if isinstance(plan, Plan):
-            compaction = compact_run(run_dir, plan)
-            done, failed = compaction.rows, compaction.failed
-            missing = _count_missing(compaction, plan) > 0
-            errors += compaction.damaged
-    except (AllstopError, OSError) as error:
-        errors.append(f"{NOT_WRITTEN}: {error}")
-        done = count_covered(run_dir)
-    story = _Story.of(run_dir)
-    if story.outcome is RunStatus.COMPLETED and (missing or _cut_off(jobs)):
-        # what the warden guarded was done, but the run was more than that
-        story.outcome, story.reason = RunStatus.STOPPED, "the front died"
-    errors += story.errors
-    incomplete = bool(story.survivors) or not all(job["verified"] for job in jobs)
-    if story.stop:
-        story.stop.survivors = story.survivors + unseen(jobs)
+    gathered = gather(run_dir, plan, errors.append) if isinstance(plan, Plan) else Gathered()
+    story = Story.of(run_dir)
+    left = story.survivors + unseen(jobs)
     ended = story.ended or _last_written(run_dir)
-    report = Report(
-        run_id=plan.run_id,
-        status=story.outcome,
-        reason=story.reason,
-        exit_code=ExitCode.INCOMPLETE if incomplete else ExitCode.FAILED,
+    measured = Measured(
         containment=story.containment,
-        combos_total=plan.combos_total,
-        combos_done=done,
-        combos_failed=failed,
-        elapsed_s=round(max(0.0, ended - story.began), 6) if story.began else 0.0,
-        run_dir=str(run_dir),
-        stop=story.stop,
+        elapsed_s=max(0.0, ended - story.began) if story.began else 0.0,
+        stop=story.stop.report(_stop_elapsed_s(story), left),
         memory=story.memory,
-        errors=errors,
-        resumed=plan.resumed,
-        command_status=story.command_status,
         jobs=jobs,
+        command_status=story.command_status,
     )
-    if report.status is RunStatus.COMPLETED:
-        drop_checkpoints(run_dir)
-    report.write()
+    observed = _observed(story, jobs, gathered, left=bool(left))
+    report = conclude(plan, run_dir, observed, gathered, measured, errors + story.errors)
+    put_away(report)
     return report
+
+
+def _observed(
+    story: Story, jobs: list[dict[str, Any]], gathered: Gathered, *, left: bool
+) -> Observed:
+    how, why = story.jobs, story.jobs_reason
+    if how is None:
+        how, why = _how_jobs_ended(jobs)
+    return Observed(
+        work=story.work,
+        jobs=how,
+        stop_reason=story.stop.reason or _FRONT_DIED,
+        signal=story.stop.signal,
+        work_reason=story.work_reason,
+        jobs_reason=why,
+        usage=story.usage,
+        left=left,
+        **results.observed(gathered),
+    )
+
+
+def _how_jobs_ended(jobs: list[dict[str, Any]]) -> tuple[Jobs, str]:
+    """How the jobs of a run ended that had no front any more to see them out."""
+    from slurm.states import JobState
+
+    if any(job["state"] == JobState.CANCELLED or not job["verified"] for job in jobs):
+        return Jobs.CUT_SHORT, ""
+    well = (JobState.COMPLETED, JobState.GONE)
+    failed = [f"job {job['id']} {job['state']}" for job in jobs if job["state"] not in well]
+    return (Jobs.FAILED, ", ".join(failed)) if failed else (Jobs.SETTLED, "")
+
+
+def _stop_elapsed_s(story: Story) -> float:
+    return story.stop.rungs[-1].at_s if story.stop.rungs else 0.0
 
 
 def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
@@ -161,77 +203,88 @@ def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _cut_off(jobs: list[dict[str, Any]]) -> bool:
-    return any(job["state"] == "cancelled" or not job["verified"] for job in jobs)
-
-
-def drop_checkpoints(run_dir: Path) -> None:
-    """Remove what unfinished combinations had saved, once there are none."""
-    shutil.rmtree(run_dir / rundir.CHECKPOINT_DIR, ignore_errors=True)
-
-
-@dataclass(slots=True)
-class _Story:
-    """What a run's facts tell, in order, about one whose front could not."""
-
-    began: float = 0.0
-    ended: float = 0.0
-    containment: str = "none"
-    reason: str = "its front and its warden were killed"
-    stop: StopReport | None = None
-    outcome: RunStatus = RunStatus.FAILED
-    survivors: list[str] = field(default_factory=list)
-    ram_baseline_bytes: int = 0
-    ram_peak_bytes: int = 0
-    command_status: int | None = None
-    errors: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, run_dir: Path) -> _Story:
-        """Read a run's ``events.jsonl``."""
-        story = cls()
-        for fact in read_events(run_dir):
-            if fact.name == "front.run_requested":
-                story = cls()  # the run was resumed: what came before is another attempt's story
-            story.hear(fact)
-        return story
-
-    def hear(self, fact: Fact) -> None:
-        """Take one fact in."""
-        fields = fact.fields
-        match fact.name:
-            case "warden.run_started":
-                self.began = fact.at
-                self.containment = fields["containment"]
-                self.ram_baseline_bytes = self.ram_peak_bytes = fields["ram_baseline_bytes"]
-            case "front.memory_sampled":
-                self.ram_peak_bytes = max(self.ram_peak_bytes, fields["ram_bytes"])
-            case "warden.stop_requested":
-                self.stop = self.stop or StopReport(fields["by"], fields["level"].lower())
-                self.reason = fields["reason"]
-            case "warden.rung_reached" if self.stop:
-                self.stop.rungs.append(Rung(fields["rung"], fields["at_s"], fields["acted_on"]))
-                self.stop.elapsed_s = fields["at_s"]
-            case "warden.command_ended":
-                self.command_status = fields["status"]
-            case "warden.left_behind":
-                self.errors += [f"left behind by the command: {n}" for n in fields["processes"]]
-            case "warden.run_ended":
-                self.ended = fact.at
-                self.outcome = RunStatus(fields["outcome"])
-                self.survivors = list(fields["survivors"])
-
-    @property
-    def memory(self) -> MemoryReport | None:
-        """What was measured while there was a front to measure it."""
-        if not self.began:
-            return None
-        return MemoryReport(self.ram_baseline_bytes, self.ram_peak_bytes)
-
-
 def _last_written(run_dir: Path) -> float:
     journals = [path for folder in rundir.journal_dirs(run_dir) for path in journal_paths(folder)]
     return max((path.stat().st_mtime for path in journals), default=0.0)
+
+
+def read_report(run_dir: Path) -> Report:
+    """Read a run's report; its directory may have been moved since.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it is not one.
+    """
+    path = run_dir / rundir.REPORT_FILE
+    try:
+        found = Report.from_json(durable.read_json(path))
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(f"{path}: not a run's report") from None
+    found.run_dir = str(run_dir)
+    return found
+
+
+# -- results that could not be written when the run ended ----------------------
+
+
+def lacks_results(report: Report) -> bool:
+    """Whether a run's results are not there, or its report does not know yet that they are.
+
+    The process that writes them later may be killed before it corrects the report.
+    """
+    run_dir = Path(report.run_dir)
+    written = (run_dir / rundir.RESULTS_FILE).is_file() and not _says_unwritten(report)
+    return not written and count_covered(run_dir) > 0
+
+
+def _says_unwritten(report: Report) -> bool:
+    return any(line.startswith(NOT_WRITTEN) for line in (report.reason, *report.errors))
+
+
+def write_late_results(report: Report, plan: Plan) -> Report | None:
+    """Write the results of a run that had no room for them, and judge it again.
+
+    The caller holds the claim on the run's directory. Only what was observed of the results
+    has changed, so the verdict is what it would have been had they been written at once.
+
+    Returns
+    -------
+    Report or None
+        The report as it is now, on disk too; None: the results still cannot be written.
+
+    Raises
+    ------
+    OSError
+        If the report could not be written.
+    """
+    gathered = gather(Path(report.run_dir), plan, lambda _line: None)
+    if gathered.unwritten:
+        return None
+    observed = replace(_observed_before(report), **results.observed(gathered))
+    status, reason, exit_code, cause = verdict(observed)
+    corrected = replace(
+        report,
+        status=status,
+        reason=reason,
+        exit_code=exit_code,
+        cause=str(cause),
+        observed=observed.to_json(),
+        combos_done=gathered.done,
+        combos_failed=gathered.failed,
+        errors=[line for line in report.errors if not line.startswith(NOT_WRITTEN)],
+    )
+    corrected.write()
+    return corrected
+
+
+def _observed_before(report: Report) -> Observed:
+    """What a report's verdict was given; from the run's facts where it does not say."""
+    try:
+        return Observed.from_json(report.observed)
+    except (KeyError, ValueError, TypeError):
+        story = Story.of(Path(report.run_dir))
+        return _observed(story, report.jobs, Gathered(), left=bool(unseen(report.jobs)))
 
 
 def main() -> None:
@@ -249,7 +302,7 @@ def main() -> None:
             if report.exit_code != ExitCode.INCOMPLETE:
                 registry.remove(report.run_id)  # the warden saw everything gone
     except RunBusyError:
-        pass  # the run is being resumed or cleared away already: whoever does that writes both
+        pass  # the run is being resumed or cleared away already: that process writes both
 
 
 if __name__ == "__main__":

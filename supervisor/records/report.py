@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.records import rundir
-from supervisor.states import RunStatus
+from supervisor.states import ExitCode, RunStatus
 from supervisor.system import durable
 
 
@@ -98,20 +98,6 @@ class Gathered(NamedTuple):
     unwritten: str = ""
     missing: int = 0
 
-    @property
-    def shortcoming(self) -> str:
-        """Why a run that has computed everything has failed all the same; empty: it has not."""
-        if self.unwritten:
-            return self.unwritten  # whoever goes on from here needs them
-        if self.missing:  # journals were deleted or damaged, while it ran
-            return (
-                f"{self.missing:,} combinations were computed and are in no journal any more: "
-                "carry the run on with allstop resume"
-            )
-        if self.failed and self.failed == self.done:
-            return "every combination failed; see the column 'error' in results.parquet"
-        return ""
-
 
 @dataclass(slots=True)
 class Report:
@@ -135,9 +121,18 @@ class Report:
     resumed: int = 0
     """How often the run was resumed; the combinations are counted over all attempts, the
     rest (times, memory, stop) is of the last one."""
+    cause: str = ""
+    """Which observation decided, see :class:`~supervisor.records.verdict.Cause`."""
+    observed: dict[str, Any] = field(default_factory=dict)
+    """What the verdict was given, see :class:`~supervisor.records.verdict.Observed`."""
     command_status: int | None = None
     """Exit status of a supervised command, minus N where signal N killed it; None: of a
     sweep, or not seen."""
+
+    @property
+    def usage(self) -> bool:
+        """Whether the run failed of something that the user can fix: an option, a file."""
+        return self.exit_code == ExitCode.USAGE
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

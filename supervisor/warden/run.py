@@ -377,7 +377,7 @@ class RunInHand:
     def _obey(self, message: messages.Message, who: str) -> None:
         if isinstance(message, messages.RequestStop):
             level = Level(min(max(message.level, Level.DRAIN), Level.KILL))
-            self.request(level, message.reason, who)
+            self.request(level, message.reason, message.by or who)
         elif isinstance(message, messages.DumpStacks):
             self._workforce.dump()
 

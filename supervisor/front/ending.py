@@ -1,0 +1,157 @@
+"""The end of a run, after its processes: memory, cluster jobs, results, verdict, report."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from supervisor.front.phase import Ended
+from supervisor.ipc import messages
+from supervisor.lifecycle import gather
+from supervisor.lifecycle.finish import Measured, conclude, put_away
+from supervisor.records import registry
+from supervisor.records.report import Gathered, MemoryReport, Report
+from supervisor.records.verdict import Jobs, Observed, Work
+from supervisor.states import ExitCode
+from supervisor.system import process
+from supervisor.system.meanwhile import Meanwhile
+
+if TYPE_CHECKING:
+    from supervisor.front.run import Front
+
+_DONE = (Work.DONE, Work.ELSEWHERE)
+
+
+class Ending:
+    """Sees a run whose work has ended to its report.
+
+    Parameters
+    ----------
+    front : Front
+        The run's, in its last phase.
+    """
+
+    def __init__(self, front: Front) -> None:
+        if not isinstance(front.phase, Ended):
+            raise TypeError("the run's work has not ended")
+        self._front = front
+        self._started, self._end = front.phase.started, front.phase.end
+        self._gone_at = time.monotonic()
+        self._jobs, self._jobs_reason, self._jobs_usage = Jobs.SETTLED, "", False
+
+    def report(self) -> Report:
+        """Do all that is left to do, and write the report."""
+        front, end = self._front, self._end
+        survivors = self._end_leftovers()
+        none_left = not (end.by_force or survivors)
+        memory_back = Meanwhile(partial(self._see_memory_back, rest=none_left))
+        front.work.wrap_up(done=end.work in _DONE)
+        if front.work.jobs is not None:
+            self._see_jobs_out()
+        ghosts = front.work.jobs.unverified if front.work.jobs else []
+        gathered = front.work.gather()
+        report = self._conclude(survivors, ghosts, gathered, memory_back)
+        front.work.complete(report)
+        self._put_away(report)
+        front.keep_warden = front.keep_warden and none_left
+        return report
+
+    def _end_leftovers(self) -> list[str]:
+        """End what a warden that was lost, or had to be killed, has left; return what lives."""
+        front = self._front
+        if not self._end.by_force:
+            return list(self._end.survivors)
+        front.link.kill()
+        if not front.handed_over:
+            return []  # it has not heard of the run
+        from supervisor.containment.leftovers import end_leftovers
+
+        if front.link.see_dead():
+            survivors = end_leftovers(front.plan.run_id, front.run_dir).survivors
+        else:
+            pid = front.link.pid
+            state = process.state_letter(pid) or "gone"
+            survivors = [f"pid {pid} (the warden), state {state}"]
+        front.events.emit("leftovers_ended", survivors=survivors)
+        return survivors
+
+    def _see_memory_back(self, *, rest: bool) -> MemoryReport | None:
+        """Measure memory, then let go of the warden's own, unless the warden is still needed.
+
+        Beside the writing of results: the kernel walks through page tables for the one, and
+        takes as long for the other, for which the front would wait at its end.
+        """
+        front = self._front
+        measured = None
+        if self._started and not front.work.elsewhere and not self._end.by_force:
+            measured = front.memory.see_back(
+                self._started,
+                self._end,
+                stop_at=front.asked_at,
+                verify_s=front.plan.times.verify_s,
+            )
+        if rest and front.work.jobs is None and not front.keep_warden:
+            front.link.send(messages.Rest(str(front.run_dir)))
+        return measured
+
+    def _see_jobs_out(self) -> None:
+        """Wait for the run's cluster jobs: for their own end, or for that of their cancel."""
+        from supervisor.front.jobs import see_out
+
+        front = self._front
+        ended = see_out(front, wait=self._end.work in _DONE)
+        self._jobs, self._jobs_reason, self._jobs_usage = ended
+        self._gone_at = time.monotonic()
+        front.events.emit(
+            "jobs_ended", jobs=self._jobs, reason=self._jobs_reason, usage=self._jobs_usage
+        )
+
+    def _conclude(
+        self,
+        survivors: list[str],
+        ghosts: list[str],
+        gathered: Gathered,
+        memory_back: Meanwhile[MemoryReport | None],
+    ) -> Report:
+        front = self._front
+        left = survivors + ghosts
+        if not front.asked:
+            for name in survivors:
+                front.notes.note(f"could not be killed: {name}")
+            for name in ghosts:
+                front.notes.note(f"has not been seen to end: {name}")
+        observed = Observed(
+            work=self._end.work,
+            jobs=self._jobs,
+            stop_reason=front.asked.reason,
+            signal=front.asked.signal,
+            work_reason=self._end.reason,
+            jobs_reason=self._jobs_reason,
+            usage=self._end.usage or self._jobs_usage,
+            left=bool(left),
+            **gather.observed(gathered),
+        )
+        jobs = front.work.jobs
+        measured = Measured(
+            containment=self._started.containment if self._started else "none",
+            elapsed_s=self._gone_at - front.began,
+            stop=front.asked.report(round(self._gone_at - front.asked_at, 6), left),
+            memory=memory_back.result(),
+            jobs=[job._asdict() for job in jobs.jobs] if jobs else [],
+            command_status=front.work.command_status,
+        )
+        return conclude(front.plan, front.run_dir, observed, gathered, measured, front.notes.errors)
+
+    def _put_away(self, report: Report) -> None:
+        try:
+            put_away(report)
+        except OSError as error:
+            report.errors.append(f"report.json could not be written: {error.strerror}")
+        # last: if we are killed before, the entry leads to what is missing. A warden that was
+        # killed has left its socket, for which nothing would look afterwards
+        registry.socket_path(report.run_id).unlink(missing_ok=True)
+        if report.exit_code == ExitCode.INCOMPLETE:
+            registry.leave_to_reap(report.run_id)
+        else:
+            registry.remove(report.run_id)
