@@ -204,7 +204,7 @@ class ClusterSweep(Work):
 
     def gather(self) -> Gathered:
         """Fetch all that the shards have written, and write ``results.parquet``."""
-        if not self.jobs.refused:
+        if not self.jobs.view.refused:
             self._bring_in()
         return gather(self._run.run_dir, self._plan, self._run.notes.note)
 

@@ -49,7 +49,7 @@ class Ending:
         front.work.wrap_up(done=end.work in _DONE)
         if front.work.jobs is not None:
             self._see_jobs_out()
-        ghosts = front.work.jobs.unverified if front.work.jobs else []
+        ghosts = front.work.jobs.view.unverified if front.work.jobs else []
         gathered = front.work.gather()
         report = self._conclude(survivors, ghosts, gathered, memory_back)
         front.work.complete(report)
@@ -138,7 +138,7 @@ class Ending:
             elapsed_s=self._gone_at - front.began,
             stop=front.asked.report(round(self._gone_at - front.asked_at, 6), left),
             memory=memory_back.result(),
-            jobs=[job._asdict() for job in jobs.jobs] if jobs else [],
+            jobs=[job._asdict() for job in jobs.view.jobs] if jobs else [],
             command_status=front.work.command_status,
         )
         return conclude(front.plan, front.run_dir, observed, gathered, measured, front.notes.errors)

@@ -13,7 +13,7 @@ import socket
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from slurm.watch import JobWatch
+from slurm.watch import JobsView, JobWatch
 from supervisor.errors import ConfigError
 from supervisor.ipc import messages
 from supervisor.ipc.control_socket import Answer, ControlSocket
@@ -51,19 +51,20 @@ def see_out(front: Front, *, wait: bool) -> HowEnded:
         jobs.wait_for_end()
     else:
         jobs.cancel()
-    unguarded = _watch(front, jobs, guarded=wait)
-    if jobs.error:
-        front.notes.note(jobs.error)
-    return how_ended(jobs, detached=front.work.detach, unguarded=unguarded)
+    unguarded = _serve(front, jobs, guarded=wait)
+    view = jobs.view
+    if view.error:
+        front.notes.note(view.error)
+    return how_ended(view, detached=front.work.detach, unguarded=unguarded)
 
 
-def how_ended(jobs: JobWatch, *, detached: bool, unguarded: str) -> HowEnded:
+def how_ended(jobs: JobsView, *, detached: bool, unguarded: str) -> HowEnded:
     """Say how jobs ended that are over.
 
     Parameters
     ----------
-    jobs : JobWatch
-        The jobs.
+    jobs : JobsView
+        What is known of them.
     detached : bool
         They were to outlive the run.
     unguarded : str
@@ -82,7 +83,7 @@ def how_ended(jobs: JobWatch, *, detached: bool, unguarded: str) -> HowEnded:
     return Jobs.SETTLED, "", False
 
 
-def _watch(front: Front, jobs: JobWatch, *, guarded: bool) -> str:
+def _serve(front: Front, jobs: JobWatch, *, guarded: bool) -> str:
     """Serve callers, signals and requests until the jobs are over.
 
     Returns
@@ -101,7 +102,7 @@ def _watch(front: Front, jobs: JobWatch, *, guarded: bool) -> str:
 
     unguarded = ""
     with contextlib.closing(_Callers(front.plan.run_id, answer)) as callers:
-        while not jobs.over:
+        while not jobs.view.over:
             callers.listen()
             callers.serve(select.select([*front.inbox.fds, *callers.fds], [], [], _TICK_S)[0])
             front.hear_requests()
@@ -110,8 +111,9 @@ def _watch(front: Front, jobs: JobWatch, *, guarded: bool) -> str:
                 front.notes.note(unguarded)
                 jobs.cancel()
             front.display.show(front.progress())
-            front.display.say_once(waiting_for(jobs))
-        callers.tell_end("cancelled" if jobs.cancelling else "", jobs.unverified)
+            front.display.say_once(waiting_for(jobs.view))
+        ended = jobs.view
+        callers.tell_end("cancelled" if ended.cancelling else "", ended.unverified)
     return unguarded
 
 
@@ -128,7 +130,7 @@ def _status(front: Front) -> messages.Status:
     )
 
 
-def waiting_for(jobs: JobWatch) -> str:
+def waiting_for(jobs: JobsView) -> str:
     """What is waited for, for people; empty while that is not known."""
     alive = [job for job in jobs.jobs if not job.verified]
     if not alive:

@@ -315,7 +315,7 @@ class Front:
         jobs = self.work.jobs
         if jobs is None or self.work.detach or level is Level.DRAIN:
             return
-        if level is Level.KILL and jobs.cancelling and isinstance(self.phase, Ended):
+        if level is Level.KILL and jobs.view.cancelling and isinstance(self.phase, Ended):
             jobs.abandon()  # the user will not wait any longer: they stay outstanding
         jobs.cancel()
 

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console, Group
 
 from supervisor.cli.bar import Bar
-from supervisor.front.run import Progress
+from supervisor.front.progress import Progress
 from supervisor.ipc.stopflag import Level
 from supervisor.states import RunStatus
 

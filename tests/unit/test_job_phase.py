@@ -9,12 +9,14 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from slurm.watch import JobsView, Phase
 from supervisor.cli import stop
-from supervisor.front.jobs import Desk, see_jobs_out
+from supervisor.front.jobs import see_out
 from supervisor.ipc import control_socket, messages
 from supervisor.ipc.control_socket import ControlSocket
 from supervisor.ipc.stopflag import Level
@@ -22,6 +24,7 @@ from supervisor.records import registry, rundir
 from supervisor.records.events import EventLog
 from supervisor.records.plan import MARGIN_VARIABLE
 from supervisor.records.registry import Entry
+from supervisor.records.stop_record import StopRecord
 from supervisor.system import durable
 from supervisor.system.process import Identity
 from tests.support.waiting import DEADLINE_S, wait_for
@@ -35,10 +38,11 @@ RUN = "20240101-000000-abcdef"
 class Jobs:
     """Cluster jobs that go on until they are cancelled."""
 
-    over: bool = False
-    cancelling: bool = False
-    jobs: list[Any] = field(default_factory=list)
-    unverified: list[str] = field(default_factory=list)
+    view: JobsView = field(default_factory=lambda: JobsView(Phase.WATCHING))
+
+    def quiet(self) -> None: ...
+
+    def wait_for_end(self) -> None: ...
 
 
 @pytest.fixture
@@ -69,11 +73,20 @@ def seeing_jobs_out(jobs: Jobs, entry: Entry) -> threading.Thread:
 
     def request(level: Level, _reason: str, _by: str) -> None:
         assert level is Level.STOP
-        jobs.cancelling = jobs.over = True
+        jobs.view = JobsView(Phase.CANCELLED)
+
+    def nothing(*_: object) -> None: ...
+
+    front: Any = SimpleNamespace(
+        plan=SimpleNamespace(run_id=RUN), run_dir=entry.run_dir, asked=StopRecord(),
+        inbox=SimpleNamespace(fds=[]), link=SimpleNamespace(usable=True),
+        display=SimpleNamespace(show=nothing, say_once=nothing),
+        work=SimpleNamespace(jobs=jobs, detach=False),
+        progress=nothing, hear_requests=nothing, request=request,
+    )  # fmt: skip
 
     def phase() -> None:
-        desk = Desk(RUN, [], lambda: None, request, lambda: None, lambda _: None)  # type: ignore[arg-type]
-        see_jobs_out(jobs, desk)  # type: ignore[arg-type]
+        see_out(front, wait=True)
         durable.write_json(entry.run_dir / rundir.REPORT_FILE, {"jobs": []})
 
     thread = threading.Thread(target=phase, daemon=True)
@@ -93,7 +106,7 @@ def test_a_warden_that_puts_its_socket_away_once_more_does_not_take_the_front_s(
     assert line is not None
     with line:
         messages.send(line, messages.RequestStop(int(Level.STOP)))
-        wait_for(lambda: jobs.over, "the stop heard")
+        wait_for(lambda: jobs.view.over, "the stop heard")
     front.join(DEADLINE_S)
 
 
@@ -104,7 +117,7 @@ def test_the_front_listens_as_soon_as_nobody_else_does(entry: Entry) -> None:
     line = stop._call(entry)
     assert line is not None
     line.close()
-    jobs.over = True
+    jobs.view = JobsView(Phase.ENDED)
     front.join(DEADLINE_S)
 
 
@@ -123,7 +136,7 @@ def test_a_stop_between_the_warden_s_part_and_the_front_s_waits_for_the_front(
     monkeypatch.setattr(control_socket, "connect", connect)
     outcome = stop._Stop.begin(entry, Level.STOP).see_gone(patient=False)
     assert (outcome.gone, outcome.survivors, outcome.escalated) == (True, [], [])
-    assert jobs.cancelling
+    assert jobs.view.cancelling
     fronts[0].join(DEADLINE_S)
 
 
