@@ -19,6 +19,7 @@ from supervisor.rows.journal import iter_frames, journal_paths
 from supervisor.system import process
 from supervisor.system.process import Identity
 from tests.support.processes import COOKIE, kill, outside, present, with_cookie
+from tests.support.verdict import check_verdict
 from tests.support.waiting import DEADLINE_S, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -330,6 +331,12 @@ class Started:
                 [*present(self.seen), *present(self.place.alive()), self.tell()]
             ),
         )
+        self.assert_one_verdict()
+
+    def assert_one_verdict(self) -> None:
+        """Another process that finished the run would judge it as its report does."""
+        if (self.run_dir / "report.json").is_file():
+            assert check_verdict(self.run_dir) == [], self.tell()
 
     def kept(self) -> Counter[int]:
         """Combinations in the journals, and how often each is there."""
