@@ -13,6 +13,7 @@ import queue
 import select
 import signal
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
@@ -92,7 +93,8 @@ class Front:
         self.keep_warden = keep_warden
         self._claim = prepared.claim
         self._made_at = time.monotonic()
-        self.work = hire(self)
+        # no circle: descriptors are closed as soon as the last one lets go of the front
+        self.work = hire(weakref.proxy(self))
 
     # -- asked from other threads ------------------------------------------
 

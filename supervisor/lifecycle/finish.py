@@ -17,14 +17,14 @@ from typing import Any
 
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.lifecycle import gather as results
-from supervisor.lifecycle.gather import NOT_WRITTEN, count_covered, drop_checkpoints, gather
+from supervisor.lifecycle.gather import count_covered, drop_checkpoints, gather
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, read_plan
 from supervisor.records.plan import Plan
 from supervisor.records.report import Gathered, MemoryReport, Report, StopReport, unseen
 from supervisor.records.story import Story
-from supervisor.records.verdict import Jobs, Observed, verdict
+from supervisor.records.verdict import Jobs, Observed, Results, verdict
 from supervisor.rows.journal import journal_paths
 from supervisor.states import ExitCode, RunStatus
 from supervisor.system import durable
@@ -234,12 +234,9 @@ def lacks_results(report: Report) -> bool:
     The process that writes them later may be killed before it corrects the report.
     """
     run_dir = Path(report.run_dir)
-    written = (run_dir / rundir.RESULTS_FILE).is_file() and not _says_unwritten(report)
+    unwritten = report.observed.get("results") == Results.UNWRITTEN
+    written = (run_dir / rundir.RESULTS_FILE).is_file() and not unwritten
     return not written and count_covered(run_dir) > 0
-
-
-def _says_unwritten(report: Report) -> bool:
-    return any(line.startswith(NOT_WRITTEN) for line in (report.reason, *report.errors))
 
 
 def write_late_results(report: Report, plan: Plan) -> Report | None:
@@ -272,7 +269,7 @@ def write_late_results(report: Report, plan: Plan) -> Report | None:
         observed=observed.to_json(),
         combos_done=gathered.done,
         combos_failed=gathered.failed,
-        errors=[line for line in report.errors if not line.startswith(NOT_WRITTEN)],
+        errors=[line for line in report.errors if line != report.observed.get("unwritten_reason")],
     )
     corrected.write()
     return corrected

@@ -242,13 +242,13 @@ def test_a_signal_to_a_warden_without_a_run_is_not_the_next_runs(inside: Place) 
 
     with supervisor.sweep(backtest, grid, inside.data, run_dir=inside.root / "1", **kw) as run:
         run.wait()
-    link = run._front._link
+    link = run._front.link
     see_idle(link)
     os.kill(link.pid, signal.SIGTERM)
     see_idle(link)
     with supervisor.sweep(backtest, grid, inside.data, run_dir=inside.root / "2", **kw) as run:
         report = run.wait()
-    assert run._front._link is link
+    assert run._front.link is link
     assert (report.status, report.stop) == ("completed", None)
 
 
@@ -527,7 +527,7 @@ def test_runs_leave_no_descriptors_and_no_memory_behind(inside: Place) -> None:
     for at in range(6):
         run = sweep_inside(inside, "def f(bars, params, stop): return row(params)", n=50)
         assert run.end() == 0
-        warden, link = run.warden, run.run._front._link
+        warden, link = run.warden, run.run._front.link
         run.run_dir.rename(inside.root / f"was{at}")
         inside.inside.clear()
         del run

@@ -220,7 +220,7 @@ def suspended_amid(inside: Place, run: Run, so_far: str) -> int:
         (worker,) = children(warden)
         os.kill(worker, signal.SIGSTOP)
         wait_for(lambda: process.state_letter(worker) == "T", "its suspension")
-        (row,) = run._front._board.rows
+        (row,) = run._front.work._board.rows
         if row["chunk_start"] < row[so_far] < row["chunk_stop"]:
             return worker
         os.kill(worker, signal.SIGCONT)
@@ -248,7 +248,7 @@ def with_one_ahead(inside: Place) -> tuple[Run, int, int]:
 
 def in_hand(run: Run) -> tuple[int, int]:
     """Where the chunk begins and ends that the one worker computes."""
-    (row,) = run._front._board.rows
+    (row,) = run._front.work._board.rows
     return int(row["chunk_start"]), int(row["chunk_stop"])
 
 

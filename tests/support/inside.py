@@ -29,7 +29,7 @@ class Inside(Started):
 
     @property
     def warden(self) -> int:
-        return self.run._front._link.pid
+        return self.run._front.link.pid
 
     def look_below(self) -> None:
         """Note every process of the run."""

@@ -13,9 +13,12 @@ from supervisor.lifecycle.finish import finish_dead_run
 _DECIDED = ("status", "reason", "exit_code", "cause", "combos_done", "combos_failed")
 
 
-def decided(report: dict[str, Any], run_dir: Path) -> dict[str, Any]:
+def decided(report: dict[str, Any], *run_dirs: Path) -> dict[str, Any]:
     """What was decided, wherever the run directory lies."""
-    return {key: str(report[key]).replace(str(run_dir), "RUN") for key in _DECIDED}
+    texts = {key: str(report[key]) for key in _DECIDED}
+    for run_dir in run_dirs:
+        texts = {key: text.replace(str(run_dir), "RUN") for key, text in texts.items()}
+    return texts
 
 
 def check_verdict(run_dir: Path) -> list[str]:
@@ -32,7 +35,7 @@ def check_verdict(run_dir: Path) -> list[str]:
         if results.is_file():
             results.unlink()
         again = finish_dead_run(copy).to_json()
-        first, second = decided(report, run_dir), decided(again, copy)
+        first, second = decided(report, run_dir), decided(again, copy, run_dir)
     return [
         f"{key}: {first[key]!r} in its report, {second[key]!r} when finished again"
         for key in _DECIDED
