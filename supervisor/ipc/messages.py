@@ -218,6 +218,9 @@ class WorkerBroken(NamedTuple):
     usage: bool
 
 
+Order = StartRun | StartCommand | StartGuard
+"""What starts a run: each names the run's directory."""
+
 Message = (
     StartRun
     | StartCommand

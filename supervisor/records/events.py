@@ -42,12 +42,25 @@ class EventLog:
 
     A full disk must not stop a stop: a fact that cannot be written is dropped
     and counted in :attr:`dropped`.
+
+    Parameters
+    ----------
+    run_dir : Path
+        Directory of the run.
+    room : str
+        First part of the facts' names: ``front`` or ``warden``.
+    create : bool
+        Whether to create the file where there is none.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such directory or, with ``create=False``, no such file.
     """
 
-    def __init__(self, run_dir: Path, room: str) -> None:
-        self._fd = os.open(
-            run_dir / EVENTS_FILE, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+    def __init__(self, run_dir: Path, room: str, *, create: bool = True) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        self._fd = os.open(run_dir / EVENTS_FILE, flags, 0o600)
         self._room = room
         self.dropped = 0
         self._end_line()

@@ -13,6 +13,7 @@ import gc
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from supervisor.containment import Containment
@@ -59,13 +60,21 @@ def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) 
 
 
 def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoReturn:
-    """Say what is missing, and stay until the front hangs up: our death would say less."""
+    """Say what is missing, and stay until the front hangs up: our death would say less.
+
+    The front may name the run only after this; then the refusal is recorded there too.
+    """
+    from supervisor.warden.refusal import record_refusal
+
     why = f"containment {wanted}: {error.why}: {error.mend}; or leave --containment at auto"
-    messages.send(sock, messages.RunRefused(messages.clip(why), usage=True))
+    refusal = messages.RunRefused(messages.clip(why), usage=True)
+    messages.send(sock, refusal)
     while True:
         message, fds = messages.receive(sock)
         for fd in fds:
             os.close(fd)
+        if isinstance(message, messages.Order):
+            record_refusal(Path(message.run_dir), refusal)
         if message is None:
             os._exit(1)
 

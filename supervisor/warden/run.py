@@ -248,11 +248,13 @@ class RunInHand:
         ended = messages.RunEnded(
             outcome=self._outcome(),
             reason=messages.clip(self._failure or (stop.reason if stop else "")),
-            elapsed_s=elapsed,
+            elapsed_s=round(elapsed, 6),
             survivors=survivors[:100],
             usage=self._failure_usage,
         )
-        self.events.emit("run_ended", outcome=ended.outcome, survivors=survivors)
+        # all that decides how the run ended: where the front is dead, its report is written
+        # from this
+        self.events.emit("run_ended", **ended._asdict())
         if self._control:
             self._control.broadcast(ended)
             self._control.close()

@@ -25,10 +25,9 @@ from supervisor.records.command import AnyPlan, CommandPlan
 from supervisor.records.plan import Plan
 from supervisor.system import durable
 from supervisor.warden.lines import Descriptors, Front, Outbox
+from supervisor.warden.refusal import record_refusal
 from supervisor.warden.run import RunInHand
 from supervisor.warden.workforce import Run, Workforce
-
-Order = messages.StartRun | messages.StartCommand | messages.StartGuard
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None
             continue
         if message is None:
             return last_run
-        if isinstance(message, Order):
+        if isinstance(message, messages.Order):
             front_there = _run(message, fds, front, signals, hold)
             last_run = None if front_there is None else Path(message.run_dir)
             if front_there is False:
@@ -104,7 +103,7 @@ def _is_owed(run_dir: Path) -> bool:
 
 
 def _run(
-    message: Order, fds: list[int], front: Front, signals: socket.socket, hold: Hold
+    message: messages.Order, fds: list[int], front: Front, signals: socket.socket, hold: Hold
 ) -> bool | None:
     """Carry one run out; return whether the front is still there, None if the run broke."""
     run_dir = Path(message.run_dir)
@@ -116,15 +115,14 @@ def _run(
         run = RunInHand(plan.run_id, plan.times, run_dir, flag, front, hold.containment, hire)
         front_there = run.carry_out(signals)
     except (AllstopError, OSError) as error:
-        usage = isinstance(error, ConfigError)
-        front.post(messages.RunRefused(messages.clip(str(error)), usage=usage))
+        _refuse(front, run_dir, str(error), usage=isinstance(error, ConfigError))
         return None
     except Exception as error:  # noqa: BLE001 - our own fault: told to the front, not swallowed
         import traceback
 
         traceback.print_exc()
         what = f"{type(error).__name__}: {error} (see {rundir.LOG_DIR}/warden.log)"
-        front.post(messages.RunRefused(messages.clip(what), usage=False))
+        _refuse(front, run_dir, what, usage=False)
         return None
     finally:
         hold.cookie.hide()
@@ -132,8 +130,15 @@ def _run(
     return front_there
 
 
+def _refuse(front: Front, run_dir: Path, error: str, *, usage: bool) -> None:
+    """Record that a run could not start or broke, then tell the front."""
+    refusal = messages.RunRefused(messages.clip(error), usage=usage)
+    record_refusal(run_dir, refusal)
+    front.post(refusal)
+
+
 def _workforce(
-    message: Order, fds: list[int], plain: dict[str, Any]
+    message: messages.Order, fds: list[int], plain: dict[str, Any]
 ) -> tuple[AnyPlan, StopFlag, Callable[[Run], Workforce]]:
     """Find out what is asked for; only what that needs is loaded."""
     if isinstance(message, messages.StartCommand):
