@@ -23,10 +23,10 @@ from supervisor.front.link import WardenLink
 from supervisor.front.run import Front, Progress
 from supervisor.ipc import messages
 from supervisor.lifecycle import inputs
-from supervisor.lifecycle.depot import depot_of
 from supervisor.lifecycle.finish import gather
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.lifecycle.shards import divide, unfinished
+from supervisor.lifecycle.staging import depot_of
 from supervisor.records import rundir
 from supervisor.records.report import Gathered, MemoryReport, Report
 from supervisor.rows.results import covered

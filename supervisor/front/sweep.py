@@ -194,7 +194,7 @@ class SweepFront(Front):
 
             drop_checkpoints(self.run_dir)
             if (self.run_dir / rundir.LEDGER_FILE).exists():  # begun on a cluster
-                from supervisor.lifecycle.depot import clear_what_is_left
+                from supervisor.lifecycle.staging import clear_what_is_left
 
                 for why in clear_what_is_left(self.run_dir):
                     self._note_error(why)
