@@ -26,7 +26,7 @@ from supervisor.lifecycle import inputs
 from supervisor.lifecycle.finish import gather
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.lifecycle.shards import divide, unfinished
-from supervisor.lifecycle.staging import depot_of
+from supervisor.lifecycle.staging import staging_area
 from supervisor.records import rundir
 from supervisor.records.report import Gathered, MemoryReport, Report
 from supervisor.rows.results import covered
@@ -105,7 +105,7 @@ class ClusterFront(Front):
         self._order = order
         self._shards = divide(prepared.plan.grid.size, order.tasks)
         transport = connect(order.address)
-        self._depot = depot_of(self.run_dir, transport)
+        self._staging = staging_area(self.run_dir, transport)
         self._fetch_at = time.monotonic() + _FETCH_EVERY_S
         client = Client(
             transport,
@@ -141,7 +141,7 @@ class ClusterFront(Front):
     def _submit(self, client: Client) -> None:
         """Submit the shards that are not finished."""
         inputs.keep(self.run_dir, self.plan, self._prepared.bars, self._prepared.function)
-        place = self._depot.stock(self._prepared)
+        place = self._staging.stage(self._prepared)
         left = unfinished(self.run_dir, self.plan, self._shards)
         if not left:
             return
@@ -167,7 +167,7 @@ class ClusterFront(Front):
         with contextlib.suppress(AllstopError, OSError):
             if time.monotonic() >= self._fetch_at:
                 self._fetch_at = time.monotonic() + _FETCH_EVERY_S
-                self._depot.fetch()
+                self._staging.fetch()
             self._recount()
 
     def _recount(self) -> None:
@@ -214,7 +214,7 @@ class ClusterFront(Front):
     def _bring_in(self) -> None:
         """Have all here that the shards have written."""
         try:
-            self._depot.fetch()
+            self._staging.fetch()
         except (AllstopError, OSError) as error:
             self._note_error(f"results could not be fetched, they stay where they are: {error}")
         self._recount()
@@ -223,7 +223,7 @@ class ClusterFront(Front):
         nothing_to_keep = report.exit_code == ExitCode.USAGE and not self.finished
         if report.status is RunStatus.COMPLETED or nothing_to_keep:
             with contextlib.suppress(AllstopError):  # it is litter there, and nothing is lost
-                self._depot.clear()
+                self._staging.clear()
 
 
 def _indices(shards: list[int]) -> str:
