@@ -116,6 +116,11 @@ def entries() -> Iterator[Entry]:
             yield entry
 
 
+def living() -> list[Entry]:
+    """Return the runs that are alive, oldest first."""
+    return [entry for entry in entries() if entry.alive]
+
+
 def find(run_id: str) -> Entry | None:
     """Return a run's entry as it is now."""
     return _read(state_dir() / f"{run_id}.json")
@@ -159,15 +164,15 @@ def find_running(name: str | None) -> Entry:
     RunNotFoundError
         If there is no such run, or more than one when ``name`` is left out.
     """
-    living = [entry for entry in entries() if entry.alive]
+    alive = living()
     if name is None:
-        if len(living) == 1:
-            return living[0]
-        if not living:
+        if len(alive) == 1:
+            return alive[0]
+        if not alive:
             raise RunNotFoundError("no run is running")
-        ids = ", ".join(entry.run_id for entry in living)
-        raise RunNotFoundError(f"{len(living)} runs are running: name one of {ids}")
-    for entry in living:
+        ids = ", ".join(entry.run_id for entry in alive)
+        raise RunNotFoundError(f"{len(alive)} runs are running: name one of {ids}")
+    for entry in alive:
         if name == entry.run_id or _same_dir(name, entry.run_dir):
             return entry
     raise RunNotFoundError(f"no running run {name!r}")
