@@ -1,8 +1,7 @@
-"""What polling the stop flag costs, and how soon a kernel hears it.
+"""Cost of polling the stop flag, and the delay until a kernel sees it.
 
-The built-in kernel without its poll is the same function compiled with a poll
-that is always false: Numba binds the name when it compiles, so nothing in the
-kernel has to know.
+The built-in kernel without its poll is the same function, compiled with a poll that is
+always false: Numba binds the name at compile time, so the kernel is not changed.
 """
 
 from __future__ import annotations
@@ -188,7 +187,7 @@ UntilTold = Callable[[StopFlag, NDArray[np.int64]], None]
 class _Listener:
     """A process that computes until it hears a stop, again and again.
 
-    The turn of the game is in shared words: nobody waits on a lock, and both
+    The turn of the game is in shared words: neither side waits on a lock, and both
     sides read the same clock (``CLOCK_MONOTONIC``).
     """
 

@@ -1,7 +1,7 @@
 """A built-in strategy without supervision: the floor of a sweep.
 
 Plain processes that share a grid and compute it with the product's own
-kernels: no warden, no journal, no progress, nobody to stop them.
+kernels: without a warden, a journal, progress or a way to stop.
 """
 
 from __future__ import annotations

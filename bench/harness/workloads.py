@@ -1,4 +1,4 @@
-"""What the workers run while a measurement stops them: kernels that hear, and that do not.
+"""Workloads that a measurement stops: kernels that poll the stop flag, and that do not.
 
 Each function holds private memory and sits in one compiled kernel for about a
 minute. The kernel keeps raising a shared word, so that the measurement sees
@@ -22,7 +22,7 @@ from workers.poll import load_acquire, stop_requested, store_release
 
 TILE_BARS = 1024
 TILES = 15_000_000
-"""About a minute of tiles of 4 µs: where nobody stops it, a kernel ends by itself."""
+"""About a minute of tiles of 4 µs: a kernel that is not stopped ends by itself."""
 
 Function = Callable[[Any, Mapping[str, Any], StopFlag], dict[str, float] | None]
 
