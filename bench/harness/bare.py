@@ -53,7 +53,7 @@ class BareChunk:
         self.rows.append(rows)
 
     def keep_failed(self, index: int, error: str) -> None:
-        """Do not go on: nothing may fail here."""
+        """Raise: nothing may fail here."""
         raise ValueError(f"combination {index}: {error}")
 
 
@@ -96,7 +96,7 @@ def bare_processes(bars: Bars, grid: Grid, strategy: str, n: int) -> Callable[[]
 
 
 def reap(plain: PlainProcesses) -> None:
-    """Wait for all of them.
+    """Wait for all processes.
 
     Raises
     ------

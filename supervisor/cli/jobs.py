@@ -27,7 +27,7 @@ def jobs(
 ) -> int:
     """List cluster jobs with their states, or cancel them.
 
-    Exit code 0: all states are known; 3: some are not, or a job could not be cancelled.
+    Exit code 0: all states are known; 3: a state is not, or a job is left.
     """
     found: list[JobOutcome] = []
     complaints: list[str] = []

@@ -20,9 +20,11 @@ def reap(
 ) -> int:
     """Clean up after runs that were killed, and write their results and reports.
 
-    Kills their processes, cancels their cluster jobs, and removes sockets and registry
-    entries. Exit code 0: nothing is left; 1: a run could not be finished; 3: a process or
-    job survived.
+    Kills their processes, cancels their cluster jobs, removes their sockets and
+    registry entries.
+
+    Exit code 0: nothing is left; 1: a run could not be finished; 3: a process or
+    a job survived.
     """
     done = []
     for reaped in reap_dead_runs():

@@ -33,7 +33,7 @@ def stop(
 ) -> int:
     """Stop a run, and return when its end was confirmed.
 
-    Exit code 0: no process and no cluster job is left; 3: the survivors are listed.
+    Exit code 0: no process and no cluster job is left; 3: survivors are listed.
     """
     level = _level(drain=drain, now=now)
     outcomes = stop_runs(_asked_for(run, stop_all=stop_all, may_be_none=purge_cache), level)
