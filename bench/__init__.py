@@ -1,1 +1,1 @@
-"""Measurements of allstop against its floors and its peers."""
+"""Measurements of allstop: one a file, against floors and against other libraries."""

@@ -1,4 +1,4 @@
-"""``python -m bench [NAME…]``: measure, print tables, keep one JSON document."""
+"""``python -m bench [NAME…]``: measure, print tables, write one JSON document."""
 
 from __future__ import annotations
 
@@ -21,8 +21,14 @@ from bench.harness.workspace import Workspace
 from supervisor.errors import ConfigError
 from supervisor.system import durable
 
-NAMES = ("stop", "relaunch", "poll", "sweep", "cancel")
-"""The measurements: a module each, with ``TITLE`` and ``measure(shape, workspace)``."""
+MEASUREMENTS = {
+    "stop": "Time from the request to stop until no process is left.",
+    "relaunch": "Time from the end of a stop until the next run computes.",
+    "poll": "Cost of polling the stop flag, and the delay until a kernel sees it.",
+    "sweep": "Throughput of whole runs, and the share of it that supervision costs.",
+    "cancel": "Time and calls until none of a run's SLURM jobs is left.",
+}
+"""The measurements: each is a module with ``TITLE`` and ``measure(shape, workspace)``."""
 
 _OUT = Path("bench/out")
 
@@ -30,31 +36,34 @@ _OUT = Path("bench/out")
 def run(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help=f"Any of {', '.join(NAMES)}.", show_default="all"),
+        typer.Argument(help=f"Any of {', '.join(MEASUREMENTS)}.", show_default="all"),
     ] = None,
     rounds: Annotated[
-        int | None, typer.Option(min=1, help="Rounds of every measurement.", show_default="by each")
+        int | None, typer.Option(min=1, help="Rounds of each measurement.", show_default="its own")
     ] = None,
     json_file: Annotated[
         Path | None,
         typer.Option(
             "--json",
-            help="Where the JSON goes; - prints it instead of tables.",
+            help="File for the JSON document; - prints it instead of tables.",
             show_default="bench/out/<date>.json",
         ),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Small sizes, to see it work; nothing to quote.")
+        bool,
+        typer.Option("--quick", help="Small sizes: a check that it works, no figures to quote."),
     ] = False,
     peers: Annotated[
-        bool, typer.Option("--peers/--no-peers", help="Measure other libraries, too.")
+        bool, typer.Option("--peers/--no-peers", help="Measure other libraries too.")
     ] = True,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="One of the sizes in bench/shape.py."),
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Set a size; bench/harness/shape.py lists them."
+        ),
     ] = None,
 ) -> None:
-    """Measure allstop against its floors and its peers."""
+    """Measure allstop against floors and against other libraries."""
     try:
         chosen = _chosen(names or [])
         shape = Shape.quick() if quick else Shape()
@@ -74,12 +83,12 @@ def run(
 
 
 def _end_in_order(number: int, _: object) -> None:
-    """Have everything that was begun ended, and what is suspended resumed, on the way out."""
+    """Exit in order: processes that were started are ended, suspended ones resumed."""
     sys.exit(128 + number)
 
 
 def measure(names: tuple[str, ...], shape: Shape) -> Document:
-    """Take some measurements, one after the other."""
+    """Take measurements, one after the other."""
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     machine = describe_machine()
     taken = []
@@ -95,12 +104,14 @@ def measure(names: tuple[str, ...], shape: Shape) -> Document:
 
 def _chosen(names: list[str]) -> tuple[str, ...]:
     for name in names:
-        if name not in NAMES:
-            raise ConfigError(f"no measurement {name!r}; there are {', '.join(NAMES)}")
-    return tuple(name for name in NAMES if not names or name in names)
+        if name not in MEASUREMENTS:
+            raise ConfigError(f"no measurement {name!r}; there are {', '.join(MEASUREMENTS)}")
+    return tuple(name for name in MEASUREMENTS if not names or name in names)
 
 
 if __name__ == "__main__":
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end_in_order)
-    typer.run(run)
+    app = typer.Typer(add_completion=False)
+    app.command(epilog="\n\n".join(f"{name}: {what}" for name, what in MEASUREMENTS.items()))(run)
+    app()

@@ -1,9 +1,9 @@
-"""How many calls, and how long, until a cluster has been seen to have none of a run's jobs left.
+"""Time and calls until none of a run's SLURM jobs is left.
 
-Needs a SLURM to speak to: ``make cluster-up`` starts one, ``eval "$(python -m
-tests.cluster env)"`` shows the way to it. The jobs are held: what is measured is the
-cancel, not the nodes. Floors: what a program does that knows ids only, a ``scancel`` for
-each of its jobs, one after the other, and then asks until none is left.
+Needs a SLURM cluster: ``make cluster-up`` starts one, ``eval "$(python -m tests.cluster
+env)"`` sets the environment for it. The jobs are held, so that the cancellation is
+measured and not the nodes. The floor is a program that knows only ids: it calls ``scancel``
+for one job after the other, then polls until none is left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench.harness.workspace import Workspace, wait_until
 from slurm import Client
 from slurm.job import Job
 
-TITLE = "Cancel: from the wish to no job of the run left, seen"
+TITLE = "Cancel: from the request until no job of the run was seen"
 
 _LIMIT_S = 60.0
 

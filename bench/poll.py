@@ -1,8 +1,7 @@
-"""What polling the stop flag costs, and how soon a kernel hears it.
+"""Cost of polling the stop flag, and the delay until a kernel sees it.
 
-The built-in kernel without its poll is the same function compiled with a poll
-that is always false: Numba binds the name when it compiles, so nothing in the
-kernel has to know.
+The built-in kernel without its poll is the same function, compiled with a poll that is
+always false: Numba binds the name at compile time, so the kernel is not changed.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ from workers.kernels.source import sweep as source
 from workers.numba_backtest import NumbaBacktest, warm_up
 from workers.strategies import sma_cross
 
-TITLE = "Poll: what hearing a stop costs, and how soon it is heard"
+TITLE = "Poll: cost of polling the stop flag, and the delay until a stop is seen"
 
 STRATEGY = "sma_cross"
 GRID = {"fast": range(5, 205), "slow": range(210, 610)}
@@ -64,7 +63,7 @@ def measure(shape: Shape, workspace: Workspace) -> list[Row]:
     return [
         _kernel_overhead(shape, bars),
         *_polls_from_python(shape),
-        *_heard_after(shape, workspace, bars),
+        *_delays(shape, workspace, bars),
     ]
 
 
@@ -111,7 +110,7 @@ def _kernel_overhead(shape: Shape, bars: Bars) -> Row:
             return time.thread_time() - begun
 
     run(twin)  # from here on it is compiled, and the indicators are there
-    if _hears(twin, backtest) or not _hears(polling, backtest):
+    if _sees(twin, backtest) or not _sees(polling, backtest):
         reason = "the poll cannot be taken out of the kernel from outside"
         return Row(name, "ms", target=target, not_measured=reason)
     arms = {"polling": partial(run, polling), "twin": partial(run, twin)}
@@ -128,7 +127,7 @@ def _kernel_overhead(shape: Shape, bars: Bars) -> Row:
     )
 
 
-def _hears(kernel: Any, backtest: NumbaBacktest) -> bool:
+def _sees(kernel: Any, backtest: NumbaBacktest) -> bool:
     """Whether a kernel heeds a stop: the proof that one polls and its twin does not."""
     flag = StopFlag()
     flag.set()
@@ -177,31 +176,31 @@ def _polls_from_python(shape: Shape) -> list[Row]:
     ]
 
 
-# -- how soon it is heard ----------------------------------------------------
+# -- delay until the stop is seen ----------------------------------------------
 
 
-UntilTold = Callable[[StopFlag, NDArray[np.int64]], None]
+UntilStopped = Callable[[StopFlag, NDArray[np.int64]], None]
 """Compute until the flag is set, raising the line's count meanwhile."""
 
 
 @dataclass(frozen=True)
 class _Listener:
-    """A process that computes until it hears a stop, again and again.
+    """A process that repeatedly computes until it sees a stop.
 
-    The turn of the game is in shared words: nobody waits on a lock, and both
+    The turn of the game is in shared words: neither side waits on a lock, and both
     sides read the same clock (``CLOCK_MONOTONIC``).
     """
 
     flag: StopFlag
     line: NDArray[np.int64]
-    until_told: UntilTold
+    until_stopped: UntilStopped
 
     def listen(self, shots: int) -> None:
         for turn in range(1, shots + 1):
             while workloads.read_word(self.line, TURN) != turn:
                 pass
             self.flag.rearm()
-            self.until_told(self.flag, self.line)
+            self.until_stopped(self.flag, self.line)
             self.line[SEEN_NS] = time.monotonic_ns()
 
 
@@ -209,22 +208,22 @@ def _spin(flag: StopFlag, line: NDArray[np.int64]) -> None:
     workloads.spinning_kernel(flag.array, line)
 
 
-def _heard_after(shape: Shape, workspace: Workspace, bars: Bars) -> list[Row]:
+def _delays(shape: Shape, workspace: Workspace, bars: Bars) -> list[Row]:
     computing = f"{STRATEGY} on {len(bars):,} bars"
     return [
-        _heard_row("a spinning kernel", shape.shots, workspace, _spin, 0.001),
-        _heard_row(
+        _delay_row("a spinning kernel", shape.shots, workspace, _spin, 0.001),
+        _delay_row(
             f"{computing}, indicators banked",
             shape.kernel_shots,
             workspace,
             _computing(STRATEGY, bars, Grid.of(_BANKED)),
             0.2,
         ),
-        _heard_while_indicators_are_computed(shape, workspace, bars),
+        _delay_while_indicators_are_computed(shape, workspace, bars),
     ]
 
 
-def _heard_while_indicators_are_computed(shape: Shape, workspace: Workspace, bars: Bars) -> Row:
+def _delay_while_indicators_are_computed(shape: Shape, workspace: Workspace, bars: Bars) -> Row:
     """Compute where the bank has no place for signals: they are computed again and again."""
     a_window_takes = len(_LEVELS["lower"]) * len(bars) // 8  # a bit per bar and level
     n_windows = 3 * DEFAULT_BUDGET // a_window_takes
@@ -233,18 +232,18 @@ def _heard_while_indicators_are_computed(shape: Shape, workspace: Workspace, bar
         why = "signals of so few bars have their place in the bank, whatever their windows"
         return Row(who, "µs", target=Target(_HEARD_TARGET_US), not_measured=why)
     grid = Grid.of({"window": range(2, 2 + n_windows), **_LEVELS})
-    until_told = _computing(_WIDE_STRATEGY, bars, grid, first=grid.size // 2)
-    return _heard_row(who, shape.kernel_shots, workspace, until_told, 0.2)
+    until_stopped = _computing(_WIDE_STRATEGY, bars, grid, first=grid.size // 2)
+    return _delay_row(who, shape.kernel_shots, workspace, until_stopped, 0.2)
 
 
-def _computing(strategy: str, bars: Bars, grid: Grid, first: int = 0) -> UntilTold:
+def _computing(strategy: str, bars: Bars, grid: Grid, first: int = 0) -> UntilStopped:
     backtest = prepared(bars, grid, strategy)
     backtest.evaluate(BareChunk(first, first + backtest.batch))  # what the bank holds, it has
     # goes on where the last shot came: what was computed just before is still there
     starts = itertools.cycle(range(first, grid.size, backtest.batch))
 
     def compute(flag: StopFlag, line: NDArray[np.int64]) -> None:
-        # a batch at a time: what is heard is the kernel, not the keeping of what it had finished
+        # a batch at a time: the delay is the kernel's, without writing what it had finished
         for start in starts:
             batch = BareChunk(start, min(start + backtest.batch, grid.size), flag, line[BEAT:])
             if backtest.evaluate(batch) < batch.stop:
@@ -253,32 +252,32 @@ def _computing(strategy: str, bars: Bars, grid: Grid, first: int = 0) -> UntilTo
     return compute
 
 
-def _heard_row(
-    who: str, shots: int, workspace: Workspace, until_told: UntilTold, longest_s: float
+def _delay_row(
+    who: str, shots: int, workspace: Workspace, until_stopped: UntilStopped, longest_s: float
 ) -> Row:
-    heard_us = _shoot(workspace, shots, until_told, longest_s)
-    p99 = statistics.quantiles([*heard_us, heard_us[-1]], n=100, method="inclusive")[98]
+    delays_us = _shoot(workspace, shots, until_stopped, longest_s)
+    p99 = statistics.quantiles([*delays_us, delays_us[-1]], n=100, method="inclusive")[98]
     return compare(
-        f"flag.set() → heard by {who}, in another process",
+        f"flag.set() → seen by {who}, in another process",
         "µs",
         [p99],
         target=Target(_HEARD_TARGET_US),
         note=f"99th percentile of {shots:,}",
-        details={"all_us": heard_us},
+        details={"all_us": delays_us},
     )
 
 
 def _shoot(
     workspace: Workspace,
     shots: int,
-    until_told: UntilTold,
+    until_stopped: UntilStopped,
     longest_s: float,
 ) -> list[float]:
     workspace.words.clear()
     line = workspace.words.lines[0]
     flag = StopFlag()
-    listener = _Listener(flag, line, until_told)
-    heard_us = []
+    listener = _Listener(flag, line, until_stopped)
+    delays_us = []
     dice = random.Random(1)
     with PlainProcesses([partial(listener.listen, shots)]):
         for turn in range(1, shots + 1):
@@ -290,7 +289,7 @@ def _shoot(
             time.sleep(dice.uniform(0.0, longest_s))
             begun_ns = time.monotonic_ns()
             flag.set()
-            wait_until(lambda: line[SEEN_NS] != 0, "a kernel that has heard the stop")
-            heard_us.append((int(line[SEEN_NS]) - begun_ns) / 1000)
+            wait_until(lambda: line[SEEN_NS] != 0, "a kernel that has seen the stop")
+            delays_us.append((int(line[SEEN_NS]) - begun_ns) / 1000)
     flag.close()
-    return heard_us
+    return delays_us

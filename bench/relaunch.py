@@ -1,7 +1,7 @@
-"""How soon the next run computes: from the end of a stop to the first result.
+"""Time from the end of a stop until the next run computes.
 
-Each round starts a run, stops it, and times the next one. Floors: what any
-Python program pays before it has done anything.
+Each round starts a run, stops it, and times the next one. The floors are the start-up
+times of plain Python programs.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""How soon a stop is over: from the request until no process is left.
+"""Time from the request to stop until no process is left.
 
-The workers hold private memory and are inside a compiled kernel; the floor is
-SIGKILL and wait on the same processes, forked plainly. Nothing can be quicker
-than that, and it loses what the workers held.
+The workers hold private memory and are inside a compiled kernel. The floor is SIGKILL and
+wait on the same processes, forked plainly: no stop is faster, and this one loses results.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Throughput of a whole run, against the bare kernel and against other libraries.
+"""Throughput of whole runs, and the share of it that supervision costs.
 
-Ours is the command from its start to its last result on disk. The floor is the
-same kernels in plain processes, as many as there are cores; a single process
-times the number of cores is a bound that no program reaches where cores share
-memory and caches, and is shown beside it.
+Ours is the command from its start to its last result on disk. The floor is the same
+kernels in as many plain processes as there are cores. A single process times the number
+of cores is shown beside it: a bound that no program reaches where cores share memory and
+caches.
 """
 
 from __future__ import annotations
@@ -38,23 +38,23 @@ TITLE = "Sweep: throughput from data to results"
 
 STRATEGY = "sma_cross"
 _BIG_STRATEGY = "rsi_reversion"
-"""A grid of 10 million has windows that are all shorter than 2,000 bars: it trades. (A quarter
-has ``lower ≥ upper`` and gets no row.)"""
+"""In a grid of 10 million all windows are shorter than 2,000 bars, so that it trades. (A
+quarter has ``lower ≥ upper`` and gets no row.)"""
 
 _LOOK_AT_PEAK_EVERY_S = 0.02
-_LEAST_SIDE, _MOST_SIDE = 100, 1_000  # of a square grid: more windows have no place in the bank
-_FIRST_COMBOS = 2_000  # from these the rate is learnt, on which the long grid's size depends,
-_TYPICAL_COMBOS = 500_000  # amid such a one,
-_LEARN_S = 0.05  # as often as that takes
-_LEAST_TURNS = 4  # of a run, however soon it is through
+_LEAST_SIDE, _MOST_SIDE = 100, 1_000  # of a square grid: the indicator bank holds no more windows
+_FIRST_COMBOS = 2_000  # sample from which the rate is estimated; it sets the long grid's size
+_TYPICAL_COMBOS = 500_000  # size of the grid that the sample is the middle of
+_LEARN_S = 0.05  # the sample is repeated for this long
+_LEAST_TURNS = 4  # of a run, however short
 
 _LOSS = Target(1.0)
 _PEER_TARGET = 1000.0
 _RSS_TARGET_MB = 300.0
 _FIRST_ROW_TARGET_MS = 1000.0
 _SAME_WORK = 0.02
-"""How far a peer's total returns may be off: floating-point sums of prices decide some
-ties of two averages by rounding, and a tie is a trade more or less."""
+"""Tolerated difference of a peer's total returns: floating-point sums of prices decide some
+ties of two averages by rounding, and each tie is one trade more or less."""
 _MB = 2**20
 
 Axes = dict[str, range]
@@ -71,7 +71,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class _Load:
-    """A grid that keeps some workers busy for a while, and how long a turn with it is, in s."""
+    """A grid that keeps workers busy for a given time, and the length of a turn, in s."""
 
     axes: Axes
     workers: int
@@ -79,9 +79,9 @@ class _Load:
 
     @classmethod
     def of(cls, seconds: float, rate: float, workers: int) -> _Load:
-        """What takes as long at a rate in combinations/s/core; less where cores are many.
+        """Choose a grid that takes about this long at a rate in combinations/s/core.
 
-        However soon it is through, it has several turns: otherwise nobody takes turns.
+        It takes less on many cores, but always several turns.
         """
         axes = _axes_of(rate * workers * seconds)
         lasts = Grid.of(axes).size / (rate * workers)
@@ -111,7 +111,7 @@ class _Bench:
     # -- supervision's share -------------------------------------------------
 
     def supervision(self) -> list[Row]:
-        """Compare runs with bare processes over a grid that takes a while, and these with one."""
+        """Compare runs with bare processes on a long grid, and these with a single process."""
         compute_s, rate = self._shape.compute_s, self._learn_rate()
         rows = []
         for n in sorted({1, self._shape.cores}):
@@ -143,7 +143,7 @@ class _Bench:
         rates: Callable[[_Load], tuple[float, float]],
         target: Target | None = None,
     ) -> Row:
-        """What one loses of the other's rate; both per core."""
+        """Measure the loss of one rate against the other; both per core."""
         try:
             seen = [rates(load) for _ in range(self._shape.sweep_rounds)]
         except NotMeasuredError as error:
@@ -160,7 +160,7 @@ class _Bench:
         )
 
     def _ours_and_bare(self, load: _Load) -> tuple[float, float]:
-        """Let a run and as many plain processes take turns with the same grid."""
+        """Alternate turns of a run and of as many plain processes on the same grid."""
         size, n = load.grid.size, load.workers
         with contextlib.ExitStack() as stack:
             ours = Contender(
@@ -178,7 +178,7 @@ class _Bench:
         return size / ours_s / n, size / bare.seconds() / n
 
     def _bare_and_alone(self, load: _Load) -> tuple[float, float]:
-        """Let plain processes and a single one take turns with the same grid."""
+        """Alternate turns of plain processes and of a single one on the same grid."""
         size, n = load.grid.size, load.workers
         with contextlib.ExitStack() as stack:
             bare = self._plain(stack, load.grid, n, load.turn_s)
@@ -197,7 +197,7 @@ class _Bench:
     # -- throughput and peers ------------------------------------------------
 
     def throughput(self) -> list[Row]:
-        """Run the grid of the published figure beside every peer, in the same rounds."""
+        """Run the grid of the published figures and every peer in the same rounds."""
         side = max(2, math.isqrt(self._shape.combos))
         axes = {"fast": range(5, 5 + side), "slow": range(10 + side, 10 + 3 * side, 2)}
         cores = self._shape.cores
@@ -237,30 +237,17 @@ class _Bench:
             ),
         ]
         for listed in peers:
+            reason = problems[listed.module] or seen[listed.module].not_measured
+            theirs = [] if reason else seen[listed.module].seen
             for rates, how in ((whole, "command to results"), (computing, "computing")):
                 name = f"against {listed.peer.name}, {how}"
-                target = Target(_PEER_TARGET, at_most=False)
-                reason = problems[listed.module] or seen[listed.module].not_measured
-                if reason:
-                    rows.append(Row(name, "combos/s/core", target=target, not_measured=reason))
-                    continue
-                theirs = [sweep.combos / sweep.wall_s for sweep in seen[listed.module].seen]
-                rows.append(
-                    compare(
-                        name,
-                        "combos/s/core",
-                        rates,
-                        theirs,
-                        comparison=Comparison.RATIO,
-                        floor_name=f"{listed.peer.name}, {len(pairs)} combinations",
-                        target=target,
-                        note=notes[listed.module],
-                    )
-                )
+                floor = f"{listed.peer.name}, {len(pairs)} combinations"
+                note = notes[listed.module]
+                rows.append(_against_peer(name, rates, theirs, floor, note=note, reason=reason))
         return rows
 
     def _try(self, listed: Listed, pairs: Sequence[Pair]) -> tuple[str, str]:
-        """Let a peer compile and see what it computes; say what is wrong, or how it differs."""
+        """Compile a peer and check its results; return what is wrong, and how they differ."""
         if listed.missing:
             return listed.missing, ""
         if not self._shape.peers:
@@ -282,7 +269,7 @@ class _Bench:
     # -- the big grid --------------------------------------------------------
 
     def big_grid(self) -> list[Row]:
-        """Start a grid whose combinations nobody lists, and stop it."""
+        """Start a grid that is too large to list, and stop it."""
         shape = self._shape
         lower, upper = range(1, 76), range(25, 100)
         n_windows = max(1, shape.big_combos // (len(lower) * len(upper)))
@@ -306,7 +293,7 @@ class _Bench:
                 "MB",
                 [found["peak_rss_mb"] for found in arm.seen],
                 target=Target(_RSS_TARGET_MB),
-                note=f"stopped after {shape.big_s:g} s where it was not through",
+                note=f"stopped after {shape.big_s:g} s unless it had ended",
                 details={
                     name: [found[name] for found in arm.seen if name in found]
                     for name in ("rows", "stop_ms")
@@ -328,7 +315,7 @@ class _Bench:
 
             wait_until(
                 lambda: ended() or time.monotonic() >= stop_at,
-                "the time to stop",
+                "the time of the stop",
                 every_s=_LOOK_AT_PEAK_EVERY_S,
             )
             if not run.ended:
@@ -336,11 +323,11 @@ class _Bench:
                 run.send(signal.SIGINT)
                 wait_until(ended, "the front's end")
                 stop_ms = 1000 * (time.monotonic() - begun)
-                if run.report()["stop"]:  # it was not over in the same instant
+                if run.report()["stop"]:  # otherwise it had just ended by itself
                     found["stop_ms"] = stop_ms
-            # in its last instant, its report written, it dies of the signal as any process does
+            # after the report is written, the signal kills the front like any process
             if run.wait() not in (0, 128 + signal.SIGINT, -signal.SIGINT) or peak == 0:
-                raise NotMeasuredError(f"the run did not go on until the stop: {run.said()}")
+                raise NotMeasuredError(f"the run failed before the stop: {run.said()}")
             found["peak_rss_mb"] = peak / _MB
             found["rows"] = run.report()["combos_done"]
         return found
@@ -377,9 +364,28 @@ class _Bench:
 
 
 def _axes_of(combos: float) -> Axes:
-    """A grid of about as many combinations, up to as many as have their windows in the bank."""
+    """Return axes of about this many combinations, within what the indicator bank holds."""
     side = min(max(math.ceil(math.sqrt(combos)), _LEAST_SIDE), _MOST_SIDE)
     return {"fast": range(5, 5 + side), "slow": range(10 + side, 10 + 2 * side)}
+
+
+def _against_peer(
+    name: str, rates: list[float], theirs: list[Swept], floor: str, *, note: str, reason: str
+) -> Row:
+    """Compare our rates with a peer's; ``reason``: why it was not measured."""
+    unit, target = "combos/s/core", Target(_PEER_TARGET, at_most=False)
+    if reason:
+        return Row(name, unit, target=target, not_measured=reason)
+    return compare(
+        name,
+        unit,
+        rates,
+        [sweep.combos / sweep.wall_s for sweep in theirs],
+        comparison=Comparison.RATIO,
+        floor_name=floor,
+        target=target,
+        note=note,
+    )
 
 
 def _run_peer(listed: Listed, pairs: Sequence[Pair]) -> Swept:
@@ -389,7 +395,7 @@ def _run_peer(listed: Listed, pairs: Sequence[Pair]) -> Swept:
 
 
 def _pairs_across(axes: Axes, n: int) -> list[Pair]:
-    """Pairs spread evenly over the grid's diagonal: short windows and long ones."""
+    """Return pairs spread evenly over the grid's diagonal, from short windows to long ones."""
     fast, slow = axes["fast"], axes["slow"]
     n = min(n, len(fast))
     places = [(len(fast) - 1) * i // max(1, n - 1) for i in range(n)]

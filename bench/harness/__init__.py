@@ -1,1 +1,1 @@
-"""What the measurements share: machines, processes, turns, statistics."""
+"""Shared parts of the measurements: sizes, processes, turns, statistics, tables."""

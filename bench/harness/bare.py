@@ -1,7 +1,7 @@
 """A built-in strategy without supervision: the floor of a sweep.
 
 Plain processes that share a grid and compute it with the product's own
-kernels: no warden, no journal, no progress, nobody to stop them.
+kernels: without a warden, a journal, progress or a way to stop.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class BareChunk:
         self.rows.append(rows)
 
     def keep_failed(self, index: int, error: str) -> None:
-        """Do not go on: nothing may fail here."""
+        """Raise: nothing may fail here."""
         raise ValueError(f"combination {index}: {error}")
 
 
@@ -96,7 +96,7 @@ def bare_processes(bars: Bars, grid: Grid, strategy: str, n: int) -> Callable[[]
 
 
 def reap(plain: PlainProcesses) -> None:
-    """Wait for all of them.
+    """Wait for all processes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Rounds A B C A B C …: what disturbs the machine disturbs every arm alike."""
+"""Interleaved rounds, A B C A B C …: disturbances of the machine affect all arms alike."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 @dataclass
 class Arm(Generic[T]):
-    """What one arm gave.
+    """The values of one arm.
 
     Attributes
     ----------
     seen : list of T
-        A value per round; the same round stands at the same place in every arm.
+        A value per round, in the order of the rounds.
     not_measured : str
-        Why it was given up; :attr:`seen` is then empty.
+        Why it was abandoned; then :attr:`seen` is empty.
     """
 
     seen: list[T] = field(default_factory=list)
@@ -33,16 +33,16 @@ def interleave(
     """Run every arm once per round, in turn.
 
     An arm that raises :class:`~bench.harness.errors.NotMeasuredError` takes no further
-    part; the others go on.
+    part; the others continue.
 
     Parameters
     ----------
     rounds : int
-        How often.
+        Number of rounds.
     arms : mapping of str to callable
         What to run, in this order.
     warm_up : bool
-        Run one more round first, and forget what it gave.
+        Run one more round first, and discard its values.
     """
     found: dict[str, Arm[T]] = {name: Arm() for name in arms}
     for turn in range(-1 if warm_up else 0, rounds):

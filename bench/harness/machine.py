@@ -1,4 +1,4 @@
-"""The machine a measurement was made on, as far as it decides the figures."""
+"""The machine of a measurement, as far as it affects the figures."""
 
 from __future__ import annotations
 

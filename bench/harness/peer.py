@@ -1,4 +1,4 @@
-"""What another library must offer to be measured beside ours, and where such are found.
+"""The interface of another library that is measured beside ours, and the list of these.
 
 A peer is one file in ``bench/peers`` with an object ``PEER``; nothing else
 needs to know of it. The file imports its library in :meth:`Peer.prepare`, so

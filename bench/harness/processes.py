@@ -18,7 +18,7 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Watch:
-    """Pidfds of some processes, opened while they live: no later process is meant by them."""
+    """Pidfds of processes, opened while they are alive: they refer to no later process."""
 
     def __init__(self, pids: Sequence[int] = ()) -> None:
         self.pids: list[int] = []
@@ -33,20 +33,20 @@ class Watch:
             os.close(pidfd)
 
     def add(self, pids: Sequence[int]) -> None:
-        """Watch these, too."""
+        """Watch more processes."""
         self.pids += pids
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 self._pidfds[os.pidfd_open(pid)] = pid
 
     def send(self, number: signal.Signals) -> None:
-        """Signal them all, in the order in which they were given."""
+        """Signal all, in the order given."""
         for pidfd in self._pidfds:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, number)
 
     def wait_gone(self, timeout_s: float) -> float:
-        """Wait until the last one is dead, its memory given back.
+        """Wait until the last one is dead and its memory released.
 
         Returns
         -------
@@ -64,7 +64,7 @@ class Watch:
         return time.monotonic()
 
     def living_after(self, timeout_s: float) -> list[int]:
-        """Wait until the last one is dead, or the time is over; return who still lives."""
+        """Wait until the last one is dead or the time is over; return the pids still alive."""
         deadline = time.monotonic() + timeout_s
         living = dict(self._pidfds)
         poller = select.poll()
@@ -81,7 +81,7 @@ class Watch:
 
 
 def fork(body: Callable[[], object]) -> int:
-    """Fork a process that runs ``body`` and ends with it, or with us."""
+    """Fork a process that runs ``body`` and ends with it, or with its parent."""
     parent = os.getpid()
     # what a handler raises in the interpreter's own hooks of a fork would be lost
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
@@ -118,12 +118,12 @@ class PlainProcesses:
         self._watch.__exit__()
 
     def pids(self) -> list[int]:
-        """Pids of those that have not been reaped."""
+        """Pids of the processes that have not been reaped."""
         return list(self._pids)
 
     @property
     def leaders(self) -> list[int]:
-        """All of them: none is another's child."""
+        """The same pids: none is a child of another."""
         return self.pids()
 
     def kill_and_wait(self) -> float:

@@ -1,8 +1,8 @@
-"""What a measurement found: frozen records, and their JSON.
+"""Records of what was measured, and their JSON.
 
 A row is one quantity against its floor. Its headline compares the two *round
 by round* (they ran interleaved, so whatever disturbed the machine disturbed
-both) and is given with its spread; absolute times are there for orientation.
+both) and is given with its spread; absolute times are for orientation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ FORMAT = 1
 
 
 class Comparison(StrEnum):
-    """How a row's headline is made of ours and the floor."""
+    """How a row's headline is computed from ours and the floor."""
 
     VALUE = "value"
     """Ours as it is; there is no floor."""
     WHOLE = "whole"
-    """Ours as it is, though there is a floor to see it by."""
+    """Ours as it is, with a floor for orientation."""
     DIFFERENCE = "difference"
     """Ours − floor, in the row's unit."""
     RATIO = "ratio"
@@ -87,17 +87,17 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a headline's median has to reach."""
+    """The limit that a headline's median must reach."""
 
     limit: float
     at_most: bool = True
 
     def met(self, value: float) -> bool:
-        """Whether ``value`` is good enough; NaN is not."""
+        """Whether ``value`` reaches the limit; NaN does not."""
         return value <= self.limit if self.at_most else value >= self.limit
 
     def __str__(self) -> str:
-        """Say it as in a table."""
+        """Return the limit as tables show it."""
         return f"{'≤' if self.at_most else '≥'} {self.limit:,g}"
 
 
@@ -112,7 +112,7 @@ class Row:
     unit : str
         Of ours and the floor.
     comparison : Comparison
-        How the headline is made.
+        How the headline is computed.
     ours, floor, headline : Spread or None
         None: there is no such thing, or it was not measured.
     floor_name : str
@@ -122,9 +122,9 @@ class Row:
     not_measured : str
         Why there are no numbers; empty when there are.
     note : str
-        What a reader must know to read the numbers right.
+        What a reader must know to interpret the numbers.
     details : dict of str to Spread
-        What else was seen in the same rounds; the names end in their unit.
+        Further quantities of the same rounds; the names end in their unit.
     """
 
     name: str
@@ -164,14 +164,14 @@ def compare(
     note: str = "",
     details: Mapping[str, Sequence[float]] | None = None,
 ) -> Row:
-    """Make a row of what was seen, round by round.
+    """Make a row from the values of all rounds.
 
     Parameters
     ----------
     name, unit, comparison, floor_name, target, note
         As in :class:`Row`.
     ours, floor : sequence of float
-        The same round stands at the same place in both.
+        Values in the order of the rounds.
     details : mapping of str to sequence of float, optional
         Further quantities; empty ones and NaN are left out.
 

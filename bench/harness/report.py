@@ -13,7 +13,7 @@ from rich.text import Text
 
 from bench.harness.record import Comparison, Document, Measurement, Row, Spread
 
-_WIDTH = 160  # where there is no terminal whose width could be asked
+_WIDTH = 160  # without a terminal
 
 
 def print_document(document: Document) -> None:
@@ -31,13 +31,13 @@ def print_json(document: Document) -> None:
 
 
 def say(line: str) -> None:
-    """Tell whoever watches what is going on; not part of the results."""
+    """Print progress to stderr; it is not part of the results."""
     sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
 
 
 def table_of(measurement: Measurement) -> Table:
-    """Lay a measurement out: the headline first, then what it is made of."""
+    """Return a measurement as a table: the headline first, then ours and the floor."""
     table = Table(
         title=f"{measurement.title} ({measurement.took_s:.0f} s)",
         title_justify="left",

@@ -1,4 +1,4 @@
-"""How large the measurements are: everything that can be set, in one place."""
+"""Sizes of the measurements: all settings in one place."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Shape:
     peer_combos : int
         Combinations given to a peer.
     big_combos, big_bars : int
-        The grid that must not grow in memory, and its bars.
+        Size of the grid on which memory must not depend, and its bars.
     big_s : float
-        How long that one is left running before it is stopped, if it takes as long.
+        Time after which that run is stopped, unless it has ended.
     polls : int
         Python polls per sample.
     shots : int
-        Stops of a spinning kernel, to see how soon it sees the flag.
+        Stops of a spinning kernel, to measure the delay until it sees the flag.
     kernel_shots : int
         The same with a built-in strategy's kernel.
     cancel_tasks, cancel_jobs : int
@@ -76,7 +76,7 @@ class Shape:
 
     @classmethod
     def quick(cls) -> Self:
-        """Everything once over in less than a minute: to see it work, not to quote."""
+        """Sizes for a check of all measurements in less than a minute, without figures to quote."""
         return cls(
             stop_rounds=1,
             relaunch_rounds=2,

@@ -1,14 +1,14 @@
-"""Taking turns: of several contenders one runs at a time, the others are suspended.
+"""Turns: one of several contenders runs at a time, the others are suspended.
 
-What disturbs a shared machine for some seconds changes the speed of a whole run by
-10 %, more than what is to be measured here. Contenders that take turns of a second are
-all disturbed alike.
+Disturbances of some seconds on a shared machine change the speed of a whole run by 10 %,
+which is more than the differences measured here. Contenders that take turns of a second
+are all disturbed alike.
 
-Clocks run on for who is suspended: what looks at them falls due more often than it does
-otherwise, and a chunk seems to take longer than it does. So what a run costs beside its work
-is overstated, the more the shorter the turns are.
+Clocks run on for a suspended contender: its timers expire more often per unit of work, and
+a chunk seems to take longer. So the overhead of a run is overstated, the more the shorter
+the turns are.
 
-Whoever SIGKILLs the benchmark may leave a contender suspended; SIGCONT resumes it.
+SIGKILL of the benchmark may leave a contender suspended; SIGCONT resumes it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _LOOK_EVERY_S = 0.01
 
 
 class Running(Protocol):
-    """What a contender has begun."""
+    """The processes of a contender."""
 
     @property
     def leaders(self) -> list[int]:
-        """Pids whose end is the contender's."""
+        """Pids of the processes whose end is the contender's end."""
         ...
 
     def pids(self) -> list[int]:
-        """Pids of all its processes just now, parents first."""
+        """Pids of all its current processes, parents first."""
         ...
 
 
@@ -47,21 +47,21 @@ R = TypeVar("R", bound=Running)
 
 @dataclass
 class Contender(Generic[R]):
-    """Who takes part.
+    """One participant.
 
     Attributes
     ----------
     start : callable
-        Begins its work, at its first turn.
+        Starts its work, at its first turn.
     turn_s : float
         How long its turns are, in s; in proportion to its work, so that all end together.
     first_turn_until : callable
-        The first turn ends no sooner than this says that it has begun in earnest: nobody else
-        works on while one starts up.
+        The first turn lasts at least until this is true, so that no other contender runs
+        while this one starts up.
     running : Running
-        What was begun.
+        Its processes.
     turns : list of (float, float)
-        When it was on: Unix times, in s.
+        When it ran: Unix times, in s.
     """
 
     start: Callable[[], R]
@@ -71,14 +71,14 @@ class Contender(Generic[R]):
     turns: list[tuple[float, float]] = field(init=False, default_factory=list)
 
     def seconds(self, since: float = 0.0, until: float = math.inf) -> float:
-        """How long it was on between two instants, in s."""
+        """Return how long it ran between two instants, in s."""
         return sum(max(0.0, min(end, until) - max(begin, since)) for begin, end in self.turns)
 
 
 def take_turns(contenders: Sequence[Contender[Any]], limit_s: float = _LIMIT_S) -> None:
-    """Let all contenders work to their end, one at a time, turn by turn.
+    """Run all contenders to their end, one at a time, in turns.
 
-    None of their processes is left suspended, whatever is raised.
+    None of their processes is left suspended, also after an error.
 
     Raises
     ------
@@ -109,7 +109,7 @@ def take_turns(contenders: Sequence[Contender[Any]], limit_s: float = _LIMIT_S) 
                 if lives and contender.seconds() > limit_s:
                     raise NotMeasuredError(f"not within {limit_s:g} s of turns: its end")
     finally:
-        # one may have been suspended in part
+        # a contender may have been suspended in part
         for watch in (*suspended.values(), *(Watch(running.pids()) for running in begun)):
             _resume(watch)
 
@@ -125,9 +125,9 @@ def _await_beginning(contender: Contender[Any]) -> None:
 
 
 def _suspend(running: Running) -> tuple[Watch, float]:
-    """Suspend all of it; return when that was, as Unix time.
+    """Suspend all processes of a contender; return when that was, as Unix time.
 
-    Who was forked while the others were listed is found at the next look.
+    Processes that were forked while the others were listed are found by the next listing.
     """
     watch = Watch(running.pids())
     watch.send(signal.SIGSTOP)

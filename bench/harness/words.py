@@ -1,7 +1,7 @@
-"""Words in shared memory by which workers tell a measurement where they are.
+"""Words in shared memory in which workers show a measurement their progress.
 
-A line of eight per worker, in a mapped file: its path travels in the
-environment, through the front and the warden, to whoever computes.
+A line of eight words per worker, in a mapped file; the workers inherit its path in the
+environment, through the front and the warden.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HOLD_VARIABLE = "ALLSTOP_BENCH_HOLD_BYTES"
 
 LINES = 64
 PID, BEAT, SEEN_NS, TURN = range(4)
-"""Who writes the line; a count that a kernel keeps raising; when it saw the stop; its turn."""
+"""The writer's pid; a count that the kernel raises; when it saw the stop; whose turn it is."""
 
 _LINE = 8
 
@@ -40,7 +40,7 @@ class Words:
 
     @classmethod
     def create(cls, path: Path) -> Self:
-        """Make the file, all zeros."""
+        """Create the file, filled with zeros."""
         path.write_bytes(bytes(LINES * _LINE * 8))
         return cls(path)
 

@@ -1,4 +1,4 @@
-"""What the workers run while a measurement stops them: kernels that hear, and that do not.
+"""Workloads that a measurement stops: kernels that poll the stop flag, and that do not.
 
 Each function holds private memory and sits in one compiled kernel for about a
 minute. The kernel keeps raising a shared word, so that the measurement sees
@@ -22,7 +22,7 @@ from workers.poll import load_acquire, stop_requested, store_release
 
 TILE_BARS = 1024
 TILES = 15_000_000
-"""About a minute of tiles of 4 µs: where nobody stops it, a kernel ends by itself."""
+"""About a minute of tiles of 4 µs: a kernel that is not stopped ends by itself."""
 
 Function = Callable[[Any, Mapping[str, Any], StopFlag], dict[str, float] | None]
 
@@ -80,7 +80,7 @@ def deaf(bars: Any, params: Mapping[str, Any], stop: StopFlag) -> dict[str, floa
 
 
 def stubborn(bars: Any, params: Mapping[str, Any], stop: StopFlag) -> dict[str, float] | None:
-    """Do as :func:`deaf` does, and ignore SIGTERM too."""
+    """Like :func:`deaf`, and ignore SIGTERM too."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     return deaf(bars, params, stop)
 
@@ -91,7 +91,7 @@ def instant(bars: Any, params: Mapping[str, Any], stop: StopFlag) -> dict[str, f
 
 
 def load_kernels() -> None:
-    """Compile the kernels, or load them from the disk cache, for all who are forked later."""
+    """Compile the kernels, or load them from the disk cache, before workers are forked."""
     flag, line = np.ones(8, np.int64), np.zeros(8, np.int64)
     prices = np.ones(TILE_BARS)
     polling_kernel(flag, line, prices, 1)
@@ -109,7 +109,7 @@ def read_word(line: Any, index: int) -> int:
 def _settle(
     params: Mapping[str, Any],
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """Memory that is really there, this worker's line of words, and a tile of prices."""
+    """Resident memory, this worker's line of words, and a tile of prices."""
     held = np.ones(max(1, int(os.environ[HOLD_VARIABLE]) // 8))
     line = Words.inherited().lines[int(params["slot"])]
     line[PID] = os.getpid()

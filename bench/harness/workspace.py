@@ -1,7 +1,7 @@
-"""Where a session of measurements keeps its runs, and how it starts them.
+"""The workspace of a session of measurements: its directory, and the runs it starts.
 
-Everything lies in one temporary directory, the user's registry of runs
-included, and every process that was started is ended on the way out.
+All files are in one temporary directory, including the registry of runs, and every process
+that was started is ended on exit.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from supervisor.rows.journal import Frame, FrameKind, JournalTail
 from supervisor.system import durable, process
 
 DEADLINE_S = 120.0
-"""Bounds a hang; nothing here takes that long."""
+"""Bound for a hang; no step takes that long."""
 
 _LOOK_EVERY_S = 0.0005
 _LOOK_FOR_ROWS_EVERY_S = 0.004
-"""Two processes load their libraries meanwhile: listing files oftener would cost them more time
-than it saves the measurement, which this makes longer by 2 ms."""
+"""Two processes load their libraries meanwhile: listing files more often would slow them by
+more than the 2 ms that this interval adds to the measurement."""
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, every_s: float = _LOOK_EVERY_S) -> None:
-    """Look again and again until a condition holds.
+    """Poll until a condition holds.
 
     Raises
     ------

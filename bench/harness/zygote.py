@@ -34,7 +34,7 @@ from workers.registry import preload
 
 STRATEGY = "sma_cross"
 GRID = {"fast": range(5, 305), "slow": range(310, 1010, 2)}
-"""More combinations than are finished before the stop."""
+"""Has more combinations than can be finished before the stop."""
 
 
 class Zygote:
@@ -85,7 +85,7 @@ class Zygote:
 
 
 class _Clocked:
-    """A backend that notes when it is first asked to compute."""
+    """A backend that records when its first computation begins."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -104,7 +104,7 @@ class _Clocked:
 
     @property
     def asked_at(self) -> float:
-        """``time.monotonic()`` when that was."""
+        """``time.monotonic()`` of that instant."""
         at: float = struct.unpack_from("d", self._noted)[0]
         return at
 

@@ -17,15 +17,15 @@ from supervisor.states import RunStatus
 
 _ASKED = {
     Level.DRAIN: "draining: finishing the chunks in hand",
-    Level.STOP: "stopping; once more to kill",
+    Level.STOP: "stopping; Ctrl+C again kills",
     Level.KILL: "killing",
 }
 
 
 class Bar:
-    """How far the run is, time passed and time left; below, what is known of it in numbers.
+    """Progress, elapsed and remaining time; on a second line, the run's figures.
 
-    Two lines, so that a terminal of 80 columns cuts nothing off but parameters of the best.
+    Two lines, so that on 80 columns at most the parameters of the best row are cut off.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class Bar:
         self._bar.start()
 
     def show(self, progress: Progress) -> None:
-        """Show how the run stands now."""
+        """Show the current progress."""
         asked = progress.stop_level if progress.status is RunStatus.STOPPING else None
         self._bar.facts = self._facts(progress)
         self._bar.update(
@@ -65,7 +65,7 @@ class Bar:
         self._console.print(escape(line), soft_wrap=True)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self._bar.stop()
 
     def _facts(self, progress: Progress) -> str:
@@ -81,7 +81,7 @@ class Bar:
 
 
 class _WithFacts(ProgressBar):
-    """A bar, and a line of facts below it."""
+    """A bar with a line of figures below it."""
 
     facts = ""
 

@@ -1,4 +1,4 @@
-"""``doctor``: what this machine can do, and how to mend it."""
+"""``doctor``: check what this machine supports, and say how to fix what it does not."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _COLOURS = {
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of findings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
 ) -> int:
-    """Say what this machine can do for a run, and how to mend what it cannot.
+    """Check what this machine supports, and say how to fix what it does not.
 
     Exit code 0: no problem; 1: there is one.
     """

@@ -1,66 +1,44 @@
-"""``jobs``: the cluster jobs of a run, and what they are doing."""
+"""``jobs``: list the cluster jobs of a run with their states, or cancel them."""
 
 from __future__ import annotations
 
 import json
-from contextlib import closing
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from slurm.book import Keeper
-from slurm.calls import Cluster
-from slurm.cancel import JobOutcome, cancel, outcomes
-from slurm.connect import connect
-from slurm.debts import debts
-from slurm.look import look
-from supervisor.errors import AllstopError
-from supervisor.records import registry, rundir
+from slurm.cancel import JobOutcome
+from supervisor.lifecycle.jobs import cancel_jobs, see_jobs
 from supervisor.states import ExitCode
 
 
 def jobs(
     run: Annotated[
         str | None,
-        typer.Argument(help="A run's id or directory; all that are still owed if left out."),
+        typer.Argument(help="Id or directory of a run; all outstanding jobs if omitted."),
     ] = None,
-    cancel_them: Annotated[
-        bool, typer.Option("--cancel", help="Cancel them, detached ones too, and see them gone.")
+    cancel: Annotated[
+        bool,
+        typer.Option(
+            "--cancel", help="Cancel them, detached jobs too, and wait until they are gone."
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the jobs as JSON.")] = False,
 ) -> int:
-    """List cluster jobs with their state. Exit code 3: a state could not be learnt."""
-    ledgers = [registry.find_dir(run) / rundir.LEDGER_FILE] if run else _owed()
-    found, complaints = [], []
-    for ledger in ledgers:
-        if ledger.exists():
-            known, complaint = _ask(ledger, cancel_them=cancel_them)
-            found += known
-            complaints += [complaint] if complaint else []
+    """List cluster jobs with their states, or cancel them.
+
+    Exit code 0: all states are known; 3: a state is not, or a job is left.
+    """
+    found: list[JobOutcome] = []
+    complaints: list[str] = []
+    for seen in (cancel_jobs if cancel else see_jobs)(run):
+        found += seen.jobs
+        complaints += [seen.error] if seen.error else []
     if as_json:
         print(json.dumps({"jobs": [job._asdict() for job in found], "errors": complaints}))
     else:
         _show(found, complaints)
     return ExitCode.INCOMPLETE if complaints else ExitCode.DONE
-
-
-def _owed() -> list[Path]:
-    return [debt.ledger for debt in debts()]
-
-
-def _ask(ledger: Path, *, cancel_them: bool) -> tuple[list[JobOutcome], str | None]:
-    """What the jobs of one ledger are doing, and why that is not certain."""
-    with closing(Keeper(ledger)) as keeper:
-        book = keeper.book
-        try:
-            with closing(connect(book.address, book.variables)) as transport:
-                if cancel_them:
-                    return cancel(Cluster(transport), keeper)[:2]
-                look(Cluster(transport), keeper)
-        except AllstopError as error:
-            return outcomes(keeper.book), str(error)
-        return outcomes(keeper.book), None
 
 
 def _show(found: list[JobOutcome], complaints: list[str]) -> None:

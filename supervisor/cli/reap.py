@@ -1,4 +1,4 @@
-"""``reap``: clear away what dead runs left."""
+"""``reap``: clean up after runs that were killed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,17 @@ from supervisor.states import ExitCode
 
 
 def reap(
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was done as JSON.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was cleaned up as JSON.")
+    ] = False,
 ) -> int:
-    """Clear away what dead runs left: processes, sockets, registry entries.
+    """Clean up after runs that were killed, and write their results and reports.
 
-    Their results and reports are written from what their journals hold. Exit
-    code 0: all clear; 1: a run could not be finished; 3: something survived.
+    Kills their processes, cancels their cluster jobs, removes their sockets and
+    registry entries.
+
+    Exit code 0: nothing is left; 1: a run could not be finished; 3: a process or
+    a job survived.
     """
     done = []
     for reaped in reap_dead_runs():
@@ -30,14 +35,14 @@ def reap(
     if as_json:
         print(json.dumps({"reaped": [reaped.to_json() for reaped in done]}))
     elif not done:
-        print("no run has died")
+        print("nothing to clean up")
     if any(reaped.survivors for reaped in done):
         return ExitCode.INCOMPLETE
     return ExitCode.FAILED if any(reaped.error for reaped in done) else ExitCode.DONE
 
 
 def lines(reaped: Reaped) -> list[str]:
-    """Say what was done about one run."""
+    """Describe what was done about one run."""
     facts = []
     if reaped.processes_killed:
         facts.append(f"killed {', '.join(reaped.processes_killed)}")
@@ -52,5 +57,5 @@ def lines(reaped: Reaped) -> list[str]:
     said = [f"{reaped.run_id}: {'; '.join([*facts, *reaped.notes])}"]
     said += [f"  survivor: {survivor}" for survivor in reaped.survivors]
     if reaped.combos_done is not None and reaped.status != "completed":
-        said.append(f"  carry it on: allstop resume {show.quoted(reaped.run_dir)}")
+        said.append(f"  to resume it: allstop resume {show.quoted(reaped.run_dir)}")
     return said

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: progress while it runs, a summary when it has ended."""
+"""Progress of a run and its summary, for people at a terminal."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ _BEST_SHOWN = 5
 
 
 class Screen:
-    """Shows a run's progress: a bar on a terminal, a line now and then elsewhere.
+    """Shows a run's progress: a bar on a terminal, otherwise a line every few seconds.
 
-    The bar's library is loaded with the first tick: by then the run has been
-    handed to the warden, which is busy too.
+    The bar's library is loaded with the first tick: by then the warden has the run, so
+    loading delays nothing.
     """
 
     def __init__(self, prepared: Prepared, *, where: str = "", quiet: bool = False) -> None:
@@ -43,7 +43,7 @@ class Screen:
         self._last_plain = 0.0
 
     def tick(self, progress: Progress) -> None:
-        """Show how it stands now."""
+        """Show the current progress."""
         if not self._begun:
             self._begin()
         if self._bar is not None:
@@ -62,14 +62,14 @@ class Screen:
                 print(line, file=sys.stderr, flush=True)
 
     def end(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             with _terminal_may_be_gone():
                 self._bar.end()
             self._bar = None
 
     def _begin(self) -> None:
-        """Say what runs."""
+        """Say what is run, and where."""
         self._begun = True
         plan = self._prepared.plan
         where = self._where or f"{plan.workers} worker{'s' * (plan.workers > 1)}"
@@ -85,12 +85,12 @@ class Screen:
 
 
 def _terminal_may_be_gone() -> contextlib.suppress:
-    """Suppress what writing to a closed window raises: the run's end does not depend on it."""
+    """Suppress errors of writing to a closed terminal: the run must end all the same."""
     return contextlib.suppress(OSError)
 
 
 def summary(report: Report, plan: Plan) -> None:
-    """Print what became of a run, its best combinations, and the memory that came back."""
+    """Print the outcome of a run, its best combinations, and the memory that was released."""
     lines = [headline(report)]
     results = Path(report.run_dir) / rundir.RESULTS_FILE
     if report.combos_done > report.combos_failed and results.is_file():
@@ -100,8 +100,8 @@ def summary(report: Report, plan: Plan) -> None:
         lines.append(f"results: {shorten(results)}")
     else:
         lines.append(
-            "results: not written; the journals have every finished row, and "
-            f"allstop report {quoted(report.run_dir)} writes them once it can"
+            "results: not written; every finished row is in the journals: "
+            f"allstop report {quoted(report.run_dir)} tries again"
         )
     with _terminal_may_be_gone():
         for line in lines:
@@ -109,7 +109,7 @@ def summary(report: Report, plan: Plan) -> None:
 
 
 def command_summary(report: Report, plan: CommandPlan) -> None:
-    """Print what became of a command."""
+    """Print the outcome of a command."""
     line = f"{report.status} after {report.elapsed_s:.2f} s: {shown(plan.command)}"
     lines = [f"{line}: {report.reason}" if report.reason else line]
     if report.command_status is not None and report.status is not RunStatus.FAILED:
@@ -121,7 +121,7 @@ def command_summary(report: Report, plan: CommandPlan) -> None:
 
 
 def headline(report: Report) -> str:
-    """One line: what became of the run."""
+    """Return the outcome of the run as one line."""
     rate = report.combos_done / report.elapsed_s if report.elapsed_s else 0.0
     line = (
         f"{report.status}: {report.combos_done:,} of {report.combos_total:,} combinations "
@@ -133,7 +133,7 @@ def headline(report: Report) -> str:
 
 
 def best_lines(report: Report, plan: Plan) -> list[str]:
-    """The best combinations, as a table."""
+    """Return the best combinations as a table."""
     from supervisor.rows.results import best
 
     path = Path(report.run_dir) / rundir.RESULTS_FILE
@@ -151,7 +151,7 @@ def best_lines(report: Report, plan: Plan) -> list[str]:
 
 
 def ranking_metric(results: Path, plan: Plan) -> str | None:
-    """Metric that combinations are ranked by: ``sharpe`` if there is one, else the first."""
+    """Return the metric to rank by: ``sharpe`` if there is one, else the first."""
     import pyarrow.parquet
 
     from supervisor.rows.results import ERROR_COLUMN
@@ -168,12 +168,12 @@ def _cell(value: Any) -> str:
 
 
 def quoted(path: str) -> str:
-    """Show a path as a shell takes it."""
+    """Return a path, quoted for a shell."""
     return shlex.quote(shorten(Path(path)))
 
 
 def shorten(path: Path) -> str:
-    """Show a path relative to here when it lies below."""
+    """Return a path relative to the current directory if it lies below it."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -1,4 +1,4 @@
-"""What became of a run, line by line, whatever the work was."""
+"""The parts of a summary that runs of every kind have: stop, memory, errors, containment."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from supervisor.records.report import MemoryReport, Report
 
 
 def stop_lines(report: Report) -> list[str]:
-    """How the stop went, if there was one."""
+    """Describe the stop, if there was one."""
     if report.stop is None:
         return []
     stop = report.stop
@@ -23,7 +23,7 @@ def stop_lines(report: Report) -> list[str]:
 
 
 def memory_lines(memory: MemoryReport | None) -> list[str]:
-    """What the run held, and what came back."""
+    """Describe the memory that the run used and released."""
     if memory is None:
         return []
     before, peak, after, freed = (
@@ -47,23 +47,23 @@ def memory_lines(memory: MemoryReport | None) -> list[str]:
 
 
 def error_lines(report: Report) -> list[str]:
-    """What went wrong on the way."""
+    """List errors, the first five in full."""
     shown = report.errors[:5]
     more = len(report.errors) - len(shown)
     return [f"note: {error}" for error in shown] + ([f"… and {more} more"] if more else [])
 
 
 def containment_lines(run_dir: Path) -> list[str]:
-    """One line where a run had to do with a weaker containment: why, in its own words."""
+    """Name a containment weaker than the strongest, and why that one was not available."""
     held = ""
     passed_over: list[str] = []
     for fact in read_events(run_dir):
         if fact.name == "front.run_requested":
-            passed_over = []  # what follows is of a later attempt
+            passed_over = []  # the run was resumed: a new attempt
         elif fact.name == "warden.containment_passed_over":
             passed_over.append(f"{fact.fields.get('strength')} ({fact.fields.get('why')})")
         elif fact.name == "warden.run_started":
             held = str(fact.fields.get("containment"))
     if not held or not passed_over:
         return []
-    return [f"containment: {held}, for want of {', '.join(passed_over)}; see allstop doctor"]
+    return [f"containment: {held}; not available: {', '.join(passed_over)}; see allstop doctor"]

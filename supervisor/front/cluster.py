@@ -25,10 +25,10 @@ from supervisor.front.run import Front
 from supervisor.front.work import Run, Work
 from supervisor.ipc import messages
 from supervisor.lifecycle import inputs
-from supervisor.lifecycle.depot import depot_of
 from supervisor.lifecycle.gather import gather
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.lifecycle.shards import divide, unfinished
+from supervisor.lifecycle.staging import staging_area
 from supervisor.records import rundir
 from supervisor.records.report import Gathered, Report
 from supervisor.rows.results import covered
@@ -126,7 +126,7 @@ class ClusterSweep(Work):
         self.detach = order.detach
         self._shards = divide(prepared.plan.grid.size, order.tasks)
         transport = connect(order.address)
-        self._depot = depot_of(run.run_dir, transport)
+        self._staging = staging_area(run.run_dir, transport)
         self._fetch_at = time.monotonic() + _FETCH_EVERY_S
         client = Client(
             transport,
@@ -153,7 +153,7 @@ class ClusterSweep(Work):
     def _submit(self, client: Client) -> None:
         """Submit the shards that are not finished."""
         inputs.keep(self._run.run_dir, self._plan, self._prepared.bars, self._prepared.function)
-        place = self._depot.stock(self._prepared)
+        place = self._staging.stage(self._prepared)
         left = unfinished(self._run.run_dir, self._plan, self._shards)
         if not left:
             return
@@ -179,7 +179,7 @@ class ClusterSweep(Work):
         with contextlib.suppress(AllstopError, OSError):
             if time.monotonic() >= self._fetch_at:
                 self._fetch_at = time.monotonic() + _FETCH_EVERY_S
-                self._depot.fetch()
+                self._staging.fetch()
             self._recount()
 
     def _recount(self) -> None:
@@ -210,7 +210,7 @@ class ClusterSweep(Work):
 
     def _bring_in(self) -> None:
         try:
-            self._depot.fetch()
+            self._staging.fetch()
         except (AllstopError, OSError) as error:
             self._run.notes.note(f"results could not be fetched, they stay where they are: {error}")
         self._recount()
@@ -220,7 +220,7 @@ class ClusterSweep(Work):
         nothing_to_keep = report.usage and not self._run.finished
         if report.status is RunStatus.COMPLETED or nothing_to_keep:
             with contextlib.suppress(AllstopError):  # it is litter there, and nothing is lost
-                self._depot.clear()
+                self._staging.clear()
 
 
 def _indices(shards: list[int]) -> str:

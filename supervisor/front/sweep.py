@@ -209,7 +209,7 @@ class Sweep(Work):
         """Clear the cluster's copies of a run that was begun there and completed here."""
         begun_on_a_cluster = (self._run.run_dir / rundir.LEDGER_FILE).exists()
         if report.status is RunStatus.COMPLETED and begun_on_a_cluster:
-            from supervisor.lifecycle.depot import clear_what_is_left
+            from supervisor.lifecycle.staging import clear_what_is_left
 
             report.errors += clear_what_is_left(self._run.run_dir)
 

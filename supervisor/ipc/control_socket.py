@@ -1,8 +1,8 @@
-"""The socket through which a run is asked from outside: ``stop`` and ``status``.
+"""The control socket of a run, for requests from outside: ``stop`` and ``status``.
 
-It lies in a directory that only the user can enter, and the kernel says who is
-calling (``SO_PEERCRED``): anybody but the same user and root is turned away.
-It is the warden that listens, so a run can be stopped while its front hangs.
+It lies in a directory that only the user can enter, and the kernel identifies the caller
+(``SO_PEERCRED``): other users than the owner and root are refused. The warden listens, so
+a run can be stopped while its front hangs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Answer = Callable[[messages.Message], messages.Message | None]
 
 
 class ControlSocket:
-    """The warden's end: accepts callers, answers them, tells them when the run has ended."""
+    """The warden's end: accepts clients, answers them, and reports the end of the run."""
 
     def __init__(self, run_id: str, answer: Answer) -> None:
         self._answer = answer
@@ -42,7 +42,7 @@ class ControlSocket:
             raise
 
     def accept(self) -> list[socket.socket]:
-        """Take in who is waiting; strangers and too many at a time are hung up on."""
+        """Accept waiting clients; other users, and clients beyond the limit, are disconnected."""
         welcome: list[socket.socket] = []
         while True:
             try:
@@ -57,7 +57,7 @@ class ControlSocket:
                 client.close()
 
     def serve(self, client: socket.socket) -> bool:
-        """Handle one message; False when the caller is gone or spoke nonsense."""
+        """Handle one message; False when the client is gone or sent an invalid message."""
         try:
             message, fds = messages.receive(client)
         except BlockingIOError:
@@ -75,14 +75,14 @@ class ControlSocket:
         return True
 
     def broadcast(self, message: messages.Message) -> None:
-        """Tell every caller that is still on the line."""
+        """Send a message to every connected client."""
         for client in self._clients:
             messages.send(client, message)
 
     def close(self, *, unlink: bool = True) -> None:
-        """Hang up on everybody; ``unlink=False`` in a forked child, whose socket it is not.
+        """Disconnect all clients; ``unlink=False`` in a forked child, which does not own it.
 
-        Harmless when repeated: the name may be another process's by then.
+        Harmless when repeated: another process may own the name by then.
         """
         if self.listener.fileno() < 0:
             return
@@ -95,12 +95,12 @@ class ControlSocket:
 
 
 def connect(run_id: str, timeout_s: float = 5.0) -> socket.socket | None:
-    """Call a run's warden; None when nobody answers.
+    """Connect to a run's warden; None when no process listens.
 
     Raises
     ------
     ConfigError
-        If somebody else's process listens there.
+        If a process of another user listens there.
     """
     path = registry.socket_path(run_id)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -113,12 +113,12 @@ def connect(run_id: str, timeout_s: float = 5.0) -> socket.socket | None:
         return None
     if peer_uid(sock) not in (os.getuid(), 0):
         sock.close()
-        raise ConfigError(f"{path} is answered by another user's process: not talking to it")
+        raise ConfigError(f"{path} belongs to a process of another user: not connecting to it")
     return sock
 
 
 def is_running(run_id: str) -> bool:
-    """Whether a run's front or warden lives: by the registry, or by its answering."""
+    """Whether a run's front or warden is alive: by the registry, or because it answers."""
     if any(entry.alive for entry in registry.entries() if entry.run_id == run_id):
         return True
     line = connect(run_id)
@@ -129,7 +129,7 @@ def is_running(run_id: str) -> bool:
 
 
 def peer_uid(sock: socket.socket) -> int:
-    """User id of the process at the other end, as the kernel knows it."""
+    """Return the user id of the process at the other end, from the kernel."""
     credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     return int(_UCRED.unpack(credentials)[1])
 

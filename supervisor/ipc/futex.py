@@ -1,7 +1,7 @@
 """Blocking on a word of shared memory, without a lock that a dead process could hold.
 
-A futex wait belongs to the waiting thread alone: killing a waiter or a waker at
-any instruction leaves nothing behind for the others, unlike a semaphore.
+A futex wait belongs to the waiting thread alone: unlike with a semaphore, killing a waiter
+or a waker at any instruction leaves no state behind for the others.
 
 References
 ----------
@@ -85,7 +85,7 @@ def wait(address: int, expected: int, deadline: float | None) -> bool:
 
 
 def wake_all(address: int) -> None:
-    """Wake every waiter on the word at ``address``, in whatever process."""
+    """Wake every waiter on the word at ``address``, in all processes."""
     _libc.syscall(
         ctypes.c_long(_number()),
         ctypes.c_void_p(address),

@@ -1,4 +1,4 @@
-"""Messages between front, warden, workers and whoever asks from outside.
+"""Messages between front, warden, workers and control-socket clients.
 
 A message is a named tuple (there are many, and a frozen dataclass takes a
 millisecond to define); on the wire it is one JSON object in one packet of a
@@ -24,7 +24,7 @@ MAX_TEXT = 4_000
 MAX_FDS = 8
 
 COMMAND = "--"
-"""What a warden is started with, in a strategy's place, to supervise a command."""
+"""Argument of a warden, in a strategy's place, that supervises a command."""
 
 
 # -- front → warden --------------------------------------------------------
@@ -34,7 +34,7 @@ class StartRun(NamedTuple):
     """Begin the run described in ``run_dir/run.json``.
 
     Descriptors that travel with it, in this order: the front's pidfd, the
-    flag, the board, the bars and, where ``has_function``, a dill of the callable.
+    flag, the progress table, the bars and, where ``has_function``, a dill of the callable.
     """
 
     run_dir: str
@@ -55,9 +55,9 @@ class StartCommand(NamedTuple):
 
 
 class StartGuard(NamedTuple):
-    """Stand guard over a run whose work is done elsewhere, once the front is gone.
+    """Finish a run whose work is done elsewhere, should the front die.
 
-    The stop flag's descriptor travels along.
+    The stop flag's descriptor travels with it.
     """
 
     run_dir: str
@@ -72,30 +72,30 @@ class RequestStop(NamedTuple):
 
 
 class AskStatus(NamedTuple):
-    """Say how the run stands."""
+    """Ask for the status of the run."""
 
 
 class Rest(NamedTuple):
-    """The run is over, and no other will come: let go of all that has been loaded.
+    """The run is over, and no other one follows: unload the libraries.
 
-    Only the front's death is left to be watched for, see :mod:`supervisor.warden.rest`.
+    Only the front's death remains to be watched, see :mod:`supervisor.warden.rest`.
     """
 
     run_dir: str
 
 
 class DumpStacks(NamedTuple):
-    """Have every worker write where it is to its log."""
+    """Ask every worker to write its stack to its log."""
 
 
 # -- warden → front and outside --------------------------------------------
 
 
 class WardenBorn(NamedTuple):
-    """Who the warden is, before it loads anything.
+    """The warden introduces itself, before it loads anything.
 
     Descriptors that travel with it: the warden's own pidfd, then those of
-    processes that were spent on a containment that failed, for the front to reap.
+    processes left by a containment that failed, for the front to reap.
     """
 
     containment: str
@@ -115,7 +115,7 @@ class RunStarted(NamedTuple):
 
 
 class RunRefused(NamedTuple):
-    """The run cannot start; ``usage`` says whether the user can mend it."""
+    """The run cannot start; ``usage`` says whether the user can fix it."""
 
     error: str
     usage: bool
@@ -130,7 +130,7 @@ class WorkerLost(NamedTuple):
 
 
 class CombinationFailed(NamedTuple):
-    """A combination was given up."""
+    """A combination was recorded as failed."""
 
     combination: int
     error: str
@@ -155,7 +155,7 @@ class Finished(NamedTuple):
 
 
 class StopBegun(NamedTuple):
-    """A stop has begun that the front may not have asked for itself."""
+    """A stop has begun, which may have been requested by another process than the front."""
 
     level: int
     reason: str
@@ -171,7 +171,7 @@ class RungReached(NamedTuple):
 
 
 class RunEnded(NamedTuple):
-    """No descendant is left, or ``survivors`` names what is."""
+    """The run has ended; ``survivors`` names the processes that are left."""
 
     outcome: str  # completed, stopped or failed
     reason: str
@@ -213,7 +213,7 @@ class WorkerReady(NamedTuple):
 
 
 class WorkerBroken(NamedTuple):
-    """Worker → warden: cannot work at all; ``usage`` says whether the user can mend it."""
+    """Worker → warden: cannot work at all; ``usage`` says whether the user can fix it."""
 
     error: str
     usage: bool
@@ -324,8 +324,8 @@ def send(sock: socket.socket, message: Message, fds: list[int] | None = None) ->
     Returns
     -------
     bool
-        False when the other side is gone or does not read: then the message
-        is lost, which every receiver has to be able to bear.
+        False when the other side is gone or does not read: then the message is lost,
+        which every receiver must tolerate.
     """
     try:
         # not socket.send_fds: before Python 3.13 it drops the flags

@@ -2,11 +2,11 @@
 
 Any process may be killed at any instruction, so nothing here can be *held*.
 Each request level is a word of its own that only ever goes from 0 to 1:
-whoever writes, in whatever order, nobody can undo somebody else's stop.
+whatever the order of writers, none can undo the stop of another.
 
-A generation is one cache line. Clearing moves the flag on to the next line
-and leaves the old one as it was: a run that was told to stop stays told, and
-the next run starts on a line that nobody has written yet.
+A generation is one cache line. Clearing moves the flag to the next line and leaves the
+old one unchanged: a run that was requested to stop still sees the request, and the next
+run starts on a line that has not been written yet.
 
 ``multiprocessing.Event`` cannot serve here: ``is_set`` and ``wait`` take a lock
 that a killed worker still holds (cpython#126434, cpython#75158).
@@ -44,14 +44,14 @@ _LOW_HALF = 0 if sys.byteorder == "little" else 4
 
 
 class Level(IntEnum):
-    """How a run is asked to end, from gentle to final."""
+    """How urgently a run is to end."""
 
     DRAIN = 1
-    """Finish the chunks in hand, take no more."""
+    """Finish the current chunks, take no more."""
     STOP = 2
     """Return at the next poll, keeping what is finished."""
     KILL = 3
-    """End now; the flag is set only so that nobody starts anything new."""
+    """End now; the flag is set only so that no worker starts anything new."""
 
 
 class StopFlag:
@@ -109,7 +109,7 @@ class StopFlag:
 
     def _bind(self, generation: int) -> None:
         self._generation = generation
-        # line 0 is the header; after a million generations the lines come round again
+        # line 0 is the header; after all lines were used, the first is reused
         self._line = LINE_WORDS * (1 + (generation - 1) % (_LINES - 1))
         self._stop = self._line + _STOP
 
@@ -161,10 +161,10 @@ class StopFlag:
             futex.wake_all(self._futex_address)
 
     def checkpoint(self, state: object) -> bool:
-        """Save the state of the combination that is being computed; keep the last one only.
+        """Save the state of the current combination; only the last one is kept.
 
-        It survives whatever happens to the worker, and :meth:`load_checkpoint`
-        gives it back when the combination is computed again.
+        It survives the death of the worker, and :meth:`load_checkpoint` returns it when
+        the combination is computed again.
 
         Parameters
         ----------
@@ -174,7 +174,7 @@ class StopFlag:
         Returns
         -------
         bool
-            False if the disk did not take it: then the last one is kept.
+            False if it could not be written: then the previous one is kept.
 
         Raises
         ------
@@ -238,7 +238,7 @@ class StopFlag:
         return self._fd
 
     def close(self) -> None:
-        """Drop the descriptor; the mapping goes with the last reference to it."""
+        """Close the descriptor; the mapping ends with the last reference to it."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

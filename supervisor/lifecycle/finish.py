@@ -189,7 +189,7 @@ def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     from slurm.cancel import outcomes
     from slurm.debts import orphaned
     from slurm.reconcile import work_off
-    from supervisor.lifecycle.depot import fetch_what_is_left
+    from supervisor.lifecycle.staging import fetch_what_is_left
     from supervisor.records.ledger import read_ledger
 
     for debt in orphaned(ledger):

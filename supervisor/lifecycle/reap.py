@@ -1,9 +1,9 @@
-"""Clearing away what dead runs left: processes, sockets, registry entries; and finishing them.
+"""Cleaning up after dead runs: processes, jobs, sockets and registry entries; finishing them.
 
-A run is dead when its front and its warden are. Whoever clears it away claims its
-directory first, so two of these, or one and a ``resume``, do not clash. The command
-``reap`` does it while you look; every ``run`` sends for it at its end if it has seen a
-dead one: ``python -P -m supervisor.lifecycle.reap``.
+A run is dead when its front and its warden are. A process that cleans up claims the run's
+directory first, so that two of them, or one and a ``resume``, do not clash. The command
+``reap`` cleans up in the foreground; a ``run`` that has seen a dead run starts
+``python -P -m supervisor.lifecycle.reap`` in the background when it ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BRIEFLY_S = 5.0
 
 @dataclass(slots=True)
 class Reaped:
-    """What was done about one dead run.
+    """The outcome of cleaning up after one dead run.
 
     Attributes
     ----------
@@ -42,17 +42,19 @@ class Reaped:
     run_dir : str
         Its directory.
     processes_killed : list of str
-        Leftover processes that were ended.
+        Leftover processes that were killed.
     survivors : list of str
-        Those that could not be, each with its state.
+        Processes and jobs that could not be ended, each with its state.
+    jobs_ended : list of str
+        Cluster jobs that were seen to end.
     status : str or None
-        What its report says now; None where there is no directory to write one to.
+        Status in its report; None: there is no directory to write a report to.
     combos_done : int or None
-        Rows in its results; None where there are none to be had: it supervised a command.
+        Rows in its results; None: it supervised a command.
     notes : list of str
-        What else there is to say.
+        Remarks.
     error : str
-        Why it could not be finished; its entry stays, so that it can be tried again.
+        Why it could not be finished; its registry entry stays, so that ``reap`` tries again.
     """
 
     run_id: str
@@ -71,7 +73,7 @@ class Reaped:
 
 
 def reap() -> Iterator[Reaped]:
-    """Clear dead runs away, one by one, and tell what was done about each."""
+    """Clean up after dead runs, one by one, and yield the outcome of each."""
     sockets = list(registry.sockets())  # before the entries: a run has one before it has a socket
     for entry in list(registry.entries()):
         reaped = reap_run(entry)
@@ -79,13 +81,13 @@ def reap() -> Iterator[Reaped]:
             yield reaped
     for path in registry.unreadable():
         path.unlink(missing_ok=True)
-        yield Reaped(path.stem, "", notes=[f"{path} could not be read: struck off"])
+        yield Reaped(path.stem, "", notes=[f"{path} could not be read: removed"])
     yield from _lone_sockets(sockets)
     yield from _orphaned_jobs()
 
 
 def send() -> None:
-    """Have a process of its own clear dead runs away; returns at once."""
+    """Start a process that cleans up in the background; return at once."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "supervisor.lifecycle.reap"],
         stdin=subprocess.DEVNULL,
@@ -94,12 +96,12 @@ def send() -> None:
         env=child_environment(),
         start_new_session=True,
     )
-    # in a long-lived program somebody has to collect it
+    # a long-lived program would otherwise keep it as a zombie
     threading.Thread(target=process.wait, name="allstop-reap", daemon=True).start()
 
 
 def reap_run(entry: Entry) -> Reaped | None:
-    """Clear one run away; None if it lives, or somebody else is at it."""
+    """Clean up after one run; None if it is alive, or another process does it."""
     if entry.alive:
         return None
     if not entry.intact:
@@ -108,7 +110,7 @@ def reap_run(entry: Entry) -> Reaped | None:
         with claim_directory(entry.run_dir):
             now = registry.find(entry.run_id)
             if now is None or now.alive:
-                return None  # finished, or carried on, since we looked
+                return None  # finished or resumed meanwhile
             return _clear(entry)
     except RunBusyError:
         return None
@@ -120,7 +122,7 @@ def _strike_off(entry: Entry) -> Reaped:
     reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, None))
     there = (entry.run_dir / rundir.RUN_FILE).exists()
     why = "does not hold this run any more" if there else "is gone"
-    reaped.notes.append(f"its directory {why}: struck off")
+    reaped.notes.append(f"its directory {why}: registry entry removed")
     _forget(entry.run_id)
     return reaped
 
@@ -154,7 +156,7 @@ def _forget(run_id: str) -> None:
 
 
 def _orphaned_jobs() -> Iterator[Reaped]:
-    """Cancel cluster jobs that nobody living looks after."""
+    """Cancel cluster jobs whose owner is dead."""
     from slurm.debts import orphaned
 
     silent: set[str] = set()
@@ -162,7 +164,7 @@ def _orphaned_jobs() -> Iterator[Reaped]:
         from slurm.reconcile import work_off
 
         where = json.dumps([debt.address, debt.variables])
-        # where the one before was in vain, this one will hardly be worth a minute
+        # the same cluster did not answer for the previous one: do not wait a minute again
         cancelled = work_off(debt, patience_s=_BRIEFLY_S if where in silent else None)
         if cancelled.error:
             silent.add(where)
@@ -174,7 +176,7 @@ def _orphaned_jobs() -> Iterator[Reaped]:
 
 
 def _lone_sockets(sockets: list[Path]) -> Iterator[Reaped]:
-    """Remove sockets of runs that nobody knows and nobody answers for."""
+    """Remove sockets of runs without a registry entry that no process listens on."""
     known = {entry.run_id for entry in registry.entries()}
     for path in sockets:
         if path.stem in known or not path.exists():
@@ -189,7 +191,7 @@ def _lone_sockets(sockets: list[Path]) -> Iterator[Reaped]:
 
 
 def main() -> None:
-    """Entry point of the process that a run sends for; what it does, the reports tell."""
+    """Entry point of the background process; the runs' reports have the outcome."""
     for _ in reap():
         pass
 

@@ -219,7 +219,7 @@ def _call_in(run_dir: Path) -> list[str]:
     if not ledger.exists():
         return []
     from slurm.client import alive_jobs
-    from supervisor.lifecycle.depot import fetch_what_is_left
+    from supervisor.lifecycle.staging import fetch_what_is_left
 
     alive = alive_jobs(ledger)
     if alive:

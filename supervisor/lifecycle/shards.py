@@ -1,8 +1,8 @@
-"""A sweep in parts: how it is divided, and one part of it carried out elsewhere.
+"""Shards: a sweep divided into parts that run elsewhere.
 
-A shard is a run of its own, in a directory below the sweep's. It begins as a run of
-which nothing is computed yet, and is then *carried on*: a part that is started again,
-by a requeue or because the sweep is resumed, computes only what it has not.
+A shard is a run of its own, in a directory below the sweep's. It is laid out as a run
+without results and then *resumed*: a shard that starts again, after a requeue or because
+the sweep is resumed, computes only the combinations that it has not finished.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ def divide(size: int, parts: int) -> list[Range]:
 
 
 def unfinished(run_dir: Path, plan: Plan, shards: list[Range]) -> list[int]:
-    """Shards of which a combination is in no journal."""
+    """Return the indices of shards with a combination that is in no journal."""
     done = covered(rundir.journal_dirs(run_dir))
     return [at for at, (start, stop) in enumerate(shards) if gaps(done, stop, start)]
 
 
 def shard_dir(run_dir: Path, index: int) -> Path:
-    """Directory of a shard."""
+    """Return the directory of a shard."""
     return run_dir / rundir.SHARD_DIR / f"{index:05d}"
 
 
 def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
-    """Make a shard's directory: the sweep's plan for its part, and the sweep's inputs."""
+    """Create a shard's directory: its part of the plan, and links to the sweep's inputs."""
     folder = shard_dir(run_dir, index)
     if (folder / rundir.RUN_FILE).exists():
         return folder
@@ -61,7 +61,7 @@ def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
 
 
 def _provenance_here(run_dir: Path, plan: Plan) -> Provenance:
-    """Where a shard finds the bars: in the run's directory, if they were put there."""
+    """Say where a shard finds the bars: in the sweep's directory, if they were put there."""
     if (run_dir / rundir.BARS_FILE).exists():
         return replace(plan.provenance, origin=Origin.MEMORY)
     return plan.provenance

@@ -1,4 +1,4 @@
-"""The right to write what a run leaves: one process at a time has it."""
+"""The exclusive right to write a run's results and report."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ _CLAIM_AGAIN_S = 0.02
 
 
 class Claim:
-    """The right to write a run's report and results: one process at a time has it.
+    """The exclusive right to write a run's report and results.
 
-    Whoever carries a run out, finishes or clears away a dead one claims its
-    directory first. It is a file lock, so the kernel takes the claim back when
-    its holder dies; nobody ever waits for it without a limit, and no worker
-    knows of it.
+    A process that runs, finishes or cleans up a run claims its directory first. The claim
+    is a file lock, so the kernel releases it when its holder dies. Every wait for it is
+    bounded, and workers never take it.
 
     Raises
     ------
     RunBusyError
-        If another process (or another part of this one) has it.
+        If another process, or another part of this one, holds it.
     """
 
     _held: ClassVar[set[int]] = set()
-    """Descriptors of this process's claims: a forked copy must not keep them alive."""
+    """Descriptors of this process's claims: a forked child must not keep them alive."""
 
     def __init__(self, run_dir: Path) -> None:
         fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -39,12 +38,12 @@ class Claim:
             os.close(fd)
             raise RunBusyError(f"{run_dir} is in use by another process") from None
         except OSError:
-            pass  # a file system without locks: the registry alone tells who is at work
+            pass  # a file system without locks: only the registry shows which process is at work
         self._fd = fd
         self._held.add(fd)
 
     def release(self) -> None:
-        """Give the claim up; harmless when repeated."""
+        """Release the claim; harmless when repeated."""
         fd, self._fd = self._fd, -1
         if fd in self._held:
             self._held.remove(fd)
@@ -58,7 +57,7 @@ class Claim:
 
     @classmethod
     def drop_all(cls) -> None:
-        """In a forked copy of the holder: the claims are the original's."""
+        """In a forked child: close the descriptors of the parent's claims."""
         while cls._held:
             os.close(cls._held.pop())
 
@@ -67,12 +66,12 @@ os.register_at_fork(after_in_child=Claim.drop_all)
 
 
 def claim_directory(run_dir: Path, patience_s: float = 0.0) -> Claim:
-    """Claim a run directory; wait at most ``patience_s`` for whoever is finishing it.
+    """Claim a run directory; wait at most ``patience_s`` for another process to finish it.
 
     Raises
     ------
     RunBusyError
-        If it is still claimed then.
+        If it is still claimed after that.
     """
     deadline = time.monotonic() + patience_s
     while True:

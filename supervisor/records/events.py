@@ -1,9 +1,8 @@
-"""Facts, as they happen: one JSON object a line in ``events.jsonl``.
+"""Facts as they happen: one JSON object per line in ``events.jsonl``.
 
-A fact has a name ``room.thing_happened`` and fields, never formatted text; a
-log, a progress bar and a plot are renderings of it. Front and warden append to
-the same file: each line is one ``write`` in append mode, which the kernel
-keeps whole, so neither needs the other to be alive.
+A fact has a name ``room.thing_happened`` and fields, never formatted text; logs, progress
+bars and plots are renderings of it. Front and warden append to the same file: each line is
+one ``write`` in append mode, which the kernel keeps whole, so neither needs the other.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Fact(NamedTuple):
     at : float
         Unix time, in s.
     fields : dict
-        What there is to know about it.
+        Details.
     """
 
     name: str
@@ -77,7 +76,7 @@ class EventLog:
             self.dropped += 1
 
     def _end_line(self) -> None:
-        """Have the first fact begin a line of its own, after one that a power loss has torn."""
+        """Begin a new line, should a power loss have torn the last one."""
         try:
             size = os.fstat(self._fd).st_size
             if size and os.pread(self._fd, 1, size - 1) != b"\n":
@@ -93,9 +92,9 @@ class EventLog:
 
 
 def latest(run_dir: Path, *names: str) -> str:
-    """Which of some facts happened last; empty: none of them has.
+    """Return which of these facts happened last; empty: none of them has.
 
-    No other is parsed: a run of days has a hundred thousand facts.
+    Other facts are not parsed: a run of days has a hundred thousand of them.
     """
     try:
         lines = (run_dir / EVENTS_FILE).read_bytes().splitlines()
@@ -110,7 +109,7 @@ def latest(run_dir: Path, *names: str) -> str:
 
 
 def read_events(run_dir: Path) -> Iterator[Fact]:
-    """Yield a run's facts in the order they were written; a torn last line is left out."""
+    """Yield a run's facts in the order they were written; a torn last line is skipped."""
     try:
         text = (run_dir / EVENTS_FILE).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:

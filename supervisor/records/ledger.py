@@ -1,13 +1,13 @@
-r"""What a run holds outside this machine, written down before it is asked for.
+r"""The ledger: what a run holds outside this machine, recorded before it is requested.
 
 One append-only file per run. Each record is on disk (``fsync``) before the call
-that it announces is made, so whatever dies in between, somebody else knows what
+that it announces is made: whichever process dies in between, another one knows what
 to look for. Records are lines, each with a checksum of its own::
 
     \nallstop-ledger-1 1c291ca3 {"kind": "submit_intended", "at": 1709164800.5, …}\n
 
-A line that was only half written (power loss, full disk) spoils itself alone:
-the next record begins a line of its own. Several processes may append to one
+A line that was only half written (power loss, full disk) is skipped: the next record
+begins a line of its own. Several processes may append to one
 ledger; each record is one ``write`` in append mode, so none needs a lock.
 """
 
@@ -29,11 +29,11 @@ _VERSION = b"1"
 
 
 class LedgerError(AllstopError):
-    """A ledger was written by a version that knows more than this one."""
+    """A ledger was written by a later version than this one."""
 
 
 class LedgerWriteError(AllstopError):
-    """A ledger cannot be written: what was to be announced must not be done.
+    """A ledger cannot be written: the call that it was to announce must not be made.
 
     Parameters
     ----------
@@ -45,8 +45,8 @@ class LedgerWriteError(AllstopError):
 
     def __init__(self, path: Path, error: OSError) -> None:
         super().__init__(
-            f"{path} cannot be written ({error.strerror}): make room there, or set "
-            "XDG_STATE_HOME to a directory of yours"
+            f"{path} cannot be written ({error.strerror}): free disk space, or set "
+            "XDG_STATE_HOME to a directory that you own"
         )
         self.path = str(path)
         self.errno = error.errno
@@ -58,11 +58,11 @@ class Record(NamedTuple):
     Attributes
     ----------
     kind : str
-        What happened, or is about to.
+        What happened, or is about to happen.
     at : float
         Unix time, in s.
     fields : dict
-        What there is to know about it.
+        Details.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class Record(NamedTuple):
 
 
 class Ledger:
-    """Appends records to a ledger; the file is made when there is none.
+    """Appends records to a ledger; creates the file if it does not exist.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ class Ledger:
     Raises
     ------
     LedgerWriteError
-        If it cannot be opened or written: then what it announces must not be done.
+        If it cannot be opened or written: then the announced call must not be made.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,7 +102,7 @@ class Ledger:
             os.fsync(self._fd)
         except OSError as error:
             raise LedgerWriteError(self.path, error) from None
-        if written != len(line):  # the disk is full: half a line spoils itself alone
+        if written != len(line):  # the disk is full: readers skip half a line
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise LedgerWriteError(self.path, full)
         return at
@@ -128,7 +128,7 @@ def read_ledger(path: Path) -> list[Record]:
     Raises
     ------
     LedgerError
-        If a line is whole but of a later format: something may be owed that this
+        If a line is whole but of a later format: jobs may be outstanding that this
         version does not understand.
     """
     try:
@@ -142,7 +142,7 @@ def _parse(path: Path, line: bytes) -> Record | None:
     head, _, rest = line.partition(b" ")
     checksum, _, payload = rest.partition(b" ")
     try:
-        # what was cut short within a checksum that begins with 0 would be right for nothing
+        # eight digits: a checksum cut short could otherwise match an empty payload
         whole = len(checksum) == 8 and payload and int(checksum, 16) == zlib.crc32(payload)
     except ValueError:
         return None

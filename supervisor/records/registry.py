@@ -1,7 +1,7 @@
-"""Where runs are found: one small file per run, in a directory of the user's own.
+"""The registry of runs: one small file per run, in a directory private to the user.
 
-``stop``, ``status`` and ``report`` need no path: a run is known by its id, by
-its directory, or by being the only one there is.
+So ``stop``, ``status`` and ``report`` find a run by its id, by its directory, or because it
+is the only one.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Entry(NamedTuple):
     run_dir : Path
         Its directory.
     front, warden : Identity
-        The two processes that stand for it.
+        Its two processes; the run is dead when both are.
     over : bool
-        It has ended and left survivors. Its processes may serve other runs by now; the
-        entry stays for who tries again to end what it has left.
+        It has ended with survivors. Its front and warden may serve other runs by now; the
+        entry stays, so that ``reap`` tries again to end the survivors.
     """
 
     run_id: str
@@ -43,25 +43,25 @@ class Entry(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        """Whether the run goes on, or somebody lives who sees to its end."""
+        """Whether the run is not over, and its front or its warden is alive."""
         return not self.over and (self.front.alive or self.warden.alive)
 
     @property
     def intact(self) -> bool:
-        """Whether its directory is still there, and holds this run and not another one."""
+        """Whether its directory still exists, and holds this run and not another one."""
         with contextlib.suppress(ConfigError):
             return bool(durable.read_json(self.run_dir / rundir.RUN_FILE)["run_id"] == self.run_id)
         return False
 
 
 def state_dir() -> Path:
-    """Directory that outlives a reboot: the entries."""
+    """Return the directory of the entries, which outlives a reboot."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
     return private_dir(Path(base) / "allstop" / "runs")
 
 
 def runtime_dir() -> Path:
-    """Directory for the control sockets."""
+    """Return the directory of the control sockets."""
     base = os.environ.get("XDG_RUNTIME_DIR")
     if base and Path(base).is_dir() and os.access(base, os.W_OK):
         return private_dir(Path(base) / "allstop")
@@ -69,18 +69,18 @@ def runtime_dir() -> Path:
 
 
 def check() -> None:
-    """Make both directories, or raise :class:`ConfigError` where that cannot be."""
+    """Create both directories, or raise :class:`ConfigError` if that fails."""
     state_dir()
     runtime_dir()
 
 
 def socket_path(run_id: str) -> Path:
-    """Where the warden of a run listens."""
+    """Return the path of a run's control socket."""
     return runtime_dir() / f"{run_id}.sock"
 
 
 def add(entry: Entry) -> None:
-    """Write a run down."""
+    """Add a run, or replace its entry."""
     plain = {
         "run_id": entry.run_id,
         "run_dir": str(entry.run_dir),
@@ -92,42 +92,47 @@ def add(entry: Entry) -> None:
 
 
 def leave_to_reap(run_id: str) -> None:
-    """Note that a run is over and has left survivors: whoever reaps finds them by its entry."""
+    """Mark a run as over with survivors; its entry stays for ``reap``."""
     entry = find(run_id)
     if entry is not None:
         add(entry._replace(over=True))
 
 
 def remove(run_id: str) -> None:
-    """Strike a run off; not an error if it was not there."""
+    """Remove a run; not an error if it has no entry."""
     (state_dir() / f"{run_id}.json").unlink(missing_ok=True)
 
 
 def sockets() -> list[Path]:
-    """Control sockets that are there, whoever answers them."""
+    """Return the control sockets, whether or not a process listens on them."""
     return sorted(runtime_dir().glob("*.sock"))
 
 
 def entries() -> Iterator[Entry]:
-    """Yield the runs that are written down, oldest first; unreadable entries are left out."""
+    """Yield the entries, oldest first; unreadable ones are left out."""
     for path in _files():
         entry = _read(path)
         if entry is not None:
             yield entry
 
 
+def living() -> list[Entry]:
+    """Return the runs that are alive, oldest first."""
+    return [entry for entry in entries() if entry.alive]
+
+
 def find(run_id: str) -> Entry | None:
-    """Return a run's entry as it is now."""
+    """Return a run's current entry; None: it has none."""
     return _read(state_dir() / f"{run_id}.json")
 
 
 def unreadable() -> list[Path]:
-    """Return entries that nothing can be learnt from."""
+    """Return the files of entries that cannot be read."""
     return [path for path in _files() if path.exists() and _read(path) is None]
 
 
 def _files() -> list[Path]:
-    """Files of entries; one of another user's, put there by root, is nobody's business here."""
+    """Files of entries; those of another user, which root may have put there, are ignored."""
     found = []
     for path in sorted(state_dir().glob("*.json")):
         with contextlib.suppress(OSError):
@@ -152,29 +157,29 @@ def _read(path: Path) -> Entry | None:
 
 
 def find_running(name: str | None) -> Entry:
-    """Find a living run by id, by directory, or as the only one.
+    """Find a run that is alive by id, by directory, or as the only one.
 
     Raises
     ------
     RunNotFoundError
         If there is no such run, or more than one when ``name`` is left out.
     """
-    living = [entry for entry in entries() if entry.alive]
+    alive = living()
     if name is None:
-        if len(living) == 1:
-            return living[0]
-        if not living:
+        if len(alive) == 1:
+            return alive[0]
+        if not alive:
             raise RunNotFoundError("no run is running")
-        ids = ", ".join(entry.run_id for entry in living)
-        raise RunNotFoundError(f"{len(living)} runs are running: name one of {ids}")
-    for entry in living:
+        ids = ", ".join(entry.run_id for entry in alive)
+        raise RunNotFoundError(f"{len(alive)} runs are running: name one of {ids}")
+    for entry in alive:
         if name == entry.run_id or _same_dir(name, entry.run_dir):
             return entry
     raise RunNotFoundError(f"no running run {name!r}")
 
 
 def find_dir(name: str | None) -> Path:
-    """Directory of a run, running or not, by id, by directory, or the latest one here.
+    """Find the directory of a run, running or not, by id or directory; None: the latest.
 
     Raises
     ------
@@ -193,7 +198,7 @@ def find_dir(name: str | None) -> Path:
     known = [entry.run_dir for entry in entries() if entry.alive]
     known += sorted(path.parent for path in rundir.DEFAULT_ROOT.glob(f"*/{rundir.RUN_FILE}"))
     if not known:
-        raise RunNotFoundError("no run here yet: name a run's id or its directory")
+        raise RunNotFoundError("no run in ./runs yet: name a run's id or its directory")
     return max(known, key=lambda path: path.name).resolve()
 
 
@@ -202,17 +207,19 @@ def _same_dir(name: str, run_dir: Path) -> bool:
 
 
 def private_dir(path: Path) -> Path:
-    """Make a directory, or accept one, that only this user can enter."""
+    """Create a directory that only this user can enter, or check an existing one."""
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         facts = path.lstat()
     except OSError as error:
         raise ConfigError(
-            f"{path} cannot be made ({error.strerror}): set XDG_STATE_HOME and XDG_RUNTIME_DIR "
-            "to directories of yours"
+            f"{path} cannot be created ({error.strerror}): set XDG_STATE_HOME and "
+            "XDG_RUNTIME_DIR to directories that you own"
         ) from None
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
-        raise ConfigError(f"{path} is not a directory of yours: remove it, or set XDG_RUNTIME_DIR")
+        raise ConfigError(
+            f"{path} is not a directory that you own: remove it, or set XDG_RUNTIME_DIR"
+        )
     if stat.S_IMODE(facts.st_mode) & 0o077:
         path.chmod(0o700)
     return path

@@ -1,4 +1,4 @@
-"""The run directory: what lies where."""
+"""The run directory: names of its files, its creation and its removal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LOCK_FILE = ".lock"
 LEDGER_FILE = "ledger"
 JOURNAL_DIR = "journal"
 SHARD_DIR = "shards"
-"""Parts of a sweep that were computed elsewhere: each a run directory of its own."""
+"""Parts of a sweep that were computed elsewhere; each is a run directory of its own."""
 LOG_DIR = "logs"
 CHECKPOINT_DIR = "checkpoints"
 BIN_DIR = "bin"
@@ -29,19 +29,19 @@ DEFAULT_ROOT = Path("runs")
 
 
 def new_run_id() -> str:
-    """Make an id that sorts by time and that no two runs share."""
+    """Return a new unique id; ids sort by time."""
     return time.strftime("%Y%m%d-%H%M%S-") + os.urandom(3).hex()
 
 
 def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Path:
-    """Make an empty run directory, private to the user.
+    """Create an empty run directory, private to the user.
 
     Parameters
     ----------
     run_dir : Path
         The directory.
     below : tuple of str
-        Directories to make in it.
+        Directories to create in it.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Pa
     Raises
     ------
     ConfigError
-        If it cannot be made or written, or holds a run already.
+        If it cannot be created or written, or already holds a run.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -74,22 +74,22 @@ def check_empty(run_dir: Path) -> None:
     """Raise :class:`ConfigError` if a directory holds a run."""
     if (run_dir / RUN_FILE).exists():
         raise ConfigError(
-            f"run directory {run_dir} holds a run already: carry it on with --resume, name "
-            "another one, or leave --run-dir out",
+            f"run directory {run_dir} already holds a run: resume it with --resume, name "
+            "another directory, or omit --run-dir",
             key="run_dir",
         )
 
 
 def journal_dirs(run_dir: Path) -> list[Path]:
-    """Directories that hold a run's journals: its own, then those of its shards."""
+    """Return the directories of a run's journals: its own, then those of its shards."""
     shards = sorted((run_dir / SHARD_DIR).glob(f"[0-9]*/{JOURNAL_DIR}"))
     return [run_dir / JOURNAL_DIR, *shards]
 
 
 def discard(run_dir: Path) -> None:
-    """Remove a run that never began, and the directory if nothing else is in it.
+    """Remove a run that never started, and the directory if nothing else is in it.
 
-    Only what this package writes is removed: the directory may be the user's.
+    Only files that this package writes are removed: the user may have others there.
     """
     import shutil
 
@@ -107,7 +107,7 @@ def discard(run_dir: Path) -> None:
 
 
 def sync_names(run_dir: Path) -> None:
-    """Wait until a run's directory, all names in it and its own are on the disk.
+    """Wait until a run's directory entry and all names in it are on disk.
 
     Raises
     ------
@@ -115,5 +115,5 @@ def sync_names(run_dir: Path) -> None:
         If they could not be written.
     """
     for directory in (run_dir, *run_dir.parents[:2]):  # it and DEFAULT_ROOT may be new
-        with contextlib.suppress(PermissionError):  # somebody else's: it was there before
+        with contextlib.suppress(PermissionError):  # another user's directory: it existed before
             durable.sync_directory(directory)

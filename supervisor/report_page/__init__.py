@@ -1,8 +1,10 @@
-"""A run's HTML page: one file that needs nothing else, not even a network.
+"""A run's HTML report: one file that needs no other file and no network.
 
-:mod:`~supervisor.report_page.heat` and :mod:`~supervisor.report_page.history`
-turn what a run left on disk into a few numbers, whatever the run's size;
-:mod:`~supervisor.report_page.page` turns these into text, and reads nothing.
+:mod:`~supervisor.report_page.heat` and :mod:`~supervisor.report_page.history` reduce a
+run's results and events to a small table and a short series, however large the run was.
+:mod:`~supervisor.report_page.page` turns these :mod:`~supervisor.report_page.facts` into
+text, with the help of :mod:`~supervisor.report_page.sections` (HTML) and
+:mod:`~supervisor.report_page.charts` (plotly.js); these three read no file.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from supervisor.records import rundir
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.report_page import heat, history
-from supervisor.report_page.page import Facts, render
+from supervisor.report_page.facts import Facts
+from supervisor.report_page.page import render
 
 _BEST_SHOWN = 15
 
@@ -36,15 +39,15 @@ def build(
     Parameters
     ----------
     run_dir : Path
-        Holds ``results.parquet`` (or none) and ``events.jsonl``.
+        Directory of the run; ``results.parquet`` may be missing.
     plan, report : Plan, Report
-        What was asked for, and what became of it.
+        The request and the outcome.
     metric : str or None
-        Column to rank by; None leaves out what needs one.
+        Column to rank by; None leaves out the ranking and the heat map.
     x, y : str, optional
-        Parameters of the heat map; the two with most values if left out.
+        Parameters of the heat map; by default the two with the most values.
     asked : dict, optional
-        ``run.json``, for when and where the run was asked for.
+        ``run.json``, which has the date, the machine and the versions.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def build(
 
 
 def plotly_script() -> str:
-    """Return plotly.js, to be put into the page.
+    """Return the source of plotly.js.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from supervisor.errors import ConfigError
 from supervisor.rows.grid import Grid
 
 MAX_BINS = 160
-"""Per axis: more could hardly be told apart on a screen."""
+"""Per axis: more cells could not be told apart on a screen."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a run's memory did over time, from the facts it left."""
+"""Memory of a run over time, read from its events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from supervisor.records.events import Fact, read_events
 
 MAX_POINTS = 2000
-"""Samples kept; of those that are dropped, none is larger than its neighbour that stays."""
+"""Samples kept; no dropped sample is larger than the neighbour that is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class History:
     at_s : list of float
         Instants of the samples, in s after the first worker was forked.
     ram_bytes : list of int
-        What the run's processes held then.
+        Memory of the run's processes at these instants.
     stop : Mark or None
         When and by whom a stop was requested.
     rungs : list of Mark
-        What the stop took.
+        Rungs of the escalation.
     gone_s : float or None
         When the last process was gone.
     """
@@ -56,7 +56,7 @@ def read(run_dir: Path) -> History:
         try:
             _add(history, fact, fact.at - began)
         except (KeyError, TypeError):
-            continue  # a fact of another version: the picture does without it
+            continue  # an event of another version: left out of the chart
     history.at_s, history.ram_bytes = thin(history.at_s, history.ram_bytes)
     return history
 
@@ -85,7 +85,7 @@ def _add(history: History, fact: Fact, at_s: float) -> None:
         case "warden.stop_requested":
             history.stop = history.stop or _requested(at_s, fields)
         case "front.stop_requested":
-            # it knows who asked; the warden may have seen no more than the flag, but earlier
+            # the front knows the requester; the warden may know only the flag, but earlier
             history.stop = _requested(history.stop.at_s if history.stop else at_s, fields)
         case "warden.rung_reached":
             acted_on = int(fields["acted_on"])

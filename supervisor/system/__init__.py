@@ -1,1 +1,1 @@
-"""What we ask of Linux: processes, memory, environments, files that are on the disk."""
+"""Interfaces to Linux: processes, memory, environments, durable files."""

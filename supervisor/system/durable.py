@@ -1,4 +1,4 @@
-"""Small files that are written whole, and are on the disk when we say so."""
+"""Durable writes: small files that are written whole and synced to disk."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervisor.errors import ConfigError
 
 
 def sync_directory(path: Path) -> None:
-    """Wait until the names in a directory are on the disk: a power loss keeps them then."""
+    """Wait until the names in a directory are on disk, where a power loss keeps them."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
@@ -28,10 +28,10 @@ def write_bytes(path: Path, parts: Iterable[bytes], *, named: bool = True) -> No
     path : Path
         The file.
     parts : iterable of bytes
-        What is in it.
+        Its contents.
     named : bool
-        Wait until the name is on disk too. Without, a power loss may leave the old file:
-        for what somebody waits for, and whose directory is synced by somebody else.
+        Wait until the name is on disk too. If not, a power loss may leave the old file: for
+        files that a process waits for, whose directory is synced later by its caller.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""The environment that processes of ours are started with."""
+"""The environment of the processes that this package starts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import supervisor
 
 RUN_ID = "ALLSTOP_RUN_ID"
-"""The variable by which a run's processes are told from others, see
+"""The variable that identifies a run's processes, see
 :mod:`supervisor.containment.cookie`."""
 
 ROOM = "-" * 64
-"""What stands in its place, in a process that is to belong to a run later."""
+"""Placeholder for it in a process that will belong to a run later."""
 
 _ONE_THREAD = {
     # The warden must have one thread (PR_SET_PDEATHSIG follows the thread that forks, and a
@@ -24,16 +24,16 @@ _ONE_THREAD = {
 
 
 def child_environment() -> dict[str, str]:
-    """Environment for another process of this package's: it finds the package, and one thread."""
+    """Return the environment for another process of this package, limited to one thread."""
     env = dict(os.environ) | _ONE_THREAD
-    # in pathlib's stead, which takes longer to load than all else that a launch needs
+    # not pathlib, which takes longer to load than everything else that a launch needs
     root = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))  # noqa: PTH100, PTH120
     if os.path.basename(root) not in ("site-packages", "dist-packages"):  # noqa: PTH119
-        # run from a checkout: -P keeps the current directory off the path, so say where we are
+        # run from a checkout: -P keeps the current directory off sys.path, so add the checkout
         env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])
     return env
 
 
 def with_room(environment: dict[str, str]) -> dict[str, str]:
-    """Add room for a run's id to the environment that a warden is started with."""
+    """Add the placeholder for a run's id to the environment of a warden."""
     return environment | {RUN_ID: ROOM}

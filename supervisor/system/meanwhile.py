@@ -1,4 +1,4 @@
-"""What is done meanwhile: a call in a thread, whose result is asked for later."""
+"""A call that runs in a thread until its result is needed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _T = TypeVar("_T")
 
 
 class Meanwhile(Generic[_T]):
-    """A call in a thread of its own, from now until its result is asked for.
+    """A call that runs in a thread of its own until its result is needed.
 
-    For what waits for the kernel, while there is something else to do. Where no thread
-    is to be had, the call is made here and now.
+    For calls that wait for the kernel while there is other work to do. Where no thread can
+    be started, the call is made at once.
 
     Parameters
     ----------
@@ -33,11 +33,11 @@ class Meanwhile(Generic[_T]):
     def _run(self) -> None:
         try:
             self._result = self._call()
-        except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+        except BaseException as error:  # noqa: BLE001 - raised by result()
             self._error = error
 
     def result(self) -> _T:
-        """Wait for the call's end; return or raise what came of it."""
+        """Wait until the call has ended; return its result or raise its error."""
         if self._thread.ident is not None:
             self._thread.join()
         if self._error is not None:

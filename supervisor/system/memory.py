@@ -1,8 +1,8 @@
-"""What a run's processes hold in RAM, in bytes, counted once however often shared.
+"""RAM of a run's processes, in bytes; shared pages are counted once.
 
 The measure is the proportional set size (PSS): a page mapped by k processes
-counts 1/k in each, so the sum over a process tree is what the tree really
-holds. RSS would count the libraries and the bars once per worker.
+counts 1/k in each, so the sum over a process tree is the memory that the tree
+uses. RSS would count the libraries and the bars once per worker.
 
 References
 ----------
@@ -20,12 +20,12 @@ from pathlib import Path
 from supervisor.system import process
 
 SETTLED_SLACK_BYTES = 16 * 2**20
-"""How close to its baseline memory must come to count as given back: the warden's
-own bookkeeping grows by a few MB over a run."""
+"""How close to its baseline memory must come to count as released: the warden's own
+bookkeeping grows by a few MB over a run."""
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _OFTEN_S, _SELDOM_S = 0.1, 0.5
-_SLOWING = 1.5  # per sample that is like the one before
+_SLOWING = 1.5  # per sample that is close to the previous one
 _STILL_BYTES = 4 * 2**20
 _CALIBRATE_EVERY_S = 2.0
 _COST_SHARE = 500  # reading the PSS may take 0.2 % of one core's time
@@ -34,8 +34,8 @@ _COST_SHARE = 500  # reading the PSS may take 0.2 % of one core's time
 def pss_bytes(pid: int) -> int:
     """Proportional set size of a process without its files, in bytes.
 
-    0 when it is gone or not ours to read. Before Linux 5.4, which does not
-    tell them apart, files count too.
+    0 when it is gone or cannot be read. Before Linux 5.4, which does not list them
+    separately, files are included.
     """
     kilobytes: dict[bytes, int] = {}
     try:
@@ -57,7 +57,7 @@ def tree_bytes(root: int) -> int:
 
 
 def sum_bytes(pids: Iterable[int]) -> int:
-    """Sum of the proportional set sizes of some processes, in bytes."""
+    """Sum of the proportional set sizes of several processes, in bytes."""
     return sum(map(pss_bytes, pids))
 
 
@@ -70,7 +70,7 @@ def rss_bytes(pid: int) -> int:
 
 
 def oom_kills() -> int:
-    """Count the processes that the kernel has killed for lack of memory since it was booted."""
+    """Count the processes that the kernel has killed for lack of memory since boot."""
     try:
         text = Path("/proc/vmstat").read_text()
     except OSError:
@@ -80,13 +80,13 @@ def oom_kills() -> int:
 
 @dataclass
 class Sampler:
-    """Samples a tree's memory at next to no cost: often while it moves, less so while it does not.
+    """Samples the memory of a process tree at low cost: often while it changes, else rarely.
 
-    The PSS is what we want, and reading it walks the page tables: 2 GB in 4 KiB
-    pages take about 10 ms. The RSS costs microseconds but counts shared pages
-    again in every process. So a sample is the RSS less what the RSS counted
-    too much when both were last read; the PSS is read again when a process
-    has come or gone, and otherwise seldom.
+    The PSS is the right measure, but reading it walks the page tables: 2 GB in 4 KiB
+    pages take about 10 ms. The RSS costs microseconds but counts shared pages again in
+    every process. So a sample is the RSS minus the difference of the two when both were
+    last read; the PSS is read again when a process has started or ended, and otherwise
+    rarely.
 
     Attributes
     ----------

@@ -1,8 +1,8 @@
 """Processes by identity: pid plus start time to name one, a pidfd to signal one.
 
-A pid alone names whoever has it now. Here a signal goes through a pidfd that
-was opened first and *then* checked: once open it means that one process for
-ever, so nothing can slip in between the look and the signal.
+A pid alone names the process that has it now. Here a signal goes through a pidfd that
+was opened first and checked *then*: an open pidfd refers to one process for ever, so the
+pid cannot be reused between the check and the signal.
 
 References
 ----------
@@ -36,7 +36,7 @@ def _prctl(option: int, argument: int) -> None:
 
 
 def become_subreaper() -> None:
-    """Have orphaned descendants handed to this process instead of to init.
+    """Become the parent of orphaned descendants, instead of init.
 
     References
     ----------
@@ -51,8 +51,8 @@ def die_with_parent(parent: int) -> None:
     Parameters
     ----------
     parent : int
-        The parent's pid, taken before the fork. If it died before the request
-        was armed, this process has been handed on, and ends here.
+        The parent's pid, taken before the fork. If it died before the request was armed,
+        this process has a new parent already, and exits.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -75,8 +75,8 @@ class Identity(NamedTuple):
     start_time : int
         In clock ticks since boot.
     boot : str
-        Which boot that was: after a reboot pid and start time may well come
-        again. Empty: not known, and not compared.
+        Id of the boot: after a reboot, pid and start time may recur. Empty: not known,
+        and not compared.
     """
 
     pid: int
@@ -85,13 +85,13 @@ class Identity(NamedTuple):
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:
-        """Identity of the process that has this pid now, or None."""
+        """Return the identity of the process that has this pid now, or None."""
         fields = _stat(pid)
         return None if fields is None else cls(pid, int(fields[19]), boot_id())
 
     @property
     def alive(self) -> bool:
-        """Whether this very process still runs; a zombie does not."""
+        """Whether this very process is alive; a zombie is not."""
         if self.boot and self.boot != boot_id():
             return False
         fields = _stat(self.pid)
@@ -116,7 +116,7 @@ class Identity(NamedTuple):
 
 @cache
 def boot_id() -> str:
-    """Return the kernel's name for the time since it was booted; empty where it hides it."""
+    """Return the kernel's id of this boot; empty where it cannot be read."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -124,15 +124,15 @@ def boot_id() -> str:
 
 
 def pid_of(pidfd: int, proc: int | None = None) -> int:
-    """Pid of the process that a pidfd means; 0 when it is gone and reaped.
+    """Return the pid of the process that a pidfd refers to; 0 when it is gone and reaped.
 
     Parameters
     ----------
     pidfd : int
         The process.
     proc : int, optional
-        Descriptor of a ``/proc`` whose view of the pids is wanted, where it is
-        not that of ``/proc`` itself.
+        Descriptor of the ``/proc`` mount in whose PID namespace the pid is wanted, if not
+        that of ``/proc`` itself.
     """
     home = "/proc/" if proc is None else ""
     fd = os.open(f"{home}self/fdinfo/{pidfd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
@@ -145,7 +145,7 @@ def pid_of(pidfd: int, proc: int | None = None) -> int:
 
 
 def own_pid(pid: int) -> int:
-    """Pid that a process has for itself: in a PID namespace of its own another one; 0: gone."""
+    """Return the pid that a process has in its own PID namespace; 0: it is gone."""
     try:
         text = Path(f"/proc/{pid}/status").read_text(errors="replace")
     except OSError:
@@ -161,26 +161,26 @@ def state_letter(pid: int) -> str | None:
 
 
 class Program(Enum):
-    """Whether a process has a program, and so an environment that shows."""
+    """Whether a process has a program, and so a readable environment."""
 
     THERE = auto()
     BARE = auto()
-    """It has one, which was started with an empty environment."""
+    """It has one, started with an empty environment."""
     HIDDEN = auto()
-    """It has one, which is not ours to see."""
+    """It has one, which this user may not inspect."""
     CHANGING = auto()
-    """Not just now: it is dying, or becoming another one."""
+    """Not at this moment: it is dying, or in execve(2)."""
     NEVER = auto()
-    """It is a thread of the kernel's, dead or gone."""
+    """It is a kernel thread, a zombie, or gone."""
 
 
 def program_of(pid: int) -> Program:
-    """Tell whether a process has a program.
+    """Determine whether a process has a program.
 
     References
     ----------
-    proc(5), ``/proc/[pid]/stat``: flags; startcode, which is 1 where it is not ours to see,
-    and set after env_start and env_end (``load_elf_binary``, fs/binfmt_elf.c).
+    proc(5), ``/proc/[pid]/stat``: flags; startcode, which is 1 where this user may not see
+    it, and set after env_start and env_end (``load_elf_binary``, fs/binfmt_elf.c).
     """
     fields = _stat(pid)
     if fields is None or fields[0] in "ZX" or int(fields[6]) & _PF_KTHREAD:
@@ -194,7 +194,7 @@ def program_of(pid: int) -> Program:
 
 
 def read(path: str) -> bytes:
-    """Return what a file of the kernel's says, in a quarter of the time that pathlib takes."""
+    """Read a file of the kernel, in a quarter of the time that pathlib takes."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
@@ -206,7 +206,7 @@ def read(path: str) -> bytes:
 
 
 def newest_pid() -> int:
-    """Return the pid given away last; the kernel counts upwards, and begins anew at the top.
+    """Return the pid assigned last; the kernel counts upwards and wraps around.
 
     References
     ----------
@@ -224,7 +224,7 @@ def command_name(pid: int) -> str:
 
 
 def describe_exit(code: int) -> str:
-    """Say how a process ended, for people: its exit status or the signal's name."""
+    """Describe how a process ended: its exit status or the signal's name."""
     if code >= 0:
         return f"exited with status {code}"
     try:
@@ -251,9 +251,9 @@ def children(pid: int) -> list[int]:
 
 
 def has_child() -> bool:
-    """Whether this process has a child, dead ones that nobody has reaped included.
+    """Whether this process has a child, zombies included.
 
-    The kernel's word: the list that :func:`children` reads may lack one while another ends.
+    Exact, as the kernel answers: :func:`children` may miss one while another ends.
     """
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -274,16 +274,16 @@ def descendants(pid: int) -> list[int]:
 
 
 def identities_below(root: Identity) -> list[Identity]:
-    """Return all descendants of this very process, each by what it cannot be mistaken by.
+    """Return the identities of all descendants of this very process.
 
-    A pid that was given to a stranger since it was listed is left out; so is everybody,
-    if the process itself is gone: what its pid leads to may be another one's.
+    A pid that was reused by an unrelated process since it was listed is left out. If the
+    process itself is gone, the list is empty: its pid may be another process's.
     """
     found = [
         who
         for pid in descendants(root.pid)
-        # first who it is, then whether it belongs there: the other way round, the pid may be
-        # another's in between
+        # the identity first, then the ancestry: the other way round, the pid could be reused in
+        # between
         if (who := Identity.of(pid)) is not None and _descends_from(pid, root.pid)
     ]
     return found if root.alive else []
@@ -306,7 +306,7 @@ def _signal_if_descendant(root: int, pid: int, numbers: tuple[int, ...]) -> bool
     except OSError:
         return False
     try:
-        # the pid may have been given to a stranger between the look and the open
+        # the pid may have been reused between the listing and the open
         if not _descends_from(pid, root) or state_letter(pid) in (None, "Z", "X"):
             return False
         for number in numbers:
@@ -319,18 +319,17 @@ def _signal_if_descendant(root: int, pid: int, numbers: tuple[int, ...]) -> bool
 
 
 def _descends_from(pid: int, root: int) -> bool:
-    """Whether a process has another one above it.
+    """Whether a process descends from another one.
 
-    The line of its ancestors is read one by one, and one of them may be dead, and its
-    pid another's, before the next is read. Read twice with the same processes in it,
-    it was so in between.
+    The ancestors are read one by one; one of them may die, and its pid be reused, before
+    the next one is read. If two readings agree, the line was valid in between.
     """
     line = _ancestors(pid, root)
     return line is not None and line == _ancestors(pid, root)
 
 
 def _ancestors(pid: int, root: int) -> list[tuple[int, str]] | None:
-    """Pids and start times from a process upwards to below ``root``; None: it is not above."""
+    """Pids and start times from a process up to below ``root``; None: it is no ancestor."""
     line = []
     while pid > 1:
         fields = _stat(pid)
@@ -344,7 +343,7 @@ def _ancestors(pid: int, root: int) -> list[tuple[int, str]] | None:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """Fields of ``/proc/pid/stat`` from the state on: the name may hold anything."""
+    """Fields of ``/proc/pid/stat`` from the state on: the name before may hold any bytes."""
     try:
         text = read(f"/proc/{pid}/stat")
     except OSError:

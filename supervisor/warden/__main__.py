@@ -1,10 +1,9 @@
-"""How a warden comes to be: ``python -P -m supervisor.warden SOCKET FRONT_PID STRATEGY
-CONTAINMENT``.
+"""Start of a warden: ``python -P -m supervisor.warden SOCKET FRONT_PID STRATEGY CONTAINMENT``.
 
-The containment is taken first, while the process is small: a PID namespace means
-another process, and forking one costs what has been loaded. Whoever is the
-warden in the end introduces itself to the front with a pidfd, which needs no
-translation between namespaces. Only then are the libraries loaded.
+The containment is set up first, while the process is small: a PID namespace takes another
+process, and forking one costs the more the more has been loaded. The process that becomes
+the warden introduces itself to the front with a pidfd, which needs no translation between
+namespaces. Only then are the libraries loaded.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from supervisor.system import process
 
 def main() -> None:
     """Entry point of the process."""
-    gc.disable()  # importing makes many objects and no garbage: a sixth of the time
+    gc.disable()  # imports create many objects and no garbage: saves a sixth of the time
     sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     strategy, wanted = sys.argv[3], sys.argv[4]
     sock.set_inheritable(False)
@@ -60,9 +59,10 @@ def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) 
 
 
 def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoReturn:
-    """Say what is missing, and stay until the front hangs up: our death would say less.
+    """Tell the front what is missing, then wait until it hangs up.
 
-    The front may name the run only after this; then the refusal is recorded there too.
+    Exiting at once could hide the reason behind the warden's death. The front may name the
+    run only after this; then the refusal is recorded there too.
     """
     from supervisor.warden.refusal import record_refusal
 

@@ -1,6 +1,7 @@
-"""A command's workforce: one program that is started, asked to end as a terminal would, reaped.
+"""A command's workforce: one program, which is started, interrupted as by a terminal, reaped.
 
-What it forks is not ours to feed, but ours to end: containment reaches all of it.
+The warden gives work to none of the processes that it forks, but ends all of them:
+containment reaches them.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _OURS = (
     signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT,
     signal.SIGPIPE, signal.SIGXFSZ,
 )  # fmt: skip
-"""Signals that the warden, or Python, handles or ignores; what is ignored stays so by exec."""
+"""Signals that the warden or Python handles or ignores; exec keeps them ignored."""
 
 
 @dataclass
 class Inheritance:
-    """What came with :class:`~supervisor.ipc.messages.StartCommand`.
+    """Descriptors that come with :class:`~supervisor.ipc.messages.StartCommand`.
 
     Attributes
     ----------
@@ -44,7 +45,7 @@ class Inheritance:
     environment : int
         The caller's environment, see :func:`supervisor.records.command.own_environment`.
     streams : dict of int to int
-        The caller's standard streams: number, and the descriptor it came as.
+        The caller's standard streams: number, and the descriptor that it was received as.
     """
 
     flag: int
@@ -62,7 +63,7 @@ class Inheritance:
         return cls(fds[0], fds[1], dict(zip(message.streams, fds[2:], strict=True)))
 
     def take_streams(self) -> None:
-        """In the child: read and write where the caller does."""
+        """In the child: use the caller's standard streams."""
         for number in (0, 1, 2):
             if number in self.streams:
                 os.dup2(self.streams[number], number)
@@ -70,9 +71,9 @@ class Inheritance:
                 os.close(number)  # it was closed for the caller too
 
     def close(self) -> None:
-        """Let go of all but the flag; harmless when repeated.
+        """Close all but the flag; harmless when repeated.
 
-        A pipe's other end must see when the command is done with it.
+        The other end of a pipe must see EOF when the command has closed it.
         """
         for fd in (self.environment, *self.streams.values()):
             if fd >= 0:
@@ -90,7 +91,7 @@ class Command:
     plan : CommandPlan
         What to start.
     inheritance : Inheritance
-        What it gets from the caller; this object owns it from now on.
+        Descriptors from the caller; this object owns them from now on.
     """
 
     report_due = None
@@ -106,16 +107,16 @@ class Command:
         self._succeeded = False
 
     def prepare(self) -> None:
-        """Read the environment it is to have."""
+        """Read the environment of the program."""
         fd = self._inheritance.environment
         block = os.pread(fd, os.fstat(fd).st_size, 0)
         mark = {RUN_ID.encode(): self._plan.run_id.encode()}
         self._environment = parse_environment(block) | mark
 
     def start(self) -> None:
-        """Fork, and have the child become the program; a failed exec is heard later.
+        """Fork, and let the child execute the program; a failed exec is reported later.
 
-        Nobody waits for the exec: it may hang, on a file system that is gone.
+        The exec is not waited for: it may hang on a file system that does not answer.
         """
         self._began = time.monotonic()
         verdict, tell = os.pipe()
@@ -138,7 +139,7 @@ class Command:
         self._run.events.emit("command_started", pid=outside, command=list(self._plan.command))
 
     def _become_program(self, warden_pid: int, tell: int) -> None:
-        """In the child: shed what is the warden's, and never come back."""
+        """In the child: drop what belongs to the warden, then execute the program."""
         code = errno.EIO
         try:
             signal.set_wakeup_fd(-1)
@@ -147,8 +148,8 @@ class Command:
             for number in _OURS:
                 signal.signal(number, signal.SIG_DFL)
             if self._run.flag.is_set():
-                # asked to end before we could be reached: the signal found no group, or was
-                # ignored still. Whoever asks from here on sets the flag first, then signals us
+                # the stop came before this process could be signalled: its group did not exist,
+                # or SIGINT was still ignored. Every later stop sets the flag first, then signals
                 os.kill(os.getpid(), signal.SIGINT)
             self._inheritance.take_streams()
             os.execvpe(self._plan.command[0], self._plan.command, self._environment)
@@ -160,7 +161,7 @@ class Command:
             os._exit(_CANNOT_EXECUTE)
 
     def _on_exec(self) -> None:
-        """Hear that the child is the program now (exec has closed the line), or why it is not."""
+        """The exec succeeded (it has closed the pipe), or the child reports why it failed."""
         verdict, self._verdict = self._verdict, -1
         said = os.read(verdict, 16)
         self._run.forget(verdict)
@@ -172,39 +173,39 @@ class Command:
 
     @property
     def size(self) -> int:
-        """One, while the program itself lives."""
+        """One while the program itself is alive."""
         return int(self._pid > 0)
 
     @property
     def exhausted(self) -> bool:
-        """Whether the program ended by itself, and well."""
+        """Whether the program ended by itself, with status 0."""
         return self._succeeded
 
     @property
     def idle(self) -> bool:
-        """Whether the program is gone: a drain lets it end by itself."""
+        """Whether the program has ended: a drain lets it end by itself."""
         return self._pid == 0
 
     def report(self, *, force: bool = False) -> None:
         """Nothing is counted."""
 
     def ask_to_end(self) -> int:
-        """Do as a terminal does on Ctrl+C: SIGINT to the program's group.
+        """Send SIGINT to the program's process group, as a terminal does on Ctrl+C.
 
-        SIGCONT follows, so that what is suspended can act on it.
+        SIGCONT follows, so that suspended processes can act on it.
         """
         if self._pid == 0:
             return 0
         reached = 0
         for number in (signal.SIGINT, signal.SIGCONT):
-            # our own unreaped child, so neither its pid nor its group's can be another's
+            # an unreaped child: neither its pid nor its group's can have been reused
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, number)
                 reached = 1
         return reached
 
     def outlived(self) -> None:
-        """Name what the program has left behind and SIGTERM is about to meet."""
+        """Name the processes that outlived the program, before they get SIGTERM."""
         if self._pid:
             return
         containment = self._run.containment
@@ -217,25 +218,25 @@ class Command:
             self._run.post(messages.LeftBehind(names))
 
     def reaped(self, pid: int, status: int) -> None:
-        """Hear the program's own end; orphans that were handed to us need nothing more."""
+        """Note the end of the program; adopted orphans need no action."""
         if pid != self._pid:
             return
         self._pid = 0
         if self._verdict >= 0:
-            self._on_exec()  # its death may be heard before the reason for it
+            self._on_exec()  # SIGCHLD may arrive before the reason
         code = os.waitstatus_to_exitcode(status)
         self._run.events.emit("command_ended", status=code)
         self._run.post(messages.CommandEnded(code))
         if self._run.state not in (State.RUNNING, State.DRAINING):
-            return  # as it was asked to
+            return  # on request
         if code == 0:
             self._succeeded = True
             self._run.check_done()
         else:
             self._run.fail(f"{self._plan.name} {describe_exit(code)}")
 
-    def standing(self) -> messages.Status:
-        """Time, and the pids of all there is."""
+    def status(self) -> messages.Status:
+        """Running time, and the pids of all processes."""
         containment = self._run.containment
         return messages.Status(
             run_id="",
@@ -247,15 +248,15 @@ class Command:
         )
 
     def dump(self) -> None:
-        """A stranger cannot be asked where it is; its state shows from outside."""
+        """Nothing: any program cannot be asked for its stack."""
 
     def close(self) -> None:
-        """Let go of what the program was to inherit, if it never was."""
+        """Close the descriptors that the program has not inherited."""
         self._inheritance.close()
 
 
 def why_not(program: str, code: int) -> str:
-    """Say, for people, why a program could not be started."""
+    """Describe why a program could not be started."""
     name = shown((program,))
     if code != errno.ENOENT:
         return f"command {name} cannot be executed: {os.strerror(code)}"

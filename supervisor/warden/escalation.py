@@ -3,9 +3,9 @@
 Pure: nothing here signals, waits or looks at a clock. One loop, the warden's,
 feeds events in and performs the actions that come out.
 
-Natural completion takes the same road as a stop, entered at the first rung:
-a worker that lingers after the last chunk is asked, terminated and killed like
-any other, so there is one way out and it is always bounded.
+Natural completion follows the same path as a stop, from the first rung on: a worker
+that lingers after the last chunk is asked, terminated and killed like any other. So
+there is one way to end, and it is always bounded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 
 class State(Enum):
-    """Where a run is on its way out."""
+    """State of a run, from running to ended."""
 
     RUNNING = auto()
     """Chunks are handed out, lost workers are replaced."""
@@ -26,11 +26,11 @@ class State(Enum):
     TERMINATED = auto()
     """SIGTERM then SIGCONT went to what was left."""
     KILLED = auto()
-    """SIGKILL went to what was left, and goes to whatever else turns up."""
+    """SIGKILL went to what was left, and goes to every process that appears later."""
     CLEAN = auto()
     """No descendant exists: the kernel said so (ECHILD)."""
     SURVIVED = auto()
-    """Something outlived SIGKILL until the verification ran out; it is named."""
+    """Processes outlived SIGKILL until the verification ended; they are named."""
 
 
 class Event(Enum):
@@ -44,11 +44,11 @@ class Event(Enum):
     GONE = auto()
     """No descendant is left."""
     DEADLINE = auto()
-    """The time granted to the present state is over."""
+    """The time limit of the current state has passed."""
 
 
 class Action(Enum):
-    """What the loop has to do. Order within a tuple matters."""
+    """What the loop must do. Order within a tuple matters."""
 
     SET_DRAIN = auto()
     SET_STOP = auto()
@@ -65,7 +65,7 @@ class Action(Enum):
 
 
 class Step(NamedTuple):
-    """What follows from one event in one state."""
+    """The effect of one event in one state."""
 
     state: State
     actions: tuple[Action, ...] = ()
@@ -111,7 +111,7 @@ TABLE: dict[tuple[State, Event], Step] = {
     (State.TERMINATED, Event.DEADLINE): _KILL,
     (State.KILLED, Event.DRAIN): _stay(State.KILLED),
     (State.KILLED, Event.STOP): _stay(State.KILLED),
-    # asked again while killing: kill again what turned up since, but grant no more time
+    # requested again while killing: kill what appeared since, but extend no deadline
     (State.KILLED, Event.KILL): Step(State.KILLED, (Action.SIGNAL_KILL,)),
     (State.KILLED, Event.WORK_DONE): _stay(State.KILLED),
     (State.KILLED, Event.GONE): _CLEAN,

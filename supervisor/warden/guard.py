@@ -1,8 +1,8 @@
-"""The workforce of a run whose work is done elsewhere: nobody.
+"""The workforce of a run whose work is done elsewhere: it has no processes.
 
-Such a run ends for its warden as soon as it has begun. But the warden stays with its
-front, and when that dies without having struck the run off, has it finished: cluster
-jobs cancelled, results put together, report written.
+Such a run ends for its warden as soon as it has begun. But the warden outlives the front:
+if the front dies before it has finished the run, the warden finishes it, so that cluster
+jobs are cancelled, results collected and the report written.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from supervisor.ipc import messages
 
 
 class Guard:
-    """Nobody works here (see :class:`supervisor.warden.workforce.Workforce`)."""
+    """No processes at all (see :class:`supervisor.warden.workforce.Workforce`)."""
 
     size = 0
     exhausted = True
@@ -19,30 +19,30 @@ class Guard:
     report_due = None
 
     def prepare(self) -> None:
-        """There is nothing to load."""
+        """Nothing to load."""
 
     def start(self) -> None:
-        """There is nobody to fork."""
+        """Nothing to fork."""
 
     def report(self, *, force: bool = False) -> None:
-        """There is no progress here."""
+        """No progress to report."""
 
     def ask_to_end(self) -> int:
-        """There is nobody to ask."""
+        """No process to notify."""
         return 0
 
     def outlived(self) -> None:
-        """There is nobody."""
+        """No process of its own."""
 
     def reaped(self, pid: int, status: int) -> None:
-        """There is nobody."""
+        """No process of its own."""
 
-    def standing(self) -> messages.Status:
-        """Nothing is known here."""
+    def status(self) -> messages.Status:
+        """Nothing is counted here."""
         return messages.Status("", "", 0, 0, [])
 
     def dump(self) -> None:
-        """There is nobody."""
+        """No process of its own."""
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing to release."""

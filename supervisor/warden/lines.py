@@ -1,4 +1,4 @@
-"""The warden's lines: to the front it serves, and what comes along them."""
+"""The warden's lifeline to the front it serves, and the descriptors that come with a run."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _SEND_AGAIN_S = 0.1
 
 
 class Outbox:
-    """Messages to a reader that may be slow, stopped or gone: sending never blocks."""
+    """A queue of messages to a reader that may be slow, stopped or gone; never blocks."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._queue: deque[messages.Message] = deque()
 
     def post(self, message: messages.Message) -> None:
-        """Send now or, while the reader does not read, later; only the newest count is kept."""
+        """Send now, or later if the reader does not read; only the newest count is kept."""
         if isinstance(message, messages.Finished):
             self._queue = deque(m for m in self._queue if not isinstance(m, messages.Finished))
         self._queue.append(message)
         self.flush()
 
     def flush(self) -> bool:
-        """Send what can be sent; True when nothing is left."""
+        """Send as much as possible; True when the queue is empty."""
         while self._queue:
             if not messages.send(self._sock, self._queue[0]):
                 return False
@@ -36,7 +36,7 @@ class Outbox:
         return True
 
     def patience(self, timeout: float | None) -> float | None:
-        """Shorten a wait, in s, while something is left to send: it is tried again then."""
+        """Shorten a wait, in s, while messages are queued, so that sending is tried again."""
         if self.flush():
             return timeout
         return _SEND_AGAIN_S if timeout is None else min(timeout, _SEND_AGAIN_S)
@@ -44,7 +44,7 @@ class Outbox:
 
 @dataclass(frozen=True)
 class Front:
-    """The process we serve: its line, and a pidfd that tells its death for certain."""
+    """The process that the warden serves: its lifeline, and a pidfd that shows its death."""
 
     sock: socket.socket
     pidfd: int
@@ -57,7 +57,7 @@ class Front:
 
 @dataclass
 class Descriptors:
-    """What came with :class:`~supervisor.ipc.messages.StartRun`."""
+    """Descriptors that come with :class:`~supervisor.ipc.messages.StartRun`."""
 
     flag: int
     board: int

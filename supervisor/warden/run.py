@@ -1,7 +1,7 @@
-"""One run in the warden's hands, from the first fork to the last reaped process.
+"""One run in the warden, from the first fork to the last reaped process.
 
-Its life only: one loop with one wait, the escalation, the front and whoever asks from
-outside. What the work is, its workforce knows (:mod:`supervisor.warden.workforce`).
+One loop with one wait, the escalation, the front and the control socket. The work itself
+is the workforce's (:mod:`supervisor.warden.workforce`).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from supervisor.warden.escalation import FINAL, Action, Event, State, step
 from supervisor.warden.lines import Front
 from supervisor.warden.workforce import Run, Workforce
 
-_KILL_AGAIN_S = 0.02  # while killing: whatever was forked in the meantime is killed too
+_KILL_AGAIN_S = 0.02  # while killing: processes forked meanwhile are killed too
 _NEAR_S = 0.1  # before a deadline
 _LEVEL_EVENT = {Level.DRAIN: Event.DRAIN, Level.STOP: Event.STOP, Level.KILL: Event.KILL}
 
 
 @dataclass
 class StopRecord:
-    """Why and when the run began to end."""
+    """When and why the run began to end."""
 
     at: float
     level: Level
@@ -55,15 +55,15 @@ class RunInHand:
     times : StopTimes
         Timers of its escalation.
     run_dir : Path
-        Where everything of it lies.
+        Its directory.
     flag : StopFlag
         Its stop flag; this object owns it from now on.
     front : Front
-        Who asked for it.
+        The process that started it.
     containment : Containment
-        What holds its processes.
+        Containment of its processes.
     hire : callable
-        Makes the workforce that does the work of the run it is given.
+        Creates the workforce of the run it is given.
     """
 
     def __init__(
@@ -95,9 +95,9 @@ class RunInHand:
 
     # -- the run -----------------------------------------------------------
 
-    def carry_out(self, signals: socket.socket) -> bool:
-        """Run to the end; return whether the front is still there."""
-        _take(signals)  # what came while there was no run is not this one's
+    def perform(self, signals: socket.socket) -> bool:
+        """Run to the end; return whether the front is still alive."""
+        _take(signals)  # signals from before the run do not concern it
         self.watch(signals, lambda: self._on_signal(signals))
         self.watch(self._front.sock, self._on_front)
         self.watch(self._front.pidfd, self._on_front_lost)
@@ -107,11 +107,11 @@ class RunInHand:
             self._begin()
             while self.state not in FINAL:
                 if self.state is not State.RUNNING:
-                    self._reap()  # there may be nobody left whose death would wake us
+                    self._reap()  # there may be no process left whose death would wake this one
                 if self.state not in FINAL:
                     self._wait()
         except BaseException:
-            self.containment.signal_all(signal.SIGKILL)  # our own fault must not cost survivors
+            self.containment.signal_all(signal.SIGKILL)  # a bug of ours must leave no survivors
             raise
         finally:
             self._close()
@@ -140,7 +140,7 @@ class RunInHand:
             pause = max(0.0, due - now)
             timeout = pause if timeout is None else min(timeout, pause)
         for key, _ in self._selector.select(self._front.outbox.patience(timeout)):
-            if not _closed(key.fileobj):  # by one that was ready before it
+            if not _closed(key.fileobj):  # by the call for an earlier one
                 key.data()
         self._workforce.report()
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -148,28 +148,28 @@ class RunInHand:
         elif self.state is State.KILLED:
             self.containment.signal_all(signal.SIGKILL)
 
-    # -- what the workforce asks -------------------------------------------
+    # -- what the workforce calls ------------------------------------------
 
     @property
     def state(self) -> State:
-        """Where the run is on its way out."""
+        """State of the run, see :class:`~supervisor.warden.escalation.State`."""
         return self._state
 
     def watch(self, fd: int | socket.socket, call: Callable[[], object]) -> None:
-        """Have something called whenever a descriptor is readable."""
+        """Call a function whenever a descriptor is readable."""
         self._selector.register(fd, selectors.EVENT_READ, call)
 
     def forget(self, fd: int | socket.socket) -> None:
-        """Watch a descriptor no more; harmless when repeated."""
+        """Stop watching a descriptor; harmless when repeated."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
     def post(self, message: messages.Message) -> None:
-        """Tell the front; never blocks."""
+        """Send a message to the front; never blocks."""
         self._front.post(message)
 
     def heed_flag(self) -> None:
-        """Begin the stop that the flag asks for, should it reach us before the request does."""
+        """Begin the stop that the flag requests, should it arrive before the message does."""
         level = self.flag.level
         if level is not None and self.state is State.RUNNING:
             self.request(level, "the stop flag was set", "flag")
@@ -185,7 +185,7 @@ class RunInHand:
             self._happen(Event.WORK_DONE)
 
     def fail(self, why: str, *, usage: bool = False) -> None:
-        """End the run as failed; ``usage``: the user can mend it."""
+        """End the run as failed; ``usage``: the user can fix it."""
         if self._failure is None:
             self._failure, self._failure_usage = why, usage
             self.events.emit("run_failed", why=why)
@@ -194,7 +194,7 @@ class RunInHand:
         self._happen(Event.STOP)
 
     def leave(self) -> None:
-        """In a forked child: drop every line of the run's, so that EOF means what it says."""
+        """In a forked child: close the run's sockets, so that EOF shows a peer's death."""
         self._selector.close()
         self._front.sock.close()
         os.close(self._front.pidfd)
@@ -241,7 +241,7 @@ class RunInHand:
         stop = self._stop
         elapsed = time.monotonic() - stop.at if stop else 0.0
         if not survivors:
-            # before it is said: a front that has heard of the end may kill us at once
+            # before the message: a front that has received it may kill the warden at once
             self.containment.end()
         self._workforce.report(force=True)
         self._rung("verify", len(survivors))
@@ -252,13 +252,13 @@ class RunInHand:
             survivors=survivors[:100],
             usage=self._failure_usage,
         )
-        # all that decides how the run ended: where the front is dead, its report is written
-        # from this
+        # everything that decides how the run ended: if the front dies, another process
+        # writes the report from this
         self.events.emit("run_ended", **ended._asdict())
         if self._control:
             self._control.broadcast(ended)
             self._control.close()
-        self.post(ended)  # last, for the same reason
+        self.post(ended)  # last: the front may kill the warden now
 
     def _survivors(self) -> list[str]:
         names = [
@@ -268,8 +268,8 @@ class RunInHand:
         ]
         if self.state is State.SURVIVED and not names:
             self._reap()
-            if process.has_child():  # a list may miss one while another ends
-                names.append("a process that does not show")
+            if process.has_child():  # the list may miss one while another ends
+                names.append("a process that /proc does not list")
         return names
 
     def _outcome(self) -> str:
@@ -294,12 +294,12 @@ class RunInHand:
     }
 
     def request(self, level: Level, reason: str, requested_by: str) -> None:
-        """Begin to end the run, or go further if it is ending already."""
+        """Begin to end the run, or escalate if it is ending already."""
         if self.state in FINAL:
-            return  # its end was told: whatever we say after that, the next run's front hears
+            return  # the end was reported: the next run's front would receive later messages
         now = time.monotonic()
         if self._stop is None or not self._stop.by_request:
-            # the flag may have been set, and workers have stopped, before we were told
+            # the flag may have been set, and workers have stopped, before the message arrived
             at = min(self.flag.requested_at or now, now)
             self._stop = StopRecord(at, level, reason, by_request=True)
             self.post(messages.StopBegun(level, reason, requested_by))
@@ -311,12 +311,12 @@ class RunInHand:
 
     def _rung(self, name: str, acted_on: int) -> None:
         if self._stop is None or not self._stop.by_request:
-            return  # the way out after the last chunk is nobody's stop
+            return  # ending after the last chunk is not a stop
         at_s = time.monotonic() - self._stop.at
         self.events.emit("rung_reached", rung=name, at_s=round(at_s, 6), acted_on=acted_on)
         self.post(messages.RungReached(name, at_s, acted_on))
 
-    # -- signals and the dead ---------------------------------------------
+    # -- signals and reaping ----------------------------------------------
 
     def _on_signal(self, signals: socket.socket) -> None:
         if signal.SIGTERM in _take(signals):
@@ -328,14 +328,14 @@ class RunInHand:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                # ECHILD, and orphans come to us: no descendant exists
+                # ECHILD; orphans are adopted by the warden, so no descendant exists
                 self._happen(Event.GONE)
                 return
             if pid == 0:
                 return
             self._workforce.reaped(pid, status)
 
-    # -- the front and callers from outside --------------------------------
+    # -- the front and the control socket ----------------------------------
 
     def _on_front(self) -> None:
         try:
@@ -369,7 +369,7 @@ class RunInHand:
     def _on_caller(self, message: messages.Message) -> messages.Message | None:
         if isinstance(message, messages.AskStatus):
             stopping = self.state is not State.RUNNING
-            return self._workforce.standing()._replace(
+            return self._workforce.status()._replace(
                 run_id=self.run_id,
                 status=RunStatus.STOPPING if stopping else RunStatus.RUNNING,
             )
@@ -394,7 +394,7 @@ class RunInHand:
 
 
 def _take(signals: socket.socket) -> bytes:
-    """Take the numbers of the signals that have come."""
+    """Read the numbers of the signals that have arrived."""
     received = b""
     with contextlib.suppress(BlockingIOError):
         while more := signals.recv(4096):
@@ -403,7 +403,7 @@ def _take(signals: socket.socket) -> bytes:
 
 
 def _in_time(left_s: float) -> float:
-    """How long to wait at once so as not to be late: a long wait ends a little early.
+    """How long to wait in one call so as not to be late: a long wait ends a little early.
 
     References
     ----------

@@ -32,35 +32,35 @@ from supervisor.warden.workforce import Run, Workforce
 
 @dataclass(frozen=True)
 class Hold:
-    """What keeps a run's processes within reach: containment, and the id they all show."""
+    """How a run's processes are reached: containment, and the cookie in their environment."""
 
     containment: Containment
     cookie: Cookie
 
 
 def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> None:
-    """Serve one front: run after run, until it goes; ``strategy`` is likely to come first."""
+    """Serve one front, run after run, until it dies; ``strategy`` will probably be first."""
     if strategy != messages.COMMAND:
         from workers.registry import preload
 
         preload(strategy)
-    # what is loaded stays: the collector need not look at it again, nor touch the pages that
+    # loaded modules stay: the collector need not visit them again, nor write to pages that
     # workers share; so the collection after each run takes no time
     gc.freeze()
     gc.enable()
     front.post(messages.WardenReady(hold.containment.outside(os.getpid())))
     last_run = _serve_runs(front, signals, hold)
-    if last_run is not None and _is_owed(last_run):
+    if last_run is not None and _is_unfinished(last_run):
         _finish_alone(last_run)
 
 
 def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None:
-    """Carry out one run after the other until the front is gone.
+    """Perform one run after the other until the front is gone.
 
     Returns
     -------
     Path or None
-        Directory of the last run, if that was seen to its end.
+        Directory of the last run, if that has ended in order.
     """
     waiting = select.poll()
     waiting.register(front.sock, select.POLLIN)
@@ -88,14 +88,12 @@ def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None
         elif isinstance(message, messages.Rest):
             _rest(front, message.run_dir)
         else:
-            for fd in fds:  # late, for a run that has ended
+            for fd in fds:  # a late message, for a run that has ended
                 os.close(fd)
 
 
-def _is_owed(run_dir: Path) -> bool:
-    """Whether a front has died between its run's end and striking it off: what it was to write
-    may be missing.
-    """
+def _is_unfinished(run_dir: Path) -> bool:
+    """Whether the run is still registered: then the front may have died before its report."""
     with contextlib.suppress(AllstopError, OSError, KeyError, TypeError, AttributeError):
         run_id = str(durable.read_json(run_dir / rundir.RUN_FILE)["run_id"])
         return registry.find(run_id) is not None
@@ -105,7 +103,7 @@ def _is_owed(run_dir: Path) -> bool:
 def _run(
     message: messages.Order, fds: list[int], front: Front, signals: socket.socket, hold: Hold
 ) -> bool | None:
-    """Carry one run out; return whether the front is still there, None if the run broke."""
+    """Perform one run; return whether the front is still alive, None if the run broke."""
     run_dir = Path(message.run_dir)
     try:
         plain = durable.read_json(run_dir / rundir.RUN_FILE)
@@ -113,11 +111,11 @@ def _run(
         _log_to(run_dir)
         hold.cookie.show(plan.run_id)
         run = RunInHand(plan.run_id, plan.times, run_dir, flag, front, hold.containment, hire)
-        front_there = run.carry_out(signals)
+        front_there = run.perform(signals)
     except (AllstopError, OSError) as error:
         _refuse(front, run_dir, str(error), usage=isinstance(error, ConfigError))
         return None
-    except Exception as error:  # noqa: BLE001 - our own fault: told to the front, not swallowed
+    except Exception as error:  # noqa: BLE001 - a bug of ours: reported to the front
         import traceback
 
         traceback.print_exc()
@@ -140,7 +138,7 @@ def _refuse(front: Front, run_dir: Path, error: str, *, usage: bool) -> None:
 def _workforce(
     message: messages.Order, fds: list[int], plain: dict[str, Any]
 ) -> tuple[AnyPlan, StopFlag, Callable[[Run], Workforce]]:
-    """Find out what is asked for; only what that needs is loaded."""
+    """Choose the workforce of an order; only the modules it needs are loaded."""
     if isinstance(message, messages.StartCommand):
         from supervisor.warden.command import Command, Inheritance
 
@@ -163,11 +161,11 @@ def _workforce(
 
 
 def _rest(front: Front, run_dir: str) -> None:
-    """Become a small program, which the front need not wait for; returns if that fails."""
+    """Become a small program that ends quickly (see ``rest.py``); returns if that fails."""
     rest = Path(__file__).with_name("rest.py")
     lines = (front.sock.fileno(), front.pidfd)
     arguments = [sys.executable, "-I", "-S", str(rest), *map(str, lines), run_dir]
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as all that a terminal sends is already
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a terminal's signals are ignored already
     for fd in lines:
         os.set_inheritable(fd, True)
     with contextlib.suppress(OSError):
@@ -177,9 +175,10 @@ def _rest(front: Front, run_dir: str) -> None:
 
 
 def _finish_alone(run_dir: Path) -> NoReturn:
-    """Become a fresh program that writes results and report: nothing of ours is needed for it.
+    """Become a fresh program that writes results and report.
 
-    This very process goes on, so it is no descendant that the warden's end would end.
+    The exec keeps this process, so the program is no descendant that containment would
+    kill with the warden.
     """
     os.execv(
         sys.executable, [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(run_dir)]
@@ -198,7 +197,7 @@ def _log_to(run_dir: Path) -> None:
 
 
 def _signals_as_bytes() -> socket.socket:
-    """Make SIGCHLD and SIGTERM readable on a socket, so that one wait covers them too."""
+    """Make SIGCHLD and SIGTERM readable on a socket, so that the one wait covers them."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)
@@ -206,14 +205,14 @@ def _signals_as_bytes() -> socket.socket:
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the terminal's signals are the front's business
+        signal.signal(number, signal.SIG_IGN)  # the front handles the terminal's signals
     return reader
 
 
 def work(
     sock: socket.socket, front_pidfd: int, strategy: str, containment: Containment, cookie: Cookie
 ) -> None:
-    """Be the warden of a front, until it goes."""
+    """Be the warden of a front until it dies."""
     faulthandler.enable()
     hold = Hold(containment, cookie)
     serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), strategy, hold)

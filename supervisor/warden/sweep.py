@@ -167,7 +167,7 @@ class Sweep:
         if worker is not None:
             self._bury(worker, status)
 
-    def standing(self) -> messages.Status:
+    def status(self) -> messages.Status:
         """Combinations done, and the workers' pids."""
         counted = self._earlier + self._board.done() + self._given_up
         return messages.Status(

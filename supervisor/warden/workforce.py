@@ -1,8 +1,8 @@
-"""Who does a run's work, and what it may ask of the run: the two sides of one seam.
+"""The interface between a run and its workforce.
 
-The run (:mod:`supervisor.warden.run`) knows when to begin, when to end and how to
-see it through; a workforce (:mod:`supervisor.warden.sweep`,
-:mod:`supervisor.warden.command`) knows what the work is.
+The run (:mod:`supervisor.warden.run`) decides when to begin and when to end, and performs
+the escalation; a workforce (:mod:`supervisor.warden.sweep`,
+:mod:`supervisor.warden.command`) starts the processes that do the work.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class Run(Protocol):
 
     @property
     def state(self) -> State:
-        """Where the run is on its way out; work begins only while it is running."""
+        """State of the run; work begins only while it is running."""
         ...
 
     def watch(self, fd: int | socket.socket, call: Callable[[], object]) -> None:
-        """Have something called whenever a descriptor is readable."""
+        """Call a function whenever a descriptor is readable."""
         ...
 
     def forget(self, fd: int | socket.socket) -> None:
-        """Watch a descriptor no more; harmless when repeated."""
+        """Stop watching a descriptor; harmless when repeated."""
         ...
 
     def post(self, message: messages.Message) -> None:
-        """Tell the front; never blocks."""
+        """Send a message to the front; never blocks."""
         ...
 
     def heed_flag(self) -> None:
-        """Begin the stop that the flag asks for, should it reach us before the request does."""
+        """Begin the stop that the flag requests, should it arrive before the message does."""
         ...
 
     def check_done(self) -> None:
@@ -53,69 +53,69 @@ class Run(Protocol):
         ...
 
     def fail(self, why: str, *, usage: bool = False) -> None:
-        """End the run as failed; ``usage``: the user can mend it."""
+        """End the run as failed; ``usage``: the user can fix it."""
         ...
 
     def leave(self) -> None:
-        """In a forked child: drop every line of the run's, so that EOF means what it says."""
+        """In a forked child: close the run's sockets, so that EOF shows a peer's death."""
         ...
 
 
 class Workforce(Protocol):
-    """Those who do the work of one run: forked by it, told to end by it, and reaped by it."""
+    """The processes that do the work of one run, which forks, stops and reaps them."""
 
     def prepare(self) -> None:
-        """Load what is needed; nobody is forked yet, and memory's baseline is still to come."""
+        """Load what is needed; before the first fork and the measurement of the baseline."""
         ...
 
     def start(self) -> None:
-        """Fork whoever works."""
+        """Fork the processes that do the work."""
         ...
 
     @property
     def size(self) -> int:
-        """How many processes of ours are at work."""
+        """Number of its processes that are alive."""
         ...
 
     @property
     def exhausted(self) -> bool:
-        """Whether all the work is done."""
+        """Whether all work is done."""
         ...
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is in hand: where a drain ends."""
+        """Whether no work is in progress: then a drain ends."""
         ...
 
     @property
     def report_due(self) -> float | None:
-        """``time.monotonic()`` instant at which the front wants to hear of progress, or None."""
+        """``time.monotonic()`` instant at which the next progress message is due, or None."""
         ...
 
     def report(self, *, force: bool = False) -> None:
-        """Tell the front of progress, if there is any and it is due."""
+        """Send progress to the front, if there is any and it is due."""
         ...
 
     def ask_to_end(self) -> int:
-        """The stop flag was just set: wake who does not look at it; return how many were told."""
+        """The stop flag was just set: notify processes that do not poll it; return how many."""
         ...
 
     def outlived(self) -> None:
-        """The work is done, the grace is over, and something lives: SIGTERM is about to follow."""
+        """The grace period is over and processes are alive: SIGTERM is about to follow."""
         ...
 
     def reaped(self, pid: int, status: int) -> None:
-        """A child, ours or an orphan handed to us, has ended with this wait status."""
+        """A child, its own or an adopted orphan, has ended with this wait status."""
         ...
 
-    def standing(self) -> messages.Status:
-        """How far the work is; the run fills in its id and status."""
+    def status(self) -> messages.Status:
+        """Progress of the work; the run fills in its id and status."""
         ...
 
     def dump(self) -> None:
-        """Have everybody write down where they are."""
+        """Ask every process to write its stack to its log."""
         ...
 
     def close(self) -> None:
-        """Let go of everything; nobody of ours lives any more, or can be ended."""
+        """Release everything; its processes are dead, or cannot be ended."""
         ...

@@ -347,7 +347,7 @@ def test_over_ssh_a_module_cannot_be_carried(remote: ClusterPlace) -> None:
     remote.env["PYTHONPATH"] += f":{remote.root}"
     begun = over_ssh(remote, strategy="strategy:f")
     assert begun.end() == 2, begun.tell()
-    assert "cannot be carried" in begun.err
+    assert "cannot be copied" in begun.err
     assert len([line for line in begun.err.splitlines() if line.startswith("allstop:")]) == 1
     assert not begun.run_dir.exists()
     assert copies() == before

@@ -203,7 +203,7 @@ def test_detached_jobs_live_on_until_somebody_says_otherwise(there: ClusterPlace
     assert begun.end() == 0, begun.tell()
     there.wait_jobs(1)
     there.assert_nothing_owed()
-    assert there.command("reap").stdout == "no run has died\n"
+    assert there.command("reap").stdout == "nothing to clean up\n"
     there.wait_jobs(1)
     assert begun.report["status"] == "completed"
     assert [j["id"] for j in begun.report["jobs"]] == [there.ids["long"]]

@@ -185,7 +185,7 @@ def test_a_run_directory_that_holds_a_run_is_left_alone(place: Place) -> None:
     run_dir = place.root / "run"
     run_dir.mkdir()
     (run_dir / "run.json").write_text("{}")
-    assert "holds a run already" in complaint(place, *swept(place, "--run-dir", str(run_dir)))
+    assert "already holds a run" in complaint(place, *swept(place, "--run-dir", str(run_dir)))
     assert (run_dir / "run.json").read_text() == "{}"
 
 

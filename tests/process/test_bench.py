@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import NAMES
+from bench.__main__ import MEASUREMENTS
 from bench.harness.record import Document
 
 SMALL = {
@@ -39,7 +39,7 @@ def bench(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("poll", "cancel")])
+@pytest.mark.parametrize("name", [name for name in MEASUREMENTS if name not in ("poll", "cancel")])
 def test_small_measurement_gives_complete_json(name, tmp_path, no_leaks):
     done = bench(tmp_path, name, "--json", "-")
     assert done.returncode == 0, done.stderr

@@ -393,7 +393,7 @@ def test_where_it_is_forbidden_auto_takes_the_next(
     for command in ("report", "status"):
         said = place.command(command, str(run.run_dir)).stdout
         (line,) = [line.strip() for line in said.splitlines() if "containment" in line]
-        assert line.startswith(f"containment: {strength}, for want of pid-namespace (no PID names")
+        assert line.startswith(f"containment: {strength}; not available: pid-namespace (no PID na")
 
 
 def test_who_has_the_strongest_is_not_told_of_any_other(place: Place) -> None:

@@ -119,7 +119,7 @@ def test_a_report_of_a_dead_run_leaves_its_processes_to_reap(place: Place) -> No
 
 def test_reap_speaks_to_people_and_names_the_next_step(place: Place) -> None:
     said = place.command("reap")
-    assert (said.returncode, said.stdout) == (0, "no run has died\n")
+    assert (said.returncode, said.stdout) == (0, "nothing to clean up\n")
     run = dead_run(place)
     run_id = json.loads((run.run_dir / "run.json").read_text())["run_id"]
     said = place.command("doctor", "--json")

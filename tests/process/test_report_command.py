@@ -330,4 +330,4 @@ def test_damaged_files_are_named(
 
 def test_an_unknown_run_is_refused(place: Place) -> None:
     assert "no run 'nope'" in refused(place, "nope")
-    assert "no run here yet" in refused(place)
+    assert "no run in ./runs yet" in refused(place)

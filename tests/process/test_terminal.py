@@ -92,7 +92,7 @@ def test_ctrl_c_twice_kills(place: Place, terminal: list) -> None:
     terminal.append(term)
     term.wait_ready()
     term.child.send(CTRL_C)
-    term.child.expect("stopping; once more to kill")
+    term.child.expect(r"stopping; Ctrl\+C again kills")
     term.child.send(CTRL_C)
     term.child.expect(r"stop \(kill\) requested by SIGINT: everything gone")
     assert term.end() == 130

@@ -45,7 +45,7 @@ def main(run_dir: Path) -> None:
     signals.setblocking(False)
     line = Front(ours, os.pidfd_open(os.getpid()), Outbox(ours))
     times = StopTimes(grace_s=0.01, terminate_s=0.01)
-    RunInHand(RUN_ID, times, run_dir, StopFlag(), line, Subreaper(), Fails).carry_out(signals)
+    RunInHand(RUN_ID, times, run_dir, StopFlag(), line, Subreaper(), Fails).perform(signals)
     ours.close()
     while (message := messages.receive(front)[0]) is not None:
         if isinstance(message, messages.RunEnded):

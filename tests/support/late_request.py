@@ -57,7 +57,7 @@ def main(run_dir: Path) -> None:
     flag.request(Level.STOP)
     pidfd = os.pidfd_open(os.getpid())
     line = Front(ours, pidfd, Outbox(ours))
-    RunInHand(RUN_ID, StopTimes(), run_dir, flag, line, Subreaper(), OneChild).carry_out(signals)
+    RunInHand(RUN_ID, StopTimes(), run_dir, flag, line, Subreaper(), OneChild).perform(signals)
     ours.close()
     while (message := messages.receive(front)[0]) is not None:
         print(type(message).__name__)

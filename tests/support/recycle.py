@@ -30,10 +30,9 @@ from types import FrameType
 from typing import Any
 from unittest import mock
 
-from supervisor.cli import stop
 from supervisor.containment.leftovers import end_leftovers
 from supervisor.ipc.stopflag import Level
-from supervisor.lifecycle import reap
+from supervisor.lifecycle import reap, stop
 from supervisor.records import registry, rundir
 from supervisor.records.registry import Entry
 from supervisor.system import durable, environment, process
@@ -324,7 +323,7 @@ def stopped(keeper: Keeper) -> dict[str, Any]:
     return at_every_instant(
         keeper,
         child,
-        lambda entry: stop._Stop.begin(entry, Level.STOP).see_gone(patient=False),
+        lambda entry: stop.RunStop.begin(entry, Level.STOP).confirm(),
         lambda victim: _entry(run_dir, front=victim, warden=victim),
     )
 

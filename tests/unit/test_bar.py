@@ -17,7 +17,7 @@ from supervisor.states import RunStatus
     ("status", "level", "shown"),
     [
         (RunStatus.RUNNING, None, "running"),
-        (RunStatus.STOPPING, Level.STOP, "stopping; once more to kill"),
+        (RunStatus.STOPPING, Level.STOP, "stopping; Ctrl+C again kills"),
         (RunStatus.STOPPING, Level.DRAIN, "draining: finishing the chunks in hand"),
     ],
 )

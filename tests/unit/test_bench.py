@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import ast
 import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
+import bench
+from bench.__main__ import MEASUREMENTS
 from bench.harness.errors import NotMeasuredError
 from bench.harness.interleave import interleave
 from bench.harness.machine import available_bytes, describe_machine, peak_rss_bytes
@@ -181,3 +185,9 @@ def test_missing_peer_is_listed_as_such(monkeypatch):
     monkeypatch.setattr(vectorbt.peer, "package", "no_such_package_anywhere")
     (missing,) = [entry for entry in list_peers() if entry.module == "vectorbt"]
     assert missing.missing == "not installed"
+
+
+def test_each_measurement_is_a_file_that_begins_with_what_help_says_of_it():
+    files = list(Path(bench.__file__).parent.glob("[!_]*.py"))
+    says = {path.stem: ast.get_docstring(ast.parse(path.read_text())) or "" for path in files}
+    assert {name: text.partition("\n")[0] for name, text in says.items()} == MEASUREMENTS

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from slurm.watch import JobsView, Phase
-from supervisor.cli import stop
 from supervisor.front.jobs import see_out
 from supervisor.ipc import control_socket, messages
 from supervisor.ipc.control_socket import ControlSocket
 from supervisor.ipc.stopflag import Level
+from supervisor.lifecycle import stop
 from supervisor.records import registry, rundir
 from supervisor.records.events import EventLog
 from supervisor.records.plan import MARGIN_VARIABLE
@@ -102,7 +102,7 @@ def test_a_warden_that_puts_its_socket_away_once_more_does_not_take_the_front_s(
     front = seeing_jobs_out(jobs, entry)
     wait_for(registry.socket_path(RUN).exists, "a front that listens")
     wardens.close()
-    line = stop._call(entry)
+    line = stop._connect(stop._Run(entry))
     assert line is not None
     with line:
         messages.send(line, messages.RequestStop(int(Level.STOP)))
@@ -114,7 +114,7 @@ def test_the_front_listens_as_soon_as_nobody_else_does(entry: Entry) -> None:
     wardens, jobs = ControlSocket(RUN, lambda _: None), Jobs()
     front = seeing_jobs_out(jobs, entry)
     wardens.close()
-    line = stop._call(entry)
+    line = stop._connect(stop._Run(entry))
     assert line is not None
     line.close()
     jobs.view = JobsView(Phase.ENDED)
@@ -134,7 +134,7 @@ def test_a_stop_between_the_warden_s_part_and_the_front_s_waits_for_the_front(
         return line
 
     monkeypatch.setattr(control_socket, "connect", connect)
-    outcome = stop._Stop.begin(entry, Level.STOP).see_gone(patient=False)
+    outcome = stop.RunStop.begin(entry, Level.STOP).confirm()
     assert (outcome.gone, outcome.survivors, outcome.escalated) == (True, [], [])
     assert jobs.view.cancelling
     fronts[0].join(DEADLINE_S)
@@ -148,7 +148,7 @@ def test_a_warden_whose_part_is_over_is_not_killed(
     for patience in ("_LISTENS_S", "_JOBS_S"):
         monkeypatch.setattr(stop, patience, 0.1)
     durable.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {}})
-    outcome = stop._Stop.begin(entry, Level.STOP).see_gone(patient=False)
+    outcome = stop.RunStop.begin(entry, Level.STOP).confirm()
     assert (outcome.gone, outcome.escalated) == (True, [])
 
 
@@ -163,8 +163,8 @@ def test_a_stop_waits_for_who_finishes_in_a_dead_front_s_place(
     assert front
     report = entry.run_dir / rundir.REPORT_FILE
     writes = threading.Timer(0.5, durable.write_json, (report, {"jobs": []}))
-    begun = stop._Stop.begin(entry._replace(front=front), Level.STOP)
+    begun = stop.RunStop.begin(entry._replace(front=front), Level.STOP)
     writes.start()
-    assert begun.see_gone(patient=False).gone
+    assert begun.confirm().gone
     assert report.exists()
     writes.join()

@@ -130,7 +130,7 @@ def test_a_runtime_directory_that_is_a_link_is_refused(own_state: Path) -> None:
     elsewhere = own_state / "elsewhere"
     elsewhere.mkdir()
     (own_state / "runtime" / "allstop").symlink_to(elsewhere)
-    with pytest.raises(ConfigError, match="not a directory of yours"):
+    with pytest.raises(ConfigError, match="not a directory that you own"):
         registry.runtime_dir()
 
 
@@ -139,7 +139,7 @@ def test_a_runtime_directory_of_somebody_else_is_refused(own_state: Path) -> Non
     theirs = own_state / "runtime" / "allstop"
     theirs.mkdir()
     os.chown(theirs, 65534, 65534)
-    with pytest.raises(ConfigError, match="not a directory of yours"):
+    with pytest.raises(ConfigError, match="not a directory that you own"):
         registry.runtime_dir()
 
 

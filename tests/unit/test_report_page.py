@@ -18,7 +18,8 @@ from supervisor.errors import ConfigError
 from supervisor.records.events import EventLog
 from supervisor.records.plan import Plan, Source
 from supervisor.records.report import MemoryReport, Report, Rung, StopReport
-from supervisor.report_page import heat, history, page
+from supervisor.report_page import charts, heat, history, page
+from supervisor.report_page.facts import Facts
 from supervisor.rows.grid import Grid
 from supervisor.states import RunStatus
 
@@ -214,7 +215,7 @@ def test_thinning_keeps_the_peak_and_both_ends() -> None:
 # --- the page ----------------------------------------------------------------------------------
 
 
-def full_facts(**changes: Any) -> page.Facts:
+def full_facts(**changes: Any) -> Facts:
     grid = Grid.of({EVIL: [1, 2], "b": [1, 2, 3]})
     memory = history.History(
         [0.0, 1.0, 2.0], [2**20, 9 * 2**20, 2**20], history.Mark(1.4, f"by {EVIL}"),
@@ -233,7 +234,7 @@ def full_facts(**changes: Any) -> page.Facts:
         "best": [{EVIL: 1, "b": EVIL, "error": None}],
         "heat": picture,
     }
-    return page.Facts(**(facts | changes))
+    return Facts(**(facts | changes))
 
 
 def test_whatever_users_name_is_escaped() -> None:
@@ -280,7 +281,7 @@ def test_colours_span_a_range_whatever_the_values(values: list[list[float]]) -> 
     picture = heat.Heat(
         heat.Axes("a", "b"), "m", ("1", "2"), ("1",), ("1", "2"), ("1",), np.array(values), (), ()
     )
-    cells = page.heat_chart(picture)["data"][0]
+    cells = charts.heat_chart(picture)["data"][0]
     assert cells["zmin"] < cells["zmax"]
 
 

@@ -1,10 +1,10 @@
 """Where a cluster finds a sweep's directory, and how its journals come back.
 
-Nodes that share a file system with this machine use the directory itself. A cluster
-behind SSH gets a copy of what the shards need, below its user's home; the shards'
-journals and logs are fetched from there, and the copy is removed once the results
-are written. The ledger knows of the copy: whoever finishes or carries on a run whose
-front was killed fetches from it, too.
+Nodes that share a file system with this machine use the directory itself. On a cluster
+behind SSH, a copy of what the shards need is staged below the user's home directory; the
+shards' journals and logs are fetched from there, and the copy is removed once the results
+are written. The ledger records the copy, so that a process that finishes or resumes a run
+whose front was killed fetches from it, too.
 """
 
 from __future__ import annotations
@@ -34,40 +34,40 @@ _RECORD = "copy_made"
 _STRATEGY = "strategy.py"
 
 
-class Depot(Protocol):
+class StagingArea(Protocol):
     """The sweep's directory as the cluster sees it."""
 
-    def stock(self, prepared: Prepared) -> str:
-        """See that what the shards need is there; return the directory's path."""
+    def stage(self, prepared: Prepared) -> str:
+        """Make what the shards need available; return the directory's path."""
         ...
 
     def fetch(self) -> None:
-        """Bring here what the shards have written so far."""
+        """Fetch what the shards have written so far."""
         ...
 
     def clear(self) -> None:
-        """Remove what nobody needs any more."""
+        """Remove the copy, if there is one."""
         ...
 
 
-class SharedDepot:
+class SharedDirectory:
     """The directory itself, on a file system that the nodes share."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
 
-    def stock(self, prepared: Prepared) -> str:
-        """Nothing has to be carried."""
+    def stage(self, prepared: Prepared) -> str:
+        """Nothing needs to be copied."""
         return str(prepared.run_dir)
 
     def fetch(self) -> None:
-        """It is here."""
+        """Nothing needs to be fetched: the shards write here."""
 
     def clear(self) -> None:
-        """There is no copy."""
+        """Nothing needs to be removed: there is no copy."""
 
 
-class RemoteDepot:
+class RemoteCopy:
     """A copy on the cluster's own disk.
 
     Parameters
@@ -77,7 +77,7 @@ class RemoteDepot:
     transport : Transport
         How the cluster is reached.
     path : str, optional
-        Where the copy is, if there is one.
+        Path of the copy on the cluster; empty: the ledger is asked for it.
     """
 
     def __init__(self, run_dir: Path, transport: Transport, path: str = "") -> None:
@@ -85,11 +85,11 @@ class RemoteDepot:
         self._transport = transport
         self._path = path or self._known_path()
 
-    def stock(self, prepared: Prepared) -> str:
-        """Carry plan, bars and strategy there, and fetch what an earlier attempt has left."""
+    def stage(self, prepared: Prepared) -> str:
+        """Copy plan, bars and strategy, then fetch what an earlier attempt has written."""
         if not self._path:
             self._path = self._make(prepared.plan.run_id)
-        plan = self._plan_there(prepared.plan)
+        plan = self._remote_plan(prepared.plan)
         there = durable.read_json(self._run_dir / rundir.RUN_FILE)
         there |= plan.to_json() | {"cwd": self._path}
         self._transport.put(f"{self._path}/{rundir.RUN_FILE}", durable.as_json(there))
@@ -102,7 +102,7 @@ class RemoteDepot:
         return self._path
 
     def fetch(self) -> None:
-        """Bring the shards' journals and logs here."""
+        """Fetch the shards' journals and logs."""
         if not self._path:
             return
         for name in self._names(f"{self._path}/{rundir.SHARD_DIR}"):
@@ -123,7 +123,7 @@ class RemoteDepot:
         return ""
 
     def _make(self, run_id: str) -> str:
-        # the command's own word for it: the home directory of whoever we are there
+        # asked of the cluster: the user's home directory there may differ from the one here
         path = self._shell('cd && printf %s "$PWD"') + f"/{_FOLDER}/{run_id}"
         with Ledger(self._run_dir / rundir.LEDGER_FILE) as ledger:
             ledger.append(_RECORD, address=self._transport.address, path=path)
@@ -134,15 +134,15 @@ class RemoteDepot:
         self._shell(f"umask 077; mkdir -p -- {folders}")
         return path
 
-    def _plan_there(self, plan: Plan) -> Plan:
-        """The plan as it reads over there: bars beside it, a strategy's file beside it."""
+    def _remote_plan(self, plan: Plan) -> Plan:
+        """The plan for the cluster: bars and the strategy's file lie beside it."""
         provenance = replace(plan.provenance, origin=Origin.MEMORY, path="", cwd=self._path)
         if plan.source is not Source.IMPORT:
             return replace(plan, provenance=provenance)
         home, _, name = plan.strategy.rpartition(":")
         if not home.endswith(".py"):
             raise ConfigError(
-                f"strategy {plan.strategy!r} cannot be carried to {self._transport.name}: "
+                f"strategy {plan.strategy!r} cannot be copied to {self._transport.name}: "
                 "name its file: path/to/file.py:function",
                 key="strategy",
             )
@@ -172,36 +172,36 @@ class RemoteDepot:
         return answer.stdout
 
 
-def depot_of(run_dir: Path, transport: Transport) -> Depot:
-    """Return where a cluster has a sweep's directory."""
+def staging_area(run_dir: Path, transport: Transport) -> StagingArea:
+    """Return where a cluster finds a sweep's directory."""
     if transport.address == "local":
-        return SharedDepot(run_dir)
-    return RemoteDepot(run_dir, transport)
+        return SharedDirectory(run_dir)
+    return RemoteCopy(run_dir, transport)
 
 
 def fetch_what_is_left(run_dir: Path) -> list[str]:
-    """Bring here what a run's shards have written on a cluster's own disk, if there is such.
+    """Fetch what a run's shards have written to a copy on a cluster, if there is one.
 
     Returns
     -------
     list of str
-        Why something could not be fetched; it stays where it is.
+        Errors; what could not be fetched stays where it is.
     """
-    return _at_the_copy(run_dir, RemoteDepot.fetch, "results on {} could not be fetched: {}")
+    return _at_the_copy(run_dir, RemoteCopy.fetch, "results on {} could not be fetched: {}")
 
 
 def clear_what_is_left(run_dir: Path) -> list[str]:
-    """Remove the copy of a run whose results are all here, if a cluster has one.
+    """Remove the copy of a run whose results have all been fetched, if a cluster has one.
 
     Returns
     -------
     list of str
-        Why it could not be removed.
+        Errors.
     """
-    return _at_the_copy(run_dir, RemoteDepot.clear, "the copy on {} could not be removed: {}")
+    return _at_the_copy(run_dir, RemoteCopy.clear, "the copy on {} could not be removed: {}")
 
 
-def _at_the_copy(run_dir: Path, do: Callable[[RemoteDepot], None], complaint: str) -> list[str]:
+def _at_the_copy(run_dir: Path, do: Callable[[RemoteCopy], None], complaint: str) -> list[str]:
     copies: list[dict[str, Any]] = [
         record.fields
         for record in read_ledger(run_dir / rundir.LEDGER_FILE)
@@ -210,7 +210,7 @@ def _at_the_copy(run_dir: Path, do: Callable[[RemoteDepot], None], complaint: st
     for copy in copies[-1:]:
         try:
             with contextlib.closing(connect(copy["address"])) as transport:
-                do(RemoteDepot(run_dir, transport, copy["path"]))
+                do(RemoteCopy(run_dir, transport, copy["path"]))
         except (AllstopError, OSError) as error:
             return [complaint.format(copy["address"], error)]
     return []

@@ -1,0 +1,73 @@
+"""The cluster jobs of runs: which there are, what they are doing, and their end on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from slurm.book import Keeper
+from slurm.calls import Cluster
+from slurm.cancel import JobOutcome, cancel, outcomes
+from slurm.connect import connect
+from slurm.debts import debts
+from slurm.look import look
+from supervisor.errors import AllstopError
+from supervisor.records import registry, rundir
+
+
+class JobsSeen(NamedTuple):
+    """The jobs of one ledger, as the cluster shows them.
+
+    Attributes
+    ----------
+    jobs : list of JobOutcome
+        The jobs with their last known states.
+    error : str or None
+        Why the states are not certain; None: they are.
+    """
+
+    jobs: list[JobOutcome]
+    error: str | None
+
+
+def see_jobs(run: str | None) -> Iterator[JobsSeen]:
+    """Look at the jobs of a run, or at those of all ledgers with outstanding jobs.
+
+    Parameters
+    ----------
+    run : str or None
+        Id or directory of a run.
+    """
+    for ledger in _ledgers(run):
+        yield _visit(ledger, cancelling=False)
+
+
+def cancel_jobs(run: str | None) -> Iterator[JobsSeen]:
+    """Cancel the jobs that :func:`see_jobs` looks at, detached ones too, and see them gone."""
+    for ledger in _ledgers(run):
+        yield _visit(ledger, cancelling=True)
+
+
+def _ledgers(run: str | None) -> list[Path]:
+    if run is None:
+        found = [debt.ledger for debt in debts()]
+    else:
+        found = [registry.find_dir(run) / rundir.LEDGER_FILE]
+    return [ledger for ledger in found if ledger.exists()]
+
+
+def _visit(ledger: Path, *, cancelling: bool) -> JobsSeen:
+    with closing(Keeper(ledger)) as keeper:
+        book = keeper.book
+        try:
+            with closing(connect(book.address, book.variables)) as transport:
+                cluster = Cluster(transport)
+                if cancelling:
+                    cancelled = cancel(cluster, keeper)
+                    return JobsSeen(cancelled.jobs, cancelled.error)
+                look(cluster, keeper)
+        except AllstopError as error:
+            return JobsSeen(outcomes(keeper.book), str(error))
+        return JobsSeen(outcomes(keeper.book), None)

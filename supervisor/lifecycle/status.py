@@ -1,0 +1,114 @@
+"""The status of a run, whether it runs, has ended or was killed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from supervisor.ipc import control_socket, messages
+from supervisor.records import registry, rundir
+from supervisor.records.command import COMMAND_KEY
+from supervisor.states import RunStatus
+from supervisor.system import durable
+
+
+@dataclass(slots=True)
+class Status:
+    """The status of one run.
+
+    Attributes
+    ----------
+    run_id : str
+        Id of the run.
+    run_dir : str
+        Its directory.
+    status : RunStatus
+        As its warden or its report says; ``starting`` or ``dead`` where neither does.
+    done, total : int
+        Combinations with a row, and combinations of the sweep; 0 for a command.
+    workers : list of int
+        Pids of the workers, or of the command's processes.
+    command : list of str or None
+        The command that it supervises; None: it is a sweep.
+    elapsed_s : float or None
+        Running time of the command, in s, where it is known.
+    """
+
+    run_id: str
+    run_dir: str
+    status: RunStatus = RunStatus.DEAD
+    done: int = 0
+    total: int = 0
+    workers: list[int] = field(default_factory=list)
+    command: list[str] | None = None
+    elapsed_s: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values; ``command`` and ``elapsed_s`` only where there is a command."""
+        plain = asdict(self)
+        if self.command is None:
+            del plain["command"], plain["elapsed_s"]
+        return plain
+
+
+def status_of(run_dir: Path) -> Status:
+    """Ask a run's warden for its status; where it does not answer, read the run's files.
+
+    Raises
+    ------
+    ConfigError
+        If there is no run in the directory.
+    """
+    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    command = asked.get(COMMAND_KEY)
+    status = Status(
+        asked["run_id"],
+        str(run_dir),
+        total=asked["combos_total"] if command is None else 0,
+        command=command,
+    )
+    answer = _ask(status.run_id)
+    if answer is not None:
+        _take_answer(status, answer)
+    elif (run_dir / rundir.REPORT_FILE).exists():
+        _take_report(status, durable.read_json(run_dir / rundir.REPORT_FILE))
+    else:
+        _take_traces(status, run_dir)
+    return status
+
+
+def _take_answer(status: Status, answer: messages.Status) -> None:
+    status.status = RunStatus(answer.status)
+    status.done, status.total = answer.done, answer.total
+    status.workers = answer.workers
+    status.elapsed_s = answer.elapsed_s
+
+
+def _take_report(status: Status, report: dict[str, Any]) -> None:
+    status.status = RunStatus(report["status"])
+    status.done = report["combos_done"]
+    status.elapsed_s = report["elapsed_s"]
+
+
+def _take_traces(status: Status, run_dir: Path) -> None:
+    """Count what the journals hold, and look whether front or warden lives."""
+    if status.command is None:
+        from supervisor.rows.results import covered
+
+        status.done = sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir)))
+    if any(entry.run_id == status.run_id for entry in registry.living()):
+        status.status = RunStatus.STARTING
+
+
+def _ask(run_id: str) -> messages.Status | None:
+    line = control_socket.connect(run_id)
+    if line is None:
+        return None
+    with line:
+        messages.send(line, messages.AskStatus())
+        try:
+            message, _ = messages.receive(line)
+        except TimeoutError:
+            return None
+    return message if isinstance(message, messages.Status) else None

@@ -1,0 +1,200 @@
+"""Sections of the page as HTML; names that users chose are escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from supervisor.records.plan import Plan
+from supervisor.records.report import Report, StopReport
+from supervisor.report_page.facts import Facts
+from supervisor.report_page.heat import Heat
+
+_MB = 2**20
+
+
+def header(facts: Facts) -> str:
+    plan, report = facts.plan, facts.report
+    reason = f'<p class="reason">{escape(report.reason)}</p>' if report.reason else ""
+    return (
+        f'<header><h1>{escape(_short(plan.strategy))} <span class="pill {escape(report.status)}">'
+        f"{escape(report.status)}</span></h1>"
+        f"<p>{plan.n_bars:,} bars of {escape(plan.data)} · run {escape(plan.run_id)}</p>"
+        f"{reason}</header>"
+    )
+
+
+def _short(strategy: str) -> str:
+    """Return a strategy's name without the directory of its file."""
+    home, colon, name = strategy.rpartition(":")
+    return f"{Path(home).name}{colon}{name}"
+
+
+def tiles(report: Report) -> str:
+    rate = report.combos_done / report.elapsed_s if report.elapsed_s else 0.0
+    tiles = [
+        ("combinations", f"{report.combos_done:,}", f"of {report.combos_total:,}"),
+        ("time", _duration(report.elapsed_s), f"{rate:,.0f} combinations a second"),
+    ]
+    if report.combos_failed:
+        tiles.append(("failed", f"{report.combos_failed:,}", "see the column error"))
+    if report.memory is not None:
+        memory = report.memory
+        settled = (
+            f"back at its baseline after {memory.settled_s:.3f} s"
+            if memory.settled_s is not None
+            else "not back at its baseline"
+        )
+        tiles.append(("peak RAM", f"{memory.ram_peak_bytes / _MB:,.0f} MB", settled))
+    if report.stop is not None:
+        left = len(report.stop.survivors)
+        what = f"{left} survived" if left else "until every process was gone"
+        tiles.append(("stop", f"{report.stop.elapsed_s:.3f} s", what))
+    inner = "".join(
+        f'<div class="tile"><div class="label">{label}</div><div class="value">{value}</div>'
+        f'<div class="hint">{hint}</div></div>'
+        for label, value, hint in tiles
+    )
+    return f'<div class="tiles">{inner}</div>'
+
+
+def chart_section(name: str, title: str, words: str) -> str:
+    return (
+        f"<section><h2>{escape(title)}</h2><p>{escape(words)}</p>"
+        f'<div class="chart" id="chart-{name}"></div></section>'
+    )
+
+
+def heat_words(heat: Heat) -> tuple[str, str]:
+    shown = " and ".join(filter(None, [heat.axes.x, heat.axes.y]))
+    words = ["The star marks the best."] if heat.axes.y else []
+    place = "cell" if heat.axes.y else "point"
+    if heat.others:
+        words.append(f"Each value is the best over {', '.join(heat.others)}.")
+    if heat.binned:
+        words.append(f"Neighbouring values of {' and '.join(heat.binned)} share a {place}.")
+    if heat.axes.y and np.isnan(heat.values).any():
+        words.append("Empty cells were not computed.")
+    return f"{heat.metric} by {shown}", " ".join(words)
+
+
+def memory_words(report: Report) -> str:
+    words = "RAM of all of the run's processes; shared memory is counted once."
+    if report.memory is not None:
+        words += (
+            f" Before {report.memory.ram_baseline_bytes / _MB:,.0f} MB, "
+            f"peak {report.memory.ram_peak_bytes / _MB:,.0f} MB."
+        )
+        if report.memory.ram_after_bytes is not None:
+            words += f" After {report.memory.ram_after_bytes / _MB:,.0f} MB."
+    return words
+
+
+def best_section(facts: Facts) -> str:
+    names = [name for name in facts.best[0] if any(row[name] is not None for row in facts.best)]
+    head = "".join(f'<th class="{_kind(name, facts)}">{escape(name)}</th>' for name in names)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td class="{_kind(name, facts)}">{_cell(row[name])}</td>' for name in names)
+        + "</tr>"
+        for row in facts.best
+    )
+    return (
+        f"<section><h2>Best by {escape(facts.metric or '')}</h2>"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        "</div></section>"
+    )
+
+
+def _kind(name: str, facts: Facts) -> str:
+    if name == facts.metric:
+        return "ranked"
+    return "parameter" if name in facts.plan.grid.names else "metric"
+
+
+def stop_section(stop: StopReport) -> str:
+    """Draw a row per rung, with a bar from its time to that of the next one."""
+    whole = max([stop.elapsed_s, *(rung.at_s for rung in stop.rungs), 1e-9])
+    ends = [*(rung.at_s for rung in stop.rungs), whole][1:]
+    rows = []
+    for rung, end in zip(stop.rungs, ends, strict=True):
+        left = 100 * rung.at_s / whole
+        width = 100 * max(0.0, end - rung.at_s) / whole
+        met = f"{rung.acted_on} process{'es' * (rung.acted_on != 1)}"
+        if rung.name == "verify":
+            met = f"{rung.acted_on} left"
+        rows.append(
+            f"<tr><td>{escape(rung.name)}</td><td>{rung.at_s:.3f} s</td><td>{met}</td>"
+            f'<td class="track"><div class="bar" style="margin-left:{min(left, 99.5):.2f}%;'
+            f'width:{width:.2f}%"></div></td></tr>'
+        )
+    survivors = "".join(f"<li>{escape(str(survivor))}</li>" for survivor in stop.survivors)
+    gone = (
+        f"<p>These could not be ended:</p><ul>{survivors}</ul>"
+        if survivors
+        else f"<p>Every process was gone after {stop.elapsed_s:.3f} s.</p>"
+    )
+    return (
+        f"<section><h2>The stop</h2><p>{escape(stop.level)}, requested by "
+        f"{escape(stop.requested_by)}.</p>"
+        '<table class="rungs"><thead><tr><th>rung</th><th>at</th><th>processes</th>'
+        f'<th class="track"></th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        f"{gone}</section>"
+    )
+
+
+def errors_section(errors: Sequence[str]) -> str:
+    lines = "".join(f"<li>{escape(str(error))}</li>" for error in errors)
+    return f"<section><h2>Notes</h2><ul>{lines}</ul></section>"
+
+
+def asked_section(facts: Facts) -> str:
+    plan, report, asked = facts.plan, facts.report, facts.asked
+    rows = [
+        ("strategy", plan.strategy),
+        ("grid", "; ".join(_axis(name, plan) for name in plan.grid.names)),
+        ("workers", f"{plan.workers}, device {plan.device}, containment {report.containment}"),
+        ("fee", f"{plan.fee:g} of the traded value"),
+        ("requested at", asked.get("asked_at")),
+        ("machine", _pairs(asked.get("machine"))),
+        ("versions", _pairs(asked.get("versions"))),
+        ("directory", report.run_dir),
+    ]
+    inner = "".join(
+        f"<dt>{label}</dt><dd>{escape(str(value))}</dd>" for label, value in rows if value
+    )
+    return f"<section><h2>Configuration</h2><dl>{inner}</dl></section>"
+
+
+def _axis(name: str, plan: Plan) -> str:
+    values = plan.grid.axis(name).tolist()
+    if len(values) <= 6:
+        return f"{name} = {', '.join(map(str, values))}"
+    return f"{name} = {values[0]}, {values[1]} … {values[-1]} ({len(values):,} values)"
+
+
+def _pairs(plain: Any) -> str:
+    if not isinstance(plain, dict):
+        return ""
+    return ", ".join(
+        f"RAM {value / 2**30:.1f} GiB" if key == "ram_bytes" else f"{key} {value}"
+        for key, value in plain.items()
+    )
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
