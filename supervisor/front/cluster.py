@@ -195,14 +195,15 @@ class ClusterFront(Front):
 
     def _see_jobs_out(self, jobs: JobWatch, status: RunStatus) -> RunStatus:
         status = super()._see_jobs_out(jobs, status)
-        if jobs.refused:
+        end = jobs.view
+        if end.refused:
             return status
         self._bring_in()
         missing = self.plan.grid.size - self.finished
         if status is RunStatus.STOPPED or not missing:
-            return status if jobs.cancelling else RunStatus.COMPLETED
+            return status if end.cancelling else RunStatus.COMPLETED
         if self._detach:
-            self._reason = f"{len(jobs.jobs)} cluster job(s) run on; collect with allstop resume"
+            self._reason = f"{len(end.jobs)} cluster job(s) run on; collect with allstop resume"
             return RunStatus.STOPPED
         why = self._reason or "its jobs have ended"
         self._reason = (

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from slurm.watch import JobWatch
+from slurm.watch import JobsView, JobWatch
 from supervisor.ipc import messages
 from supervisor.ipc.control_socket import Answer, ControlSocket
 from supervisor.ipc.stopflag import Level
@@ -62,15 +62,16 @@ def see_jobs_out(jobs: JobWatch, desk: Desk) -> None:
         return None
 
     with contextlib.closing(_Callers(desk.run_id, answer)) as callers:
-        while not jobs.over:
+        while not jobs.view.over:
             callers.listen()
             callers.serve(select.select([*desk.fds, *callers.fds], [], [], _TICK_S)[0])
             desk.hear()
-            desk.tick(standing(jobs))
-        callers.tell_end("cancelled" if jobs.cancelling else "", jobs.unverified)
+            desk.tick(standing(jobs.view))
+        end = jobs.view
+        callers.tell_end("cancelled" if end.cancelling else "", end.unverified)
 
 
-def standing(jobs: JobWatch) -> str:
+def standing(jobs: JobsView) -> str:
     """What is waited for, for people; empty while that is not known."""
     alive = [job for job in jobs.jobs if not job.verified]
     if not alive:

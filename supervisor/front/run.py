@@ -433,7 +433,7 @@ class Front(ABC):
         """Cancel the run's cluster jobs, beside the local stop and from its first instant."""
         if self._jobs is None or self._detach or level is Level.DRAIN:
             return
-        if level is Level.KILL and self._jobs.cancelling and self._ended is not None:
+        if level is Level.KILL and self._jobs.view.cancelling and self._ended is not None:
             self._jobs.abandon()  # somebody is tired of waiting: they stay owed
         self._jobs.cancel()
 
@@ -527,9 +527,10 @@ class Front(ABC):
         if self._jobs is not None:
             status = self._see_jobs_out(self._jobs, status)
             gone_at = time.monotonic()
-            failure = failure or self._jobs.refused
+        end_of_jobs = self._jobs.view if self._jobs else None
+        failure = failure or (end_of_jobs.refused if end_of_jobs else None)
         gathered = self._gather()
-        ghosts = self._jobs.unverified if self._jobs else []
+        ghosts = end_of_jobs.unverified if end_of_jobs else []
         if self._stop:
             self._stop.elapsed_s = round(gone_at - self._stop_at, 6)
             self._stop.survivors = survivors + ghosts
@@ -554,7 +555,7 @@ class Front(ABC):
             run_dir=str(self.run_dir),
             stop=self._stop,
             memory=memory_back.result(),
-            jobs=[job._asdict() for job in self._jobs.jobs] if self._jobs else [],
+            jobs=[job._asdict() for job in end_of_jobs.jobs] if end_of_jobs else [],
             errors=self._errors,
             resumed=self._plan.resumed,
         )
@@ -607,16 +608,17 @@ class Front(ABC):
             self._tick_for_jobs,
         )
         see_jobs_out(jobs, desk)
-        if jobs.error:
-            self._note_error(jobs.error)
-        if jobs.refused:
+        end = jobs.view
+        if end.error:
+            self._note_error(end.error)
+        if end.refused:
             return RunStatus.FAILED
-        if status is RunStatus.COMPLETED and jobs.cancelling and not guarded:
-            return RunStatus.FAILED
-        if status is RunStatus.COMPLETED and jobs.cut_short:
+        if status is RunStatus.COMPLETED and not guarded:
+            return RunStatus.FAILED  # its jobs were cancelled with the warden's death
+        if status is RunStatus.COMPLETED and end.cut_short:
             return RunStatus.STOPPED
-        if status is RunStatus.COMPLETED and jobs.failed:
-            self._reason = ", ".join(jobs.failed)
+        if status is RunStatus.COMPLETED and end.failed:
+            self._reason = ", ".join(end.failed)
             return RunStatus.FAILED
         return status
 

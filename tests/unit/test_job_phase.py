@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from slurm.watch import JobsView, Phase
 from supervisor.cli import stop
 from supervisor.front.jobs import Desk, see_jobs_out
 from supervisor.ipc import control_socket, messages
@@ -35,10 +36,7 @@ RUN = "20240101-000000-abcdef"
 class Jobs:
     """Cluster jobs that go on until they are cancelled."""
 
-    over: bool = False
-    cancelling: bool = False
-    jobs: list[Any] = field(default_factory=list)
-    unverified: list[str] = field(default_factory=list)
+    view: JobsView = field(default_factory=lambda: JobsView(Phase.WATCHING))
 
 
 @pytest.fixture
@@ -69,7 +67,7 @@ def seeing_jobs_out(jobs: Jobs, entry: Entry) -> threading.Thread:
 
     def request(level: Level, _reason: str, _by: str) -> None:
         assert level is Level.STOP
-        jobs.cancelling = jobs.over = True
+        jobs.view = JobsView(Phase.CANCELLED)
 
     def phase() -> None:
         desk = Desk(RUN, [], lambda: None, request, lambda: None, lambda _: None)  # type: ignore[arg-type]
@@ -93,7 +91,7 @@ def test_a_warden_that_puts_its_socket_away_once_more_does_not_take_the_front_s(
     assert line is not None
     with line:
         messages.send(line, messages.RequestStop(int(Level.STOP)))
-        wait_for(lambda: jobs.over, "the stop heard")
+        wait_for(lambda: jobs.view.over, "the stop heard")
     front.join(DEADLINE_S)
 
 
@@ -104,7 +102,7 @@ def test_the_front_listens_as_soon_as_nobody_else_does(entry: Entry) -> None:
     line = stop._call(entry)
     assert line is not None
     line.close()
-    jobs.over = True
+    jobs.view = JobsView(Phase.ENDED)
     front.join(DEADLINE_S)
 
 
@@ -123,7 +121,7 @@ def test_a_stop_between_the_warden_s_part_and_the_front_s_waits_for_the_front(
     monkeypatch.setattr(control_socket, "connect", connect)
     outcome = stop._Stop.begin(entry, Level.STOP).see_gone(patient=False)
     assert (outcome.gone, outcome.survivors, outcome.escalated) == (True, [], [])
-    assert jobs.cancelling
+    assert jobs.view.cancelling
     fronts[0].join(DEADLINE_S)
 
 
