@@ -60,7 +60,7 @@ def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) 
 
 def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoReturn:
     """Say what is missing, and stay until the front hangs up: our death would say less."""
-    why = f"containment {wanted}: {error.why}: {error.mend}; or leave --containment at auto"
+    why = f"containment {wanted}: {error.why}: {error.fix}; or leave --containment at auto"
     messages.send(sock, messages.RunRefused(messages.clip(why), usage=True))
     while True:
         message, fds = messages.receive(sock)
