@@ -11,17 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from slurm.batch.job import Job
     from slurm.cancel import Cancelled, JobOutcome
     from slurm.client import Client
     from slurm.connect import connect
-    from slurm.job import Job
     from slurm.local import LocalTransport
     from slurm.ssh.transport import SshTransport
 
 _HOMES = {
     "Cancelled": "slurm.cancel",
     "Client": "slurm.client",
-    "Job": "slurm.job",
+    "Job": "slurm.batch.job",
     "JobOutcome": "slurm.cancel",
     "LocalTransport": "slurm.local",
     "SshTransport": "slurm.ssh.transport",

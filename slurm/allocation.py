@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from slurm.calls import Cluster
+from slurm.controller.calls import Cluster
 from slurm.local import LocalTransport
 from supervisor.errors import AllstopError
 from supervisor.records.plan import StopTimes

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from slurm.book import Book, Keeper
-from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.waiting import backoff
 from slurm.look import UNLIKELY_S, Seen, look
-from slurm.states import JobState
-from slurm.waiting import backoff
+from slurm.records.book import Book, Keeper
+from slurm.records.states import JobState
 from supervisor.errors import AllstopError
 
 PATIENCE_S = 60.0

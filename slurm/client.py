@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from slurm import cancel as cancelling
-from slurm.book import Keeper
-from slurm.calls import Cluster
+from slurm.batch.job import Job
 from slurm.cancel import Cancelled, JobOutcome
 from slurm.connect import connect, found_by
-from slurm.debts import Debt, ledger_for, this_process
-from slurm.job import Job
+from slurm.controller.calls import Cluster
+from slurm.controller.waiting import backoff
 from slurm.lease import Renewer, lease_of
 from slurm.look import look
+from slurm.records.book import Keeper
+from slurm.records.outstanding import Debt, ledger_for, this_process
+from slurm.records.tokens import check_token, new_token
 from slurm.submit import submit
-from slurm.tokens import check_token, new_token
 from slurm.transport import Transport
-from slurm.waiting import backoff
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.system.process import Identity
 
@@ -132,7 +132,7 @@ class Client:
         job : Job, optional
             The job.
         **options : object
-            Or its attributes, see :class:`slurm.job.Job`.
+            Or its attributes, see :class:`slurm.batch.job.Job`.
 
         Raises
         ------

@@ -1,7 +1,7 @@
 """Renews the file by which jobs know that somebody still wants them.
 
 The file lies below the home directory of the cluster's user, which SLURM's nodes
-share. Jobs watch whether it changes, see :mod:`slurm.script`.
+share. Jobs watch whether it changes, see :mod:`slurm.batch.script`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import secrets
 import threading
 import time
 
-from slurm.calls import Cluster
-from slurm.script import Lease
+from slurm.batch.script import Lease
+from slurm.controller.calls import Cluster
 from supervisor.errors import AllstopError
 
 _FOLDER = ".allstop/leases"

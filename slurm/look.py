@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import NamedTuple
 
-from slurm.book import Keeper
-from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.query import Row, jobs_of_user, restarts
 from slurm.errors import SlurmError
-from slurm.query import Row, jobs_of_user, restarts
-from slurm.states import JobState
-from slurm.tokens import bears, number_in_name
+from slurm.records.book import Keeper
+from slurm.records.states import JobState
+from slurm.records.tokens import bears, number_in_name
 
 UNLIKELY_S = 5.0
 """Patience with a silent controller where nobody has been seen to submit anything."""

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-from slurm.book import Book, Keeper
-from slurm.calls import Cluster
 from slurm.cancel import Cancelled, cancel
 from slurm.connect import connect
-from slurm.debts import Debt
+from slurm.controller.calls import Cluster
 from slurm.lease import remove_lease
+from slurm.records.book import Book, Keeper
+from slurm.records.outstanding import Debt
 from supervisor.errors import AllstopError
 from supervisor.records.ledger import read_ledger
 

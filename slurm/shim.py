@@ -26,7 +26,7 @@ from pathlib import Path
 if __name__ == "__main__":  # as a file: nothing but the standard library is on the path
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from slurm.calls import is_away
+from slurm.controller.calls import is_away
 from supervisor.records.ledger import Ledger, LedgerWriteError
 from supervisor.records.rundir import BIN_DIR, LEDGER_FILE
 

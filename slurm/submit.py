@@ -12,16 +12,16 @@ import contextlib
 import re
 import time
 
-from slurm.book import Keeper
-from slurm.calls import SUBMIT_TIMEOUT_S, Cluster, is_away
+from slurm.batch.job import Job
+from slurm.batch.script import Lease, batch_script
+from slurm.controller.calls import SUBMIT_TIMEOUT_S, Cluster, is_away
+from slurm.controller.query import is_held
+from slurm.controller.waiting import backoff
 from slurm.errors import SlurmError, SubmissionUnknownError, SubmitRefusedError, TransportError
-from slurm.job import Job
 from slurm.look import look
-from slurm.query import is_held
-from slurm.script import Lease, batch_script
-from slurm.tokens import job_name, token_variables
+from slurm.records.book import Keeper
+from slurm.records.tokens import job_name, token_variables
 from slurm.transport import Answer
-from slurm.waiting import backoff
 from supervisor.errors import ConfigError
 
 _JOB_ID = re.compile(r"(\d+)(;[^\s;]+)?")

@@ -17,9 +17,9 @@ from typing import Any
 
 from slurm.cancel import Clear, JobOutcome
 from slurm.client import Client
-from slurm.states import JobState
-from slurm.tokens import new_token
-from slurm.waiting import backoff
+from slurm.controller.waiting import backoff
+from slurm.records.states import JobState
+from slurm.records.tokens import new_token
 from supervisor.errors import AllstopError
 from supervisor.records.rundir import LEDGER_FILE
 

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from slurm.book import Keeper
-from slurm.calls import Cluster
 from slurm.cancel import JobOutcome, cancel, outcomes
 from slurm.connect import connect
-from slurm.debts import debts
+from slurm.controller.calls import Cluster
 from slurm.look import look
+from slurm.records.book import Keeper
+from slurm.records.outstanding import debts
 from supervisor.errors import AllstopError
 from supervisor.records import registry, rundir
 from supervisor.states import ExitCode

@@ -271,8 +271,8 @@ class _Stop:
 
     def _cancel_jobs(self) -> list[str]:
         """Do what the front does not; return what could not be seen gone."""
-        from slurm.debts import debts
         from slurm.reconcile import work_off
+        from slurm.records.outstanding import debts
 
         left: list[str] = []
         ledger = self.entry.run_dir / rundir.LEDGER_FILE

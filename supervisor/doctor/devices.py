@@ -66,7 +66,7 @@ def slurm() -> Finding:
 
 def owed_jobs() -> Finding:
     """Cluster jobs of processes that died before they had seen them gone."""
-    from slurm.debts import debts
+    from slurm.records.outstanding import debts
 
     owed = list(debts())
     orphaned = [debt.token for debt in owed if not debt.owner.alive]

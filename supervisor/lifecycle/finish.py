@@ -143,10 +143,10 @@ def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     ledger = run_dir / rundir.LEDGER_FILE
     if not ledger.exists():
         return []
-    from slurm.book import Book
     from slurm.cancel import outcomes
-    from slurm.debts import orphaned
     from slurm.reconcile import work_off
+    from slurm.records.book import Book
+    from slurm.records.outstanding import orphaned
     from supervisor.lifecycle.depot import fetch_what_is_left
     from supervisor.records.ledger import read_ledger
 

@@ -155,7 +155,7 @@ def _forget(run_id: str) -> None:
 
 def _orphaned_jobs() -> Iterator[Reaped]:
     """Cancel cluster jobs that nobody living looks after."""
-    from slurm.debts import orphaned
+    from slurm.records.outstanding import orphaned
 
     silent: set[str] = set()
     for debt in orphaned():

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slurm import Client
-from slurm.book import Book
-from slurm.debts import debts
 from slurm.reconcile import work_off
+from slurm.records.book import Book
+from slurm.records.outstanding import debts
 from supervisor.records.ledger import read_ledger
 from tests.cluster.daemon import new_directory
 from tests.cluster.lab import Lab

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from slurm import Client
-from slurm.book import Keeper
-from slurm.calls import Cluster
 from slurm.cancel import cancel
+from slurm.controller.calls import Cluster
 from slurm.local import LocalTransport
-from slurm.tokens import token_variables
+from slurm.records.book import Keeper
+from slurm.records.tokens import token_variables
 from tests.cluster.jobs import LONG, all_gone, deaf, left, ready, running, saver, wait_state
 from tests.cluster.lab import Lab
 from tests.support.waiting import wait_for

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from slurm import Client
-from slurm.debts import debts
 from slurm.errors import SubmissionUnknownError
 from slurm.look import look
 from slurm.reconcile import work_off
+from slurm.records.outstanding import debts
 from supervisor.errors import AllstopError
 from tests.cluster.daemon import Daemon
 from tests.cluster.jobs import (

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from slurm import Client
-from slurm.debts import debts
+from slurm.batch.job import Job
+from slurm.batch.script import Lease
 from slurm.errors import TransportError
-from slurm.job import Job
 from slurm.local import LocalTransport
 from slurm.reconcile import work_off
-from slurm.script import Lease
+from slurm.records.outstanding import debts
 from slurm.submit import submit
 from supervisor.system.process import Identity
 from tests.cluster.jobs import all_gone, deaf, left, ready, running, saved, saver, wait_state

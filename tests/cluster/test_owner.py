@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from slurm import Client
-from slurm.debts import Debt, debts, this_process
 from slurm.local import LocalTransport
 from slurm.reconcile import work_off
+from slurm.records.outstanding import Debt, debts, this_process
 from supervisor.system.process import Identity
 from tests.cluster.jobs import LONG, all_gone, left, running
 from tests.cluster.lab import Lab

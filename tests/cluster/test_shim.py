@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.book import Keeper
+from slurm.records.book import Keeper
 from slurm.shim import install
 from supervisor.system.process import Identity, children
 from tests.cluster.place import ClusterPlace, verified

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from slurm.book import Book, Keeper
-from slurm.states import JobState
-from slurm.tokens import bears, check_token, job_name, new_token, number_in_name, token_variables
+from slurm.records.book import Book, Keeper
+from slurm.records.states import JobState
+from slurm.records.tokens import (
+    bears,
+    check_token,
+    job_name,
+    new_token,
+    number_in_name,
+    token_variables,
+)
 from supervisor.errors import ConfigError
 from supervisor.records.ledger import LedgerWriteError, Record, read_ledger
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm.job import Job
+from slurm.batch.job import Job
 from supervisor.errors import ConfigError
 
 COMMAND = ["true"]

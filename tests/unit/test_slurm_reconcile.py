@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from slurm.book import Book, Keeper
-from slurm.debts import Debt, debts
 from slurm.reconcile import work_off
+from slurm.records.book import Book, Keeper
+from slurm.records.outstanding import Debt, debts
 from supervisor.records.ledger import read_ledger
 from supervisor.system.process import Identity
 

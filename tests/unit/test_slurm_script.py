@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slurm.job import Job
-from slurm.script import Lease, batch_script
+from slurm.batch.job import Job
+from slurm.batch.script import Lease, batch_script
 from supervisor.errors import ConfigError
 from supervisor.system.process import children, descendants
 from tests.support.waiting import wait_for

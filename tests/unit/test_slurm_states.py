@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slurm.states import JobState, job_state
+from slurm.records.states import JobState, job_state
 
 # squeue(1) of 22.05 and 24.11, "JOB STATE CODES"
 _ALIVE = """

@@ -18,7 +18,7 @@ import re
 import shlex
 from typing import NamedTuple
 
-from slurm.job import Job
+from slurm.batch.job import Job
 
 _CONTROL = re.compile(r"[\x01-\x1f\x7f]")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slurm.states import JobState
+from slurm.records.states import JobState
 from supervisor.records.ledger import Ledger, LedgerWriteError, Record, read_ledger
 
 

@@ -13,9 +13,9 @@ import re
 import secrets
 from typing import NamedTuple
 
-from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.calls import ASK_TIMEOUT_S, Cluster
 from slurm.errors import SlurmError
-from slurm.states import JobState, job_state
+from slurm.records.states import JobState, job_state
 
 # the name last: it alone may hold anything, the end of a line too: what comes after that does
 # not begin as our lines do
