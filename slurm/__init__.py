@@ -1,8 +1,13 @@
-"""The life of the cluster jobs that belong to a run.
+"""SLURM jobs of a run: submitted, watched, cancelled and seen gone.
 
-``slurm.Client`` submits, watches and cancels; ``slurm.Job`` describes what to
-submit. They are loaded when first asked for: the front asks only where there is
-a cluster.
+The verbs are modules at the top: :mod:`~slurm.submit`, :mod:`~slurm.look`,
+:mod:`~slurm.cancel`, :mod:`~slurm.reconcile`, :mod:`~slurm.lease`, and the ``sbatch``
+:mod:`~slurm.shim`. :mod:`~slurm.client` joins them, and :mod:`~slurm.watch` runs a client
+in a thread. :mod:`~slurm.transport` is the port through which SLURM's commands are run;
+:mod:`~slurm.local` and :mod:`slurm.ssh` are the two ways there.
+
+``slurm.Client`` and ``slurm.Job`` are loaded when they are first used, because a front
+needs them only where there is a cluster.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def test_a_killed_owner_s_job_is_told_saves_and_ends(lab: Lab, here: Path) -> No
         (lease,) = (here / ".allstop/leases").iterdir()
         assert time.time() - lease.stat().st_mtime >= LEASE_S - 1
     assert (here / "saved").exists()
-    assert "nobody has renewed the lease" in (here / f"slurm-{job}.out").read_text()
+    assert "the lease was not renewed" in (here / f"slurm-{job}.out").read_text()
     wait_for(lambda: not of_job(lab, job), "no process of the job left")
 
 
@@ -144,7 +144,7 @@ def test_a_job_that_waits_for_long_begins_with_a_lease_of_its_own(lab: Lab, here
         wait_state(lab, job, "PENDING")
         lab.run("scontrol", "release", job)
         wait_state(lab, job, "FAILED")
-    assert "nobody has renewed the lease" in (here / f"slurm-{job}.out").read_text()
+    assert "the lease was not renewed" in (here / f"slurm-{job}.out").read_text()
 
 
 def test_a_normal_end_leaves_no_watcher_behind(lab: Lab, here: Path) -> None:

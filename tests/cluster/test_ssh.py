@@ -277,7 +277,7 @@ def test_an_unknown_host_is_refused_with_the_command_that_adds_it(
         ["ssh-keygen", "-lf", sshd.host_key], capture_output=True, text=True, check=True
     )
     assert shown.stdout.split()[1] in told
-    command = told.rpartition("then: ")[2]
+    command = told.rpartition("add it with: ")[2]
     assert command.startswith(f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> ")
     subprocess.run(["sh", "-c", command], check=True, capture_output=True)
     assert transport.run(["true"]).code == 0
@@ -338,7 +338,7 @@ def test_a_wrong_key(sshd: Sshd, connect: Connect) -> None:
     wrong = key_file(sshd, "wrong")
     text = sshd.ssh_config.read_text()
     sshd.ssh_config.write_text(text.replace(str(sshd.key), str(wrong)))
-    with pytest.raises(LinkRefusedError, match=rf"is not let in; it takes publickey.*{wrong}") as e:
+    with pytest.raises(LinkRefusedError, match=rf"refused; the server accepts publickey.*{wrong}") as e:
         connect("cluster", sshd).run(["true"])
     assert not e.value.transient
 
@@ -543,7 +543,7 @@ def test_a_server_that_says_nothing_more(sshd: Sshd, connect: Connect) -> None:
 def test_without_paramiko_one_line_says_so(
     sshd: Sshd, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("slurm.ssh.link", "slurm.ssh.login"):
+    for name in ("slurm.ssh.hop", "slurm.ssh.link", "slurm.ssh.login"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "paramiko", None)
     with pytest.raises(LinkRefusedError, match=r"pip install 'allstop\[slurm\]'"):
