@@ -17,17 +17,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from slurm.batch.job import Job
-    from slurm.cancel import Cancelled, JobOutcome
+    from slurm.cancel import Cancelled
     from slurm.client import Client
     from slurm.connect import connect
     from slurm.local import LocalTransport
+    from slurm.records.outcome import JobOutcome
     from slurm.ssh.transport import SshTransport
 
 _HOMES = {
     "Cancelled": "slurm.cancel",
     "Client": "slurm.client",
     "Job": "slurm.batch.job",
-    "JobOutcome": "slurm.cancel",
+    "JobOutcome": "slurm.records.outcome",
     "LocalTransport": "slurm.local",
     "SshTransport": "slurm.ssh.transport",
     "connect": "slurm.connect",

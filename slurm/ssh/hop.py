@@ -166,10 +166,10 @@ def _no_handshake(
         return LinkRefusedError(f"{where}: no common encryption: {error}")
     who = f"{settings.hostname} port {settings.port}"
     if complaint:
-        return TransportError(f"{where}: its ProxyCommand said: {complaint}", may_have_run=False)
+        return TransportError(f"{where}: its ProxyCommand failed: {complaint}", may_have_run=False)
     # paramiko's own time limit raises EOFError, too
     if in_time and (isinstance(error, EOFError) or "Errno" in str(error)):
-        said = "hung up before the login"
+        said = "closed the connection before the login"
     else:
-        said = "took the connection, but no SSH server answered in time"
+        said = "accepted the connection, but no SSH server answered in time"
     return TransportError(f"{where}: {who} {said}", may_have_run=False)

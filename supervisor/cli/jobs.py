@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from slurm.cancel import JobOutcome, cancel, outcomes
+from slurm.cancel import cancel
 from slurm.connect import connect
 from slurm.controller.calls import Cluster
 from slurm.look import look
 from slurm.records.book import Keeper
-from slurm.records.outstanding import debts
+from slurm.records.outcome import JobOutcome, outcomes
+from slurm.records.outstanding import all_outstanding
 from supervisor.errors import AllstopError
 from supervisor.records import registry, rundir
 from supervisor.states import ExitCode
@@ -46,7 +47,7 @@ def jobs(
 
 
 def _owed() -> list[Path]:
-    return [debt.ledger for debt in debts()]
+    return [debt.ledger for debt in all_outstanding()]
 
 
 def _ask(ledger: Path, *, cancel_them: bool) -> tuple[list[JobOutcome], str | None]:

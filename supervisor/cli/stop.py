@@ -271,13 +271,13 @@ class _Stop:
 
     def _cancel_jobs(self) -> list[str]:
         """Do what the front does not; return what could not be seen gone."""
-        from slurm.reconcile import work_off
-        from slurm.records.outstanding import debts
+        from slurm.reconcile import cancel_outstanding
+        from slurm.records.outstanding import all_outstanding
 
         left: list[str] = []
         ledger = self.entry.run_dir / rundir.LEDGER_FILE
-        for debt in [debt for debt in debts() if debt.ledger == ledger]:
-            cancelled = work_off(debt)
+        for debt in [debt for debt in all_outstanding() if debt.ledger == ledger]:
+            cancelled = cancel_outstanding(debt)
             self.escalated.append("its front did not cancel its cluster jobs: did that")
             left += unseen([job._asdict() for job in cancelled.jobs])
             left += [cancelled.error] if cancelled.error and not left else []

@@ -143,15 +143,15 @@ def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     ledger = run_dir / rundir.LEDGER_FILE
     if not ledger.exists():
         return []
-    from slurm.cancel import outcomes
-    from slurm.reconcile import work_off
+    from slurm.reconcile import cancel_outstanding
     from slurm.records.book import Book
+    from slurm.records.outcome import outcomes
     from slurm.records.outstanding import orphaned
     from supervisor.lifecycle.depot import fetch_what_is_left
     from supervisor.records.ledger import read_ledger
 
     for debt in orphaned(ledger):
-        cancelled = work_off(debt)
+        cancelled = cancel_outstanding(debt)
         if cancelled.error:
             errors.append(cancelled.error)
     errors += fetch_what_is_left(run_dir)

@@ -159,11 +159,11 @@ def _orphaned_jobs() -> Iterator[Reaped]:
 
     silent: set[str] = set()
     for debt in orphaned():
-        from slurm.reconcile import work_off
+        from slurm.reconcile import cancel_outstanding
 
         where = json.dumps([debt.address, debt.variables])
         # where the one before was in vain, this one will hardly be worth a minute
-        cancelled = work_off(debt, patience_s=_BRIEFLY_S if where in silent else None)
+        cancelled = cancel_outstanding(debt, patience_s=_BRIEFLY_S if where in silent else None)
         if cancelled.error:
             silent.add(where)
         reaped = Reaped(debt.token, str(debt.ledger.parent), error=cancelled.error or "")

@@ -270,7 +270,7 @@ def test_an_id_alone_proves_nothing(lab: Lab, here: Path, known: dict[str, str])
     lab.wait_state(stranger, "RUNNING")
     assert cancelled.calls == 0
     assert cancelled.complete == bool(known)  # another time: another job, and ours is gone
-    assert keeper.book.owes != bool(known)
+    assert keeper.book.outstanding != bool(known)
     keeper.close()
 
 

@@ -15,8 +15,8 @@ import pytest
 from slurm import Client
 from slurm.errors import SubmissionUnknownError
 from slurm.look import look
-from slurm.reconcile import work_off
-from slurm.records.outstanding import debts
+from slurm.reconcile import cancel_outstanding
+from slurm.records.outstanding import all_outstanding
 from supervisor.errors import AllstopError
 from tests.cluster.daemon import Daemon
 from tests.cluster.jobs import (
@@ -77,13 +77,13 @@ def test_a_cancel_that_cannot_be_stays_owed_and_is_worked_off(
     assert "\n" not in cancelled.error
     assert {one.verified for one in cancelled.jobs} == {False}
     client.close()
-    (debt,) = debts()
-    assert not work_off(debt, patience_s=1).complete
-    assert list(debts()) == [debt]
+    (ours,) = all_outstanding()
+    assert not cancel_outstanding(ours, patience_s=1).complete
+    assert list(all_outstanding()) == [ours]
     back(lab, daemon)
-    all_gone(work_off(debt))
+    all_gone(cancel_outstanding(ours))
     assert not ours(lab)
-    assert not list(debts())
+    assert not list(all_outstanding())
     assert not list((here / "state/allstop/jobs").iterdir())
 
 
@@ -120,13 +120,13 @@ def test_a_submission_that_nobody_answers_is_known_or_owed_never_lost(
     with pytest.raises(SubmissionUnknownError) as caught:
         client.submit(command=LONG)
     assert "\n" not in str(caught.value)
-    assert client._keeper.book.owes
+    assert client._keeper.book.outstanding
     client.close()
     back(lab, daemon)
-    (debt,) = debts()
-    all_gone(work_off(debt))
+    (ours,) = all_outstanding()
+    all_gone(cancel_outstanding(ours))
     assert not ours(lab)
-    assert not list(debts())
+    assert not list(all_outstanding())
 
 
 def test_a_submission_is_found_when_the_controller_comes_back_in_time(
@@ -208,9 +208,9 @@ def test_a_job_whose_node_hangs_is_not_called_gone(
     ]
     assert "not gone after 1 s" in (cancelled.error or "")
     client.close()
-    (debt,) = debts()
+    (ours,) = all_outstanding()
     lab.slurmd["n2"].thaw()
-    all_gone(work_off(debt))
+    all_gone(cancel_outstanding(ours))
     assert not ours(lab)
 
 
@@ -248,10 +248,10 @@ def test_an_sbatch_that_outlives_its_dead_caller_leaves_no_job(
     ) as caller:
         wait_for(lambda: under_way(lab, "sbatch"), "sbatch waits")
         caller.send_signal(signal.SIGKILL)
-    (debt,) = debts()
-    assert not debt.owner.alive
+    (ours,) = all_outstanding()
+    assert not ours.owner.alive
     daemon.thaw()
-    all_gone(work_off(debt))
+    all_gone(cancel_outstanding(ours))
     wait_for(lambda: not under_way(lab, "sbatch"), "sbatch dead")
     assert not ours(lab)
 

@@ -18,8 +18,8 @@ from slurm.batch.job import Job
 from slurm.batch.script import Lease
 from slurm.errors import TransportError
 from slurm.local import LocalTransport
-from slurm.reconcile import work_off
-from slurm.records.outstanding import debts
+from slurm.reconcile import cancel_outstanding
+from slurm.records.outstanding import all_outstanding
 from slurm.submit import submit
 from supervisor.system.process import Identity
 from tests.cluster.jobs import all_gone, deaf, left, ready, running, saved, saver, wait_state
@@ -88,8 +88,8 @@ def test_a_frozen_owner_s_job_ends_too_and_the_debt_is_worked_off(lab: Lab, here
         wait_for(lambda: set(lab.states(int(job))) - {"PENDING"}, "the job's beginning")
         process.send_signal(signal.SIGSTOP)
         wait_state(lab, job, "FAILED")  # of SIGTERM
-    (debt,) = debts()
-    all_gone(work_off(debt))
+    (ours,) = all_outstanding()
+    all_gone(cancel_outstanding(ours))
     assert not list((here / ".allstop/leases").iterdir())
     assert not list((here / "state/allstop/jobs").iterdir())
 

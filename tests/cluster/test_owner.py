@@ -1,4 +1,4 @@
-"""Whose business a debt is: that of the process which looks after the jobs now."""
+"""Who owns outstanding jobs: the process that looks after them now."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 from slurm import Client
 from slurm.local import LocalTransport
-from slurm.reconcile import work_off
-from slurm.records.outstanding import Debt, debts, this_process
+from slurm.reconcile import cancel_outstanding
+from slurm.records.outstanding import OutstandingJobs, all_outstanding, this_process
 from supervisor.system.process import Identity
 from tests.cluster.jobs import LONG, all_gone, left, running
 from tests.cluster.lab import Lab
@@ -22,17 +22,17 @@ def test_who_carries_jobs_on_owns_their_debt(lab: Lab, here: Path) -> None:
     first = Client(lease_s=0, ledger=ledger)
     job = running(lab, first)
     first.close()
-    (debt,) = debts()
-    debt._replace(owner=Identity(1, 1, "an earlier boot")).incur()
+    (ours,) = all_outstanding()
+    ours._replace(owner=Identity(1, 1, "an earlier boot")).record()
     with Client(lease_s=0, ledger=ledger) as second:
         assert second.token == first.token
         assert [one.id for one in second.query()] == [job]
         second.submit(command=LONG)
-        (debt,) = debts()
-        assert debt.owner == this_process()
-        assert debt.ledger == ledger
+        (ours,) = all_outstanding()
+        assert ours.owner == this_process()
+        assert ours.ledger == ledger
     assert not left(lab)
-    assert not list(debts())
+    assert not list(all_outstanding())
 
 
 def test_a_debt_leads_to_the_cluster_that_the_jobs_are_on(
@@ -43,9 +43,9 @@ def test_a_debt_leads_to_the_cluster_that_the_jobs_are_on(
     client = Client(LocalTransport({"SLURM_CONF": conf}), lease_s=0)
     client.submit(command=LONG)
     client.close()
-    (debt,) = debts()
-    assert debt.variables["SLURM_CONF"] == conf
-    all_gone(work_off(debt))
+    (ours,) = all_outstanding()
+    assert ours.variables["SLURM_CONF"] == conf
+    all_gone(cancel_outstanding(ours))
     assert not left(lab)
 
 
@@ -57,8 +57,8 @@ def test_a_debt_whose_ledger_was_deleted_is_worked_off_by_token(lab: Lab, here: 
     client.close()
     (here / "run" / "ledger").unlink()
     (here / "run").rmdir()
-    (debt,) = debts()
-    cancelled = work_off(debt)
+    (ours,) = all_outstanding()
+    cancelled = cancel_outstanding(ours)
     all_gone(cancelled)
     assert len(cancelled.jobs) == 2
     assert not left(lab)
@@ -66,17 +66,19 @@ def test_a_debt_whose_ledger_was_deleted_is_worked_off_by_token(lab: Lab, here: 
 
 
 def test_a_debt_of_a_process_that_died_before_its_first_record(lab: Lab, here: Path) -> None:
-    Debt("tok", "local", {"SLURM_CONF": str(lab.slurm_conf)}, here / "l", this_process()).incur()
-    (debt,) = debts()
-    all_gone(work_off(debt))
-    assert not list(debts())
+    OutstandingJobs(
+        "tok", "local", {"SLURM_CONF": str(lab.slurm_conf)}, here / "l", this_process()
+    ).record()
+    (ours,) = all_outstanding()
+    all_gone(cancel_outstanding(ours))
+    assert not list(all_outstanding())
 
 
 def test_an_unreadable_debt_hides_no_other(lab: Lab, here: Path) -> None:
     with Client(lease_s=0) as client:
         client.submit(command=LONG)
-        (debt,) = debts()
+        (ours,) = all_outstanding()
         folder = here / "state/allstop/jobs"
         for number, text in enumerate(["", "{}", "[]", '{"token": 1}', '{"owner": 3}']):
             (folder / f"a{number}.json").write_text(text)
-        assert list(debts()) == [debt]
+        assert list(all_outstanding()) == [ours]

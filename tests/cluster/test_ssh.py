@@ -338,7 +338,7 @@ def test_a_wrong_key(sshd: Sshd, connect: Connect) -> None:
     wrong = key_file(sshd, "wrong")
     text = sshd.ssh_config.read_text()
     sshd.ssh_config.write_text(text.replace(str(sshd.key), str(wrong)))
-    with pytest.raises(LinkRefusedError, match=rf"refused; the server accepts publickey.*{wrong}") as e:
+    with pytest.raises(LinkRefusedError, match=rf"server accepts publickey.*{wrong}") as e:
         connect("cluster", sshd).run(["true"])
     assert not e.value.transient
 

@@ -76,4 +76,4 @@ def test_a_cancel_whose_answer_is_lost_is_seen_through_on_a_new_connection(
     assert (proxy.cuts, proxy.accepted) == (1, 2)
     assert cancelled.complete, cancelled
     assert [(one.id, one.state) for one in cancelled.jobs] == [(job, "cancelled")]
-    assert not client.owes
+    assert not client.outstanding

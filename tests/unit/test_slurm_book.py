@@ -38,7 +38,7 @@ def book(*records: tuple[str, dict]) -> Book:
 
 
 @pytest.mark.parametrize(
-    ("records", "owes"),
+    ("records", "outstanding"),
     [
         ([], False),
         ([EXPECTED], False),
@@ -58,8 +58,8 @@ def book(*records: tuple[str, dict]) -> Book:
         ([("who_knows", {}), EXPECTED, INTENDED], True),
     ],
 )
-def test_owed_until_seen_gone(records: list, owes: bool) -> None:
-    assert book(*records).owes == owes
+def test_owed_until_seen_gone(records: list, outstanding: bool) -> None:
+    assert book(*records).outstanding == outstanding
 
 
 def test_a_submission_is_open_until_its_job_or_its_refusal_is_known() -> None:
@@ -91,9 +91,9 @@ def test_an_old_ledger_means_what_it_meant() -> None:
     assert not it.others
     assert it.states == {"41": JobState.COMPLETED, "42": JobState.RUNNING}
     assert it.submitted_at == {"41": "1772362801", "42": "1772362802"}
-    assert not it.owes
+    assert not it.outstanding
     before = Book.of(records[:-1])
-    assert before.owes
+    assert before.outstanding
     assert before.wanted
     assert [one.number for one in before.open] == [2, 4]
 

@@ -195,7 +195,7 @@ def test_a_lease_that_lapses_ends_what_heeds_nothing_though_slurm_is_away(tmp_pa
         assert process.stdout.readline() == b"ready\n"
         assert process.wait(30) == -signal.SIGKILL
         assert process.stderr
-        assert b"nobody has renewed the lease for 4 s" in process.stderr.read()
+        assert b"the lease was not renewed for 4 s" in process.stderr.read()
     assert (tmp_path / "asked").read_text() == "x\n" * 6
 
 

@@ -40,7 +40,7 @@ class FakeClient:
 
     def __init__(self, *looks: list[JobOutcome] | Exception) -> None:
         self.looks = list(looks)
-        self.owes = True
+        self.outstanding = True
         self.calls: list[str] = []
         self.cancelled = Cancelled([job(1, "cancelled")], None, 1)
         self.cancel_error: Exception | None = None
@@ -66,15 +66,15 @@ class FakeClient:
         while not quiet():
             if pause(DEADLINE_S):
                 break
-        self.owes = not self.cancelled.complete
+        self.outstanding = not self.cancelled.complete
         return self.cancelled
 
     def settle(self) -> None:
-        self.owes = False
+        self.outstanding = False
 
     def detach(self) -> None:
         self.calls.append("detach")
-        self.owes = False
+        self.outstanding = False
 
     def disown(self) -> None:
         self.calls.append("disown")
