@@ -55,7 +55,7 @@ def owner(*command: str, **options: object) -> Iterator[tuple[subprocess.Popen[s
 
 
 def of_job(lab: Lab, job: str) -> list[Identity]:
-    """Processes of a job, whoever their parents are now."""
+    """Processes of a job, also those with another parent by now."""
     found = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -83,13 +83,13 @@ def test_a_killed_owner_s_job_is_told_saves_and_ends(lab: Lab, here: Path) -> No
     wait_for(lambda: not of_job(lab, job), "no process of the job left")
 
 
-def test_a_frozen_owner_s_job_ends_too_and_the_debt_is_worked_off(lab: Lab, here: Path) -> None:
+def test_a_frozen_owner_s_job_ends_too(lab: Lab, here: Path) -> None:
     with owner("sleep", "600") as (process, job):
         wait_for(lambda: set(lab.states(int(job))) - {"PENDING"}, "the job's beginning")
         process.send_signal(signal.SIGSTOP)
         wait_state(lab, job, "FAILED")  # of SIGTERM
-    (ours,) = all_outstanding()
-    all_gone(cancel_outstanding(ours))
+    (found,) = all_outstanding()
+    all_gone(cancel_outstanding(found))
     assert not list((here / ".allstop/leases").iterdir())
     assert not list((here / "state/allstop/jobs").iterdir())
 
@@ -106,7 +106,7 @@ def test_a_job_ends_itself_though_the_controller_is_away(lab: Lab, here: Path) -
         lab.wait_ready()
 
 
-def test_a_job_that_does_not_heed_it_is_cancelled_by_itself(lab: Lab, here: Path) -> None:
+def test_a_job_that_ignores_sigterm_cancels_itself(lab: Lab, here: Path) -> None:
     lease, renewed = here / "lease", here / "renewed"
 
     def is_ready() -> bool:
@@ -137,7 +137,7 @@ def test_renewing_keeps_a_job_alive(lab: Lab, here: Path) -> None:
 
 
 def test_a_job_that_waits_for_long_begins_with_a_lease_of_its_own(lab: Lab, here: Path) -> None:
-    """Its watch begins when it does; if nobody lives then, it ends after one lease."""
+    """It watches from its start on; if no front lives then, it ends after one lease."""
     with owner("sleep", "600", hold=True) as (process, job):
         process.send_signal(signal.SIGKILL)
         process.wait()

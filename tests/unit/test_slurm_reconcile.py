@@ -28,20 +28,20 @@ def ledger(tmp_path: Path) -> Path:
 def test_the_ledger_of_a_later_run_in_the_same_directory_is_left_alone(
     own_state: Path, ledger: Path, tmp_path: Path
 ) -> None:
-    ours = outstanding_in(ledger, tmp_path / "nowhere")
+    found = outstanding_in(ledger, tmp_path / "nowhere")
     with closing(Keeper(ledger)) as keeper:
         keeper.expect(NEW, "local", {}, others=True)
     before = ledger.read_bytes()
-    assert cancel_outstanding(ours).error
+    assert cancel_outstanding(found).error
     assert ledger.read_bytes() == before
-    assert Book.of(read_ledger(ours.spare_ledger)).token == OLD
-    assert [one.token for one in all_outstanding()] == [OLD]  # it stays owed
+    assert Book.of(read_ledger(found.spare_ledger)).token == OLD
+    assert [one.token for one in all_outstanding()] == [OLD]  # still outstanding
 
 
-def test_a_debt_incurred_before_its_first_record_is_known_by_its_token(
+def test_jobs_recorded_before_the_first_ledger_record_are_known_by_token(
     own_state: Path, ledger: Path, tmp_path: Path
 ) -> None:
-    ours = outstanding_in(ledger, tmp_path / "nowhere")
-    assert cancel_outstanding(ours).error
+    found = outstanding_in(ledger, tmp_path / "nowhere")
+    assert cancel_outstanding(found).error
     book = Book.of(read_ledger(ledger))
     assert (book.token, book.outstanding) == (OLD, True)

@@ -1,4 +1,4 @@
-"""Every state of squeue(1) is sorted; a word that is not known is alive."""
+"""Every state of squeue(1) is classified; an unknown word counts as alive."""
 
 from __future__ import annotations
 
