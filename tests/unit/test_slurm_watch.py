@@ -171,11 +171,14 @@ def test_no_look_is_the_last_before_the_submitters_have_ended() -> None:
     assert watched.end().phase is Phase.CANCELLED
 
 
-def test_a_cancel_interrupts_the_pause_between_two_looks() -> None:
+def test_a_cancel_interrupts_the_pause_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pause in ("_FIRST_LOOK_S", "_LONGEST_LOOK_S"):
+        monkeypatch.setattr(f"slurm.watch.{pause}", 3 * DEADLINE_S)
     client = FakeClient([job(1, "running")])
     watched = Watched(client)
     watched.watch.wait_for_end()
-    assert watched.news.acquire(timeout=DEADLINE_S)
+    for _ in range(2):  # what was asked for before the first pause ends it, but not the second
+        assert watched.news.acquire(timeout=DEADLINE_S)
     watched.watch.cancel()
     end = watched.end()
     assert (end.phase, end.cut_short, end.unverified) == (Phase.CANCELLED, True, [])
