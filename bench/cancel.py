@@ -21,7 +21,7 @@ from bench.harness.record import Comparison, Row, compare
 from bench.harness.shape import Shape
 from bench.harness.workspace import Workspace, wait_until
 from slurm import Client
-from slurm.job import Job
+from slurm.batch.job import Job
 
 TITLE = "Cancel: from the request until no job of the run was seen"
 

@@ -1,24 +1,26 @@
 """Cancels a run's jobs, and looks until they are gone.
 
-``scancel`` answers 0 for ids that nobody knows, a job that it has cancelled may
-be started again by a requeue, and one whose submission timed out may appear only
-now. So its answer counts for nothing: the jobs are looked at, what lives is
-cancelled again, and the end is a look that finds none.
+``scancel`` exits with 0 for unknown ids, a requeue may restart a job that it has
+cancelled, and a job whose submission timed out may appear only later. So its answer is
+ignored: the jobs are looked at, those alive are cancelled again, and the end is a look
+that finds none.
 
-Only what a look has just shown to bear the run's token is cancelled.
+A job is cancelled only if a look has just shown that it has the run's token.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from slurm.book import Book, Keeper
-from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.waiting import backoff
 from slurm.look import UNLIKELY_S, Seen, look
-from slurm.states import JobState
-from slurm.waiting import backoff
+from slurm.records.absence import Absence, settle_s
+from slurm.records.book import Keeper
+from slurm.records.outcome import JobOutcome, outcomes
+from slurm.records.states import JobState
 from supervisor.errors import AllstopError
 
 PATIENCE_S = 60.0
@@ -27,12 +29,9 @@ _IDS_PER_CALL = 500
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 _SHORTEST_CALL_S = 1.0
-_SETTLE_S = 2.0
-_SETTLE_OTHERS_S = 0.25
-"""The same where nobody is known to have been cut off, but somebody may have been."""
 
-# an sbatch outlives whoever called it, and may be waiting for munge or the controller: as long as
-# one lives that would submit with our token, no look is the last one
+# an sbatch outlives the process that called it, and may be waiting for munge or the controller:
+# while one lives that would submit with our token, no look is the last one
 _END_SUBMITTERS = """\
 for environ in /proc/[0-9]*/environ; do
   pid=${environ#/proc/}; pid=${pid%/environ}
@@ -43,36 +42,15 @@ exit 0
 """
 
 
-class JobOutcome(NamedTuple):
-    """What became of one job.
-
-    Attributes
-    ----------
-    id : str or None
-        Its id; None for a submission of which nobody knows whether there is a job.
-    token : str
-        The run's token.
-    state : str
-        What it was doing when last seen.
-    verified : bool
-        Whether somebody has looked and it has ended.
-    """
-
-    id: str | None
-    token: str
-    state: str
-    verified: bool
-
-
 class Cancelled(NamedTuple):
-    """What a cancel came to.
+    """The result of a cancel.
 
     Attributes
     ----------
     jobs : list of JobOutcome
-        Each job that was wanted gone.
+        Each job that was to be cancelled.
     error : str or None
-        Why it could not be finished; what is left stays in the ledger.
+        Why the cancel is incomplete; jobs that are left stay in the ledger.
     calls : int
         How often ``scancel`` was called.
     """
@@ -83,7 +61,7 @@ class Cancelled(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether every job is known to be gone."""
+        """Whether every job was seen gone."""
         return all(job.verified for job in self.jobs) and self.error is None
 
 
@@ -102,21 +80,21 @@ def cancel(
     Parameters
     ----------
     cluster : Cluster
-        Where they are.
+        The cluster that has them.
     keeper : Keeper
-        The run's book; the wish is on disk before anything is asked for.
+        The run's book; the request is recorded before the first call.
     ids : iterable of str
-        Which ones; none: all that bear the token, whoever submitted them.
+        Which jobs; none: all that have the token, whichever process submitted them.
     grace_s : float
-        How long running jobs have from SIGTERM until they are cancelled, in s. With 0
-        they have what the cluster gives everybody (``KillWait``).
+        Time for running jobs between SIGTERM and the cancel, in s. With 0 they have the
+        cluster's ``KillWait``.
     patience_s : float
-        How long to go on altogether, in s; a minute, or much less where nobody has been seen
-        to submit anything.
+        How long to keep trying, in s; default: a minute, or much less if no submission is
+        known.
     pause : callable, optional
-        Waits for so many seconds; True: give up now. What is left stays owed.
+        Waits for the given seconds; True: give up now. Jobs that are left stay outstanding.
     quiet : callable, optional
-        Whether everybody is gone who might submit more; until then no look is the last.
+        Whether every process that could submit more has ended; until then no look is the last.
     """
     wanted = set(map(str, ids))
     keeper.remark("cancel_wanted", ids=sorted(wanted))
@@ -149,60 +127,8 @@ def cancel(
     return Cancelled(outcomes(keeper.book, wanted), error, attempt.calls)
 
 
-def outcomes(book: Book, wanted: Collection[str] = ()) -> list[JobOutcome]:
-    """What became of jobs, as far as a book knows; of all of them, if none are named."""
-    known = [
-        JobOutcome(job_id, book.token, str(state), state.ended)
-        for job_id, state in sorted(book.states.items(), key=lambda item: (len(item[0]), item[0]))
-        if not wanted or job_id in wanted
-    ]
-    if wanted:
-        strangers = sorted(set(wanted) - book.ids)
-        return known + [JobOutcome(one, book.token, "unknown", False) for one in strangers]
-    return known + [JobOutcome(None, book.token, "unknown", False) for _ in book.open]
-
-
-def settle_s(book: Book, *, cut_short: bool) -> float:
-    """How long after a look that found none another one must find none, in s.
-
-    What an ``sbatch`` that was cut off had sent is in the controller's hands by then.
-
-    Parameters
-    ----------
-    book : Book
-        What is known of submissions.
-    cut_short : bool
-        Whether those who may have submitted unseen were ended in the middle of it.
-    """
-    if book.open:
-        return _SETTLE_S
-    return _SETTLE_OTHERS_S if book.others and cut_short else 0.0
-
-
-class Clear:
-    """Whether looks that found none alive make certain that none will be."""
-
-    def __init__(self) -> None:
-        self._asked_at = 0.0
-        self._since: float | None = None
-
-    def asking(self) -> None:
-        """A look begins."""
-        self._asked_at = time.monotonic()
-
-    def not_yet(self) -> None:
-        """It has found something."""
-        self._since = None
-
-    def certain(self, after_s: float) -> bool:
-        """It has found nothing: whether it was the last, ``after_s`` behind the first such."""
-        if self._since is None:
-            self._since = time.monotonic() if after_s else self._asked_at
-        return self._asked_at >= self._since + after_s
-
-
 class _Attempt:
-    """One cancel under way."""
+    """A cancel under way."""
 
     def __init__(
         self,
@@ -220,19 +146,19 @@ class _Attempt:
         self._deadline = deadline
         self._quiet = quiet
         self._signalled: set[str] = set()
-        self._clear = Clear()
+        self._absence = Absence()
         self._ended_submitters = False
         self.calls = 0
         self.complaint: str | None = None
 
     def once(self) -> bool:
-        """Look, and cancel what lives; True when there is nothing left to do."""
-        quiet = self._quiet()  # before the look, which then shows all that there will ever be
+        """Look, and cancel the jobs that are alive; True: no job is left."""
+        quiet = self._quiet()  # read before the look, which then shows all there will ever be
         self._keeper.catch_up()
-        self._clear.asking()
+        self._absence.look_begins()
         alive = [job for job in self._look() if not job.state.ended]
         if alive:
-            self._clear.not_yet()
+            self._absence.found_some()
             self._send(alive)
             return False
         return quiet and self._settled()
@@ -247,32 +173,32 @@ class _Attempt:
         book = self._keeper.book
         if doubtful := book.unproven.intersection(book.alive):
             self.complaint = (
-                f"job {min(doubtful)} bears no token, and nobody knows when it was submitted: "
-                "it may be somebody else's, and is left alone"
+                f"job {min(doubtful)} has no token, and its time of submission is not known: "
+                "it may be a job of another run, and is left alone"
             )
-        if book.alive:  # not shown to be ours, or missed once only
+        if book.alive:  # not shown to be ours, or missing from one look only
             return False
         if (book.open or book.others) and not self._ended_submitters:
             self._end_submitters(book.token)
-        if not self._clear.certain(settle_s(book, cut_short=True)):
+        if not self._absence.found_none(settle_s(book, cut_short=True)):
             return False
         self._keeper.remark("jobs_settled")
         return True
 
     @property
     def _timeout_s(self) -> float:
-        """For one call: no longer than there is patience."""
+        """Time limit for one call, in s: no longer than what is left."""
         return min(ASK_TIMEOUT_S, max(_SHORTEST_CALL_S, self._deadline - time.monotonic()))
 
     def _end_submitters(self, token: str) -> None:
-        """Kill what is still about to submit a job with our token."""
+        """Kill programs that are about to submit a job with our token."""
         self._cluster.ask("sh", "-c", _END_SUBMITTERS, "sh", token, timeout_s=self._timeout_s)
         self._ended_submitters = True
 
     def _send(self, alive: Sequence[Seen]) -> None:
         soft = time.monotonic() < self._soft_until
-        # one that is completing has been signalled, and cancelling it again does nothing; an
-        # array of which some complete may have others that wait for their turn
+        # cancelling a completing job again does nothing; an array of which some tasks complete may
+        # have others that are pending
         hard = [
             job.job_id
             for job in alive
@@ -285,18 +211,18 @@ class _Attempt:
             and job.state in (JobState.RUNNING, JobState.UNKNOWN)
             and job.job_id not in self._signalled
         ]
-        # those that wait first: none may begin after the signal that it should have had
+        # pending jobs first: none may start after the signal that it should have got
         self._scancel(["--state=PENDING"] if soft else [], hard)
         self._scancel(["--signal=TERM", "--full"], gentle)
         self._signalled.update(gentle)
 
     def _scancel(self, how: list[str], ids: list[str]) -> None:
-        """Call ``scancel`` for many ids at once; what it answers is of no weight."""
+        """Call ``scancel`` for many ids at once; its answer proves nothing."""
         for first in range(0, len(ids), _IDS_PER_CALL):
             self.calls += 1
             some = ids[first : first + _IDS_PER_CALL]
             answer = self._cluster.call("scancel", *how, *some, timeout_s=self._timeout_s)
-            if answer.code != 0:  # some of them may have ended since the look
+            if answer.code != 0:  # a job may have ended since the look
                 self.complaint = str(self._cluster.error("scancel", answer))
 
 

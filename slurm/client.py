@@ -10,18 +10,20 @@ from pathlib import Path
 from typing import Any, Self
 
 from slurm import cancel as cancelling
-from slurm.book import Keeper
-from slurm.calls import Cluster
-from slurm.cancel import Cancelled, JobOutcome
+from slurm.batch.job import Job
+from slurm.cancel import Cancelled
 from slurm.connect import connect, found_by
-from slurm.debts import Debt, ledger_for, this_process
-from slurm.job import Job
+from slurm.controller.calls import Cluster
+from slurm.controller.waiting import backoff
 from slurm.lease import Renewer, lease_of
 from slurm.look import look
+from slurm.records.absence import settle_s
+from slurm.records.book import Keeper
+from slurm.records.outcome import JobOutcome, outcomes
+from slurm.records.outstanding import OutstandingJobs, ledger_for, this_process
+from slurm.records.tokens import check_token, new_token
 from slurm.submit import submit
-from slurm.tokens import check_token, new_token
 from slurm.transport import Transport
-from slurm.waiting import backoff
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.system.process import Identity
 
@@ -30,16 +32,16 @@ _LONGEST_PAUSE_S = 15.0
 
 
 def alive_jobs(ledger: Path) -> list[str]:
-    """Ask which jobs of a ledger's are alive; return their ids.
+    """Ask the controller which jobs of a ledger are alive; return their ids.
 
     Raises
     ------
     SlurmError, TransportError
-        If nobody could say.
+        If there was no answer.
     """
     with closing(Keeper(ledger)) as keeper:
         book = keeper.book
-        if not (book.alive or book.owes):
+        if not (book.alive or book.outstanding):
             return []
         with closing(connect(book.address, book.variables)) as transport:
             seen = look(Cluster(transport), keeper)
@@ -47,23 +49,23 @@ def alive_jobs(ledger: Path) -> list[str]:
 
 
 class Client:
-    """The jobs that belong together, under one token.
+    """Jobs that belong together, under one token.
 
-    Leaving it as a context manager cancels what is alive and sees it gone. If
-    this process is killed, the jobs end themselves when their lease lapses, and
-    the next start of a run, or ``reap``, cancels them.
+    As a context manager it cancels the jobs that are alive at its end, and waits until they
+    are gone. If this process is killed, the jobs end themselves when their lease lapses,
+    and the next run or ``reap`` cancels them.
 
     Parameters
     ----------
     transport : Transport or str
         How the cluster is reached: ``"local"``, ``"ssh:HOST"``, or a transport.
     token : str, optional
-        What the jobs are to bear; made anew when left out.
+        The token for the jobs; default: a new one.
     ledger : Path, optional
-        Where what is owed is written down; a file of the user's state directory
-        when left out.
+        Where submissions and states are recorded; default: a file in the user's state
+        directory.
     lease_s : int
-        How long the jobs live on when this process is silent, in s; 0: for ever.
+        How long the jobs run on when this process does not renew it, in s; 0: for ever.
 
     Examples
     --------
@@ -86,10 +88,10 @@ class Client:
         self._cluster = Cluster(connect(transport) if isinstance(transport, str) else transport)
         self._lease_s = lease_s
         self._renewer: Renewer | None = None
-        self._incurred = False
+        self._recorded = False
         self._keeper = Keeper(ledger or ledger_for(token))
         self.token = self._keeper.book.token or token
-        self._debt = Debt(
+        self._record = OutstandingJobs(
             self.token,
             self._cluster.transport.address,
             found_by(self._cluster.transport),
@@ -98,31 +100,34 @@ class Client:
         )
 
     @property
-    def owes(self) -> bool:
-        """Whether a job may be alive that somebody has to see gone."""
-        return self._keeper.book.owes
+    def outstanding(self) -> bool:
+        """Whether a job may be alive that has to be seen gone."""
+        return self._keeper.book.outstanding
 
     @property
     def settle_s(self) -> float:
-        """How long after a look that found none another one must, if all ended by itself, in s."""
-        return cancelling.settle_s(self._keeper.book, cut_short=False)
+        """How long after a look that found none alive another one must find none, in s.
+
+        That is for jobs that ended by themselves, see :func:`slurm.records.absence.settle_s`.
+        """
+        return settle_s(self._keeper.book, cut_short=False)
 
     @property
     def submitted(self) -> bool:
-        """Whether a submission is known of, whatever became of it."""
+        """Whether any submission is known."""
         return self._keeper.book.submitted
 
     def expect_others(self) -> None:
-        """Be ready for jobs of programs that know nothing of us but bear the token."""
+        """Be ready for jobs that other programs submit with the token."""
         self._expect(others=True)
 
     def _expect(self, *, others: bool) -> None:
-        book, debt = self._keeper.book, self._debt
-        if not self._incurred or book.settled:
-            debt.incur()  # or it is taken over from a process that has died
-            self._incurred = True
+        book, jobs = self._keeper.book, self._record
+        if not self._recorded or book.settled:
+            jobs.record()  # or takes them over from a process that has died
+            self._recorded = True
         if not book.token or book.settled or (others and not book.others):
-            self._keeper.expect(debt.token, debt.address, debt.variables, others=others)
+            self._keeper.expect(jobs.token, jobs.address, jobs.variables, others=others)
 
     def submit(self, job: Job | None = None, **options: Any) -> str:
         """Submit a job; return its id.
@@ -132,22 +137,22 @@ class Client:
         job : Job, optional
             The job.
         **options : object
-            Or its attributes, see :class:`slurm.job.Job`.
+            The attributes of :class:`slurm.batch.job.Job`, instead of ``job``.
 
         Raises
         ------
         ConfigError
-            If an option is unknown or its value cannot be; :class:`SubmitRefusedError`,
-            if SLURM will not take it. There is no job.
+            If an option is unknown or its value is not valid; as
+            :class:`SubmitRefusedError`, if SLURM refuses the job. There is no job.
         SubmissionUnknownError
-            If nobody could say whether there is one; a cancel looks for it.
+            If it is not known whether there is a job; a cancel looks for it.
         LedgerWriteError
-            If it cannot be written down what is to be submitted.
+            If the submission cannot be recorded; nothing was submitted.
         """
         if job is None:
             job = Job.from_options(options)
         elif options:
-            raise ConfigError("a job, or its attributes, not both", key=next(iter(options)))
+            raise ConfigError("give a job or its attributes, not both", key=next(iter(options)))
         self._expect(others=False)
         if self._lease_s and self._renewer is None:
             renewer = Renewer(self._cluster, self.token, self._lease_s)
@@ -157,26 +162,26 @@ class Client:
         return submit(self._cluster, self._keeper, job, lease)
 
     def query(self) -> list[JobOutcome]:
-        """Ask what the jobs are doing.
+        """Ask the controller for the jobs' states.
 
         Raises
         ------
         SlurmError, TransportError
-            If nobody could say.
+            If there was no answer.
         """
         self._keeper.catch_up()
         look(self._cluster, self._keeper)
         return self.known()
 
     def wait(self, timeout_s: float = math.inf) -> list[JobOutcome]:
-        """Wait until all jobs have ended, or for so long; return what they are doing.
+        """Wait until all jobs have ended, or the time is over; return their states.
 
-        A controller that is away for a while is waited for.
+        While the controller does not answer, the wait continues.
 
         Raises
         ------
         SlurmError, TransportError
-            If asking again would not help, or there is no time left to.
+            If a retry would not help, or the time is over.
         """
         deadline = time.monotonic() + timeout_s
         for pause_s in backoff(0.2, _LONGEST_PAUSE_S):
@@ -193,9 +198,9 @@ class Client:
         raise AssertionError("backoff() never ends")
 
     def known(self) -> list[JobOutcome]:
-        """What the jobs were doing when last seen; asks nobody."""
+        """The jobs' states when last seen; does not ask the controller."""
         self._keeper.catch_up()
-        return cancelling.outcomes(self._keeper.book)
+        return outcomes(self._keeper.book)
 
     def cancel(
         self,
@@ -206,15 +211,15 @@ class Client:
         pause: Callable[[float], bool] | None = None,
         quiet: Callable[[], bool] | None = None,
     ) -> Cancelled:
-        """Cancel jobs and see them gone; all of them if no ids are given.
+        """Cancel jobs and see them gone; all jobs if no ids are given.
 
-        Never raises for what the cluster does: see :attr:`Cancelled.error`. What
-        could not be cancelled stays owed, and is cancelled by the next start of a
-        run, or by ``reap``. The parameters are those of :func:`slurm.cancel.cancel`.
+        Failures of the cluster are not raised: see :attr:`Cancelled.error`. Jobs that could
+        not be cancelled stay outstanding, and are cancelled by the next run or ``reap``.
+        The parameters are those of :func:`slurm.cancel.cancel`.
         """
         ids = list(map(str, ids))
         self._keeper.catch_up()
-        if not self._keeper.book.owes and not ids:
+        if not self._keeper.book.outstanding and not ids:
             return Cancelled(self.known(), None, 0)
         cancelled = cancelling.cancel(
             self._cluster,
@@ -225,42 +230,39 @@ class Client:
             pause=pause,
             quiet=quiet,
         )
-        self._square()
+        self._tidy()
         return cancelled
 
     def detach(self) -> None:
-        """Let the jobs live on: nobody looks after them any more.
+        """Let the jobs live on: they are not outstanding any more.
 
-        Jobs that were submitted with a lease end when it lapses; submit with
-        ``lease_s=0`` what is to be detached. Whatever is submitted afterwards is looked
-        after again, and with it all that bears the token: use another client for it.
+        Jobs that were submitted with a lease end when it lapses; to detach jobs, use
+        ``lease_s=0``. A later submission makes all jobs of the token outstanding again: use
+        another client for it.
         """
-        if self._keeper.book.owes:
+        if self._keeper.book.outstanding:
             self._keeper.write("jobs_detached")
-        self._square()
+        self._tidy()
 
     def settle(self) -> None:
-        """Note that a look has found none alive, and that nobody will submit more.
-
-        Where a submission was cut off, that takes a second look some time after the first.
-        """
-        if self._keeper.book.owes:
+        """Note that looks have proved that no job is left, see :mod:`slurm.records.absence`."""
+        if self._keeper.book.outstanding:
             self._keeper.write("jobs_settled")
-        self._square()
+        self._tidy()
 
     def disown(self) -> None:
-        """Leave what is owed to whoever comes next, though this process lives on."""
-        if self._keeper.book.owes:
-            self._debt._replace(owner=Identity(0, 0)).incur()
+        """Give outstanding jobs up, for the next run or ``reap``, though this process lives on."""
+        if self._keeper.book.outstanding:
+            self._record._replace(owner=Identity(0, 0)).record()
 
     def close(self) -> None:
-        """Let go of the cluster, without cancelling; what is owed stays owed."""
-        self._square()
+        """Close the connection without cancelling; outstanding jobs stay so."""
+        self._tidy()
         if self._renewer:
-            self._renewer.end(remove=not self._keeper.book.owes)
+            self._renewer.end(remove=not self._keeper.book.outstanding)
             self._renewer = None
-        if not self._keeper.book.owes:
-            self._debt.spare_ledger.unlink(missing_ok=True)
+        if not self._keeper.book.outstanding:
+            self._record.spare_ledger.unlink(missing_ok=True)
         self._keeper.close()
         self._cluster.transport.close()
 
@@ -273,7 +275,7 @@ class Client:
         finally:
             self.close()
 
-    def _square(self) -> None:
-        """Strike the debt off when nothing is owed."""
-        if not self._keeper.book.owes:
-            self._debt.strike()
+    def _tidy(self) -> None:
+        """Remove the record if no job is outstanding."""
+        if not self._keeper.book.outstanding:
+            self._record.remove()

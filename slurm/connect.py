@@ -1,4 +1,4 @@
-"""From the address of a cluster, as it is written down, to a transport."""
+"""Makes a transport from the address of a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FOUND_BY: tuple[str, ...] = ("SLURM_CONF", "SLURM_CONF_SERVER", "PATH")
 
 
 def connect(address: str = "local", variables: Mapping[str, str] = NO_VARIABLES) -> Transport:
-    """Return the transport to a cluster; nothing is connected yet.
+    """Return the transport to a cluster; it connects at its first call.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def connect(address: str = "local", variables: Mapping[str, str] = NO_VARIABLES)
 
 
 def found_by(transport: Transport) -> dict[str, str]:
-    """Environment variables by which a later process finds the same cluster."""
+    """Environment variables that a later process needs to reach the same cluster."""
     environment, names = dict(os.environ), _FOUND_BY
     if isinstance(transport, LocalTransport):
         environment |= transport.variables

@@ -1,17 +1,17 @@
-"""Variables that would make SLURM's commands answer another question than the one asked."""
+"""Environment variables that would change what SLURM's commands do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# what a user, or the job we are in, has set for these commands would change their answers
+# set by a user, or by the job that we run in, they act as options of the commands
 FOREIGN = ("SBATCH_", "SCANCEL_", "SQUEUE_", "SCONTROL_", "SACCT_", "SINFO_", "SLURM_")
 KEPT = ("SLURM_CONF", "SLURM_CONF_SERVER")
 LOCALE = "C.UTF-8"
 
 
 def plain_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment in which SLURM's commands do what their arguments say."""
+    """Return an environment in which SLURM's commands obey their arguments alone."""
     kept = {
         name: value
         for name, value in environment.items()

@@ -1,4 +1,4 @@
-"""What can go wrong between here and a cluster, one class per decision a caller can take."""
+"""Errors of cluster calls, one class per decision that a caller can take."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from supervisor.errors import AllstopError, ConfigError
 
 
 class TransportError(AllstopError):
-    """No answer came: the link was lost, could not be made, or was silent for too long.
+    """No answer came: the connection failed, was lost, or was silent for too long.
 
     Parameters
     ----------
     message : str
-        One line that names the other side and the mend.
+        One line that names the other side and the fix.
     may_have_run : bool
-        Whether the command may have been carried out all the same: a cancel is
-        then repeated, a submission is looked for by its token.
+        Whether the command may have run all the same. Then a cancel is repeated, and a
+        submission is looked for by its token.
     """
 
     transient = True
@@ -27,7 +27,7 @@ class TransportError(AllstopError):
 
 
 class CallTimedOutError(TransportError):
-    """The other side did not answer in time; what was asked may yet take effect."""
+    """The other side did not answer in time; the command may yet take effect."""
 
     def __init__(self, where: str, argv: Sequence[str], timeout_s: float) -> None:
         super().__init__(
@@ -37,11 +37,11 @@ class CallTimedOutError(TransportError):
 
 
 class LinkRefusedError(ConfigError):
-    """The other side will not have us, however often we ask: host key, login, configuration."""
+    """The other side refuses us, and would again: host key, login or configuration."""
 
 
 class ProgramMissingError(ConfigError):
-    """A program of SLURM's is not there."""
+    """One of SLURM's commands is not installed."""
 
     def __init__(self, where: str, program: str) -> None:
         super().__init__(
@@ -52,24 +52,24 @@ class ProgramMissingError(ConfigError):
 
 
 class SlurmError(AllstopError):
-    """A command of SLURM's answered with an error.
+    """One of SLURM's commands failed.
 
     Parameters
     ----------
     where : str
-        Which cluster was asked.
+        The cluster.
     program : str
         The command.
     code : int
         Its exit status.
     said : str
-        The line it explained itself with.
+        The line in which it said why.
     transient : bool
-        Whether the same call may succeed later: the controller or munge is away.
+        Whether the same call may succeed later: the controller or munge does not answer.
     """
 
     def __init__(self, where: str, program: str, code: int, said: str, *, transient: bool) -> None:
-        super().__init__(f"{where}: {program} failed with {code}: {said or 'without a word'}")
+        super().__init__(f"{where}: {program} failed with {code}: {said or 'no message'}")
         self.program = program
         self.code = code
         self.said = said
@@ -77,7 +77,7 @@ class SlurmError(AllstopError):
 
 
 class SubmitRefusedError(SlurmError, ConfigError):
-    """SLURM will not take a job as it was described: partition, account, resources."""
+    """SLURM refuses a job as it was described: partition, account, resources."""
 
     def __init__(self, where: str, program: str, code: int, said: str) -> None:
         super().__init__(where, program, code, said, transient=False)
@@ -85,11 +85,11 @@ class SubmitRefusedError(SlurmError, ConfigError):
 
 
 class SubmissionUnknownError(TransportError):
-    """Nobody could say whether a job was made. A cancel of the run will look for it."""
+    """It is not known whether a job was made; a cancel of the run looks for it."""
 
     def __init__(self, where: str, said: str) -> None:
         super().__init__(
             f"{where}: it is not known whether the job was submitted ({said}); "
-            "it is looked for again when the run's jobs are cancelled",
+            "cancelling the run's jobs looks for it again",
             may_have_run=True,
         )

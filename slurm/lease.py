@@ -1,7 +1,7 @@
-"""Renews the file by which jobs know that somebody still wants them.
+"""Renews a lease: the file by which jobs know that they are still wanted.
 
-The file lies below the home directory of the cluster's user, which SLURM's nodes
-share. Jobs watch whether it changes, see :mod:`slurm.script`.
+The file is below the home directory of the cluster's user, which SLURM's nodes share.
+Jobs watch whether it changes, see :mod:`slurm.batch.script`.
 """
 
 from __future__ import annotations
@@ -12,42 +12,42 @@ import secrets
 import threading
 import time
 
-from slurm.calls import Cluster
-from slurm.script import Lease
+from slurm.batch.script import Lease
+from slurm.controller.calls import Cluster
 from supervisor.errors import AllstopError
 
 _FOLDER = ".allstop/leases"
-_RENEWALS = 4  # in the time that a lease lasts: three may be lost
+_RENEWALS = 4  # per lease: three may fail
 _SHORTEST_S = 0.5
 _END_S = 1.0
-# what is in it changes, not only its time: a node that has the file's attributes in a cache of
-# its own reads it anew when it opens it
+# its contents change, not only its time: a node may cache the file's attributes, but reads the
+# contents anew when it opens the file
 _RENEW = 'mkdir -p "$HOME/$1" && printf %s "$3" > "$HOME/$1/$2"'
 _REMOVE = 'rm -f "$HOME/$1/$2"'
 
 
 def lease_of(token: str, lease_s: int) -> Lease:
-    """Name the lease of a run's jobs."""
+    """Return the lease of a run's jobs."""
     return Lease(f"{_FOLDER}/{token}", lease_s)
 
 
 def remove_lease(cluster: Cluster, token: str) -> None:
-    """Remove the lease of a run that has no job left; not an error if that cannot be done."""
+    """Remove the lease of a run that has no job left; failing is not an error."""
     with contextlib.suppress(AllstopError):
         cluster.call("sh", "-c", _REMOVE, "sh", _FOLDER, token)
 
 
 class Renewer:
-    """A thread that renews a lease until it is told to end.
+    """A thread that renews a lease until :meth:`end`.
 
     Parameters
     ----------
     cluster : Cluster
-        Where the file lies.
+        The cluster that has the file.
     token : str
         The run's token.
     lease_s : int
-        How long the jobs stand silence, in s.
+        For how long the file may stay unchanged, in s.
     """
 
     def __init__(self, cluster: Cluster, token: str, lease_s: int) -> None:
@@ -59,7 +59,7 @@ class Renewer:
         self.renewed_at = 0.0
 
     def start(self) -> None:
-        """Renew once, so that no job begins without a lease, then again and again.
+        """Renew once, so that no job starts without a lease, then again and again.
 
         Raises
         ------
@@ -71,10 +71,10 @@ class Renewer:
         self._thread.start()
 
     def end(self, *, remove: bool) -> None:
-        """Stop renewing; remove the file when no job is left that would miss it."""
+        """Stop renewing; remove the file if no job is left that needs it."""
         if self._thread is not None:
             self._end.put(None)
-            self._thread.join(_END_S)  # else what is removed now may be there again
+            self._thread.join(_END_S)  # else a renewal under way could make the file again
             self._thread = None
         if remove:
             remove_lease(self._cluster, self._token)
@@ -84,7 +84,7 @@ class Renewer:
             with contextlib.suppress(queue.Empty):
                 self._end.get(timeout=self._pause_s)
                 return
-            with contextlib.suppress(AllstopError):  # the next one may get through
+            with contextlib.suppress(AllstopError):  # the next renewal may succeed
                 self._renew()
 
     def _renew(self) -> None:

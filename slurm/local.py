@@ -1,4 +1,4 @@
-"""The cluster is reached from this very machine."""
+"""The way to a cluster whose commands are installed on this machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from slurm.transport import CALL_TIMEOUT_S, FILE_TIMEOUT_S, NO_VARIABLES, Answer
 class LocalTransport:
     """Runs commands as subprocesses, each in a session of its own.
 
-    Ctrl+C at the terminal goes to the front, not to an ``sbatch`` that is
-    waiting for the controller: half a submission is what nobody wants.
+    So Ctrl+C at the terminal reaches the front, and not an ``sbatch`` that is waiting for
+    the controller and would leave half a submission.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class LocalTransport:
     def put(
         self, path: str, data: bytes, mode: int = 0o600, *, timeout_s: float = FILE_TIMEOUT_S
     ) -> None:
-        """Write a file at once or not at all; see :meth:`slurm.transport.Transport.put`."""
+        """Write a file atomically; see :meth:`slurm.transport.Transport.put`."""
         target = Path(path)
         part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
         try:
@@ -91,14 +91,14 @@ class LocalTransport:
         return Path(path).read_bytes()
 
     def list(self, directory: str, *, timeout_s: float = FILE_TIMEOUT_S) -> tuple[str, ...]:
-        """Name what is in a directory; see :meth:`slurm.transport.Transport.list`."""
+        """Name a directory's entries; see :meth:`slurm.transport.Transport.list`."""
         return tuple(sorted(entry.name for entry in Path(directory).iterdir()))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: there is no connection."""
 
 
 def _kill_session(process: subprocess.Popen[bytes]) -> None:
-    # it has not been waited for, so its pid, and with it its group's, is still its own
+    # it was not reaped, so its pid, and with it its group's, cannot have been reused
     if process.returncode is None:
         os.killpg(process.pid, signal.SIGKILL)

@@ -1,26 +1,26 @@
-"""Looks at a run's jobs: which of the user's are ours, and what they are doing."""
+"""Looks at a run's jobs: which of the user's jobs are ours, and in which state."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from typing import NamedTuple
 
-from slurm.book import Keeper
-from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.query import Row, jobs_of_user, restarts
 from slurm.errors import SlurmError
-from slurm.query import Row, jobs_of_user, restarts
-from slurm.states import JobState
-from slurm.tokens import bears, number_in_name
+from slurm.records.book import Keeper
+from slurm.records.states import JobState
+from slurm.records.tokens import bears, number_in_name
 
 UNLIKELY_S = 5.0
-"""Patience with a silent controller where nobody has been seen to submit anything."""
+"""Patience with a controller that does not answer, if no submission is known."""
 
 _MISSED_S = 1.0
 
-# what a command says where no cluster is configured at all
+# message of a command if no cluster is configured at all
 _NO_CLUSTER = "establish a configuration source"
 
-# of the tasks of an array the one that matters most for a stop speaks for all
+# an array has the state of the task that matters most for a stop
 _WEIGHT = {
     state: weight
     for weight, state in enumerate(
@@ -41,18 +41,18 @@ _WEIGHT = {
 
 
 class Seen(NamedTuple):
-    """One of the run's jobs, an array taken as one.
+    """One of the run's jobs; an array is one job.
 
     Attributes
     ----------
     job_id : str
         Its id.
     state : JobState
-        What it is doing; of an array, what the task does that matters most.
+        Its state; for an array, that of the task that matters most.
     submitted_at : str
-        When the controller took it, in its words.
+        Its time of submission, as the controller shows it.
     pending : bool
-        Whether some of it waits.
+        Whether some of its tasks are pending.
     """
 
     job_id: str
@@ -62,17 +62,17 @@ class Seen(NamedTuple):
 
 
 def look(cluster: Cluster, keeper: Keeper, timeout_s: float = ASK_TIMEOUT_S) -> list[Seen]:
-    """See what the run's jobs are doing, and write down what is new.
+    """Ask for the run's jobs, and record what is new.
 
-    Jobs that were known and are not shown any more are gone: the controller
-    forgets a job some minutes after its end, never before. But one that lived
-    when last seen has to be missed by two looks: a controller that has just been
-    started may not have read all that it knew.
+    A known job that is not shown any more is gone: the controller forgets a job some
+    minutes after its end, never before. But a job that was alive when last seen has to be
+    missing from two looks: a controller that was just started may not have read all of its
+    state yet.
 
     Raises
     ------
     SlurmError, TransportError
-        If nobody could say; then nothing is concluded.
+        If there was no answer; then nothing is concluded.
     """
     if not keeper.book.token:
         return []
@@ -106,18 +106,18 @@ def _rows(cluster: Cluster, keeper: Keeper, timeout_s: float) -> list[Row]:
         return jobs_of_user(cluster, min(timeout_s, UNLIKELY_S))
     except SlurmError as error:
         if _NO_CLUSTER in error.said:
-            return []  # SLURM's commands are installed, but there is nobody to submit to
+            return []  # SLURM's commands are installed, but there is no cluster
         raise
 
 
 def _ours(cluster: Cluster, keeper: Keeper, row: Row, timeout_s: float) -> bool:
-    """Whether a job is the run's: it bears the token, or has an id and a time that we know."""
+    """Whether a job is the run's: by its token, or by its id and time of submission."""
     book = keeper.book
     if bears(book.token, wckey=row.wckey, name=row.name):
         return True
-    # submitted with a wckey of its own: registered by the shim. A controller that has lost its
-    # state gives the id to a stranger, but not with the same time of submission. An id alone
-    # proves nothing; a requeue makes the time a new one
+    # a job with a wckey of its own was registered by the shim. A controller that has lost its
+    # state may reuse the id, but not with the same time of submission. An id alone proves
+    # nothing; a requeue changes the time
     known = book.submitted_at.get(row.job_id)
     if known is None or row.state.ended or known == row.submitted_at:
         return known == row.submitted_at
@@ -125,7 +125,7 @@ def _ours(cluster: Cluster, keeper: Keeper, row: Row, timeout_s: float) -> bool:
 
 
 def _learn_numbers(keeper: Keeper, rows: list[Row]) -> None:
-    """Find the ids that whoever submitted them did not live to write down."""
+    """Find ids that a submitting process did not live to record."""
     for row in rows:
         number = number_in_name(row.name, keeper.book.token)
         submission = keeper.book.submissions.get(-1 if number is None else number)

@@ -1,12 +1,12 @@
-"""An ``sbatch`` that stands first on a command's PATH and registers what is submitted.
+"""An ``sbatch`` that is first on a command's PATH and registers the jobs it submits.
 
-Arguments, standard streams and exit code are those of the real one, which is the
-next on the PATH. What is added: the intent is in the run's ledger before it runs,
-and the job's id as soon as it is printed. Where this file cannot do its work (a
-node without it, a ledger that is gone) it steps aside.
+Arguments, standard streams and exit code are those of the real ``sbatch``, which is the
+next one on the PATH. The shim records the intent in the run's ledger before that runs,
+and the job's id as soon as it is printed. Where it cannot do so, because a node does not
+have this file or the ledger is gone, it executes the real one instead.
 
-It is run as a file, by the interpreter that allstop is installed in but with none
-of its settings, and imports next to nothing: a launcher may submit a thousand jobs.
+It is run as a file, in isolated mode, by the interpreter that allstop is installed in,
+and imports next to nothing: a launcher may submit a thousand jobs.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-if __name__ == "__main__":  # as a file: nothing but the standard library is on the path
+if __name__ == "__main__":  # run as a file: only the standard library is on sys.path
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from slurm.calls import is_away
+from slurm.controller.calls import is_away
 from supervisor.records.ledger import Ledger, LedgerWriteError
 from supervisor.records.rundir import BIN_DIR, LEDGER_FILE
 
-# --parsable: the id alone, or with its cluster; otherwise the sentence
+# with --parsable the id alone, or with its cluster; otherwise a sentence
 _JOB_ID = re.compile(rb"(?:Submitted batch job )?(\d+)(?:(?:;| on cluster )(\S+))?")
 _COOKIE = "ALLSTOP_RUN_ID"
 _KEPT_BYTES = 4096
 _ASK_S = 5.0
-_TOLD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 _SCRIPT = """\
 #!/bin/sh
-# registers what is submitted with the run it belongs to, see slurm/shim.py
+# registers submitted jobs with their run, see slurm/shim.py
 here=${{0%/*}}
 if [ -x {python} ] && [ -r {shim} ] && [ -w {ledger} ]; then
   exec {python} -I -S {shim} "$here" {ledger} {token} "$@"
 fi
-# on another machine: step aside, for what stands behind this on the PATH
+# on another machine: execute the next sbatch on the PATH
 IFS=:
 behind=
 for folder in $PATH; do
@@ -54,7 +54,7 @@ for folder in $PATH; do
     exec "$folder/sbatch" "$@"
   fi
 done
-echo "sbatch: not found behind $here on the PATH" >&2
+echo "sbatch: not found on the PATH after $here" >&2
 exit 127
 """
 
@@ -62,7 +62,7 @@ exit 127
 def install(run_dir: Path, token: str) -> Path:
     """Put the shim into a run's directory; return the directory for the PATH.
 
-    ``token`` is what the run's jobs bear.
+    ``token`` is the token of the run's jobs.
     """
     folder = run_dir / BIN_DIR
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -80,11 +80,11 @@ def install(run_dir: Path, token: str) -> Path:
 
 
 def main(here: str, ledger_file: str, token: str, arguments: list[str]) -> int:
-    """Be ``sbatch``; return its exit code."""
-    _have_streams()
+    """Run the real ``sbatch`` and register its job; return its exit code."""
+    _open_streams()
     real = _next_on_path(here)
     if real is None:
-        print(f"sbatch: not found behind {here} on the PATH", file=sys.stderr)
+        print(f"sbatch: not found on the PATH after {here}", file=sys.stderr)
         return 127
     environment = {name: value for name, value in os.environ.items() if name != _COOKIE}
     number = secrets.token_hex(4)
@@ -92,16 +92,16 @@ def main(here: str, ledger_file: str, token: str, arguments: list[str]) -> int:
         ledger = Ledger(Path(ledger_file))
         ledger.append("submit_intended", number=number, arguments=arguments[:20])
     except (OSError, LedgerWriteError):
-        os.execve(real, [real, *arguments], environment)  # the run's directory is gone, or full
+        os.execve(real, [real, *arguments], environment)  # the ledger is gone, or the disk full
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    told = _Told()
+    signals = _Signals()
     with subprocess.Popen(
         [real, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
     ) as process:
-        told.pass_on_to(process)
+        signals.forward_to(process)
         passage = _Passage(process)
         for kind, fields in passage.records():
-            with contextlib.suppress(LedgerWriteError):  # then the token alone tells
+            with contextlib.suppress(LedgerWriteError):  # then the job is found by its token alone
                 ledger.append(kind, number=number, **fields)
         if passage.job_id and not _bears(token, arguments):
             with contextlib.suppress(LedgerWriteError):
@@ -110,33 +110,30 @@ def main(here: str, ledger_file: str, token: str, arguments: list[str]) -> int:
     if process.returncode < 0:
         _die_of(-process.returncode)
     elif not passage.submitted and (process.returncode == 0 or not is_away(passage.complaint)):
-        # 0 without an id: it was asked for its version, or to be quiet. The job, if there is
-        # one, is with the controller by now and bears the token
+        # 0 without an id: --version, or --quiet. A job, if there is one, is with the controller by
+        # now and has the token
         with contextlib.suppress(LedgerWriteError):
             ledger.append("submit_refused", number=number, said=passage.complaint[-200:])
     return process.returncode
 
 
-class _Told:
-    """Passes on what we are told: the real one dies of it, or not, and we do as it does.
-
-    From before it is there: what comes too early waits for it.
-    """
+class _Signals:
+    """Forwards signals to the real ``sbatch``, and keeps those that come before it runs."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._early: list[int] = []
-        for number in _TOLD:
+        for number in _FORWARDED:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-                signal.signal(number, self._hear)
+                signal.signal(number, self._handle)
 
-    def pass_on_to(self, process: subprocess.Popen[bytes]) -> None:
-        """It is there now."""
+    def forward_to(self, process: subprocess.Popen[bytes]) -> None:
+        """Forward signals to this process from now on."""
         self._process = process
         while self._early:
             process.send_signal(self._early.pop(0))
 
-    def _hear(self, number: int, _frame: object) -> None:
+    def _handle(self, number: int, _frame: object) -> None:
         if self._process is None:
             self._early.append(number)
         else:
@@ -144,7 +141,7 @@ class _Told:
 
 
 class _Passage:
-    """Passes on what the real one writes, and reads along."""
+    """Copies the output of the real ``sbatch``, and reads the job's id from it."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -155,13 +152,14 @@ class _Passage:
 
     @property
     def complaint(self) -> str:
-        """What it said was wrong."""
+        """Its error message."""
         return self._complaint.decode(errors="replace").strip()
 
     def records(self) -> Iterator[tuple[str, dict[str, str]]]:
-        """Yield what is to be noted as soon as it is printed, before anybody else reads it.
+        """Yield a record for each job id, before the line is passed on.
 
-        ``--wait`` ends long after the id; and who reads it may break off at once.
+        ``sbatch --wait`` runs on long after it has printed the id, and the reader of the
+        output may kill us as soon as it has it.
         """
         with selectors.DefaultSelector() as selector:
             for number, pipe in ((1, self._process.stdout), (2, self._process.stderr)):
@@ -173,13 +171,13 @@ class _Passage:
                     if not said:
                         selector.unregister(key.fileobj)
                     if key.data == 1:
-                        yield from self._read_along(said)
+                        yield from self._scan(said)
                     else:
                         self._complaint = (self._complaint + said)[-_KEPT_BYTES:]
                     _write(key.data, said)
 
-    def _read_along(self, said: bytes) -> Iterator[tuple[str, dict[str, str]]]:
-        """Look at each line once it is whole: half an id is another job's."""
+    def _scan(self, said: bytes) -> Iterator[tuple[str, dict[str, str]]]:
+        """Scan each line once it is complete: half an id would be another job's."""
         *lines, self._line = (self._line + said).split(b"\n")
         if not said:
             lines.append(self._line)
@@ -191,21 +189,21 @@ class _Passage:
                 if cluster is None:
                     self.job_id = job_id
                     yield "submitted", {"job_id": job_id}
-                else:  # that id means another job here; if it is on this one, the token tells
+                else:  # here that id is another job's; the token tells
                     yield "submitted_elsewhere", {"job_id": job_id, "cluster": cluster.decode()}
 
 
 def _bears(token: str, arguments: list[str]) -> bool:
-    """Whether the controller knows whose the job is.
+    """Whether the job has the token.
 
-    Not if its user has a wckey of their own, or this is a run within another one.
+    It does not if the user set a wckey, or if this is a run within another run.
     """
     overridden = any(argument.startswith("--wc") for argument in arguments)
     return os.environ.get("SBATCH_WCKEY") == token and not overridden
 
 
 def _submitted_at(job_id: str) -> str:
-    """When the controller took a job: with the id, what tells it from every other. Or empty."""
+    """The job's time of submission, which identifies it together with its id; or empty."""
     environment = {**os.environ, "SLURM_TIME_FORMAT": "%s"}
     try:
         answer = subprocess.run(
@@ -219,14 +217,14 @@ def _submitted_at(job_id: str) -> str:
 
 
 def _die_of(number: int) -> None:
-    """As the real one died, so do we."""
+    """Die of the signal that killed the real ``sbatch``."""
     with contextlib.suppress(OSError):  # SIGKILL cannot be handled, and need not be
         signal.signal(number, signal.SIG_DFL)
     signal.raise_signal(number)
 
 
-def _have_streams() -> None:
-    """Where a standard stream is closed, nothing of ours must take its place."""
+def _open_streams() -> None:
+    """Open closed standard streams, so that no file of ours gets their numbers."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
@@ -235,15 +233,15 @@ def _have_streams() -> None:
 
 
 def _write(fd: int, data: bytes) -> None:
-    with contextlib.suppress(OSError):  # whoever reads us is gone: the real one would not mind
+    with contextlib.suppress(OSError):  # the reader is gone: the real sbatch would go on, too
         while data:
             data = data[os.write(fd, data) :]
 
 
 def _next_on_path(here: str) -> str | None:
-    """Find the program that would have been run without us: the next one behind us.
+    """Find the ``sbatch`` that would have been run without the shim: the next on the PATH.
 
-    Before us may stand the shim of a run within this one, which has just called us.
+    Entries before the shim are skipped: one may be the shim of an inner run that called us.
     """
     behind = False
     for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):

@@ -1,9 +1,8 @@
-"""Submits a job so that it can be found again, whatever dies in the meantime.
+"""Submits a job so that it can be found again, whichever process dies in the meantime.
 
-The intent, with the token and a number, is on disk before ``sbatch`` runs; the
-job is submitted held, its id is written down, then it is released. Whoever dies
-in between leaves either nothing, or a job that is found by its token and has not
-begun.
+The intent, with the token and a number, is on disk before ``sbatch`` runs. The job is
+submitted held, its id is recorded, then it is released. A process that dies in between
+leaves either no job, or a job that is found by its token and has not started.
 """
 
 from __future__ import annotations
@@ -12,16 +11,16 @@ import contextlib
 import re
 import time
 
-from slurm.book import Keeper
-from slurm.calls import SUBMIT_TIMEOUT_S, Cluster, is_away
+from slurm.batch.job import Job
+from slurm.batch.script import Lease, batch_script
+from slurm.controller.calls import SUBMIT_TIMEOUT_S, Cluster, is_away
+from slurm.controller.query import is_held
+from slurm.controller.waiting import backoff
 from slurm.errors import SlurmError, SubmissionUnknownError, SubmitRefusedError, TransportError
-from slurm.job import Job
 from slurm.look import look
-from slurm.query import is_held
-from slurm.script import Lease, batch_script
-from slurm.tokens import job_name, token_variables
+from slurm.records.book import Keeper
+from slurm.records.tokens import job_name, token_variables
 from slurm.transport import Answer
-from slurm.waiting import backoff
 from supervisor.errors import ConfigError
 
 _JOB_ID = re.compile(r"(\d+)(;[^\s;]+)?")
@@ -35,15 +34,15 @@ def submit(cluster: Cluster, keeper: Keeper, job: Job, lease: Lease | None = Non
     Raises
     ------
     SubmitRefusedError
-        If SLURM will not take it as described; there is no job.
+        If SLURM refuses it; there is no job.
     SubmissionUnknownError
-        If nobody could say whether there is one. It is not submitted again: the
-        ledger knows of it, and a cancel looks for it.
+        If it is not known whether there is a job. It is not submitted again: the submission
+        is in the ledger, and a cancel looks for its job.
     LedgerWriteError
-        If it could not be written down; there is no job, or one that is held and never begins.
+        If it could not be recorded; there is no job, or one that is held and never starts.
     SlurmError, TransportError
-        If it could not be submitted now, and there is no job; or could not be released: it
-        is held then, and known.
+        If it could not be submitted now, and there is no job; or if it could not be
+        released, and is held and recorded.
     """
     number = 1 + max((n for n in keeper.book.submissions if isinstance(n, int)), default=0)
     name = job_name(job.name, keeper.book.token, number)
@@ -56,8 +55,9 @@ def submit(cluster: Cluster, keeper: Keeper, job: Job, lease: Lease | None = Non
             keeper.remark("submit_refused", number=number, said=str(error))
             raise
         job_id = _find(cluster, keeper, number, str(error))
-    except ConfigError as error:  # the program or the link is not to be had; anything else that
-        keeper.remark("submit_refused", number=number, said=str(error))  # went wrong leaves it open
+    except ConfigError as error:
+        # no program, or no connection: there is no job. After any other error there may be one
+        keeper.remark("submit_refused", number=number, said=str(error))
         raise
     else:
         job_id = _id_of(cluster, keeper, number, answer)
@@ -71,7 +71,7 @@ def _sbatch(cluster: Cluster, job: Job, name: str, script: bytes, keeper: Keeper
     variables = token_variables(keeper.book.token)
     answer = cluster.call(*argv, stdin=script, variables=variables, timeout_s=SUBMIT_TIMEOUT_S)
     if answer.code != 0 and "wckey" in answer.complaint.lower():
-        # AccountingStorageEnforce=wckeys: only registered ones. The name bears the token too
+        # AccountingStorageEnforce=wckeys takes only registered ones. The name has the token, too
         return cluster.call(*argv, stdin=script, timeout_s=SUBMIT_TIMEOUT_S)
     return answer
 
@@ -84,15 +84,15 @@ def _id_of(cluster: Cluster, keeper: Keeper, number: int, answer: Answer) -> str
                 return found[1]
         return _find(cluster, keeper, number, f"sbatch said {answer.stdout.strip()[:80]!r}")
     if answer.code < 0 or is_away(answer.stderr):
-        # "timed out" is said by a client whose job may run, and one that was killed says
-        # nothing: only a look can tell
+        # a client that reports a timeout, or was killed, may have submitted its job: only a look
+        # can tell
         return _find(cluster, keeper, number, answer.complaint or f"signal {-answer.code}")
     keeper.remark("submit_refused", number=number, said=answer.complaint)
     raise SubmitRefusedError(cluster.name, "sbatch", answer.code, answer.complaint)
 
 
 def _find(cluster: Cluster, keeper: Keeper, number: int, said: str) -> str:
-    """Look for a job that may be there; its name tells of which submission it is."""
+    """Look for a job that may exist; its name has the number of its submission."""
     deadline = time.monotonic() + _FIND_S
     for pause in backoff(0.2, 3.0):
         with contextlib.suppress(SlurmError, TransportError):
@@ -112,7 +112,7 @@ def _release(cluster: Cluster, job_id: str) -> None:
         try:
             cluster.ask("scontrol", "release", job_id)
         except (SlurmError, TransportError) as error:
-            # it fails too where it has released what no node of today's can run
+            # it also fails for a job that it has released but no node can run at present
             if not (error.transient or is_held(cluster, job_id)):
                 return
             if not error.transient or time.monotonic() + pause > deadline:

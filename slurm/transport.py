@@ -1,7 +1,7 @@
 """The port through which SLURM's commands are run: here, or on another host.
 
-A transport runs an argument list and returns what came of it. It knows nothing
-of jobs. Its two adapters are :mod:`slurm.local` and :mod:`slurm.ssh.transport`.
+A transport runs an argument list and returns the answer. It knows nothing of jobs. Its
+two adapters are :mod:`slurm.local` and :mod:`slurm.ssh.transport`.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 
 class Answer(NamedTuple):
-    """What a command came to.
+    """A command's exit status and output.
 
     Attributes
     ----------
     code : int
-        Its exit status; negative: the signal that ended it.
+        Exit status; negative: the signal that ended it.
     stdout, stderr : str
-        What it wrote; bytes that are no UTF-8 are escaped.
+        Its output; bytes that are not UTF-8 are escaped.
     """
 
     code: int
@@ -32,12 +32,12 @@ class Answer(NamedTuple):
 
     @classmethod
     def of(cls, code: int, stdout: bytes, stderr: bytes) -> Answer:
-        """Make an answer of the bytes that came."""
+        """Decode an answer's bytes."""
         return cls(code, _text(stdout), _text(stderr))
 
     @property
     def complaint(self) -> str:
-        """The line in which it said what was wrong, empty if it said nothing."""
+        """The line in which it said what was wrong; empty if there is none."""
         lines = (self.stderr.strip() or self.stdout.strip()).splitlines()
         lines = [line.strip() for line in lines if not line.startswith("Try ")] or lines
         return lines[-1].strip() if lines else ""
@@ -61,7 +61,7 @@ class Transport(Protocol):
 
     @property
     def address(self) -> str:
-        """The other side, for whoever has to find it again."""
+        """The other side, for :func:`slurm.connect.connect`."""
         ...
 
     def run(
@@ -77,52 +77,52 @@ class Transport(Protocol):
         Parameters
         ----------
         argv : sequence of str
-            Program and arguments; no shell looks at them, or sees them quoted.
+            Program and arguments; no shell interprets them.
         stdin : bytes
-            What it reads.
+            Its input.
         variables : mapping of str to str
             Environment variables to set for it.
         timeout_s : float
-            For all of it, a connection that has to be made included, in s.
+            For the whole call, in s, making a connection included.
 
         Raises
         ------
         TransportError
-            If no answer came; tells whether the command may have run.
+            If no answer came; says whether the command may have run.
         LinkRefusedError
-            If the other side will not have us.
+            If the other side refuses us.
         ProgramMissingError
-            If there is no such program.
+            If there is no such program there.
         """
         ...
 
     def put(
         self, path: str, data: bytes, mode: int = 0o600, *, timeout_s: float = FILE_TIMEOUT_S
     ) -> None:
-        """Write a file: whoever looks finds the old one or the new one, whole.
+        """Write a file atomically: a reader finds either the old file or the new one.
 
         Parameters
         ----------
         path : str
-            Where; its directory has to be there.
+            Where; its directory must exist.
         data : bytes
-            What is in it.
+            Its contents.
         mode : int
-            Who may read it.
+            Its permissions.
         timeout_s : float
-            For all of it, in s.
+            For the whole call, in s.
 
         Raises
         ------
         OSError
-            If the file system says no: FileNotFoundError, PermissionError and so on.
+            If the file system refuses: FileNotFoundError, PermissionError and so on.
         TransportError, LinkRefusedError
             As for :meth:`run`; ``may_have_run`` means that it may have been written.
         """
         ...
 
     def get(self, path: str, *, timeout_s: float = FILE_TIMEOUT_S) -> bytes:
-        """Return what is in a file; fails as :meth:`put` does."""
+        """Return a file's contents; fails as :meth:`put` does."""
         ...
 
     def list(self, directory: str, *, timeout_s: float = FILE_TIMEOUT_S) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ class Transport(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up what is held for the link. Running again makes it anew."""
+        """Close the connection; the next call makes a new one."""
         ...
 
 

@@ -15,11 +15,12 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any
 
-from slurm.cancel import Clear, JobOutcome
 from slurm.client import Client
-from slurm.states import JobState
-from slurm.tokens import new_token
-from slurm.waiting import backoff
+from slurm.controller.waiting import backoff
+from slurm.records.absence import Absence
+from slurm.records.outcome import JobOutcome
+from slurm.records.states import JobState
+from slurm.records.tokens import new_token
 from supervisor.errors import AllstopError
 from supervisor.records.rundir import LEDGER_FILE
 
@@ -44,7 +45,7 @@ class Phase(StrEnum):
     ENDED = "ended"
     """Every job was seen to end by itself."""
     DETACHED = "detached"
-    """The jobs live on, and are nobody's to cancel."""
+    """The jobs live on, and are not this run's to cancel any more."""
     CANCELLED = "cancelled"
     """The cancel has finished; :attr:`JobsView.unverified` names what it left."""
     ABANDONED = "abandoned"
@@ -180,7 +181,7 @@ class JobWatch:
         self._wish = _Wish.STANDBY
         self._quiet = False
         self._closed = False
-        self._found = JobsView(outstanding=client.owes)
+        self._found = JobsView(outstanding=client.outstanding)
 
     @property
     def token(self) -> str:
@@ -251,7 +252,7 @@ class JobWatch:
 
     def _publish(self, **changes: Any) -> None:
         """Replace the findings; only the thread does."""
-        self._found = replace(self._found, outstanding=self._client.owes, **changes)
+        self._found = replace(self._found, outstanding=self._client.outstanding, **changes)
 
     def _run(self) -> None:
         end: Phase | None = None
@@ -300,7 +301,7 @@ class JobWatch:
     def _watch(self) -> Phase | None:
         """See jobs to their own end; None: they are to be cancelled."""
         awaited: set[str | None] = set()
-        clear = Clear()
+        absence = Absence()
         for pause_s in backoff(_FIRST_LOOK_S, _LONGEST_LOOK_S):
             if self._cancel_wanted:
                 return None
@@ -308,14 +309,14 @@ class JobWatch:
                 break
             try:
                 quiet = self._quiet  # before the look, which then shows all there will ever be
-                clear.asking()
+                absence.look_begins()
                 jobs = self._client.query()
                 self._publish(jobs=tuple(jobs), error=None)
                 known = [job for job in jobs if job.id is not None]
                 awaited |= {job.id for job in known if not job.verified}
                 if not (quiet and all(job.verified for job in known)):
-                    clear.not_yet()
-                elif clear.certain(self._client.settle_s):
+                    absence.found_some()
+                elif absence.found_none(self._client.settle_s):
                     self._client.settle()
                     self._publish(jobs=tuple(known), failed=_failed(known, awaited))
                     return Phase.ENDED

@@ -1,1 +1,1 @@
-"""The way to a cluster over SSH."""
+"""The way to a cluster over SSH: :class:`slurm.ssh.transport.SshTransport`."""

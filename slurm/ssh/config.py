@@ -1,8 +1,8 @@
-"""What ``~/.ssh/config`` says of a host.
+"""Reads what ``~/.ssh/config`` says of a host.
 
-OpenSSH's own client is asked (``ssh -G``), so Include, Match, tokens and defaults
-mean exactly what they mean to ``ssh``. Where there is none, paramiko reads the
-file, and what it would misread is refused.
+OpenSSH's own client is asked (``ssh -G``), so Include, Match, tokens and defaults mean
+exactly what they mean to ``ssh``. Where it is not installed, paramiko reads the file,
+and a file that paramiko would misread is refused.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ _NOISE = "Pseudo-terminal"
 
 @dataclass(frozen=True)
 class HostSettings:
-    """How a host is reached and who we are there.
+    """How a host is reached, and how we log in there.
 
     Attributes
     ----------
     alias : str
-        What the user calls it.
+        The name that the user gave.
     hostname : str
-        What it is called on the network.
+        Its name or address on the network.
     port : int
-        Of its sshd.
+        The port of its sshd.
     user : str
-        Who logs in.
+        The user name there.
     identity_files : tuple of Path
         Private keys, whether they exist or not.
     identities_only : bool
-        Offer no key of the agent's but these.
+        Offer only these keys, even if the agent has more.
     use_agent : bool
-        Whether the agent is asked at all.
+        Whether to use the agent.
     may_prompt : bool
-        Whether a person may be asked for something; not so with ``BatchMode``.
+        Whether the user may be asked for a password; not with ``BatchMode``.
     known_hosts : tuple of Path
         Files with the host keys.
     host_key_alias : str
-        The name its key is known by; empty: its own.
+        The name to look its host key up by; empty: its own.
     proxy_jump, proxy_command : str
-        The way there; empty: straight.
+        The way there; empty: a direct connection.
     connect_timeout_s : float or None
-        Time limit for a connection, in s, where the user has set one.
+        Time limit for a connection, in s; None: not configured.
     """
 
     alias: str
@@ -77,7 +77,7 @@ class HostSettings:
 
 @dataclass(frozen=True)
 class Destination:
-    """What a user writes for a host: ``host``, ``user@host``, ``user@host:port``."""
+    """A host as the user gives it: ``host``, ``user@host`` or ``user@host:port``."""
 
     host: str
     user: str = ""
@@ -85,12 +85,12 @@ class Destination:
 
     @classmethod
     def parse(cls, text: str) -> Destination:
-        """Read a destination.
+        """Parse a destination.
 
         Raises
         ------
         LinkRefusedError
-            If it is none.
+            If it is not valid.
         """
         user, _, place = text.strip().rpartition("@")
         bracketed = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?", place)
@@ -101,7 +101,7 @@ class Destination:
         else:  # a bare IPv6 address has many colons and no port
             host, port = place, None
         if not host or re.search(r"\s", text.strip()) or "-" in (host[0], user[:1]):
-            raise LinkRefusedError(f"not a host: {text!r} (host, user@host or user@host:port)")
+            raise LinkRefusedError(f"not a host: {text!r}: give host, user@host or user@host:port")
         if port is not None and not (port.isdecimal() and 0 < int(port) < 65536):
             raise LinkRefusedError(f"not a port: {port!r} in {text!r}")
         return cls(host, user, None if port is None else int(port))
@@ -124,7 +124,8 @@ def _route(
     settings = look_up(destination)
     jumps = [Destination.parse(jump) for jump in settings.proxy_jump.split(",") if jump]
     seen = seen | {destination.host}
-    if not jumps or jumps[0].host in seen:  # "Host *" sends the gate through itself
+    # with ProxyJump under "Host *" the first host would go through itself
+    if not jumps or jumps[0].host in seen:
         return [settings]
     between = [_straight(look_up(jump)) for jump in jumps[1:]]
     return [*_route(jumps[0], look_up, seen), *between, _straight(settings)]
@@ -140,16 +141,16 @@ def settings_for(destination: Destination, config: Path | None = None) -> HostSe
     Parameters
     ----------
     destination : Destination
-        The host; its user and port win over the configuration's.
+        The host; its user and port override the configuration.
     config : Path, optional
-        The file to read; without it the user's and the system's.
+        The file to read; default: the user's and the system's.
 
     Raises
     ------
     LinkRefusedError
-        If the configuration cannot be read or understood; names file and line.
+        If the configuration cannot be read or parsed; names file and line.
     TransportError
-        If reading it takes too long: a ``Match exec`` hangs.
+        If reading it takes too long, because a ``Match exec`` hangs.
     """
     if config is not None and not os.access(config, os.R_OK):
         raise LinkRefusedError(f"ssh {destination.host}: {config} cannot be read")
@@ -171,7 +172,7 @@ def _ask_openssh(
     except subprocess.TimeoutExpired:
         raise TransportError(
             f"{where}: its configuration was not read within {_ASK_TIMEOUT_S:g} s "
-            "(does a Match exec wait for something?)",
+            "(does a Match exec hang?)",
             may_have_run=False,
         ) from None
     except OSError as error:
@@ -187,7 +188,7 @@ def _ask_openssh(
 
 
 def _answer(argv: Sequence[str]) -> tuple[int, str, str]:
-    """Run a program; one that is too slow is killed with all it has started."""
+    """Run a program; when it is too slow, kill it with all it has started."""
     with subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -200,7 +201,7 @@ def _answer(argv: Sequence[str]) -> tuple[int, str, str]:
         try:
             out, err = process.communicate(timeout=_ASK_TIMEOUT_S)
         except BaseException:
-            # what a Match exec runs holds our pipes: waiting for ssh alone would not end
+            # a program of Match exec holds our pipes: waiting for ssh alone would not end
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
             raise
@@ -218,8 +219,8 @@ def _as_paramiko_reads_it(destination: Destination, config: Path | None) -> Host
             text = file.read_text()
             if _TOO_HARD.search(text):
                 raise LinkRefusedError(
-                    f"{where}: {file} has Include or Match: install OpenSSH's client, "
-                    "which is asked what they mean"
+                    f"{where}: {file} has Include or Match, which only OpenSSH's client can "
+                    "evaluate: install it"
                 )
             looked_up = paramiko.SSHConfig.from_text(text).lookup(destination.host)
         except (OSError, ValueError, paramiko.SSHException) as error:

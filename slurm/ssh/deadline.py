@@ -1,4 +1,4 @@
-"""How long a call may still take."""
+"""A time limit for a call and all its steps."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from collections.abc import Iterator
 
 
 class Deadline:
-    """A moment by which something has to be done.
+    """The instant by which a call has to be done.
 
-    It stands still while a person is asked for something: how fast somebody
-    types says nothing about the link.
+    It can be paused while the user types a passphrase: that says nothing about the link.
+
+    Parameters
+    ----------
+    seconds : float
+        From now, in s.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -20,17 +24,17 @@ class Deadline:
 
     @property
     def left_s(self) -> float:
-        """What is left, in s; never negative."""
+        """Time left, in s; never negative."""
         return max(0.0, self._end - time.monotonic())
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is left."""
+        """Whether no time is left."""
         return self.left_s == 0.0
 
     @contextlib.contextmanager
-    def standing_still(self) -> Iterator[None]:
-        """Do not count the time spent inside."""
+    def paused(self) -> Iterator[None]:
+        """Do not count the time spent in the block."""
         began = time.monotonic()
         try:
             yield

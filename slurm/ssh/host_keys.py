@@ -1,4 +1,4 @@
-"""Which host keys are known, which are revoked: ``known_hosts`` as OpenSSH reads it."""
+"""Reads ``known_hosts`` as OpenSSH does: which host keys are known, and which are revoked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SSH_PORT = 22
 
 
 class Verdict(Enum):
-    """What the files say of a host's key."""
+    """What the files say of a host key."""
 
     KNOWN = auto()
     UNKNOWN = auto()
@@ -27,14 +27,14 @@ class Verdict(Enum):
 
 
 class Finding(NamedTuple):
-    """A verdict, and the line it rests on.
+    """A verdict, and the line it is based on.
 
     Attributes
     ----------
     verdict : Verdict
-        What may be done.
+        The verdict.
     line : str
-        ``file, line n``; empty if no line speaks of the host.
+        ``file, line n``; empty: no line is about the host.
     """
 
     verdict: Verdict
@@ -50,32 +50,32 @@ class _Entry(NamedTuple):
 
 
 class KnownHosts:
-    """The entries of one or more ``known_hosts`` files. A file that is not there is empty.
+    """The entries of one or more ``known_hosts`` files. A missing file has none.
 
     Raises
     ------
     OSError
-        If a file is there and cannot be read.
+        If a file exists and cannot be read.
     """
 
     def __init__(self, files: Sequence[Path]) -> None:
         self._entries = tuple(entry for file in files for entry in _read(file))
 
     def kinds(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Kinds of key that are known of a host, to be asked for first."""
+        """Kinds of key that are known of a host; they are to be preferred."""
         found = [entry.kind for name in names for entry in self._plain(name)]
         return tuple(dict.fromkeys(found))
 
     def look_up(self, names: Sequence[str], kind: str, blob: bytes) -> Finding:
-        """Say what is known of a host's key.
+        """Look a host key up.
 
         Parameters
         ----------
         names : sequence of str
-            What the host is called, see :func:`names_of`; the first is its own, by
-            the others it is only recognised.
+            The host's names, see :func:`names_of`. Another key under the first one means that
+            the key has changed; under the others it means nothing.
         kind : str
-            Kind of the key: ``ssh-ed25519``.
+            Kind of the key, as ``ssh-ed25519``.
         blob : bytes
             The public key.
         """
@@ -92,7 +92,7 @@ class KnownHosts:
         return Finding(Verdict.UNKNOWN)
 
     def has_authority(self, names: Sequence[str]) -> bool:
-        """Whether an authority vouches for the host: its certificates are not understood here."""
+        """Whether there is a certificate authority for the host; certificates are not supported."""
         return any(e.marker == _AUTHORITY and _concerns(e, names) for e in self._entries)
 
     def _plain(self, name: str) -> Iterator[_Entry]:
@@ -100,10 +100,10 @@ class KnownHosts:
 
 
 def names_of(host: str, port: int, alias: str = "") -> tuple[str, ...]:
-    """Names under which a host's key is looked for, its own first.
+    """Names under which a host's key is looked up, its own first.
 
-    As OpenSSH does, a host on another port than 22 is also recognised by an entry
-    without a port, and an alias stands for itself.
+    As in OpenSSH, a host on another port than 22 is also recognised by an entry without a
+    port, and an alias replaces the names.
     """
     if alias:
         return (alias.lower(),)
@@ -128,7 +128,7 @@ def _read(file: Path) -> Iterator[_Entry]:
 
 
 def _parse(line: str, where: str) -> _Entry | None:
-    """Read one line; what is no entry, or damaged, is nothing, as it is to OpenSSH."""
+    """Parse one line; a line that is no valid entry is ignored, as OpenSSH does."""
     words = line.split()
     marker = words.pop(0) if words and words[0].startswith("@") else ""
     if len(words) < 3 or words[0].startswith("#"):
@@ -154,7 +154,7 @@ def _matches(patterns: tuple[str, ...], name: str) -> bool:
 def _matches_one(pattern: str, name: str) -> bool:
     if pattern.startswith("|1|"):
         return _matches_hashed(pattern, name)
-    # not fnmatch: the brackets of [host]:port are no set of letters
+    # not fnmatch: the brackets of [host]:port are not a character class
     expression = re.escape(pattern.lower()).replace(r"\*", ".*").replace(r"\?", ".")
     return re.fullmatch(expression, name) is not None
 

@@ -1,4 +1,4 @@
-"""Proving to a host who we are: agent, keys, and only if somebody is there to ask, a password."""
+"""Logs in on a host: by the agent, by key files, and if a user can be asked, by password."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _TYPING_LIMIT_S = 120.0  # sshd hangs up after that by default
 
 
 class KeyRing:
-    """Keys that were opened once, so that nobody is asked again when the link has to be remade.
+    """Keys that were unlocked once, so that a new connection does not ask for them again.
 
-    What is kept is the key, as an agent keeps it; the passphrase is not.
+    It keeps the keys, as an agent does, and not the passphrases.
     """
 
     def __init__(self) -> None:
@@ -36,33 +36,33 @@ class KeyRing:
         return f"<KeyRing: {len(self._keys)} keys>"
 
     def get(self, path: Path) -> Any:
-        """Return the key of a file, if it was opened before."""
+        """Return the key of a file, if it was unlocked before."""
         return self._keys.get(path)
 
     def add(self, path: Path, key: object) -> None:
-        """Keep an opened key."""
+        """Keep an unlocked key."""
         self._keys[path] = key
 
     def clear(self) -> None:
-        """Forget them all."""
+        """Forget all keys."""
         self._keys.clear()
 
 
 class Login:
-    """One attempt to log in on a connection that has been made, and whose host key is known.
+    """One login, on a connection whose host key was checked.
 
     Parameters
     ----------
     transport : paramiko.Transport
         The connection.
     settings : HostSettings
-        Who we are, and by which keys.
+        User name and key files.
     keys : KeyRing
-        Keys opened before.
+        Keys unlocked before.
     prompt : callable or None
-        Asks a person for a passphrase or a password; None: nobody is there.
+        Asks the user for a passphrase or a password; None: there is no user to ask.
     deadline : Deadline
-        Does not run while a person types.
+        For the login; paused while the user types.
     """
 
     def __init__(
@@ -80,18 +80,18 @@ class Login:
         self._prompt = prompt if settings.may_prompt else None
         self._deadline = deadline
         self._where = f"ssh {settings.alias}"
-        self._ways: list[str] = []
+        self._methods: list[str] = []
         self._holds = contextlib.ExitStack()
         self._tried: list[str] = []
         self._notes: list[str] = []
 
     def log_in(self) -> None:
-        """Log in by whatever the server takes.
+        """Log in by a method that the server accepts.
 
         Raises
         ------
         LinkRefusedError
-            If it takes nothing we have; says what was tried, and what could be.
+            If the server accepts none of ours; says what was tried, and what it accepts.
         TransportError
             If the connection is lost meanwhile.
         """
@@ -109,29 +109,29 @@ class Login:
         return bool(self._transport.is_authenticated())
 
     def _offer_keys(self) -> None:
-        """Offer one key after the other, until one is enough or keys are not wanted any more."""
-        if "publickey" not in self._ways:
+        """Offer one key after the other, until the server accepts one or takes no more keys."""
+        if "publickey" not in self._methods:
             return
         for name, key in self._candidates():
             self._tried.append(name)
             self._attempt(self._transport.auth_publickey, self._settings.user, key)
-            if self._is_in or "publickey" not in self._ways:
+            if self._is_in or "publickey" not in self._methods:
                 return
 
     def _answer(self) -> None:
-        """Let a person prove it."""
+        """Have the user type a password, or answer the server's questions."""
         prompt = self._prompt
         user = self._settings.user
-        if prompt is not None and "password" in self._ways:
-            with self._deadline.standing_still():
+        if prompt is not None and "password" in self._methods:
+            with self._deadline.paused():
                 password = prompt(f"{user}@{self._settings.hostname}'s password: ")
             if password:
                 self._tried.append("a password")
                 self._attempt(self._transport.auth_password, user, password, None, False)
                 return
-        elif prompt is not None and "keyboard-interactive" in self._ways:
+        elif prompt is not None and "keyboard-interactive" in self._methods:
             self._tried.append("questions and answers")
-            with self._deadline.standing_still():
+            with self._deadline.paused():
                 self._attempt(
                     self._transport.auth_interactive,
                     user,
@@ -144,13 +144,13 @@ class Login:
     def _attempt(
         self, log_in: Callable[..., list[str]], *arguments: object, limit_s: float | None = None
     ) -> None:
-        """Make one attempt, and note which ways are left after it."""
+        """Make one attempt, and note which methods the server still accepts."""
         self._transport.auth_timeout = limit_s or max(0.1, self._deadline.left_s)
         try:
-            # what it returns is what the server wants besides: a second factor
-            self._ways = list(log_in(*arguments))
+            # it returns the methods that the server demands in addition: a second factor
+            self._methods = list(log_in(*arguments))
         except paramiko.BadAuthenticationType as error:
-            self._ways = list(error.allowed_types)
+            self._methods = list(error.allowed_types)
         except (paramiko.SSHException, EOFError, OSError) as error:
             told = "" if isinstance(error, paramiko.AuthenticationException) else str(error)
             if not self._transport.is_active():
@@ -163,7 +163,7 @@ class Login:
                 self._notes.append(told)
 
     def _candidates(self) -> Iterator[tuple[str, Any]]:
-        """Keys in the order in which they are offered; those that need a person come last."""
+        """Yield keys in the order in which they are offered; those that need the user come last."""
         files = [file for file in self._settings.identity_files if file.is_file()]
         wanted = {blob for file in files if (blob := _public_part(file))}
         agents = self._agent_keys()
@@ -181,7 +181,7 @@ class Login:
             if key is None:
                 try:
                     key = self._open(file, None)
-                except TypeError:  # how cryptography says that it is encrypted
+                except TypeError:  # so cryptography reports an encrypted key
                     locked.append(file)
             if key is not None:
                 yield str(file), key
@@ -194,7 +194,7 @@ class Login:
         if not self._settings.use_agent or not os.environ.get("SSH_AUTH_SOCK"):
             return []
         try:
-            # a forwarded agent whose connection is gone accepts and says nothing
+            # a forwarded agent whose connection is lost accepts the call and never answers
             agent = bounded(_agent, _AGENT_LIMIT_S)
             self._holds.callback(agent.close)
             return list(agent.get_keys())
@@ -205,12 +205,12 @@ class Login:
         return []
 
     def _unlock(self, file: Path) -> Any:
-        """Ask for the passphrase of a key; return None if it stays closed."""
+        """Ask for the passphrase of a key; return None if the key stays locked."""
         if self._prompt is None:
             self._notes.append(f"{file} is encrypted: ssh-add {file} first")
             return None
         for _ in range(_ATTEMPTS):
-            with self._deadline.standing_still():
+            with self._deadline.paused():
                 passphrase = self._prompt(f"Passphrase for {file}: ")
             if not passphrase:
                 break
@@ -218,11 +218,11 @@ class Login:
             if key is not None:
                 self._keys.add(file, key)
                 return key
-        self._notes.append(f"{file} was not opened: wrong passphrase")
+        self._notes.append(f"{file} was not unlocked: wrong passphrase")
         return None
 
     def _open(self, file: Path, passphrase: bytes | None) -> Any:
-        """Read a key; return None, and note why, if that cannot be done."""
+        """Read a key file; return None, and note why, if it cannot be read."""
         try:
             return paramiko.PKey.from_path(file, passphrase)
         except paramiko.PasswordRequiredException:
@@ -231,29 +231,31 @@ class Login:
             self._notes.append(f"{file}: {(error.strerror or str(error)).lower()}")
         except (ValueError, paramiko.SSHException, paramiko.UnknownKeyType):
             if passphrase is None:
-                self._notes.append(f"{file} is no key that can be read")
+                self._notes.append(f"{file} is not a readable private key")
         return None
 
     def _refused(self) -> LinkRefusedError:
         who = f"{self._settings.user}@{self._settings.hostname}"
         tried = ", ".join(self._tried) or "nothing: there is no key"
-        story = [f"it takes {' or '.join(self._ways) or 'nothing'}", f"tried {tried}", *self._notes]
-        return LinkRefusedError(f"{self._where}: {who} is not let in; {'; '.join(story)}")
+        accepts = " or ".join(self._methods) or "nothing"
+        story = "; ".join([f"the server accepts {accepts}", f"tried {tried}", *self._notes])
+        return LinkRefusedError(f"{self._where}: login of {who} refused; {story}")
 
     def _hung_up(self, told: str) -> LinkRefusedError | TransportError:
         if len(self._tried) >= 5:  # sshd's MaxAuthTries is 6 by default, and counts
             return LinkRefusedError(
-                f"{self._where}: it hung up after {len(self._tried)} keys: "
+                f"{self._where}: the server closed the connection after {len(self._tried)} keys: "
                 "name the right one in ~/.ssh/config (IdentityFile, IdentitiesOnly yes)"
             )
         why = f": {told}" if told else ""
         return TransportError(
-            f"{self._where}: it hung up during the login{why}", may_have_run=False
+            f"{self._where}: the server closed the connection during the login{why}",
+            may_have_run=False,
         )
 
 
 def _public_part(file: Path) -> bytes:
-    """Return the public key that lies beside a private one, if there is one."""
+    """Return the public key beside a private key file, if there is one."""
     try:
         words = file.with_name(file.name + ".pub").read_text().split()
         return base64.b64decode(words[1], validate=True)
@@ -262,7 +264,7 @@ def _public_part(file: Path) -> bytes:
 
 
 def _agent() -> Any:
-    """Connect to the agent; unlike paramiko's own, leave no socket behind if that fails."""
+    """Connect to the agent; paramiko's own constructor leaves a socket behind if that fails."""
     agent = paramiko.Agent.__new__(paramiko.Agent)
     try:
         agent.__init__()

@@ -1,15 +1,14 @@
-"""What a login shell on the other side is told, and what of its answer is the program's.
+"""Runs a program through any login shell, and cuts its output out of the answer.
 
-The login shell may be bash, zsh, fish or tcsh, so its command line is a constant
-without anything that one of them would take for more than a letter. It starts a
-POSIX ``sh``, which reads one line, our script, from its input and becomes the
-program; the rest of the input is the program's own. So no argument of ours is
-seen in the other side's list of processes before the program is, none has to be
-quoted twice, and 128 KiB, the limit for one argument, holds for each word and
-not for all of them together.
+The login shell may be bash, zsh, fish or tcsh, so the command line it gets is a constant
+in which none of them finds a special character. It starts a POSIX ``sh``, which reads
+one line, our script, from its input and executes the program; the rest of the input is
+the program's. So arguments do not show in the host's list of processes before the
+program runs, none is quoted twice, and the limit of 128 KiB for one argument applies to
+each word and not to all of them together.
 
-Start-up files that print something do so before our script runs: everything up
-to a random mark is theirs.
+Start-up files may print something before the script runs: everything up to a random
+mark is cut off.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from slurm.environment import FOREIGN, KEPT, LOCALE
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
-# in single quotes, and without a single quote, a backslash, a "!" or a newline: the same
-# to every shell. A line that was cut, or of which a start-up file took a part, is not run
+# in single quotes, and without a single quote, backslash, "!" or newline, it is the same to every
+# shell. A line that was truncated, or partly read by a start-up file, is not run
 _BOOTSTRAP = (
     "exec sh -c 'LC_ALL=C; export LC_ALL; IFS= read -r allstop_line; "
     'case $allstop_line in ": {mark};"*"# {mark}") eval "$allstop_line";; *) exit 125;; esac\''
 )
 
-# a continuation line of some variable's value is no name: unset would end a dash
+# a continuation line of a variable's value is not a name: unset would exit a dash
 _SCRUB = (
     "IFS=$allstop_nl; set -f; for allstop_v in $(export -p); do "
     "allstop_v=${{allstop_v%%=*}}; allstop_v=${{allstop_v##* }}; case $allstop_v in "
@@ -44,7 +43,7 @@ _FIND = 'case $1 in */*) [ -f "$1" ] && [ -x "$1" ];; *) command -v "$1" >/dev/n
 
 
 class Outcome(Enum):
-    """What became of the script."""
+    """How far the script got."""
 
     STARTED = auto()
     MISSING = auto()
@@ -52,14 +51,14 @@ class Outcome(Enum):
 
 
 class Cut(NamedTuple):
-    """An answer without what start-up files have said.
+    """An answer without the output of start-up files.
 
     Attributes
     ----------
     outcome : Outcome
-        Whether the program was started, was not found, or was never looked for.
+        Whether the program was started or not found, or the script was not read.
     stdout, stderr : bytes
-        What the program wrote; if there was none, all there is.
+        The program's output; if it was not started, all output.
     """
 
     outcome: Outcome
@@ -68,19 +67,19 @@ class Cut(NamedTuple):
 
 
 class Frame:
-    """One call: the line for the login shell, the script it reads, the mark in its answer.
+    """One call: the command line for the login shell, the script, the mark in the answer.
 
     Parameters
     ----------
     argv : sequence of str
-        Program and arguments, any words without NUL.
+        Program and arguments; any words without NUL.
     variables : mapping of str to str
         Environment variables to set for it.
 
     Raises
     ------
     ValueError
-        If there is a NUL in a word, or a variable has no proper name.
+        If a word has a NUL, or a variable's name is not valid.
     """
 
     def __init__(self, argv: Sequence[str], variables: Mapping[str, str]) -> None:
@@ -89,7 +88,7 @@ class Frame:
         self.script = self._script(argv, variables).encode("utf-8", "surrogateescape")
 
     def cut(self, stdout: bytes, stderr: bytes) -> Cut:
-        """Cut off everything before the mark, from both streams."""
+        """Cut off everything before the mark, in both streams."""
         started, missing = f"{self._mark}=".encode(), f"{self._mark}!".encode()
         if missing in stdout:
             return Cut(Outcome.MISSING, b"", b"")
@@ -98,8 +97,8 @@ class Frame:
         return Cut(Outcome.STARTED, stdout.partition(started)[2], stderr.partition(started)[2])
 
     def _script(self, argv: Sequence[str], variables: Mapping[str, str]) -> str:
-        # the mark and its last letter apart: a shell that prints what it does (set -x) says
-        # the one and the other, but not the mark
+        # the mark and its last character are two arguments: a shell that traces its commands
+        # (set -x) prints the two apart, and so does not print the mark
         say = f"printf %s%s {self._mark}"
         steps = [
             f": {self._mark}",
@@ -118,7 +117,7 @@ class Frame:
 def _quote(word: str) -> str:
     if "\0" in word:
         raise ValueError("a word of a command cannot contain NUL")
-    # a newline would end the script, which is one line
+    # the script is one line: a newline would end it
     return '"$allstop_nl"'.join(map(shlex.quote, word.split("\n")))
 
 

@@ -18,40 +18,38 @@ from slurm.errors import (
     TransportError,
 )
 from slurm.ssh.config import Destination, route, settings_for
+from slurm.ssh.conversation import Conversation
 from slurm.ssh.deadline import Deadline
 from slurm.ssh.remote_shell import Frame, Outcome
 from slurm.ssh.wire import LinkLostError
 from slurm.transport import CALL_TIMEOUT_S, FILE_TIMEOUT_S, NO_VARIABLES, Answer
 
 if TYPE_CHECKING:
-    # paramiko comes with these, and is loaded when a connection is made: it takes a while
+    # these load paramiko, which takes a while: imported when a connection is made
     from slurm.ssh.link import Link
     from slurm.ssh.login import KeyRing
-
-_PIECE = 32 << 10
-_LOOK_AGAIN_S = 0.02
 
 
 class SshTransport:
     """Runs commands on another host, all of them over one connection.
 
-    The connection is made when it is needed and made again when it is lost, as long
-    as the command at hand has not been sent: what may have run is never repeated here.
+    The connection is made when it is needed, and made again when it is lost, unless the
+    command was sent already: a command that may have run is never repeated here.
 
     Parameters
     ----------
     host : str
-        What one would tell ``ssh``: ``cluster``, ``me@login.example.org:2222``.
+        As for ``ssh``: ``cluster``, ``me@login.example.org:2222``.
     config : path, optional
         Instead of ``~/.ssh/config``.
     known_hosts : path, optional
         Instead of the files that the configuration names.
     prompt : callable, optional
-        Is given a question and returns the passphrase or password a person types.
-        Without it nobody is asked.
+        Is given a question and returns the passphrase or password that the user types.
+        Without it no questions are asked.
     keepalive_s : float
-        How often the other side has to show that it lives, in s. After three times
-        that without a sign the connection is lost. 0: it may be silent for ever.
+        How often the server has to show that it is alive, in s. The connection counts as
+        lost after three times that without a sign. 0: it may be silent for ever.
     connect_timeout_s : float
         For each step of a connection, in s, where the configuration does not say.
     """
@@ -66,7 +64,7 @@ class SshTransport:
         keepalive_s: float = 15.0,
         connect_timeout_s: float = 10.0,
     ) -> None:
-        Destination.parse(host)  # what is none is said at once
+        Destination.parse(host)  # an invalid one is refused at once
         self.host = host.strip()
         self._config = None if config is None else Path(config).expanduser()
         self._known_hosts = None if known_hosts is None else Path(known_hosts).expanduser()
@@ -74,7 +72,7 @@ class SshTransport:
         self._keepalive_s = keepalive_s
         self._connect_timeout_s = connect_timeout_s
         self._connecting = threading.Lock()  # held while a connection is made
-        self._pointer = threading.Lock()  # guards the three below, never held for long
+        self._pointer = threading.Lock()  # guards the three below; never held during a call
         self._link: Link | None = None
         self._keys: KeyRing | None = None
         self._closings = 0
@@ -83,7 +81,7 @@ class SshTransport:
         return f"SshTransport({self.host!r})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError("a connection cannot be pickled: hand over its address instead")
+        raise TypeError("a connection cannot be pickled: pass its address instead")
 
     @property
     def name(self) -> str:
@@ -92,7 +90,7 @@ class SshTransport:
 
     @property
     def address(self) -> str:
-        """The other side, for whoever has to find it again."""
+        """The other side, for :func:`slurm.connect.connect`."""
         return f"ssh:{self.host}"
 
     def run(
@@ -110,9 +108,9 @@ class SshTransport:
             link,
             channel,
         ):
-            conversation = _Conversation(channel, frame.script + stdin)
-            if not conversation.carry_on(deadline):
-                # the command may be slow, or the link dead: the next one finds out soon
+            conversation = Conversation(channel, frame.script + stdin)
+            if not conversation.run(deadline):
+                # the command may be slow, or the connection dead: the next one finds out soon
                 link.suspect = True
                 raise CallTimedOutError(self.name, argv, timeout_s)
             code = link.exit_code(channel)
@@ -127,25 +125,27 @@ class SshTransport:
             said = Answer.of(code, cut.stdout, cut.stderr).complaint
             raise LinkRefusedError(
                 f"{self.name}: its login shell runs no commands (exit status {code}): "
-                f"{said or 'without a word'}"
+                f"{said or 'no message'}"
             )
         return Answer.of(code, cut.stdout, cut.stderr)
 
     def put(
         self, path: str, data: bytes, mode: int = 0o600, *, timeout_s: float = FILE_TIMEOUT_S
     ) -> None:
-        """Write a file at once or not at all; see :meth:`slurm.transport.Transport.put`."""
+        """Write a file atomically; see :meth:`slurm.transport.Transport.put`."""
         directory, name = posixpath.split(path)
         part = posixpath.join(directory, f".{name}.{secrets.token_hex(4)}.part")
         with self._files(path, timeout_s) as files:
             try:
                 with files.open(part, "wx") as file:
-                    file.chmod(mode)  # before there is anything in it to read
+                    file.chmod(mode)  # while it is empty
                     file.set_pipelined(True)
                     file.write(data)
                 files.posix_rename(part, path)
             except BaseException:
-                with contextlib.suppress(Exception):  # the link may be gone; its name tells it
+                with contextlib.suppress(
+                    Exception
+                ):  # the connection may be lost; its name marks it as a partial file
                     files.remove(part)
                 raise
 
@@ -156,12 +156,12 @@ class SshTransport:
             return bytes(file.read())
 
     def list(self, directory: str, *, timeout_s: float = FILE_TIMEOUT_S) -> tuple[str, ...]:
-        """Name what is in a directory; see :meth:`slurm.transport.Transport.list`."""
+        """Name a directory's entries; see :meth:`slurm.transport.Transport.list`."""
         with self._files(directory, timeout_s) as files:
             return tuple(sorted(files.listdir(directory)))
 
     def close(self) -> None:
-        """Close the connection and forget opened keys. What runs is lost sight of."""
+        """Close the connection and forget unlocked keys; running commands are not waited for."""
         with self._pointer:
             link, self._link = self._link, None
             self._closings += 1
@@ -174,7 +174,7 @@ class SshTransport:
     def _session(
         self, start: Callable[[Any], None], deadline: Deadline
     ) -> Iterator[tuple[Link, Any]]:
-        """Open a session, on a new connection if the one there is turns out to be dead."""
+        """Open a session, on a new connection if the present one turns out to be dead."""
         with contextlib.ExitStack() as holds:
             try:
                 found = self._open_session(holds, start, deadline)
@@ -201,7 +201,7 @@ class SshTransport:
 
     @contextlib.contextmanager
     def _files(self, path: str, timeout_s: float) -> Iterator[Any]:
-        """Speak SFTP; turn what goes wrong into what it means."""
+        """Open an SFTP session, and translate its errors into those of the port."""
         deadline = Deadline(timeout_s)
         with self._session(lambda channel: channel.invoke_subsystem("sftp"), deadline) as (
             link,
@@ -209,7 +209,7 @@ class SshTransport:
         ):
             import paramiko
 
-            from slurm.ssh.link import Alarm
+            from slurm.ssh.alarm import Alarm
 
             alarm = Alarm(channel.close, deadline.left_s)
             try:
@@ -224,16 +224,16 @@ class SshTransport:
                         f"{self.name}: the connection was lost at {path}", may_have_run=True
                     ) from None
                 if isinstance(error, OSError):
-                    # with a number it becomes a FileNotFoundError, a PermissionError …
+                    # with its number it becomes FileNotFoundError, PermissionError and so on
                     said = error.strerror or str(error)
                     raise OSError(error.errno or errno.EIO, said, path) from None
                 raise LinkRefusedError(
-                    f"{self.name}: it does not speak SFTP ({error}): do its start-up files "
-                    "print something when nobody is there to read it?"
+                    f"{self.name}: SFTP does not work ({error}): do the shell's start-up files "
+                    "there print something in sessions that are not interactive?"
                 ) from None
 
     def _connected(self, deadline: Deadline) -> Link:
-        """Return a connection that is not known to be dead."""
+        """Return the connection; make one if there is none or it is known to be dead."""
         if not self._connecting.acquire(timeout=deadline.left_s):
             raise TransportError(f"{self.name}: not connected in time", may_have_run=False)
         try:
@@ -256,6 +256,7 @@ class SshTransport:
 
     def _connect(self, deadline: Deadline) -> Link:
         try:
+            from slurm.ssh.hop import Credentials
             from slurm.ssh.link import Link
             from slurm.ssh.login import KeyRing
         except ImportError as error:
@@ -264,16 +265,14 @@ class SshTransport:
             self._keys = KeyRing()
         return Link(
             route(self.host, lambda destination: settings_for(destination, self._config)),
-            keys=self._keys,
-            prompt=self._prompt,
-            known_hosts=self._known_hosts,
+            Credentials(self._keys, self._prompt, self._known_hosts),
             keepalive_s=self._keepalive_s,
             connect_timeout_s=self._connect_timeout_s,
             deadline=deadline,
         )
 
     def _drop(self, link: Link) -> None:
-        """Use a connection no more; what still runs on it may end."""
+        """Use a connection no more; commands that still run on it may end."""
         with self._pointer:
             if self._link is link:
                 self._link = None
@@ -283,76 +282,3 @@ class SshTransport:
         if error.for_good:
             return LinkRefusedError(f"{self.name}: {error}")
         return TransportError(f"{self.name}: {error}", may_have_run=False)
-
-
-class _Bell:
-    """Rings when one of two streams has something; paramiko may not silence it."""
-
-    def __init__(self) -> None:
-        self._rung = threading.Event()
-
-    def set(self) -> None:
-        """Ring."""
-        self._rung.set()
-
-    def clear(self) -> None:
-        """Stay as it is: that one stream has been read says nothing about the other."""
-
-    def hush(self) -> None:
-        """Be silent until something comes."""
-        self._rung.clear()
-
-    def wait(self, limit_s: float) -> None:
-        """Wait until it rings."""
-        self._rung.wait(limit_s)
-
-
-class _Conversation:
-    """Everything said in a session: both outputs are read while the input is written.
-
-    Attributes
-    ----------
-    stdout, stderr : bytearray
-        What has come so far.
-    """
-
-    def __init__(self, channel: Any, stdin: bytes) -> None:
-        self._channel = channel
-        self._unsent = memoryview(stdin)
-        self._at_end = False
-        self.stdout = bytearray()
-        self.stderr = bytearray()
-
-    def carry_on(self, deadline: Deadline) -> bool:
-        """Return whether the other side ended it in time."""
-        bell = _Bell()
-        self._channel.in_buffer.set_event(bell)
-        self._channel.in_stderr_buffer.set_event(bell)
-        while True:
-            bell.hush()
-            closed = self._channel.closed  # looked at first: what came before it is there
-            self._send()
-            self._read()
-            if closed:
-                return True
-            if deadline.passed:
-                return False
-            # nothing rings when there is room to send again
-            bell.wait(min(deadline.left_s, _LOOK_AGAIN_S) if self._unsent else deadline.left_s)
-
-    def _send(self) -> None:
-        # a program that ends without reading its input is none the worse for it
-        with contextlib.suppress(OSError, EOFError):
-            while self._unsent and self._channel.send_ready() and not self._channel.closed:
-                sent = self._channel.send(bytes(self._unsent[:_PIECE]))
-                self._unsent = self._unsent[sent:]
-            if not self._unsent and not self._at_end:
-                self._at_end = True
-                self._channel.shutdown_write()
-
-    def _read(self) -> None:
-        with contextlib.suppress(OSError, EOFError):  # the receipt cannot be sent any more
-            while self._channel.recv_ready():
-                self.stdout += self._channel.recv(_PIECE)
-            while self._channel.recv_stderr_ready():
-                self.stderr += self._channel.recv_stderr(_PIECE)

@@ -1,4 +1,4 @@
-"""The bytes below an SSH connection: how it is reached, and how its silence is noticed."""
+"""The byte stream below an SSH connection: TCP or a ProxyCommand, and a watch for silence."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _ASLEEP_S = 2.0  # paramiko looks every tenth of a second
 
 
 class LinkLostError(Exception):
-    """The link does not take a command any more; none was sent.
+    """The connection takes no command any more; none was sent.
 
     Parameters
     ----------
     said : str
-        What was seen.
+        What was observed.
     for_good : bool
-        Whether it took the connection, and refuses commands on it.
+        Whether a new connection would be no better: the server refuses sessions.
     """
 
     def __init__(self, said: str, *, for_good: bool = False) -> None:
@@ -42,40 +42,40 @@ class LinkLostError(Exception):
 
 
 class Stream(Protocol):
-    """A socket, or a channel of the connection to the host in between."""
+    """A socket, or a channel of the connection to the host before."""
 
     def settimeout(self, seconds: float | None, /) -> None:
         """Set how long the calls below may take."""
 
     def recv(self, size: int, /) -> bytes:
-        """Return what has come; nothing at the end."""
+        """Return received bytes; none at the end."""
 
     def send(self, data: bytes, /) -> int:
-        """Send some of it; return how much."""
+        """Send some of the bytes; return how many."""
 
     def close(self) -> None:
-        """Give it up."""
+        """Close it."""
 
 
 class Wire:
-    """A stream that gives up on a peer which has fallen silent.
+    """A stream that closes itself when its peer has been silent for too long.
 
-    A link into a black hole looks alive for ever: nothing is refused, nothing ends.
-    paramiko looks at its socket ten times a second, so the socket is where silence
-    is noticed, whoever waits for whatever above it.
+    A connection whose packets are dropped looks alive for ever: nothing is refused and
+    nothing ends. paramiko reads its socket ten times a second, so silence is noticed here,
+    whichever call waits above.
 
     Parameters
     ----------
     stream : Stream
-        What the bytes go through.
+        The stream below.
     stall_s : float
-        How long nothing may get out, in s. Whoever sends is held that long at most.
+        For how long nothing may get out, in s; a sender is blocked that long at most.
 
     Attributes
     ----------
     silence_s : float or None
-        How long nothing may come in, in s. Only with a heartbeat that the other
-        side has to answer does silence mean anything.
+        For how long nothing may come in, in s. It has a meaning only with a heartbeat that
+        the other side has to answer. None: no limit.
     """
 
     def __init__(self, stream: Stream, *, stall_s: float) -> None:
@@ -88,7 +88,7 @@ class Wire:
 
     @property
     def _closed(self) -> bool:
-        # paramiko asks for it by this name when it stops its thread
+        # paramiko reads this name when it stops its thread
         return self.closed
 
     def settimeout(self, seconds: float | None) -> None:
@@ -96,7 +96,7 @@ class Wire:
         self._stream.settimeout(seconds)
 
     def recv(self, size: int) -> bytes:
-        """Return what has come; raise if nothing has for too long."""
+        """Return received bytes; raise if none has come for too long."""
         try:
             data = self._stream.recv(size)
         except TimeoutError:
@@ -106,7 +106,7 @@ class Wire:
         return data
 
     def send(self, data: bytes) -> int:
-        """Send some of it; raise if nothing has got out for too long."""
+        """Send some of the bytes; raise if none has got out for too long."""
         try:
             sent = self._stream.send(data)
         except TimeoutError:
@@ -116,22 +116,22 @@ class Wire:
         return sent
 
     def close(self) -> None:
-        """Give it up; wakes whoever waits for it."""
+        """Close it; a call that waits for it returns."""
         self.closed = True
         if isinstance(self._stream, socket.socket):
-            with contextlib.suppress(OSError):  # it may be gone already
+            with contextlib.suppress(OSError):  # it may be closed already
                 self._stream.shutdown(socket.SHUT_RDWR)
         self._stream.close()
 
-    def listen_for(self, silence_s: float) -> None:
-        """From now on something has to come at least this often."""
+    def limit_silence(self, silence_s: float) -> None:
+        """Require that something comes at least this often from now on."""
         self._heard = time.monotonic()
         self.silence_s = silence_s
 
     def _check_silence(self) -> None:
         now = time.monotonic()
         if now - self._looked > _ASLEEP_S:
-            self._heard = now  # we were stopped ourselves, and have asked for nothing meanwhile
+            self._heard = now  # this process was stopped, and has not read meanwhile
         self._looked = now
         if self.silence_s is not None and now - self._heard > self.silence_s:
             raise self._given_up()
@@ -144,16 +144,16 @@ class Wire:
             raise self._given_up()
 
     def _given_up(self) -> OSError:
-        # not ETIMEDOUT: that would be a TimeoutError, after which paramiko tries again
+        # not ETIMEDOUT: that would be a TimeoutError, after which paramiko reads again
         self.close()
         return ConnectionAbortedError(errno.ECONNABORTED, os.strerror(errno.ECONNABORTED))
 
 
 def bounded(call: Callable[[], T], limit_s: float) -> T:
-    """Make a call that knows no time limit; raise TimeoutError if it takes longer than this.
+    """Make a call that has no time limit of its own; raise TimeoutError if it takes too long.
 
-    The thread it is made in may then outlive it: nothing can be done about
-    a resolver or an agent that does not answer.
+    Then the thread that makes the call lives on: a resolver or an agent that does not
+    answer cannot be interrupted.
     """
     answers: queue.SimpleQueue[tuple[T | None, BaseException | None]] = queue.SimpleQueue()
 
@@ -181,20 +181,20 @@ def dial(
     Parameters
     ----------
     where : str
-        Who is called, for the errors.
+        The host's alias, for error messages.
     host, port : str, int
-        Where it is.
+        Name or address, and port.
     deadline : Deadline
         For all of its addresses together.
     unheard_s : float
-        How long the kernel waits for a receipt of what was sent, in s.
+        How long the kernel waits for an acknowledgement of what was sent, in s.
 
     Raises
     ------
     LinkRefusedError
         If there is no such host.
     TransportError
-        If it is not reached, or not in time.
+        If it cannot be reached, or not in time.
     """
 
     def resolve() -> list[tuple[int, tuple[object, ...]]]:
@@ -216,7 +216,7 @@ def dial(
         try:
             line.settimeout(max(0.01, deadline.left_s / left))
             line.connect(address)
-            # a command is a handful of small packets: none waits for the receipt of another
+            # a command is a handful of small packets: none should wait for an acknowledgement
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(unheard_s * 1000))
@@ -235,10 +235,10 @@ def dial(
 
 
 class ProxyProcess:
-    """A ProxyCommand and our end of its conversation.
+    """A ProxyCommand and our end of its input and output.
 
-    paramiko has one too, which waits a tenth of a second for what has come, spins
-    once the command is gone, and leaves pipes and a zombie behind.
+    paramiko has one, too, which adds a tenth of a second to each read, spins once the
+    command has exited, and leaves pipes and a zombie behind.
     """
 
     def __init__(self, where: str, command: str) -> None:
@@ -260,13 +260,13 @@ class ProxyProcess:
             theirs.close()
 
     def complaint(self) -> str:
-        """The last line it has written on its error output, if any."""
-        # pread: the command writes at the offset that a seek of ours would move
+        """The last line of its error output, or nothing."""
+        # pread: a seek would move the offset at which the command writes
         said = os.pread(self._said.fileno(), 1 << 16, 0).decode(errors="replace").strip()
         return said.splitlines()[-1].strip() if said else ""
 
     def close(self) -> None:
-        """Hang up, and wait for it to be gone."""
+        """Close the stream, end the command, and wait until it is gone."""
         self.stream.close()
         self._signal(signal.SIGTERM)
         try:
@@ -277,7 +277,7 @@ class ProxyProcess:
         self._said.close()
 
     def _signal(self, number: signal.Signals) -> None:
-        # poll() reaps: a pid that was waited for may be somebody else's by now
+        # poll() reaps: after that the pid may belong to another process
         if self._process.poll() is None:
             os.killpg(self._process.pid, number)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from slurm.cancel import JobOutcome
+from slurm.records.outcome import JobOutcome
 from supervisor.lifecycle.jobs import cancel_jobs, see_jobs
 from supervisor.states import ExitCode
 

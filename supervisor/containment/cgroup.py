@@ -1,13 +1,12 @@
-"""Containment by a cgroup of the run's own: ``cgroup.kill`` kills all of it in one step.
+"""Containment by a cgroup per run: ``cgroup.kill`` kills all of it in one step.
 
-Workers enter the cgroup right after the fork, so whatever they start is born in
-it and cannot leave. The warden stays outside. What the cgroup adds to the
-subreaper: a kill that no fork outruns, and a name under which everything is
-still found when front and warden were both killed, see
-:mod:`supervisor.containment.leftovers`.
+Workers enter the cgroup right after the fork, so every process they start is born in
+it and cannot leave. The warden stays outside. The cgroup adds two things to the
+subreaper: a kill that no fork can outrun, and a name by which the processes are still
+found after front and warden were both killed, see :mod:`supervisor.containment.leftovers`.
 
-It needs a cgroup v2 hierarchy in which our own cgroup is writable (as root, in a
-systemd user session, or where one was delegated) and Linux 5.14.
+It needs Linux 5.14 and a cgroup v2 hierarchy in which the warden's own cgroup is
+writable: as root, in a systemd user session, or where one was delegated.
 
 References
 ----------
@@ -33,7 +32,7 @@ KILL_FILE = "cgroup.kill"
 _PROCS_FILE = "cgroup.procs"
 _EMPTY_S = 0.5
 _LOOK_EVERY_S = 0.001
-_MEND = (
+_FIX = (
     "run as root or in a systemd user session (systemd-run --user --scope), on Linux 5.14 or newer"
 )
 
@@ -44,7 +43,7 @@ def name_of(run_id: str) -> str:
 
 
 class Cgroup(Subreaper):
-    """Where namespaces are forbidden and a cgroup is ours to divide."""
+    """For machines that forbid namespaces but have a writable cgroup."""
 
     name = "cgroup"
 
@@ -54,7 +53,7 @@ class Cgroup(Subreaper):
         self._procs = -1
 
     def begin(self, run_id: str, note: Note) -> None:
-        """Make the run's cgroup; written down first, so that it is found whatever dies."""
+        """Make the run's cgroup; it is recorded first, so that it is found whatever dies."""
         super().begin(run_id, note)
         path = self._home / name_of(run_id)
         note("cgroup_made", path=str(path))
@@ -63,14 +62,15 @@ class Cgroup(Subreaper):
         self._procs = os.open(path / _PROCS_FILE, os.O_WRONLY | os.O_CLOEXEC)
 
     def prepare_worker(self, warden_pid: int) -> None:
-        """Enter the cgroup, before there is anybody below."""
+        """Enter the cgroup, before this process has any descendant."""
         super().prepare_worker(warden_pid)
         os.write(self._procs, b"0")  # 0: the process that writes
 
     def signal_all(self, *numbers: int) -> int:
-        """Signal every descendant; SIGKILL goes to the whole cgroup at once too.
+        """Signal every descendant; SIGKILL also goes to the whole cgroup at once.
 
-        To each as well: a worker that was just forked may not have entered yet.
+        The descendants are signalled one by one as well, because a worker that was just
+        forked may not have entered the cgroup yet.
         """
         reached = super().signal_all(*numbers)
         if signal.SIGKILL in numbers and self._path is not None:
@@ -81,7 +81,7 @@ class Cgroup(Subreaper):
     def end(self) -> None:
         """Remove the cgroup; one with survivors in it stays, and is cleared later.
 
-        A process that was reaped may be counted in it for a moment longer.
+        The kernel may count a process in it for a moment after it was reaped.
         """
         if self._procs >= 0:
             os.close(self._procs)
@@ -105,12 +105,12 @@ def _remove(path: Path) -> None:
 
 
 def available() -> Cgroup:
-    """Try it out: make a cgroup below our own and remove it.
+    """Check that it works by making a cgroup below this process's own, and removing it.
 
     Raises
     ------
     UnavailableError
-        With what is missing.
+        If it does not; says what is missing.
     """
     try:
         home = own_cgroup()
@@ -125,7 +125,7 @@ def available() -> Cgroup:
             trial.rmdir()
     except OSError as error:
         where = f"{Path(error.filename).parent}: " if error.filename else ""
-        raise UnavailableError(f"no cgroup of our own: {where}{error.strerror}", _MEND) from None
+        raise UnavailableError(f"no writable cgroup: {where}{error.strerror}", _FIX) from None
     return Cgroup(home)
 
 
@@ -135,7 +135,7 @@ def own_cgroup() -> Path:
     Raises
     ------
     OSError
-        If there is no cgroup v2, or it is not mounted where we could see it.
+        If there is no cgroup v2, or none is mounted that holds this process.
     """
     for root, mount in hierarchies():
         for line in Path("/proc/self/cgroup").read_text().splitlines():
@@ -160,7 +160,7 @@ def hierarchies() -> list[tuple[str, str]]:
 
 
 def _unescaped(text: str) -> str:
-    """A path of mountinfo: blanks and backslashes are written in octal."""
+    """Decode a path of mountinfo, in which blanks and backslashes are written in octal."""
     for code in ("\\040", "\\011", "\\012", "\\134"):
         text = text.replace(code, chr(int(code[1:], 8)))
     return text

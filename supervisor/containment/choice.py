@@ -1,4 +1,4 @@
-"""Which strength of containment holds a run: the strongest that works, or the one asked for."""
+"""Chooses the strength of containment: the strongest that works, or the one requested."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ STRENGTHS = (PidNamespace.name, Cgroup.name, Subreaper.name)
 """Strongest first."""
 
 Introduce = Callable[[Containment, list[int]], None]
-"""Tells the front who the warden is: its containment, and pidfds of spent attempts to reap."""
+"""Tells the front of the warden: its containment, and pidfds of failed attempts to reap."""
 
 
 def contain(wanted: str, introduce: Introduce) -> Containment:
-    """Take a strength of containment, in the process that is to be the warden.
+    """Enter a strength of containment, in the process that is to become the warden.
 
-    For a PID namespace the calling process ends here, and another one returns.
+    For a PID namespace the calling process ends here, and a new process returns.
 
     Parameters
     ----------
@@ -32,7 +32,7 @@ def contain(wanted: str, introduce: Introduce) -> Containment:
     Raises
     ------
     UnavailableError
-        If the one that was asked for is not to be had.
+        If the requested strength is not available.
     """
     spent: list[int] = []
     passed_over: list[PassedOver] = []
@@ -44,7 +44,7 @@ def contain(wanted: str, introduce: Introduce) -> Containment:
                 spent.append(error.spent)
             if wanted != "auto":
                 raise
-            passed_over.append(PassedOver(name, error.why, error.mend))
+            passed_over.append(PassedOver(name, error.why, error.fix))
         else:
             taken.passed_over = tuple(passed_over)
             return taken

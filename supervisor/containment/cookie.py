@@ -1,14 +1,14 @@
-"""The run's id in the environment of all its processes, by which escapees are found.
+"""The cookie: the run's id in the environment of all its processes, to find escapees.
 
-Daemons that have outlived both their worker and the warden have no parent that
-would tell where they came from; their environment still does. The kernel shows
-the environment that a process was *started* with, and workers are forked from a
-warden that was started before it knew its run. So the warden is started with room
-for an id, and writes the id there in place: every process forked from it shows it
-too, whether it has become another program since or not.
+A daemon that has outlived both its worker and the warden has no parent that shows
+where it came from, but its environment still does. The kernel shows the environment
+that a process was *started* with, and workers are forked from a warden that was
+started before it knew its run. So the warden is started with room for an id in its
+environment, and writes the id there in place: every process forked from it shows the
+id, whether it has executed another program since or not.
 
-A process that has changed its environment is not found. Stronger containments
-do not need the cookie.
+A process that has changed its environment is not found. Stronger containments do not
+need the cookie.
 
 References
 ----------
@@ -32,7 +32,7 @@ _libc.getenv.argtypes = [ctypes.c_char_p]
 
 
 class Cookie:
-    """The room in this process's own environment. Make it before the variable is changed."""
+    """The room for an id in this process's environment. Make it before the variable changes."""
 
     def __init__(self) -> None:
         self._address: int | None = None
@@ -40,12 +40,12 @@ class Cookie:
             self._address = _libc.getenv(RUN_ID.encode())
 
     def show(self, run_id: str) -> None:
-        """Belong to a run: this process and all that are forked from it now."""
+        """Show a run's id, in this process and in all that are forked from it from now on."""
         os.environ[RUN_ID] = run_id
         self._write(run_id)
 
     def hide(self) -> None:
-        """Belong to no run any more."""
+        """Show no run's id any more."""
         os.environ.pop(RUN_ID, None)
         self._write("")
 
@@ -56,13 +56,13 @@ class Cookie:
 
 
 class Search:
-    """Looks for processes that carry a run's id until it is certain that there are none.
+    """Searches for processes that carry a run's id until it is certain that there are none.
 
     One look proves little. A process that is dying, or executing another program, shows
-    no environment for a moment; and one that forks and ends has handed everything on to
-    another, whom the list of processes may not have yet. So who is not known for a
-    stranger is looked at again, and :attr:`over` is a proof: everybody on the list was a
-    stranger, so nobody lived who carries the id, and nobody else can hand it on.
+    no environment for a moment, and one that forks and ends has passed the id on to a
+    child that the list of processes may not show yet. So every process that is not known
+    to be a stranger is looked at again, and :attr:`over` is a proof: every process on the
+    list was a stranger, so no process carried the id, and no other can pass it on.
 
     Parameters
     ----------
@@ -72,29 +72,29 @@ class Search:
     Attributes
     ----------
     certain : bool
-        Whether the last look has left nobody in doubt.
+        Whether the last look could tell for each process whether it carries the id.
     over : bool
-        Whether it has proved that nobody is left.
+        Whether it has proved that no process carries it.
     """
 
     def __init__(self, run_id: str) -> None:
         self.certain = self.over = False
         self._wanted = f"{RUN_ID}={run_id}".encode()
-        # by pid, until the kernel counts anew: then it may give a stranger's pid to anybody
+        # by pid, until the kernel's numbering wraps: then a stranger's pid may be reused
         self._strangers = {os.getpid()}
         self._bare: set[Identity] = set()
         self._newest = 0
 
     def look(self) -> Iterator[Identity]:
-        """Yield those who live now, each as soon as it is found: it may fork again."""
+        """Yield the carriers that live now, each as soon as it is found: it may fork again."""
         newest = newest_pid()
         if newest < self._newest:
             self._strangers = {os.getpid()}
         self._newest = newest
         there = {int(name) for name in _listed() if name.isdigit()}
-        # the list goes upwards, as new pids do: only one that began anew may have slipped past
+        # the list goes upwards, as new pids do: only one born after a wrap may have been missed
         self.certain = self.over = newest_pid() >= newest
-        # the newest first: it is the one who may be about to end
+        # the newest first: it is the one that may be about to end
         for pid in sorted(there - self._strangers, reverse=True):
             who = Identity.of(pid)
             carries = None if who is None else self._carries(who)
@@ -107,9 +107,9 @@ class Search:
                 yield who
 
     def strike(self) -> Identity | None:
-        """Kill the newest process there is, if it carries the id; return whom.
+        """Kill the newest process of the machine if it carries the id; return its identity.
 
-        For those who fork and end before a look has come to them: this takes less time
+        For processes that fork and end before a look reaches them: this takes less time
         after their birth than they take to fork.
         """
         pid = newest_pid()
@@ -120,7 +120,7 @@ class Search:
         try:
             if self._wanted not in _environment(pid) or not _ours(pid):
                 return None
-            # it goes through: the pid was its own all along, and so was what was read
+            # if this succeeds, the pid was not reused meanwhile, and the environment was its own
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             return Identity.of(pid)
         except OSError:
@@ -129,21 +129,22 @@ class Search:
             os.close(pidfd)
 
     def _carries(self, who: Identity) -> bool | None:
-        """Whether a process carries the id; None: it does not tell yet, or never will.
+        """Whether a process carries the id; None: not known yet, or never.
 
-        In either case it may have forked somebody who is not on our list.
+        In both cases it may have forked a child that is not on the list.
         """
         if state_letter(who.pid) == "Z":
-            self._strangers.add(who.pid)  # next time it is known; till it is reaped, nobody else is
+            # a stranger from the next look on: its pid is not reused before it is reaped
+            self._strangers.add(who.pid)
             return None
         try:
             if not _ours(who.pid):
                 return False
             environment = _environment(who.pid)
         except OSError:
-            environment = []  # gone, dying, or not ours to look at
+            environment = []  # gone, dying, or not readable for us
         program = program_of(who.pid)
-        # the same process before and after the look: its pid was not reused in between
+        # alive before and after the look: its pid was not reused in between
         if not who.alive:
             return None
         if environment:
@@ -151,7 +152,7 @@ class Search:
         if program is Program.NEVER or program is Program.BARE:
             return False
         if program is Program.HIDDEN and who in self._bare:
-            return False  # twice: it was not about to become another program
+            return False  # seen twice: it was not executing another program
         self._bare.add(who)
         return None
 
@@ -165,7 +166,7 @@ def _ours(pid: int) -> bool:
 
 
 def _environment(pid: int) -> list[bytes]:
-    """What a process was started with; empty: it shows none."""
+    """The environment that a process was started with; empty: it shows none."""
     with Path(f"/proc/{pid}/environ").open("rb", buffering=0) as file:
         shown = file.read()
     return shown.split(b"\0") if shown else []

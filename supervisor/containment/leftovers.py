@@ -1,7 +1,7 @@
-"""Clears what a killed warden left: for the front that has lost it, or for whoever comes later.
+"""Kills the processes that a killed warden left, for its front, the next run or ``reap``.
 
-A PID namespace leaves nothing. A run's cgroup outlives its warden, with every
-daemon in it. What a subreaper's run left is found by its cookie, see
+A PID namespace leaves none. A run's cgroup outlives its warden, with every daemon in
+it. Processes that a subreaper's run left are found by its cookie, see
 :mod:`supervisor.containment.cookie`.
 """
 
@@ -28,27 +28,27 @@ _STILL_AT_IT_S = 1.0
 
 
 def clear_leftovers(run_dir: Path, patience_s: float = _PATIENCE_S) -> list[Identity]:
-    """Kill what is left in a dead run's cgroup, and remove the cgroup.
+    """Kill every process in a dead run's cgroup, and remove the cgroup.
 
-    Only a directory of a cgroup v2 hierarchy that bears the run's id in its name
-    is touched, whatever the run's files say.
+    Only a directory of a cgroup v2 hierarchy that has the run's id in its name is
+    touched, whatever the run's files say.
 
     Parameters
     ----------
     run_dir : Path
         The run's directory. Its front and its warden must be dead.
     patience_s : float
-        How long to wait for the killed to be gone, in s.
+        How long to wait for the killed processes to be gone, in s.
 
     Returns
     -------
     list of Identity
-        Who was in it and was killed.
+        The processes that were in it and were killed.
 
     Raises
     ------
     OSError
-        If it could not be cleared: no right to, or a process in D state.
+        If it could not be cleared: no permission, or a process in D state.
     """
     killed: list[Identity] = []
     for path in _cgroups(run_dir):
@@ -57,14 +57,14 @@ def clear_leftovers(run_dir: Path, patience_s: float = _PATIENCE_S) -> list[Iden
 
 
 class Ended(NamedTuple):
-    """What became of a dead run's leftover processes, each named for people.
+    """The result for a dead run's leftover processes, each named for people.
 
     Attributes
     ----------
     killed : list of str
         Those that were alive and are gone.
     survivors : list of str
-        Those that are alive all the same, with their state, and what could not be cleared.
+        Those that are still alive, with their state, and what could not be cleared.
     """
 
     killed: list[str]
@@ -72,36 +72,36 @@ class Ended(NamedTuple):
 
 
 def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIENCE_S) -> Ended:
-    """Kill all that a dead run has left: its cgroup, then what carries its cookie.
+    """Kill all processes that a dead run has left: its cgroup, then those with its cookie.
 
-    The latter again and again, for what is forked in the meantime, until a look has
-    proved that there is nobody left.
+    The search for the cookie is repeated, because processes may be forked meanwhile,
+    until a look has proved that no process is left.
 
     Parameters
     ----------
     run_id : str
         The run. Its warden must be dead: it carries the cookie too.
     run_dir : Path or None
-        Its directory, where that is still its own.
+        Its directory, if that still is the run's.
     patience_s : float
-        How long to go on, in s.
+        How long to keep trying, in s.
     """
     ended = Ended([], [])
     if run_dir is not None:
         try:
             ended.killed.extend(f"pid {who.pid}" for who in clear_leftovers(run_dir, patience_s))
         except OSError as error:
-            ended.survivors.append(f"what is in the run's cgroup: {error}")
+            ended.survivors.append(f"processes in the run's cgroup: {error}")
     began = found_at = time.monotonic()
     seen: dict[Identity, str] = {}
     search = Search(run_id)
     while True:
         for who in search.look():
-            if who not in seen:  # one that cannot be killed is found again and again
+            if who not in seen:  # one that cannot be killed is found at each look
                 seen[who] = f"pid {who.pid} ({command_name(who.pid)})"
                 found_at = time.monotonic()
             who.send(signal.SIGKILL)
-        # a dying process gives up its environment, and with it the cookie, before it is dead
+        # a dying process loses its environment, and with it the cookie, before it is dead
         dying = any(who.alive for who in seen)
         now = time.monotonic()
         if (search.over and not dying) or now >= began + patience_s:
@@ -118,7 +118,7 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
         else:
             ended.killed.append(name)
     if not search.over and time.monotonic() - found_at < _STILL_AT_IT_S:
-        ended.survivors.append("somebody who forks and ends faster than they are found")
+        ended.survivors.append("a process that forks and exits faster than it can be found")
     return ended
 
 
@@ -147,7 +147,7 @@ def _cgroups(run_dir: Path) -> list[Path]:
 def _clear(path: Path, patience_s: float) -> list[Identity]:
     deadline = time.monotonic() + patience_s
     killed: dict[int, Identity] = {}
-    with contextlib.suppress(FileNotFoundError):  # somebody else has just cleared it
+    with contextlib.suppress(FileNotFoundError):  # another process has just cleared it
         while True:
             pids = [int(pid) for pid in (path / "cgroup.procs").read_text().split()]
             killed |= {pid: who for pid in pids if (who := Identity.of(pid)) is not None}

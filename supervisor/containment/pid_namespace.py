@@ -1,25 +1,25 @@
-"""Containment by a PID namespace: when the warden dies, by any death, the kernel kills all.
+"""Containment by a PID namespace: when the warden dies, the kernel kills every process in it.
 
-The warden is the first process (PID 1) of a PID namespace of its own. Whatever
-its descendants do to hide, ``setsid`` and double forks included, they cannot
-leave it, and when PID 1 ends the kernel SIGKILLs every process in it before
-anybody can see PID 1 gone. ``kill(-1)`` from PID 1 reaches all of them in one
-step that no fork can slip through.
+The warden is the first process (PID 1) of a PID namespace of its own. Its descendants
+cannot leave it, whatever they do to hide, ``setsid`` and double forks included, and
+when PID 1 ends the kernel SIGKILLs every process in the namespace before PID 1 can be
+seen gone. ``kill(-1)`` from PID 1 reaches all of them in one step that no fork can
+escape.
 
 A process cannot enter a new PID namespace itself, only its children can. So the
-process that was started makes one with ``CLONE_PARENT``, a sibling rather than a
-child, and ends: the front has the warden for its own child, with a pidfd and an
-exit status, and no process in between could be killed.
+process that the front started makes one with ``CLONE_PARENT``, a sibling rather than a
+child, and ends: the warden is a direct child of the front, which has its pidfd and its
+exit status, and there is no process in between that could be killed.
 
-Pids differ inside and outside, so the namespace gets a ``/proc`` of its own, in
-a mount namespace of its own; the old ``/proc`` is kept open beside it and tells
-which pid a process has outside. Mounts made outside later still show inside, and
-none made inside shows outside (``MS_SLAVE``).
+Pids differ inside and outside, so the namespace gets a ``/proc`` of its own, in a mount
+namespace of its own. The old ``/proc`` is kept open beside it and shows which pid a
+process has outside. Mounts made outside later still appear inside, and none made inside
+appears outside (``MS_SLAVE``).
 
-Without privilege a user namespace comes with it, in which only the user's own
-ids exist, mapped to themselves: files look the same, but setuid programs
-(``sudo``, ``ping``, ``fusermount``) do not work. The capabilities that come with
-it are dropped again, so that a run may do what its user may, no more.
+Without privilege a user namespace is made as well, in which only the user's own ids
+exist, mapped to themselves: files look the same, but setuid programs (``sudo``,
+``ping``, ``fusermount``) do not work. The capabilities that it grants are dropped
+again, so that a run may do what its user may, and no more.
 
 References
 ----------
@@ -62,7 +62,7 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _BORN = b"+"
 _MAX_WHY_BYTES = 4096
 
-# PyDLL keeps the GIL: between the fork and its aftermath nothing else may run
+# PyDLL keeps the GIL: no other thread may run between the fork and PyOS_AfterFork
 _libc = ctypes.PyDLL(None, use_errno=True)
 
 
@@ -79,12 +79,12 @@ class _CloneArgs(ctypes.Structure):
 
 
 class PidNamespace(Subreaper):
-    """The strongest containment. Exists only in a process that is its namespace's first.
+    """The strongest containment. Exists only in the first process of its namespace.
 
     Parameters
     ----------
     outer_proc : int
-        Descriptor of the ``/proc`` that shows the pids of outside.
+        Descriptor of the ``/proc`` that shows the pids outside.
     """
 
     name = "pid-namespace"
@@ -93,10 +93,10 @@ class PidNamespace(Subreaper):
         self._outer_proc = outer_proc
 
     def begin(self, run_id: str, note: Note) -> None:
-        """Nothing to do: PID 1 is handed every orphan."""
+        """Do nothing: PID 1 adopts every orphan of its namespace."""
 
     def signal_all(self, *numbers: int) -> int:
-        """Signal everything in the namespace but ourselves, each signal in one step."""
+        """Signal every process of the namespace but this one, each signal in one step."""
         if os.getpid() != 1:
             raise RuntimeError("only a namespace's first process may signal all of it")
         reached = len(self.living())
@@ -104,11 +104,11 @@ class PidNamespace(Subreaper):
             try:
                 os.kill(-1, number)
             except ProcessLookupError:
-                break  # nobody is left
+                break  # no process is left
         return reached
 
     def outside(self, pid: int) -> int:
-        """Look a process's pid up in the ``/proc`` of outside; 0 when it is gone."""
+        """Look a process's pid up in the ``/proc`` outside; 0 when it is gone."""
         try:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
@@ -123,22 +123,22 @@ Introduce = Callable[[PidNamespace], None]
 
 
 def enter(introduce: Introduce) -> PidNamespace:
-    """Go on as the first process of a new PID namespace; the calling process ends.
+    """Continue as the first process of a new PID namespace; the calling process ends.
 
-    Returns in the new process only. When the attempt fails, the calling process
-    goes on by an exception; it has not been changed.
+    Returns in the new process only. When the attempt fails, it raises in the calling
+    process, which has not been changed.
 
     Parameters
     ----------
     introduce : callable
-        Called in the new process: has the front know it before its parent ends.
+        Called in the new process: makes it known to the front before the caller ends.
 
     Raises
     ------
     UnavailableError
-        In the calling process: what was refused, and what would mend it.
+        In the calling process: what was refused, and how to allow it.
     """
-    ids = os.getuid(), os.getgid()  # asked now: in a new user namespace nobody has any
+    ids = os.getuid(), os.getgid()  # read now: in a new user namespace no ids are mapped yet
     verdict, tell = os.pipe()
     try:
         pid, pidfd, unprivileged = _clone_somehow()
@@ -155,7 +155,7 @@ def enter(introduce: Introduce) -> PidNamespace:
     if said == _BORN:
         os._exit(0)
     why = said.decode(errors="replace") or "its first process was killed"
-    raise UnavailableError(why, _MEND_REFUSED, spent=pidfd)
+    raise UnavailableError(why, _FIX_REFUSED, spent=pidfd)
 
 
 # -- making the process ----------------------------------------------------
@@ -199,18 +199,18 @@ def _clone(namespaces: int) -> tuple[int, int]:
 
 
 def _keep_thread_id(arguments: _CloneArgs) -> None:
-    """Have the C library's own note of the thread's id be right in the child, as fork(3) does."""
+    """Let the kernel set the C library's copy of the thread id in the child, as fork(3) does."""
     address = ctypes.c_uint64()
     if _libc.prctl(_PR_GET_TID_ADDRESS, ctypes.byref(address), 0, 0, 0) == 0 and address.value:
         arguments.flags |= _CLONE_CHILD_SETTID | _CLONE_CHILD_CLEARTID
         arguments.child_tid = address.value
 
 
-_MEND_REFUSED = (
+_FIX_REFUSED = (
     "allow namespaces and a /proc in them (a container's seccomp profile or masked paths, or "
     "AppArmor, forbid them; on Ubuntu: sysctl kernel.apparmor_restrict_unprivileged_userns=0)"
 )
-_MENDS = {
+_FIXES = {
     errno.ENOSPC: "raise user.max_user_namespaces and user.max_pid_namespaces with sysctl",
     errno.EUSERS: "raise user.max_user_namespaces with sysctl; or namespaces are nested too deep",
     errno.ENOSYS: "use a kernel of 5.3 or newer; in a container, one whose profile allows clone3",
@@ -219,23 +219,23 @@ _MENDS = {
 
 
 def _unavailable(error: OSError) -> UnavailableError:
-    mend = _MENDS.get(error.errno or 0, _MEND_REFUSED)
+    fix = _FIXES.get(error.errno or 0, _FIX_REFUSED)
     why = "no more of them are allowed" if error.errno == errno.ENOSPC else error.strerror
-    return UnavailableError(f"no PID namespace: {why}", mend)
+    return UnavailableError(f"no PID namespace: {why}", fix)
 
 
 # -- its first steps -------------------------------------------------------
 
 
 def _be_first(introduce: Introduce, tell: int, ids: tuple[int, int] | None) -> PidNamespace:
-    """Settle in, or say why not and end."""
+    """Set the namespace up and return, or tell the parent why not and exit."""
     try:
         containment = _settle_in(ids)
         introduce(containment)
-    except BaseException as error:  # noqa: BLE001 - told to the parent, which goes on instead
+    except BaseException as error:  # noqa: BLE001 - told to the parent, which goes on
         os.write(tell, str(error).encode()[:_MAX_WHY_BYTES])
         os._exit(1)
-    with contextlib.suppress(BrokenPipeError):  # it was killed; the front knows us already
+    with contextlib.suppress(BrokenPipeError):  # the parent was killed; the front knows us already
         os.write(tell, _BORN)
     os.close(tell)
     return containment
@@ -247,7 +247,7 @@ def _settle_in(ids: tuple[int, int] | None) -> PidNamespace:
     containment = PidNamespace(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     known_as = containment.outside(os.getpid())
     if known_as <= 0:
-        raise OSError(0, "the outer /proc does not tell pids")
+        raise OSError(0, "the outer /proc does not show pids")
     _mount(None, "/", None, _MS_SLAVE | _MS_REC)
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
     if str(Path("/proc/self").readlink()) != "1":
@@ -260,16 +260,16 @@ def _settle_in(ids: tuple[int, int] | None) -> PidNamespace:
 
 
 def _number_from(pid: int) -> None:
-    """Have the pids inside begin where ours is outside, and not at 2 in every run.
+    """Let pids inside start at this process's pid outside, rather than at 2 in every run.
 
-    Programs name files by their pid, and two runs at a time would take the same names.
+    Programs name files by their pid, and two runs at once would use the same names.
     """
     with contextlib.suppress(OSError):  # a convenience only
         Path("/proc/sys/kernel/ns_last_pid").write_text(str(pid))
 
 
 def _map_ids(uid: int, gid: int) -> None:
-    """Have the user's own ids mean inside what they mean outside."""
+    """Map the user's own ids to themselves."""
     try:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")

@@ -1,12 +1,12 @@
-"""Containment by parentage: needs no privilege and works in every container.
+"""Containment by a subreaper: needs no privilege and works in every container.
 
-The warden is a subreaper, so whatever its workers leave behind (daemonised and
-``setsid`` processes too) becomes its own child, and "no child left" (ECHILD) means
-"no descendant left". Workers ask the kernel to die with the warden.
+The warden is a subreaper, so every process that its workers leave behind, daemonised
+and ``setsid`` ones included, becomes its own child, and "no child left" (ECHILD) means
+"no descendant left". Workers ask the kernel to kill them when the warden dies.
 
-What it cannot do: when the warden itself is SIGKILLed, grandchildren live on,
-since the death signal reaches its direct children only. They are found by the
-run's cookie, see :mod:`supervisor.containment.cookie`.
+Limit: when the warden itself is SIGKILLed, its grandchildren live on, because the
+parent-death signal reaches direct children only. They are found by the run's cookie,
+see :mod:`supervisor.containment.cookie`.
 
 References
 ----------
@@ -22,7 +22,7 @@ from supervisor.system import process
 
 
 class Subreaper:
-    """The weakest containment, and the one that is always there."""
+    """The weakest containment, and the one that is always available."""
 
     name = "subreaper"
     passed_over: tuple[PassedOver, ...] = ()
@@ -32,8 +32,9 @@ class Subreaper:
         process.become_subreaper()
 
     def prepare_worker(self, warden_pid: int) -> None:
-        """Die with the warden. ``PR_SET_PDEATHSIG`` follows the thread that
-        forked, which is why the warden has only one.
+        """Die with the warden.
+
+        ``PR_SET_PDEATHSIG`` follows the thread that forked: hence the single-threaded warden.
         """
         process.die_with_parent(warden_pid)
 
@@ -50,8 +51,8 @@ class Subreaper:
         ]
 
     def outside(self, pid: int) -> int:
-        """The pid itself: here everybody sees the same."""
+        """Return the pid itself: it is the same inside and outside."""
         return pid
 
     def end(self) -> None:
-        """Nothing was made."""
+        """Do nothing: nothing was made."""

@@ -1,24 +1,24 @@
-"""A strength of containment that this machine does not offer."""
+"""The error for a strength of containment that this machine does not offer."""
 
 from __future__ import annotations
 
 
 class UnavailableError(OSError):
-    """A strength cannot be had here; the next one may.
+    """A strength is not available here; the next one may be.
 
     Parameters
     ----------
     why : str
         What was refused, and how.
-    mend : str
+    fix : str
         What the user can do about it.
     spent : int, optional
-        Pidfd of a process that was made in the attempt. It has ended, or ends by
-        itself, and is the front's child: the front reaps it.
+        Pidfd of a process that was made in the attempt. It has ended, or ends by itself,
+        and is a child of the front, which reaps it.
     """
 
-    def __init__(self, why: str, mend: str, *, spent: int | None = None) -> None:
+    def __init__(self, why: str, fix: str, *, spent: int | None = None) -> None:
         super().__init__(why)
         self.why = why
-        self.mend = mend
+        self.fix = fix
         self.spent = spent

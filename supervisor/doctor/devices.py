@@ -66,9 +66,9 @@ def slurm() -> Finding:
 
 def owed_jobs() -> Finding:
     """Cluster jobs of processes that died before they had seen them gone."""
-    from slurm.debts import debts
+    from slurm.records.outstanding import all_outstanding
 
-    owed = list(debts())
+    owed = list(all_outstanding())
     orphaned = [debt.token for debt in owed if not debt.owner.alive]
     if orphaned:
         return Finding(

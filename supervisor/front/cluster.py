@@ -13,10 +13,10 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from slurm.batch.job import Job
 from slurm.client import LEASE_S, Client
 from slurm.connect import connect
-from slurm.job import Job
-from slurm.tokens import new_token
+from slurm.records.tokens import new_token
 from slurm.watch import JobWatch
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.front.link import WardenLink
@@ -50,7 +50,7 @@ class ClusterOrder:
     tasks : int
         Parts it is divided into.
     job : dict
-        What each of them needs, see :class:`slurm.job.Job`.
+        What each of them needs, see :class:`slurm.batch.job.Job`.
     lease_s : int
         How long the jobs live on when this process is silent, in s; 0: for ever.
     detach : bool

@@ -151,13 +151,13 @@ class Command(Work):
         What its user has set is left alone: on some clusters only certain wckeys are
         let through. Then the shim alone tells which jobs are the run's.
         """
-        from slurm.presence import cluster_within_reach
+        from slurm.controller.presence import cluster_within_reach
 
         plain = {os.fsdecode(name): os.fsdecode(value) for name, value in environment.items()}
         if not cluster_within_reach(plain):
             return {}
+        from slurm.records.tokens import token_variables
         from slurm.shim import install
-        from slurm.tokens import token_variables
         from slurm.watch import jobs_of_run
 
         self.jobs = jobs_of_run(self._plan.run_id, self._run.run_dir, self._run.nudge)

@@ -393,7 +393,7 @@ class Front:
 
 def _are_dead_runs() -> bool:
     """Whether earlier runs, or this one, have left something that has no owner."""
-    from slurm.debts import orphaned
+    from slurm.records.outstanding import orphaned
 
     with contextlib.suppress(ConfigError, OSError):
         return any(not entry.alive for entry in registry.entries()) or any(orphaned())

@@ -227,5 +227,5 @@ def _import_early() -> None:
 def _load_libraries() -> None:
     import pyarrow.parquet  # noqa: F401
 
-    import slurm.debts  # noqa: F401
+    import slurm.records.outstanding  # noqa: F401
     import supervisor.lifecycle.finish  # noqa: F401

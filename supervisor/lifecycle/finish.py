@@ -164,7 +164,7 @@ def _observed(
 
 def _how_jobs_ended(jobs: list[dict[str, Any]]) -> tuple[Jobs, str]:
     """How the jobs of a run ended that had no front any more to see them out."""
-    from slurm.states import JobState
+    from slurm.records.states import JobState
 
     if any(job["state"] == JobState.CANCELLED or not job["verified"] for job in jobs):
         return Jobs.CUT_SHORT, ""
@@ -185,15 +185,15 @@ def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     ledger = run_dir / rundir.LEDGER_FILE
     if not ledger.exists():
         return []
-    from slurm.book import Book
-    from slurm.cancel import outcomes
-    from slurm.debts import orphaned
-    from slurm.reconcile import work_off
+    from slurm.reconcile import cancel_outstanding
+    from slurm.records.book import Book
+    from slurm.records.outcome import outcomes
+    from slurm.records.outstanding import orphaned
     from supervisor.lifecycle.staging import fetch_what_is_left
     from supervisor.records.ledger import read_ledger
 
-    for debt in orphaned(ledger):
-        cancelled = work_off(debt)
+    for outstanding in orphaned(ledger):
+        cancelled = cancel_outstanding(outstanding)
         if cancelled.error:
             errors.append(cancelled.error)
     errors += fetch_what_is_left(run_dir)

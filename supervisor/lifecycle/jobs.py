@@ -7,12 +7,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from slurm.book import Keeper
-from slurm.calls import Cluster
-from slurm.cancel import JobOutcome, cancel, outcomes
+from slurm.cancel import cancel
 from slurm.connect import connect
-from slurm.debts import debts
+from slurm.controller.calls import Cluster
 from slurm.look import look
+from slurm.records.book import Keeper
+from slurm.records.outcome import JobOutcome, outcomes
+from slurm.records.outstanding import all_outstanding
 from supervisor.errors import AllstopError
 from supervisor.records import registry, rundir
 
@@ -52,7 +53,7 @@ def cancel_jobs(run: str | None) -> Iterator[JobsSeen]:
 
 def _ledgers(run: str | None) -> list[Path]:
     if run is None:
-        found = [debt.ledger for debt in debts()]
+        found = [outstanding.ledger for outstanding in all_outstanding()]
     else:
         found = [registry.find_dir(run) / rundir.LEDGER_FILE]
     return [ledger for ledger in found if ledger.exists()]

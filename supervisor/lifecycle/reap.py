@@ -157,20 +157,24 @@ def _forget(run_id: str) -> None:
 
 def _orphaned_jobs() -> Iterator[Reaped]:
     """Cancel cluster jobs whose owner is dead."""
-    from slurm.debts import orphaned
+    from slurm.records.outstanding import orphaned
 
     silent: set[str] = set()
-    for debt in orphaned():
-        from slurm.reconcile import work_off
+    for outstanding in orphaned():
+        from slurm.reconcile import cancel_outstanding
 
-        where = json.dumps([debt.address, debt.variables])
+        where = json.dumps([outstanding.address, outstanding.variables])
         # the same cluster did not answer for the previous one: do not wait a minute again
-        cancelled = work_off(debt, patience_s=_BRIEFLY_S if where in silent else None)
+        cancelled = cancel_outstanding(
+            outstanding, patience_s=_BRIEFLY_S if where in silent else None
+        )
         if cancelled.error:
             silent.add(where)
-        reaped = Reaped(debt.token, str(debt.ledger.parent), error=cancelled.error or "")
+        reaped = Reaped(
+            outstanding.token, str(outstanding.ledger.parent), error=cancelled.error or ""
+        )
         for job in cancelled.jobs:
-            name = f"job {job.id or '(id unknown)'} on {debt.address}, {job.state}"
+            name = f"job {job.id or '(id unknown)'} on {outstanding.address}, {job.state}"
             (reaped.jobs_ended if job.verified else reaped.survivors).append(name)
         yield reaped
 

@@ -149,12 +149,16 @@ class RunStop:
 
     def _cancel_jobs(self) -> list[str]:
         """Cancel jobs in the front's place; name those that were not seen to end."""
-        from slurm.debts import debts
-        from slurm.reconcile import work_off
+        from slurm.reconcile import cancel_outstanding
+        from slurm.records.outstanding import all_outstanding
 
         left: list[str] = []
-        for debt in [debt for debt in debts() if debt.ledger == self._run.ledger]:
-            cancelled = work_off(debt)
+        for outstanding in [
+            outstanding
+            for outstanding in all_outstanding()
+            if outstanding.ledger == self._run.ledger
+        ]:
+            cancelled = cancel_outstanding(outstanding)
             self._request.escalated.append(
                 "its front did not cancel its cluster jobs: cancelled them"
             )

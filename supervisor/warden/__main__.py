@@ -66,7 +66,7 @@ def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoRetu
     """
     from supervisor.warden.refusal import record_refusal
 
-    why = f"containment {wanted}: {error.why}: {error.mend}; or leave --containment at auto"
+    why = f"containment {wanted}: {error.why}: {error.fix}; or leave --containment at auto"
     refusal = messages.RunRefused(messages.clip(why), usage=True)
     messages.send(sock, refusal)
     while True:

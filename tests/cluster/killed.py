@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slurm import Client
-from slurm.book import Book
-from slurm.debts import debts
-from slurm.reconcile import work_off
+from slurm.reconcile import cancel_outstanding
+from slurm.records.book import Book
+from slurm.records.outstanding import all_outstanding
 from supervisor.records.ledger import read_ledger
 from tests.cluster.daemon import new_directory
 from tests.cluster.lab import Lab
@@ -96,12 +96,12 @@ def play(lab: Lab, dice: random.Random, longest_s: float) -> Round:
         client.send_signal(signal.SIGKILL)
         told = client.stdout.readline().strip() != ""
     known, jobs, complete = 0, 0, True
-    for debt in debts():
+    for debt in all_outstanding():
         known += len(Book.of(read_ledger(debt.ledger)).ids)
-        cancelled = work_off(debt)
+        cancelled = cancel_outstanding(debt)
         jobs += len(cancelled.jobs)
         complete = complete and cancelled.complete
-    complete = complete and not list(debts())
+    complete = complete and not list(all_outstanding())
     alive = lab.run("squeue", "-h", "-o", "%A").stdout.split()
     return Round(delay_s, told, jobs, known, len(alive), complete)
 

@@ -1,4 +1,4 @@
-"""A run inside a cluster's job: it ends in order before the cluster kills."""
+"""A run inside a SLURM job: it ends in order before the cluster sends SIGKILL."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def equals_local(there: ClusterPlace) -> None:
 def test_scancel_stops_it_in_order(there: ClusterPlace, how: str) -> None:
     job = submit(there, script(there, "--grace", "8", "--terminate", "2", how=how))
     wait_ready(there)
-    # srun hands on what it says in its own time
+    # srun forwards its output with a delay
     wait_for(
         lambda: "grace shortened from 8 to 6 s" in tell(there), "the note", tell=lambda: tell(there)
     )
@@ -101,7 +101,7 @@ def test_scancel_stops_it_in_order(there: ClusterPlace, how: str) -> None:
 
 
 def test_a_plain_script_too(there: ClusterPlace) -> None:
-    """The shell dies of SIGTERM and leaves the front to itself, which has had its own."""
+    """The shell dies of SIGTERM; the front gets a SIGTERM of its own and stops in order."""
     job = submit(there, script(there, how=""))
     wait_ready(there)
     assert there.lab.run("scancel", str(job)).returncode == 0
@@ -120,7 +120,7 @@ def test_salloc(there: ClusterPlace) -> None:
 
 
 @pytest.mark.parametrize("why", ["requeue", pytest.param("preemption", marks=thorough)])
-def test_it_carries_on_after_a_requeue(there: ClusterPlace, why: str) -> None:
+def test_it_resumes_after_a_requeue(there: ClusterPlace, why: str) -> None:
     job = submit(there, script(there), "--partition=low", "--exclusive", "--nodelist=n4")
     wait_ready(there)
     ready = len(list(there.root.glob("ready-*")))
@@ -144,7 +144,7 @@ def test_it_carries_on_after_a_requeue(there: ClusterPlace, why: str) -> None:
 
 
 def test_submitted_through_a_run_it_is_stopped_with_it(there: ClusterPlace, tmp_path: Path) -> None:
-    """Both are ours: one here, one in the job of which the other is told by its token."""
+    """Two runs of ours: one here, and one in its job, which has the first one's token."""
     text = there.root / "in.sh"
     text.write_text("#!/bin/bash\n" + script(there))
     outer = there.argv("run", "--run-dir", str(tmp_path / "outer"))

@@ -1,4 +1,4 @@
-"""Whatever state a job is in, a cancel sees it gone; whatever is not ours is left alone."""
+"""A cancel sees a job gone in every state; jobs that are not ours are left alone."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from slurm import Client
-from slurm.book import Keeper
-from slurm.calls import Cluster
 from slurm.cancel import cancel
+from slurm.controller.calls import Cluster
 from slurm.local import LocalTransport
-from slurm.tokens import token_variables
+from slurm.records.book import Keeper
+from slurm.records.tokens import token_variables
 from tests.cluster.jobs import LONG, all_gone, deaf, left, ready, running, saver, wait_state
 from tests.cluster.lab import Lab
 from tests.support.waiting import wait_for
@@ -95,7 +95,7 @@ def test_an_array_of_which_some_complete_and_others_wait_goes(lab: Lab, here: Pa
         all_gone(client.cancel())
 
 
-def test_a_job_that_does_not_heed_sigterm_goes(lab: Lab, here: Path) -> None:
+def test_a_job_that_ignores_sigterm_goes(lab: Lab, here: Path) -> None:
     with Client(lease_s=0) as client:
         client.submit(command=deaf(here / "ready"))
         ready(here / "ready")
@@ -201,7 +201,7 @@ def test_what_a_child_submits_is_found_by_token(lab: Lab, here: Path, argv: list
 
 
 def test_a_child_that_still_waits_to_submit_is_ended(lab: Lab, here: Path) -> None:
-    """An sbatch outlives who called it; here it hangs, and would submit after the last look."""
+    """An sbatch outlives its caller; here it hangs, and would submit after the last look."""
     with Client(lease_s=0) as client:
         client.expect_others()
         lab.slurmctld.freeze()
@@ -270,7 +270,7 @@ def test_an_id_alone_proves_nothing(lab: Lab, here: Path, known: dict[str, str])
     lab.wait_state(stranger, "RUNNING")
     assert cancelled.calls == 0
     assert cancelled.complete == bool(known)  # another time: another job, and ours is gone
-    assert keeper.book.owes != bool(known)
+    assert keeper.book.outstanding != bool(known)
     keeper.close()
 
 
@@ -365,7 +365,7 @@ NOTHING = [
 def test_no_answer_is_not_an_answer_that_there_are_no_jobs(
     lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    """Who ignores SIGCHLD is told 0 as the exit status of everything; squeue itself says it too."""
+    """A process that ignores SIGCHLD sees exit status 0 always; squeue may exit with 0, too."""
     with Client(lease_s=0) as client:
         running(lab, client)
         (here / "bin").mkdir()

@@ -169,11 +169,11 @@ def see_it_put_away(there: ClusterPlace, begun: Started) -> None:
     assert set(verified(report).values()) == {"cancelled"}
     assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
     assert len(rows(begun.run_dir)) >= 3 * 15
-    wait_for(lambda: not there.debts, "the debt struck off")
+    wait_for(lambda: not there.debts, "no outstanding jobs")
 
 
 @pytest.mark.parametrize("who", ["front", pytest.param("both", marks=thorough)])
-def test_whoever_is_killed_the_shards_go_and_nothing_is_lost(there: ClusterPlace, who: str) -> None:
+def test_killed_processes_leave_no_shard_and_lose_nothing(there: ClusterPlace, who: str) -> None:
     begun = on_cluster(there)
     wait_shards(there, begun)
     begun.look_below()
@@ -201,7 +201,7 @@ def test_a_detached_sweep_is_collected(there: ClusterPlace) -> None:
     for path in there.root.glob("ready-*"):
         path.unlink()
     (job,) = there.jobs()
-    # those that wait for a word are told by the end of their job
+    # tasks that wait for a message end with their job
     assert there.command("jobs", str(begun.run_dir), "--cancel").returncode == 0
     wait_for(lambda: not there.alive_jobs(), f"job {job} ended")
     said = there.command("resume", str(begun.run_dir))
@@ -211,7 +211,7 @@ def test_a_detached_sweep_is_collected(there: ClusterPlace) -> None:
 
 
 def test_a_stop_of_a_detached_sweep_before_it_is_let_go(there: ClusterPlace) -> None:
-    """Whatever becomes of the jobs, the report never says completed."""
+    """However the jobs end, the report never says completed."""
     there.lab.slurmctld.freeze()
     begun = on_cluster(there, "--detach")
     begun.wait_for(lambda: "submit_intended" in ledger(begun), "the call under way")

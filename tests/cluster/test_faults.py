@@ -1,4 +1,4 @@
-"""The controller, munge or a node is away: a stop comes later, or stays owed, and never lies."""
+"""The controller, munge or a node fails: a stop is late or incomplete, and says so."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from slurm import Client
-from slurm.debts import debts
 from slurm.errors import SubmissionUnknownError
 from slurm.look import look
-from slurm.reconcile import work_off
+from slurm.reconcile import cancel_outstanding
+from slurm.records.outstanding import all_outstanding
 from supervisor.errors import AllstopError
 from tests.cluster.daemon import Daemon
 from tests.cluster.jobs import (
@@ -59,7 +59,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("name", "how"), FAULTS)
-def test_a_cancel_that_cannot_be_stays_owed_and_is_worked_off(
+def test_a_cancel_that_fails_leaves_jobs_outstanding_for_the_next(
     lab: Lab, here: Path, name: str, how: str
 ) -> None:
     daemon = the_daemon(lab, name)
@@ -77,13 +77,13 @@ def test_a_cancel_that_cannot_be_stays_owed_and_is_worked_off(
     assert "\n" not in cancelled.error
     assert {one.verified for one in cancelled.jobs} == {False}
     client.close()
-    (debt,) = debts()
-    assert not work_off(debt, patience_s=1).complete
-    assert list(debts()) == [debt]
+    (found,) = all_outstanding()
+    assert not cancel_outstanding(found, patience_s=1).complete
+    assert list(all_outstanding()) == [found]
     back(lab, daemon)
-    all_gone(work_off(debt))
+    all_gone(cancel_outstanding(found))
     assert not ours(lab)
-    assert not list(debts())
+    assert not list(all_outstanding())
     assert not list((here / "state/allstop/jobs").iterdir())
 
 
@@ -108,7 +108,7 @@ def test_a_cancel_goes_on_when_the_controller_is_back(
     ("name", "how"),
     [*FAULTS[:2], *(pytest.param(*fault, marks=thorough) for fault in FAULTS[2:])],
 )
-def test_a_submission_that_nobody_answers_is_known_or_owed_never_lost(
+def test_a_submission_without_an_answer_is_known_or_outstanding_never_lost(
     lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch, name: str, how: str
 ) -> None:
     monkeypatch.setattr("slurm.submit.SUBMIT_TIMEOUT_S", 3.0)
@@ -120,13 +120,13 @@ def test_a_submission_that_nobody_answers_is_known_or_owed_never_lost(
     with pytest.raises(SubmissionUnknownError) as caught:
         client.submit(command=LONG)
     assert "\n" not in str(caught.value)
-    assert client._keeper.book.owes
+    assert client._keeper.book.outstanding
     client.close()
     back(lab, daemon)
-    (debt,) = debts()
-    all_gone(work_off(debt))
+    (found,) = all_outstanding()
+    all_gone(cancel_outstanding(found))
     assert not ours(lab)
-    assert not list(debts())
+    assert not list(all_outstanding())
 
 
 def test_a_submission_is_found_when_the_controller_comes_back_in_time(
@@ -167,10 +167,10 @@ def test_a_controller_that_restarts_in_the_middle_is_waited_for(lab: Lab, here: 
     assert not ours(lab)
 
 
-def test_a_stranger_with_an_id_handed_out_again_is_left_alone(lab: Lab, here: Path) -> None:
+def test_a_stranger_with_a_reused_id_is_left_alone(lab: Lab, here: Path) -> None:
     """The controller dies before it has saved our job; the next one gets its id."""
     client = Client(lease_s=0)
-    wait_for(lambda: _forgets(lab, client), "an id handed out again", timeout_s=90)
+    wait_for(lambda: _forgets(lab, client), "a reused id", timeout_s=90)
     lost = client.known()[-1].id
     stranger = lab.submit("sleep 600")
     assert str(stranger) == lost
@@ -208,9 +208,9 @@ def test_a_job_whose_node_hangs_is_not_called_gone(
     ]
     assert "not gone after 1 s" in (cancelled.error or "")
     client.close()
-    (debt,) = debts()
+    (found,) = all_outstanding()
     lab.slurmd["n2"].thaw()
-    all_gone(work_off(debt))
+    all_gone(cancel_outstanding(found))
     assert not ours(lab)
 
 
@@ -248,10 +248,10 @@ def test_an_sbatch_that_outlives_its_dead_caller_leaves_no_job(
     ) as caller:
         wait_for(lambda: under_way(lab, "sbatch"), "sbatch waits")
         caller.send_signal(signal.SIGKILL)
-    (debt,) = debts()
-    assert not debt.owner.alive
+    (found,) = all_outstanding()
+    assert not found.owner.alive
     daemon.thaw()
-    all_gone(work_off(debt))
+    all_gone(cancel_outstanding(found))
     wait_for(lambda: not under_way(lab, "sbatch"), "sbatch dead")
     assert not ours(lab)
 

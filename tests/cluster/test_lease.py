@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from slurm import Client
-from slurm.debts import debts
+from slurm.batch.job import Job
+from slurm.batch.script import Lease
 from slurm.errors import TransportError
-from slurm.job import Job
 from slurm.local import LocalTransport
-from slurm.reconcile import work_off
-from slurm.script import Lease
+from slurm.reconcile import cancel_outstanding
+from slurm.records.outstanding import all_outstanding
 from slurm.submit import submit
 from supervisor.system.process import Identity
 from tests.cluster.jobs import all_gone, deaf, left, ready, running, saved, saver, wait_state
@@ -55,7 +55,7 @@ def owner(*command: str, **options: object) -> Iterator[tuple[subprocess.Popen[s
 
 
 def of_job(lab: Lab, job: str) -> list[Identity]:
-    """Processes of a job, whoever their parents are now."""
+    """Processes of a job, also those with another parent by now."""
     found = []
     for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
@@ -79,17 +79,17 @@ def test_a_killed_owner_s_job_is_told_saves_and_ends(lab: Lab, here: Path) -> No
         (lease,) = (here / ".allstop/leases").iterdir()
         assert time.time() - lease.stat().st_mtime >= LEASE_S - 1
     assert (here / "saved").exists()
-    assert "nobody has renewed the lease" in (here / f"slurm-{job}.out").read_text()
+    assert "the lease was not renewed" in (here / f"slurm-{job}.out").read_text()
     wait_for(lambda: not of_job(lab, job), "no process of the job left")
 
 
-def test_a_frozen_owner_s_job_ends_too_and_the_debt_is_worked_off(lab: Lab, here: Path) -> None:
+def test_a_frozen_owner_s_job_ends_too(lab: Lab, here: Path) -> None:
     with owner("sleep", "600") as (process, job):
         wait_for(lambda: set(lab.states(int(job))) - {"PENDING"}, "the job's beginning")
         process.send_signal(signal.SIGSTOP)
         wait_state(lab, job, "FAILED")  # of SIGTERM
-    (debt,) = debts()
-    all_gone(work_off(debt))
+    (found,) = all_outstanding()
+    all_gone(cancel_outstanding(found))
     assert not list((here / ".allstop/leases").iterdir())
     assert not list((here / "state/allstop/jobs").iterdir())
 
@@ -106,7 +106,7 @@ def test_a_job_ends_itself_though_the_controller_is_away(lab: Lab, here: Path) -
         lab.wait_ready()
 
 
-def test_a_job_that_does_not_heed_it_is_cancelled_by_itself(lab: Lab, here: Path) -> None:
+def test_a_job_that_ignores_sigterm_cancels_itself(lab: Lab, here: Path) -> None:
     lease, renewed = here / "lease", here / "renewed"
 
     def is_ready() -> bool:
@@ -137,14 +137,14 @@ def test_renewing_keeps_a_job_alive(lab: Lab, here: Path) -> None:
 
 
 def test_a_job_that_waits_for_long_begins_with_a_lease_of_its_own(lab: Lab, here: Path) -> None:
-    """Its watch begins when it does; if nobody lives then, it ends after one lease."""
+    """It watches from its start on; if no front lives then, it ends after one lease."""
     with owner("sleep", "600", hold=True) as (process, job):
         process.send_signal(signal.SIGKILL)
         process.wait()
         wait_state(lab, job, "PENDING")
         lab.run("scontrol", "release", job)
         wait_state(lab, job, "FAILED")
-    assert "nobody has renewed the lease" in (here / f"slurm-{job}.out").read_text()
+    assert "the lease was not renewed" in (here / f"slurm-{job}.out").read_text()
 
 
 def test_a_normal_end_leaves_no_watcher_behind(lab: Lab, here: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whose business a debt is: that of the process which looks after the jobs now."""
+"""Who owns outstanding jobs: the process that looks after them now."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from slurm import Client
-from slurm.debts import Debt, debts, this_process
 from slurm.local import LocalTransport
-from slurm.reconcile import work_off
+from slurm.reconcile import cancel_outstanding
+from slurm.records.outstanding import OutstandingJobs, all_outstanding, this_process
 from supervisor.system.process import Identity
 from tests.cluster.jobs import LONG, all_gone, left, running
 from tests.cluster.lab import Lab
@@ -17,25 +17,25 @@ from tests.cluster.lab import Lab
 pytestmark = pytest.mark.slurm
 
 
-def test_who_carries_jobs_on_owns_their_debt(lab: Lab, here: Path) -> None:
+def test_a_process_that_takes_jobs_over_owns_them(lab: Lab, here: Path) -> None:
     ledger = here / "ledger"
     first = Client(lease_s=0, ledger=ledger)
     job = running(lab, first)
     first.close()
-    (debt,) = debts()
-    debt._replace(owner=Identity(1, 1, "an earlier boot")).incur()
+    (found,) = all_outstanding()
+    found._replace(owner=Identity(1, 1, "an earlier boot")).record()
     with Client(lease_s=0, ledger=ledger) as second:
         assert second.token == first.token
         assert [one.id for one in second.query()] == [job]
         second.submit(command=LONG)
-        (debt,) = debts()
-        assert debt.owner == this_process()
-        assert debt.ledger == ledger
+        (found,) = all_outstanding()
+        assert found.owner == this_process()
+        assert found.ledger == ledger
     assert not left(lab)
-    assert not list(debts())
+    assert not list(all_outstanding())
 
 
-def test_a_debt_leads_to_the_cluster_that_the_jobs_are_on(
+def test_outstanding_jobs_name_their_cluster(
     lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conf = str(lab.slurm_conf)
@@ -43,13 +43,13 @@ def test_a_debt_leads_to_the_cluster_that_the_jobs_are_on(
     client = Client(LocalTransport({"SLURM_CONF": conf}), lease_s=0)
     client.submit(command=LONG)
     client.close()
-    (debt,) = debts()
-    assert debt.variables["SLURM_CONF"] == conf
-    all_gone(work_off(debt))
+    (found,) = all_outstanding()
+    assert found.variables["SLURM_CONF"] == conf
+    all_gone(cancel_outstanding(found))
     assert not left(lab)
 
 
-def test_a_debt_whose_ledger_was_deleted_is_worked_off_by_token(lab: Lab, here: Path) -> None:
+def test_jobs_whose_ledger_was_deleted_are_cancelled_by_token(lab: Lab, here: Path) -> None:
     (here / "run").mkdir()
     client = Client(lease_s=0, ledger=here / "run" / "ledger")
     running(lab, client)
@@ -57,26 +57,28 @@ def test_a_debt_whose_ledger_was_deleted_is_worked_off_by_token(lab: Lab, here: 
     client.close()
     (here / "run" / "ledger").unlink()
     (here / "run").rmdir()
-    (debt,) = debts()
-    cancelled = work_off(debt)
+    (found,) = all_outstanding()
+    cancelled = cancel_outstanding(found)
     all_gone(cancelled)
     assert len(cancelled.jobs) == 2
     assert not left(lab)
     assert not list((here / "state/allstop/jobs").iterdir())
 
 
-def test_a_debt_of_a_process_that_died_before_its_first_record(lab: Lab, here: Path) -> None:
-    Debt("tok", "local", {"SLURM_CONF": str(lab.slurm_conf)}, here / "l", this_process()).incur()
-    (debt,) = debts()
-    all_gone(work_off(debt))
-    assert not list(debts())
+def test_jobs_of_a_process_that_died_before_its_first_record(lab: Lab, here: Path) -> None:
+    OutstandingJobs(
+        "tok", "local", {"SLURM_CONF": str(lab.slurm_conf)}, here / "l", this_process()
+    ).record()
+    (found,) = all_outstanding()
+    all_gone(cancel_outstanding(found))
+    assert not list(all_outstanding())
 
 
-def test_an_unreadable_debt_hides_no_other(lab: Lab, here: Path) -> None:
+def test_an_unreadable_record_hides_no_other(lab: Lab, here: Path) -> None:
     with Client(lease_s=0) as client:
         client.submit(command=LONG)
-        (debt,) = debts()
+        (found,) = all_outstanding()
         folder = here / "state/allstop/jobs"
         for number, text in enumerate(["", "{}", "[]", '{"token": 1}', '{"owner": 3}']):
             (folder / f"a{number}.json").write_text(text)
-        assert list(debts()) == [debt]
+        assert list(all_outstanding()) == [found]

@@ -106,5 +106,5 @@ def test_its_jobs_go_when_everything_is_killed(there: ClusterPlace, package: str
     wait_for(lambda: not there.alive_jobs(), "the jobs gone", tell=begun.tell)
     assert len(verified(begun.wait_report())) >= jobs
     there.assert_no_jobs()
-    wait_for(lambda: not there.debts, "the debt struck off")
+    wait_for(lambda: not there.debts, "no outstanding jobs")
     begun.assert_gone()

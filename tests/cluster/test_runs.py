@@ -173,9 +173,9 @@ def test_a_second_ctrl_c_leaves_the_rest_to_who_comes_next(there: ClusterPlace, 
     else:
         said = there.command("run", "--run-dir", str(there.root / "next"), "--", "true")
         assert said.returncode == 0, said.stdout + said.stderr
-    # the run that was given up has sent for somebody too, who may have been first with the
-    # debt, and may not be through with the rest
-    wait_for(lambda: not there.debts, "the debt worked off")
+    # the run that was given up has started a reap, too, which may be first with the jobs and
+    # not be done with the rest
+    wait_for(lambda: not there.debts, "no outstanding jobs")
     there.assert_no_jobs()
     wait_for(lambda: not there.alive(), "the end of those that were sent for")
     there.assert_nothing_owed()
@@ -198,7 +198,7 @@ def test_stop_cancels_the_jobs_of_a_front_that_hangs(there: ClusterPlace) -> Non
     there.assert_nothing_owed()
 
 
-def test_detached_jobs_live_on_until_somebody_says_otherwise(there: ClusterPlace) -> None:
+def test_detached_jobs_live_on_until_they_are_cancelled(there: ClusterPlace) -> None:
     begun = there.shell(LONG, "--detach")
     assert begun.end() == 0, begun.tell()
     there.wait_jobs(1)
@@ -241,8 +241,8 @@ def test_the_environment_of_the_command_is_else_its_own(there: ClusterPlace) -> 
     }
 
 
-@pytest.mark.parametrize("heir", ["reap", "whoever the run has sent for"])
-def test_a_controller_that_is_gone_holds_nobody_up_for_long(there: ClusterPlace, heir: str) -> None:
+@pytest.mark.parametrize("heir", ["reap", "the run's own reap"])
+def test_a_controller_that_is_gone_delays_a_stop_briefly(there: ClusterPlace, heir: str) -> None:
     there.lab.slurmctld.freeze()
     begun = there.shell("true")
     assert begun.end(40) == 0, begun.tell()
@@ -250,12 +250,12 @@ def test_a_controller_that_is_gone_holds_nobody_up_for_long(there: ClusterPlace,
     there.lab.wait_ready()
     if heir == "reap":
         assert there.command("reap").returncode == 0
-    wait_for(lambda: not there.debts, "the debt worked off")
+    wait_for(lambda: not there.debts, "no outstanding jobs")
     wait_for(lambda: not there.alive(), "the end of those that were sent for")
     there.assert_nothing_owed()
 
 
-def test_who_has_no_cluster_configured_owes_nothing(there: ClusterPlace) -> None:
+def test_without_a_configured_cluster_no_job_is_outstanding(there: ClusterPlace) -> None:
     tools = there.root / "tools"
     tools.mkdir()
     for name in ("sbatch", "squeue"):
@@ -277,7 +277,7 @@ sbatch --test-only --wrap true
 """
 
 
-def test_calls_that_name_no_job_keep_nobody_waiting(there: ClusterPlace) -> None:
+def test_calls_that_submit_no_job_are_not_waited_for(there: ClusterPlace) -> None:
     begun = there.shell(NOTHING_COMES_OF_IT)
     assert begun.end() == 0, begun.tell()
     assert list(verified(begun.report).values()) == ["completed"]
@@ -285,7 +285,7 @@ def test_calls_that_name_no_job_keep_nobody_waiting(there: ClusterPlace) -> None
 
 
 def test_a_submission_that_was_cut_off_is_found(there: ClusterPlace) -> None:
-    """The controller hangs, and whoever submits is killed; its call takes effect all the same."""
+    """The controller hangs, and the submitting process is killed; its call takes effect later."""
     begun = there.shell(
         f"until [ -e $HERE/frozen ]; do sleep 0.1; done; {job('sleep 600')[:-1]} &\n"
         "shim=$!; until [ -e $HERE/go ]; do sleep 0.1; done; kill -9 $shim"
@@ -306,7 +306,7 @@ def test_a_submission_that_was_cut_off_is_found(there: ClusterPlace) -> None:
 
 
 @pytest.mark.parametrize("who", ["front", "warden", "both", "group"])
-def test_whoever_is_killed_the_jobs_go(there: ClusterPlace, who: str) -> None:
+def test_killed_processes_leave_no_jobs(there: ClusterPlace, who: str) -> None:
     begun = there.start(
         there.shell_argv(LONG + job("sleep 600", "--array=0-3", to="array") + STAY),
         start_new_session=True,
@@ -327,12 +327,12 @@ def test_whoever_is_killed_the_jobs_go(there: ClusterPlace, who: str) -> None:
     report = begun.wait_report()
     assert set(verified(report)) == set(there.ids.values())
     there.assert_no_jobs()
-    wait_for(lambda: not there.debts, "the debt struck off")
+    wait_for(lambda: not there.debts, "no outstanding jobs")
     begun.assert_gone()
 
 
 def test_the_warden_killed_while_only_jobs_are_left(there: ClusterPlace) -> None:
-    """Nobody would see to the jobs any more if the front died now: so the run ends."""
+    """Without a warden the jobs would be orphaned if the front died, too: so the run ends."""
     begun = there.shell(LONG)
     in_job_phase(begun)
     os.kill(begun.warden, signal.SIGKILL)

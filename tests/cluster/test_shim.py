@@ -1,4 +1,4 @@
-"""The shim is ``sbatch``, to whoever calls it."""
+"""The shim behaves as ``sbatch`` does."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm.book import Keeper
+from slurm.records.book import Keeper
 from slurm.shim import install
 from supervisor.system.process import Identity, children
 from tests.cluster.place import ClusterPlace, verified
@@ -52,7 +52,7 @@ sys.exit(1)
 """
 
 
-def test_it_says_and_does_what_the_real_one_does(there: ClusterPlace) -> None:
+def test_it_behaves_as_the_real_one(there: ClusterPlace) -> None:
     script, found = there.root / "compare.py", there.root / "found.json"
     script.write_text(COMPARE)
     run = there.argv("run", "--run-dir", str(there.root / "run"), "--", sys.executable)
@@ -150,15 +150,15 @@ def test_it_steps_aside(there: ClusterPlace, behind: Behind, lack: str) -> None:
     there.lab.wait_state(int(out), "COMPLETED")
 
 
-def test_nobody_behind_it(there: ClusterPlace, behind: Behind) -> None:
+def test_no_sbatch_after_it(there: ClusterPlace, behind: Behind) -> None:
     behind.environment["PATH"] = str(behind.shim)
     with behind.call("--wrap=true") as shim:
         _, err = shim.communicate(timeout=90)
     assert shim.returncode == 127
-    assert b"not found behind" in err
+    assert b"not found on the PATH" in err
 
 
-def test_half_an_id_is_not_taken_for_one(there: ClusterPlace, behind: Behind) -> None:
+def test_half_an_id_is_not_an_id(there: ClusterPlace, behind: Behind) -> None:
     fifo = there.root / "fifo"
     os.mkfifo(fifo)
     behind.put_behind(there, f"printf 'Submitted batch job 12'; read x < {fifo}; echo 34")
@@ -184,9 +184,7 @@ def test_an_id_of_another_cluster_is_not_one_of_this(
     assert not behind.keeper.book.open
 
 
-def test_the_id_is_written_down_before_anybody_reads_it(
-    there: ClusterPlace, behind: Behind
-) -> None:
+def test_the_id_is_recorded_before_it_is_passed_on(there: ClusterPlace, behind: Behind) -> None:
     behind.put_behind(there, "echo 55; exec sleep 600")
     with behind.call() as shim:
         assert shim.stdout is not None
@@ -218,7 +216,7 @@ def test_a_run_within_a_run(there: ClusterPlace) -> None:
     there.assert_nothing_owed()
 
 
-def test_the_job_knows_nothing_of_the_run_that_submitted_it(there: ClusterPlace) -> None:
+def test_the_job_does_not_inherit_the_run_s_variables(there: ClusterPlace) -> None:
     out = there.root / "env"
     line = f"sbatch --output={out} --wrap env > $IDS/a"
     begun = there.shell(line)

@@ -1,4 +1,4 @@
-"""The SSH transport against a real sshd, and against everything that can break between."""
+"""The SSH transport with a real sshd, and with every failure in between."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def cluster(calm: Sshd) -> Iterator[SshTransport]:
 
 @pytest.fixture
 def connect(no_leaks: None, capfd: pytest.CaptureFixture[str]) -> Iterator[Connect]:
-    """Make transports; fail on what they leave behind, or say where nobody has asked them."""
+    """Make transports; fail on leaks, and on records that paramiko logs."""
     made: list[SshTransport] = []
     before = set(threading.enumerate())  # the shared connection's among them
 
@@ -117,7 +117,7 @@ def key_file(
 # -- what it is for
 
 
-def test_it_runs_a_command_and_tells_all_of_it(cluster: SshTransport) -> None:
+def test_it_runs_a_command_and_returns_all_of_it(cluster: SshTransport) -> None:
     answer = cluster.run(["sh", "-c", "cat; echo there >&2; exit 7"], stdin=b"here\n")
     assert answer == (7, "here\n", "there\n")
 
@@ -145,7 +145,7 @@ def test_input_and_output_flow_at_once(cluster: SshTransport) -> None:
     assert cluster.run(["cat"], stdin=data.encode(), timeout_s=120).stdout == data
 
 
-def test_who_does_not_read_its_input_is_no_error(cluster: SshTransport) -> None:
+def test_a_command_may_leave_its_input_unread(cluster: SshTransport) -> None:
     assert cluster.run(["true"], stdin=b"x" * 5 * MB).code == 0
 
 
@@ -171,7 +171,7 @@ def test_a_program_that_is_not_there(cluster: SshTransport) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL, signal.SIGSEGV])
-def test_the_signal_that_ended_it_is_told(cluster: SshTransport, number: int) -> None:
+def test_the_signal_that_ended_it_is_returned(cluster: SshTransport, number: int) -> None:
     assert cluster.run(["sh", "-c", f"kill -{int(number)} $$"]).code == -number
 
 
@@ -262,7 +262,7 @@ def test_a_server_without_sessions(sshd: Sshd, connect: Connect) -> None:
         connect("cluster", sshd).run(["true"])
 
 
-# -- who is there
+# -- the host key
 
 
 def test_an_unknown_host_is_refused_with_the_command_that_adds_it(
@@ -277,7 +277,7 @@ def test_an_unknown_host_is_refused_with_the_command_that_adds_it(
         ["ssh-keygen", "-lf", sshd.host_key], capture_output=True, text=True, check=True
     )
     assert shown.stdout.split()[1] in told
-    command = told.rpartition("then: ")[2]
+    command = told.rpartition("add it with: ")[2]
     assert command.startswith(f"ssh-keyscan -p {sshd.port} 127.0.0.1 >> ")
     subprocess.run(["sh", "-c", command], check=True, capture_output=True)
     assert transport.run(["true"]).code == 0
@@ -313,7 +313,7 @@ def test_hashed_entries_are_known(sshd: Sshd, connect: Connect) -> None:
 
 
 def test_the_kind_of_key_that_is_known_is_asked_for(sshd: Sshd, connect: Connect) -> None:
-    """paramiko would take the server's favourite, of which nobody has heard."""
+    """paramiko would take the server's preferred kind, which is not known."""
     rsa = key_file(sshd, "host_key_rsa", "rsa")
     reconfigure_server(sshd, f"HostKey {rsa}")
     kind, key = rsa.with_suffix(".pub").read_text().split()[:2]
@@ -331,14 +331,14 @@ def test_another_file_and_another_name(sshd: Sshd, connect: Connect, tmp_path: P
         connect("cluster", sshd).run(["true"])
 
 
-# -- who we are
+# -- the login
 
 
 def test_a_wrong_key(sshd: Sshd, connect: Connect) -> None:
     wrong = key_file(sshd, "wrong")
     text = sshd.ssh_config.read_text()
     sshd.ssh_config.write_text(text.replace(str(sshd.key), str(wrong)))
-    with pytest.raises(LinkRefusedError, match=rf"is not let in; it takes publickey.*{wrong}") as e:
+    with pytest.raises(LinkRefusedError, match=rf"server accepts publickey.*{wrong}") as e:
         connect("cluster", sshd).run(["true"])
     assert not e.value.transient
 
@@ -349,7 +349,7 @@ def locked(server: Sshd, file: Path) -> None:
 
 
 class Person:
-    """Somebody who answers."""
+    """A user who answers."""
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
@@ -392,7 +392,7 @@ def test_a_key_without_its_passphrase(sshd: Sshd, connect: Connect) -> None:
     assert "wrongest" not in str(caught.value)
 
 
-def test_nobody_is_asked_for_what_is_not_needed(sshd: Sshd, connect: Connect) -> None:
+def test_no_question_without_need(sshd: Sshd, connect: Connect) -> None:
     locked(sshd, sshd.encrypted_key)
     configure(sshd, f"IdentityFile {sshd.key}")
     person = Person()
@@ -449,7 +449,7 @@ def test_the_agent_is_asked(sshd: Sshd, connect: Connect, agent: Callable[[Path]
 def test_many_keys_of_the_agent(
     sshd: Sshd, connect: Connect, agent: Callable[[Path], None]
 ) -> None:
-    """sshd hangs up after six: the configured one comes first, and otherwise the line says why."""
+    """sshd disconnects after six: the configured key comes first; else the message says why."""
     for i in range(7):
         agent(key_file(sshd, f"other{i}"))
     agent(sshd.key)
@@ -511,7 +511,7 @@ def test_a_host_that_is_not_there(sshd: Sshd, connect: Connect) -> None:
         connect("no-such-host.invalid", sshd).run(["true"])
 
 
-def test_a_port_where_nobody_listens(sshd: Sshd, connect: Connect) -> None:
+def test_a_port_without_a_listener(sshd: Sshd, connect: Connect) -> None:
     sshd.kill()
     with pytest.raises(TransportError, match="connection refused") as caught:
         connect("cluster", sshd).run(["true"])
@@ -543,7 +543,7 @@ def test_a_server_that_says_nothing_more(sshd: Sshd, connect: Connect) -> None:
 def test_without_paramiko_one_line_says_so(
     sshd: Sshd, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("slurm.ssh.link", "slurm.ssh.login"):
+    for name in ("slurm.ssh.hop", "slurm.ssh.link", "slurm.ssh.login"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "paramiko", None)
     with pytest.raises(LinkRefusedError, match=r"pip install 'allstop\[slurm\]'"):
@@ -621,7 +621,7 @@ def test_an_answer_that_is_cut_is_no_answer(
 def test_a_command_is_never_sent_twice(
     sshd: Sshd, proxy: Proxy, connect: Connect, tmp_path: Path
 ) -> None:
-    """The link is cut after every number of bytes: at most one command comes of one call."""
+    """The link is cut after every number of bytes: one call runs at most one command."""
     transport = connect("proxy", sshd)
     for count in range(1, 1400, 90):
         transport.run(["true"])
@@ -692,7 +692,7 @@ def test_silence_is_noticed_without_a_command(sshd: Sshd, proxy: Proxy, connect:
     assert transport.run(["true"]).code == 0
 
 
-def test_a_hole_that_takes_nothing_holds_nobody(sshd: Sshd, proxy: Proxy, connect: Connect) -> None:
+def test_a_full_hole_blocks_no_call(sshd: Sshd, proxy: Proxy, connect: Connect) -> None:
     """Megabytes to send, every buffer full: paramiko's own limits do not hold there."""
     transport = connect("proxy", sshd, connect_timeout_s=4.0)
     transport.run(["true"])
@@ -719,7 +719,7 @@ def test_a_slow_command_ends_in_time_and_the_link_lives(
 
 
 def test_a_process_ends_whatever_its_connections_do(sshd: Sshd, proxy: Proxy) -> None:
-    """No thread of paramiko's holds up the interpreter, and none prints its traceback."""
+    """No thread of paramiko delays the interpreter's end, and none prints a traceback."""
     code = (
         "import sys; from slurm.ssh.transport import SshTransport\n"
         f"t = SshTransport('proxy', config={str(sshd.ssh_config)!r}, connect_timeout_s=30)\n"
@@ -743,7 +743,7 @@ def test_a_process_ends_whatever_its_connections_do(sshd: Sshd, proxy: Proxy) ->
 
 @pytest.fixture(params=["local", "ssh"])
 def transport(request: pytest.FixtureRequest) -> Transport:
-    """Both adapters: what is promised of files, both keep."""
+    """Both adapters keep the port's promises on files."""
     if request.param == "local":
         return LocalTransport()
     found: Transport = request.getfixturevalue("cluster")
@@ -763,7 +763,7 @@ def test_files_travel_whole(transport: Transport, tmp_path: Path) -> None:
     assert transport.list(str(tmp_path)) == ("a file\n$(id)é", "b")
 
 
-def test_what_the_file_system_says_is_told(transport: Transport, tmp_path: Path) -> None:
+def test_errors_of_the_file_system_are_raised(transport: Transport, tmp_path: Path) -> None:
     missing = str(tmp_path / "no" / "file")
     for call in (lambda: transport.get(missing), lambda: transport.put(missing, b"x"),
                  lambda: transport.list(missing)):  # fmt: skip

@@ -1,4 +1,4 @@
-"""A cancel over SSH whose answer never comes back: it is not believed, and not given up."""
+"""A cancel over SSH whose answer is lost: it is not believed, and is continued."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class CutAtCancel(SshTransport):
         (self.folder / "cut").touch()
 
 
-def test_a_cancel_whose_answer_is_lost_is_seen_through_on_a_new_connection(
+def test_a_cancel_whose_answer_is_lost_is_finished_on_a_new_connection(
     lab: Lab, sshd: Sshd, proxy: Proxy, tmp_path: Path
 ) -> None:
     transport = CutAtCancel(proxy, sshd.ssh_config, tmp_path)
@@ -76,4 +76,4 @@ def test_a_cancel_whose_answer_is_lost_is_seen_through_on_a_new_connection(
     assert (proxy.cuts, proxy.accepted) == (1, 2)
     assert cancelled.complete, cancelled
     assert [(one.id, one.state) for one in cancelled.jobs] == [(job, "cancelled")]
-    assert not client.owes
+    assert not client.outstanding

@@ -1,4 +1,4 @@
-"""Hosts that want a password, a code, or a key and one of these: a person is asked, nobody else."""
+"""Hosts that want a password, a code, or a key and one of these: only a user is asked."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ pytestmark = [
 
 PASSWORD = "open sesame"
 _HASH = (
-    "$6$allstop$nlLjPABLCtAKKIFRe/wouSKBZVw/3.KqtXqMrPGI3LY2nVdcap8f26/"
-    "b.dyFffSs5k1HZaEHB7C4dRUFs/Tf6/"
+    "$6$allstop$itjqyOqCpG7JwglWjJGcjYo6rHzbYqtvZasg/Ck7VBa"
+    "7txnyRyXU8jiasFzX9QOg9RrsBzkhV4AU8/.Z10tDV1"
 )
 IN_A_PLACE_OF_ITS_OWN = 'mount --bind "$0" /etc/shadow && exec "$@"'
 """Only this sshd and what it starts see the other file."""
 
 
 class Person:
-    """Somebody who is asked, and answers one after the other."""
+    """A user who answers one question after the other."""
 
     def __init__(self, *answers: str) -> None:
         self.answers = list(answers)
@@ -67,7 +67,7 @@ def wants(sshd: Sshd) -> Callable[..., None]:
 
 @pytest.fixture
 def connect(sshd: Sshd, no_leaks: None) -> Iterator[Callable[[Person | None], SshTransport]]:
-    """Make transports that may ask, in whose configuration no key is named."""
+    """Make transports that may ask; their configuration names no key."""
     made = []
     text = sshd.ssh_config.read_text().replace("BatchMode yes", "BatchMode no")
     sshd.ssh_config.write_text(text)
@@ -95,7 +95,7 @@ def needs_pam(lines: list[str]) -> None:
 
 
 @pytest.mark.parametrize("lines", [PLAIN, BY_PAM], ids=["password", "questions"])
-def test_a_password_is_asked_for_and_never_told(
+def test_a_password_is_asked_for_and_never_shown(
     sshd: Sshd,
     wants: Callable[..., None],
     connect: Callable[[Person | None], SshTransport],
@@ -151,11 +151,11 @@ def test_after_a_loss_it_is_asked_for_again(
 
 @pytest.mark.parametrize(
     ("person", "says"),
-    [(Person("a", "b", "c", "d"), "tried .*a password"), (None, "it takes .*password"),
-     (Person(""), "it takes .*password")],
-    ids=["wrong", "nobody", "nothing"],
+    [(Person("a", "b", "c", "d"), "tried .*a password"), (None, "the server accepts .*password"),
+     (Person(""), "the server accepts .*password")],
+    ids=["wrong", "no-user", "empty"],
 )  # fmt: skip
-def test_whoever_cannot_answer_is_told_what_was_wanted(
+def test_a_refused_login_says_what_was_wanted(
     sshd: Sshd,
     wants: Callable[..., None],
     connect: Callable[[Person | None], SshTransport],

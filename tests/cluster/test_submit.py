@@ -1,4 +1,4 @@
-"""Jobs as they are described are jobs as they run; what SLURM will not take is said in one line."""
+"""Jobs run as they were described; what SLURM refuses is one clear line."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_setup_is_bash_as_it_is_and_its_failure_is_the_job_s(lab: Lab, here: Pat
         ({"options": ["--no-such-option"]}, "unrecognized option"),
     ],
 )
-def test_a_job_that_slurm_refuses_is_one_clear_line_and_nothing_owed(
+def test_a_job_that_slurm_refuses_is_one_clear_line_and_not_outstanding(
     lab: Lab, here: Path, options: dict[str, object], says: str
 ) -> None:
     with Client(lease_s=0) as client:
@@ -154,9 +154,7 @@ def test_a_job_that_no_node_can_run_yet_waits_as_sbatch_would_have_it(lab: Lab, 
         all_gone(client.cancel())
 
 
-def test_sbatch_that_is_not_there_is_named(
-    lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_sbatch_is_named(lab: Lab, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = Client(lease_s=0)
     monkeypatch.setenv("PATH", str(here))
     with pytest.raises(ProgramMissingError, match="no sbatch on its PATH"):
@@ -176,7 +174,7 @@ def test_no_state_directory_is_one_line_and_no_job(
     assert "\n" not in str(caught.value)
 
 
-def test_a_look_before_the_first_job_takes_nobody_s_jobs_for_ours(lab: Lab, here: Path) -> None:
+def test_a_look_before_the_first_job_finds_none(lab: Lab, here: Path) -> None:
     stranger = lab.submit("sleep 600")
     with Client(lease_s=0) as client:
         assert client.query() == []

@@ -25,9 +25,9 @@ from tests.support.processes import carriers
 from tests.support.waiting import wait_for
 
 PATIENCE_S = 60.0
-"""Whether they are found is the question; how soon depends on what else the machine does."""
+"""The tests ask whether processes are found; how soon depends on the machine's load."""
 
-WEARER = """
+CARRIER = """
 import os, sys
 from supervisor.containment.cookie import Cookie
 cookie = Cookie()
@@ -44,20 +44,20 @@ for line in sys.stdin:
         os._exit(0)
     print(child, flush=True)
 """
-"""Shows what it reads, and forks a child that goes on without becoming another program."""
+"""Shows each id it reads, and forks a child that runs on without executing another program."""
 
 
 @contextmanager
-def wearer() -> Iterator[subprocess.Popen[str]]:
+def carrier() -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-c", WEARER], env=with_room(dict(os.environ)),
+        [sys.executable, "-c", CARRIER], env=with_room(dict(os.environ)),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as popen:  # fmt: skip
         yield popen
         popen.communicate()
 
 
-def wear(popen: subprocess.Popen[str], run_id: str) -> int:
+def show(popen: subprocess.Popen[str], run_id: str) -> int:
     assert popen.stdin and popen.stdout
     popen.stdin.write(run_id + "\n")
     popen.stdin.flush()
@@ -70,13 +70,13 @@ def wear(popen: subprocess.Popen[str], run_id: str) -> int:
 def test_a_process_is_found_by_the_run_it_was_told_after_its_start() -> None:
     run_id = f"20240229-120000-{os.getpid():06x}"
     assert carriers(run_id) == []
-    with wearer() as popen:
-        child = wear(popen, run_id)
+    with carrier() as popen:
+        child = show(popen, run_id)
         assert set(carriers(run_id)) == {Identity.of(popen.pid), Identity.of(child)}
         assert carriers(run_id[:-1]) == []
         assert carriers(run_id + "0") == []
-        wear(popen, "")
-        assert set(carriers(run_id)) == {Identity.of(child)}  # what it forked then carries it still
+        show(popen, "")
+        assert set(carriers(run_id)) == {Identity.of(child)}  # it was forked before
     assert carriers(run_id) == []
 
 
@@ -90,8 +90,8 @@ def test_a_program_started_below_carries_the_run_too() -> None:
         assert carriers(run_id) == []
 
 
-def test_one_that_takes_its_time_to_die_is_waited_for() -> None:
-    """It has no environment any more, hence no cookie, long before it is dead."""
+def test_a_process_that_dies_slowly_is_waited_for() -> None:
+    """It loses its environment, and with it the cookie, long before it is dead."""
     run_id = f"20240229-120002-{os.getpid():06x}"
     code = "held = bytearray(b'1') * (400 << 20); print(flush=True); input()"
     with subprocess.Popen(
@@ -107,12 +107,12 @@ RELAY = """
 import os, sys, time
 os.setsid()
 print(os.getpid(), flush=True)
-end = time.monotonic() + 120.0  # nobody who is not found runs on for ever
+end = time.monotonic() + 120.0  # so that one that is missed ends, too
 while time.monotonic() < end:
     if os.fork():
         os._exit(0)
 """
-"""Forks and ends, again and again: whoever is looked at has handed on already."""
+"""Forks and exits, again and again: a process that is looked at has passed the id on already."""
 
 EXECUTES = """
 import os, resource, sys
@@ -122,11 +122,11 @@ sys.stdout.write(f"{os.getpid()}\\n")
 sys.stdout.flush()
 os.execv("/bin/sh", ["sh", "-c", 'exec sh -c "$0" "$0"', 'exec sh -c "$0" "$0"'])
 """
-"""Becomes another program, again and again: half of the time it shows no environment."""
+"""Executes another program, again and again: half of the time it shows no environment."""
 
 
 @pytest.mark.parametrize("code", [RELAY, EXECUTES], ids=["forks", "executes"])
-def test_nobody_escapes_who_never_stays_what_it_is(code: str) -> None:
+def test_a_process_that_keeps_changing_does_not_escape(code: str) -> None:
     """All of them hold the same end of a pipe; it is closed when the last of them is dead."""
     run_id = f"20240229-120003-{os.getpid():06x}"
     for _ in range(5):
@@ -138,12 +138,12 @@ def test_nobody_escapes_who_never_stays_what_it_is(code: str) -> None:
             ended = end_leftovers(run_id, None, PATIENCE_S)
             left = select.poll()
             left.register(popen.stdout, 0)
-            assert left.poll(0), f"somebody lives on: {ended}"
+            assert left.poll(0), f"a process lives on: {ended}"
             assert ended.survivors == []
 
 
-def test_somebody_who_is_not_caught_is_named() -> None:
-    """Nobody says that all are gone who has not looked until nobody was left."""
+def test_a_process_that_is_not_caught_is_named() -> None:
+    """Without a look that found no process, the result does not say that all are gone."""
     run_id = f"20240229-120004-{os.getpid():06x}"
     with subprocess.Popen(
         [sys.executable, "-S", "-c", RELAY], env=dict(os.environ) | {RUN_ID: run_id},
@@ -153,16 +153,16 @@ def test_somebody_who_is_not_caught_is_named() -> None:
         ended = end_leftovers(run_id, None, 0.0)
         left = select.poll()
         left.register(popen.stdout, 0)
-        assert left.poll(0) or ended.survivors, "it lives, and nobody says so"
+        assert left.poll(0) or ended.survivors, "it lives, and is not reported"
         assert end_leftovers(run_id, None, PATIENCE_S).survivors == []
 
 
-def test_the_newest_is_struck_if_it_carries_the_run_and_nobody_else() -> None:
+def test_the_newest_process_is_struck_only_if_it_carries_the_run() -> None:
     run_id = f"20240229-120005-{os.getpid():06x}"
     search = Search(run_id)
 
     def struck(env: dict[str, str]) -> tuple[Identity | None, int]:
-        """Whom a strike right after a process's birth has killed, and how that one ended."""
+        """What a strike right after a process's birth has killed, and the process's exit status."""
         with subprocess.Popen(
             [sys.executable, "-S", "-c", "print(flush=True); input()"], env=env,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -178,7 +178,7 @@ def test_the_newest_is_struck_if_it_carries_the_run_and_nobody_else() -> None:
     assert struck(dict(os.environ)) == (None, 0)
 
 
-def test_the_process_that_asks_is_left_out() -> None:
+def test_the_searching_process_is_left_out() -> None:
     code = (
         "import os; from supervisor.containment.cookie import Search;"
         f"print(list(Search(os.environ['{RUN_ID}']).look()))"
@@ -206,7 +206,7 @@ def test_an_id_too_long_for_the_room_is_not_written_over_what_follows() -> None:
 # -- the choice ----------------------------------------------------------------
 
 
-def test_the_settings_know_the_strengths_there_are() -> None:
+def test_the_settings_list_the_same_strengths() -> None:
     assert ("auto", *choice.STRENGTHS) == plan.CONTAINMENTS
 
 
@@ -217,7 +217,7 @@ def refuse(spent: int | None) -> object:
     return refusing
 
 
-def test_auto_goes_down_to_what_works_and_hands_the_spent_on(
+def test_auto_falls_back_to_what_works_and_passes_failed_attempts_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(pid_namespace, "enter", refuse(77))
@@ -233,27 +233,25 @@ def test_auto_goes_down_to_what_works_and_hands_the_spent_on(
 
 
 @pytest.mark.parametrize("wanted", ["pid-namespace", "cgroup"])
-def test_one_that_was_asked_for_is_not_replaced(
-    wanted: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_requested_strength_is_not_replaced(wanted: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pid_namespace, "enter", refuse(None))
     monkeypatch.setattr(cgroup, "available", refuse(None))
     with pytest.raises(UnavailableError, match="refused") as caught:
         choice.contain(wanted, never)
-    assert caught.value.mend == "allow it"
+    assert caught.value.fix == "allow it"
 
 
 def never(held: Containment, spent: list[int]) -> None:
     raise AssertionError(held, spent)
 
 
-def test_an_unknown_one_is_refused() -> None:
+def test_an_unknown_strength_is_refused() -> None:
     with pytest.raises(UnavailableError, match="bucket"):
         choice.contain("bucket", never)
 
 
 def test_all_of_a_namespace_is_signalled_by_its_first_process_only() -> None:
-    """Anywhere else ``kill(-1)`` would end every process of the user's."""
+    """Anywhere else ``kill(-1)`` would kill every process of the user."""
     with pytest.raises(RuntimeError, match="first process"):
         PidNamespace(-1).signal_all(0)
 
@@ -329,7 +327,7 @@ def test_a_cgroup_with_processes_in_it_is_killed_and_removed(tmp_path: Path) -> 
 
 def test_trying_a_cgroup_out_leaves_none() -> None:
     home = own_or_skip()
-    assert not (home / f"allstop-trial-{os.getpid()}").exists()  # others may be trying, too
+    assert not (home / f"allstop-trial-{os.getpid()}").exists()  # other tests may be trying, too
 
 
 # -- pids ----------------------------------------------------------------------

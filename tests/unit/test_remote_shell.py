@@ -56,14 +56,14 @@ def sh_is(shell: str, directory: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("login", LOGIN_SHELLS)
-def test_every_login_shell_hands_the_words_on(login: str) -> None:
+def test_every_login_shell_passes_the_words_on(login: str) -> None:
     cut, code = answer(["printf", "%s\\0", *HOSTILE], login=need(login))
     assert cut.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in HOSTILE]
     assert (cut.outcome, code, cut.stderr) == (Outcome.STARTED, 0, b"")
 
 
 @pytest.mark.parametrize("shell", POSIX_SHELLS)
-def test_every_posix_shell_hands_the_words_on(shell: str, tmp_path: Path) -> None:
+def test_every_posix_shell_passes_the_words_on(shell: str, tmp_path: Path) -> None:
     cut, code = answer(["printf", "%s\\0", *HOSTILE], env=sh_is(shell, tmp_path))
     assert cut.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in HOSTILE]
     assert (cut.outcome, code) == (Outcome.STARTED, 0)
@@ -85,7 +85,7 @@ def test_a_long_word_and_many_words(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("login", LOGIN_SHELLS)
-def test_what_startup_files_say_is_cut_off(login: str) -> None:
+def test_output_of_startup_files_is_cut_off(login: str) -> None:
     noise = "echo welcome; sh -c 'echo careful >&2'; "
     cut, code = answer(
         ["sh", "-c", "echo out; echo err >&2; exit 7"], login=need(login), noise=noise
@@ -94,14 +94,14 @@ def test_what_startup_files_say_is_cut_off(login: str) -> None:
     assert code == 7
 
 
-def test_a_shell_that_prints_what_it_does_is_cut_off_too() -> None:
+def test_the_trace_of_a_shell_is_cut_off() -> None:
     env = {"SHELLOPTS": "xtrace"}
     cut, _ = answer(["echo", "out"], login=need("bash"), env=env, noise="set -xv; ")
     assert cut == (Outcome.STARTED, b"out\n", b"")
 
 
 @pytest.mark.parametrize("shell", POSIX_SHELLS)
-def test_a_missing_program_is_told_from_one_that_says_127(shell: str, tmp_path: Path) -> None:
+def test_a_missing_program_differs_from_exit_status_127(shell: str, tmp_path: Path) -> None:
     env = sh_is(shell, tmp_path)
     (tmp_path / "plain").write_text("")
     assert answer(["no-such-program"], env=env)[0].outcome is Outcome.MISSING
@@ -112,7 +112,7 @@ def test_a_missing_program_is_told_from_one_that_says_127(shell: str, tmp_path: 
 
 
 @pytest.mark.parametrize("shell", POSIX_SHELLS)
-def test_variables_that_bend_answers_are_gone(shell: str, tmp_path: Path) -> None:
+def test_variables_that_change_answers_are_unset(shell: str, tmp_path: Path) -> None:
     env = sh_is(shell, tmp_path) | {
         "SLURM_CONF": "/kept", "SLURM_JOB_ID": "1", "SBATCH_PARTITION": "x",
         "SQUEUE_FORMAT": "a\nb", "SCANCEL_CTLD": "",
@@ -131,7 +131,7 @@ def test_variables_that_bend_answers_are_gone(shell: str, tmp_path: Path) -> Non
     assert cut.stdout == b"a 'b'\nc\n"
 
 
-def test_a_script_of_which_something_is_missing_is_not_run(tmp_path: Path) -> None:
+def test_a_truncated_script_is_not_run(tmp_path: Path) -> None:
     frame = Frame(["touch", str(tmp_path / "ran")], {})
     for part in (frame.script[:-2], frame.script[1:], frame.script[:-8] + b"\n", b""):
         done = subprocess.run(
@@ -145,7 +145,7 @@ def test_words_are_not_in_the_command_line() -> None:
     assert "secret" not in Frame(["echo", "secret"], {"TOKEN": "secret"}).command_line
 
 
-def test_what_cannot_be_said_is_refused() -> None:
+def test_words_that_cannot_be_sent_are_refused() -> None:
     with pytest.raises(ValueError, match="NUL"):
         Frame(["echo", "a\0b"], {})
     with pytest.raises(ValueError, match="variable"):

@@ -1,4 +1,4 @@
-"""What is owed, as a ledger tells it: from the first intent until all were seen gone."""
+"""When a ledger's jobs are outstanding: from the first intent until all were seen gone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from slurm.book import Book, Keeper
-from slurm.states import JobState
-from slurm.tokens import bears, check_token, job_name, new_token, number_in_name, token_variables
+from slurm.records.book import Book, Keeper
+from slurm.records.states import JobState
+from slurm.records.tokens import (
+    bears,
+    check_token,
+    job_name,
+    new_token,
+    number_in_name,
+    token_variables,
+)
 from supervisor.errors import ConfigError
 from supervisor.records.ledger import LedgerWriteError, Record, read_ledger
 
@@ -31,7 +38,7 @@ def book(*records: tuple[str, dict]) -> Book:
 
 
 @pytest.mark.parametrize(
-    ("records", "owes"),
+    ("records", "outstanding"),
     [
         ([], False),
         ([EXPECTED], False),
@@ -51,8 +58,8 @@ def book(*records: tuple[str, dict]) -> Book:
         ([("who_knows", {}), EXPECTED, INTENDED], True),
     ],
 )
-def test_owed_until_seen_gone(records: list, owes: bool) -> None:
-    assert book(*records).owes == owes
+def test_jobs_are_outstanding_until_seen_gone(records: list, outstanding: bool) -> None:
+    assert book(*records).outstanding == outstanding
 
 
 def test_a_submission_is_open_until_its_job_or_its_refusal_is_known() -> None:
@@ -76,7 +83,7 @@ def test_only_what_others_have_registered_without_a_time_is_unproven() -> None:
     assert book(OTHERS, timed).registered == {"8"}
 
 
-def test_an_old_ledger_means_what_it_meant() -> None:
+def test_an_old_ledger_is_still_readable() -> None:
     records = read_ledger(OLD)
     it = Book.of(records)
     assert it.token == "allstop-20260301-120000-0a1b2c3d"
@@ -84,14 +91,14 @@ def test_an_old_ledger_means_what_it_meant() -> None:
     assert not it.others
     assert it.states == {"41": JobState.COMPLETED, "42": JobState.RUNNING}
     assert it.submitted_at == {"41": "1772362801", "42": "1772362802"}
-    assert not it.owes
+    assert not it.outstanding
     before = Book.of(records[:-1])
-    assert before.owes
+    assert before.outstanding
     assert before.wanted
     assert [one.number for one in before.open] == [2, 4]
 
 
-def test_what_cannot_be_written_is_remembered_or_refused(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_is_remembered_or_refused(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path / "ledger")
     keeper.expect("tok", "local", {})
     keeper._ledger.close()  # as a disk that takes nothing any more
@@ -103,7 +110,7 @@ def test_what_cannot_be_written_is_remembered_or_refused(tmp_path: Path) -> None
     assert keeper.book.alive == ["7"]
 
 
-def test_what_another_process_has_written_is_caught_up_with(tmp_path: Path) -> None:
+def test_records_of_another_process_are_read(tmp_path: Path) -> None:
     keeper, other = Keeper(tmp_path / "ledger"), Keeper(tmp_path / "ledger")
     keeper.expect("tok", "local", {})
     assert not other.book.token
@@ -124,13 +131,13 @@ def test_a_token_is_new_each_time_and_survives_what_slurm_does_to_it() -> None:
 @pytest.mark.parametrize(
     "token", ["", "A", "a.b", "../a", "a b", "a\n", "é", "-a", "a" * 101, "a|"]
 )
-def test_what_cannot_be_a_token_is_refused(token: str) -> None:
+def test_an_invalid_token_is_refused(token: str) -> None:
     with pytest.raises(ConfigError, match="token: "):
         check_token(token)
 
 
 @pytest.mark.parametrize("name", ["", "a", "a.b", "x.tok.1", "é\n"])
-def test_a_name_tells_of_its_submission(name: str) -> None:
+def test_a_name_shows_its_submission(name: str) -> None:
     assert number_in_name(job_name(name, "tok", 12), "tok") == 12
 
 
@@ -142,10 +149,10 @@ def test_a_name_tells_of_its_submission(name: str) -> None:
         ("", "x.tok.", False), ("", "x.tok.1.y", False), ("", "x.tok.-1", False), ("", "", False),
     ],
 )  # fmt: skip
-def test_who_bears_a_token(wckey: str, name: str, ours: bool) -> None:
+def test_which_jobs_have_a_token(wckey: str, name: str, ours: bool) -> None:
     assert bears("tok", wckey=wckey, name=name) == ours
 
 
-def test_nobody_bears_no_token() -> None:
+def test_an_empty_token_matches_no_job() -> None:
     assert not bears("", wckey="", name="")
     assert not bears("", wckey="", name="x..1")

@@ -1,4 +1,4 @@
-"""A job's description is checked before anybody is asked; each fault is one line that names it."""
+"""A job's options are checked before SLURM is called; each fault is one line that names it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm.job import Job
+from slurm.batch.job import Job
 from supervisor.errors import ConfigError
 
 COMMAND = ["true"]
@@ -30,7 +30,7 @@ def test_arguments() -> None:
     assert Job(command=COMMAND).arguments("n") == ["--job-name=n", "--no-requeue"]
 
 
-def test_an_unknown_option_is_named_with_all_that_there_are() -> None:
+def test_an_unknown_option_is_named_with_the_known_ones() -> None:
     error = refused(cpu=3)
     assert error.key == "cpu"
     for key in fields(Job):
@@ -39,7 +39,7 @@ def test_an_unknown_option_is_named_with_all_that_there_are() -> None:
 
 @pytest.mark.parametrize("key", [key.name for key in fields(Job)])
 @pytest.mark.parametrize("value", [b"x", 1.5, {"a": 1}, object(), [3], "", "\0", "\ud800", True])
-def test_a_value_of_a_wrong_kind_is_one_line(key: str, value: object) -> None:
+def test_a_value_of_a_wrong_type_is_one_line(key: str, value: object) -> None:
     if key in ("requeue", "hold") and value is True:
         return
     error = refused(**{key: value}) if key != "environment" or value != {"a": 1} else None
@@ -99,7 +99,7 @@ TEXT = st.text(max_size=20)
         },
     )
 )  # fmt: skip
-def test_whatever_is_given_it_is_refused_in_one_line_or_stays_one_word(
+def test_any_value_is_refused_in_one_line_or_stays_one_word(
     options: dict[str, str],
 ) -> None:
     try:

@@ -1,4 +1,4 @@
-"""The batch script, run by a real bash: words arrive, signals are handed on, the lease is kept."""
+"""The batch script in a real bash: words arrive, signals are forwarded, the lease is watched."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slurm.job import Job
-from slurm.script import Lease, batch_script
+from slurm.batch.job import Job
+from slurm.batch.script import Lease, batch_script
 from supervisor.errors import ConfigError
 from supervisor.system.process import children, descendants
 from tests.support.waiting import wait_for
@@ -74,7 +74,7 @@ def test_a_program_that_is_missing_is_127() -> None:
     assert run(Job(command=["-x"])).returncode == 127  # no option of exec's
 
 
-def test_setup_is_the_command_s_alone() -> None:
+def test_setup_affects_the_command_alone() -> None:
     job = Job(
         command=["sh", "-c", 'echo "$A $B $HOME"'],
         environment={"HOME": "/elsewhere", "A": "1"},
@@ -85,8 +85,8 @@ def test_setup_is_the_command_s_alone() -> None:
     assert done.returncode == 0
 
 
-def test_what_bash_would_not_hand_on_is_refused() -> None:
-    """Each name that may be set arrives; bash tells of those that it keeps to itself."""
+def test_a_variable_that_bash_would_change_is_refused() -> None:
+    """Each name that is accepted arrives; bash lists those that it sets itself."""
     said = subprocess.run(["bash", "-c", "compgen -v"], capture_output=True, text=True)
     refused = []
     for name in said.stdout.split():
@@ -102,7 +102,7 @@ def test_what_bash_would_not_hand_on_is_refused() -> None:
 
 @contextmanager
 def started(job: Job, lease: Lease | None = None, **more: str) -> Iterator[subprocess.Popen]:
-    """A script under way, in a session of its own as SLURM starts it."""
+    """A running script, in a session of its own as SLURM starts it."""
     with subprocess.Popen(
         ["bash"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | more, start_new_session=True,
@@ -132,7 +132,7 @@ sys.exit(3)
 
 
 @pytest.mark.parametrize("times", [1, 5])
-def test_sigterm_is_handed_on_and_the_end_waited_for(times: int) -> None:
+def test_sigterm_is_forwarded_and_the_end_waited_for(times: int) -> None:
     with started(Job(command=[sys.executable, "-c", SLOW_END])) as process:
         assert process.stdout
         assert process.stdout.readline() == b"ready\n"
@@ -153,7 +153,7 @@ def test_sigterm_to_the_whole_group_ends_as_the_command_does() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1])
 def test_no_signal_is_ignored_by_the_command(number: int) -> None:
-    """Bash lets what runs beside it ignore Ctrl+C, unless it is told otherwise."""
+    """By default bash starts background commands with SIGINT ignored."""
     dump = "import signal, sys; print(signal.getsignal(int(sys.argv[1])) == signal.SIG_IGN)"
     done = run(Job(command=[sys.executable, "-c", dump, str(int(number))]))
     assert done.stdout == b"False\n"
@@ -187,7 +187,7 @@ def fakes(directory: Path) -> str:
 DEAF = "trap '' TERM; echo ready; while :; do read -t 9 < <(:) || /bin/sleep 0.1; done"
 
 
-def test_a_lease_that_lapses_ends_what_heeds_nothing_though_slurm_is_away(tmp_path: Path) -> None:
+def test_a_lapsed_lease_ends_a_deaf_command_though_slurm_does_not_answer(tmp_path: Path) -> None:
     job = Job(command=["bash", "-c", DEAF], environment={"PATH": os.environ["PATH"]})
     lease = Lease(str(tmp_path / "none"), 4, grace_s=1)  # until then it is deaf
     with started(job, lease, PATH=fakes(tmp_path), SLURM_JOB_ID="1") as process:
@@ -195,12 +195,12 @@ def test_a_lease_that_lapses_ends_what_heeds_nothing_though_slurm_is_away(tmp_pa
         assert process.stdout.readline() == b"ready\n"
         assert process.wait(30) == -signal.SIGKILL
         assert process.stderr
-        assert b"nobody has renewed the lease for 4 s" in process.stderr.read()
+        assert b"the lease was not renewed for 4 s" in process.stderr.read()
     assert (tmp_path / "asked").read_text() == "x\n" * 6
 
 
 def test_sigterm_does_not_end_the_watch(tmp_path: Path) -> None:
-    """A stop that was asked for and then forgotten: the lease still ends the job."""
+    """A stop that was requested and not followed up: the lease still ends the job."""
     path = tmp_path / "lease"
     path.write_text("0")
     job = Job(command=["bash", "-c", DEAF])

@@ -1,10 +1,10 @@
-"""Every state of squeue(1) is sorted; a word that is not known is alive."""
+"""Every state of squeue(1) is classified; an unknown word counts as alive."""
 
 from __future__ import annotations
 
 import pytest
 
-from slurm.states import JobState, job_state
+from slurm.records.states import JobState, job_state
 
 # squeue(1) of 22.05 and 24.11, "JOB STATE CODES"
 _ALIVE = """

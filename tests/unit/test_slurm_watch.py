@@ -40,7 +40,7 @@ class FakeClient:
 
     def __init__(self, *looks: list[JobOutcome] | Exception) -> None:
         self.looks = list(looks)
-        self.owes = True
+        self.outstanding = True
         self.calls: list[str] = []
         self.cancelled = Cancelled([job(1, "cancelled")], None, 1)
         self.cancel_error: Exception | None = None
@@ -66,15 +66,15 @@ class FakeClient:
         while not quiet():
             if pause(DEADLINE_S):
                 break
-        self.owes = not self.cancelled.complete
+        self.outstanding = not self.cancelled.complete
         return self.cancelled
 
     def settle(self) -> None:
-        self.owes = False
+        self.outstanding = False
 
     def detach(self) -> None:
         self.calls.append("detach")
-        self.owes = False
+        self.outstanding = False
 
     def disown(self) -> None:
         self.calls.append("disown")
@@ -171,11 +171,14 @@ def test_no_look_is_the_last_before_the_submitters_have_ended() -> None:
     assert watched.end().phase is Phase.CANCELLED
 
 
-def test_a_cancel_interrupts_the_pause_between_two_looks() -> None:
+def test_a_cancel_interrupts_the_pause_between_two_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for pause in ("_FIRST_LOOK_S", "_LONGEST_LOOK_S"):
+        monkeypatch.setattr(f"slurm.watch.{pause}", 3 * DEADLINE_S)
     client = FakeClient([job(1, "running")])
     watched = Watched(client)
     watched.watch.wait_for_end()
-    assert watched.news.acquire(timeout=DEADLINE_S)
+    for _ in range(2):  # what was asked for before the first pause ends it, but not the second
+        assert watched.news.acquire(timeout=DEADLINE_S)
     watched.watch.cancel()
     end = watched.end()
     assert (end.phase, end.cut_short, end.unverified) == (Phase.CANCELLED, True, [])

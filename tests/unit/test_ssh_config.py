@@ -37,7 +37,7 @@ def write(directory: Path, text: str) -> Path:
 
 @pytest.fixture(params=["openssh", "paramiko"])
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both who can read a configuration: OpenSSH's client, and paramiko where there is none."""
+    """Both readers of a configuration: OpenSSH's client, and paramiko where that is missing."""
     if request.param == "openssh":
         if shutil.which("ssh") is None:
             pytest.skip("ssh is not installed")
@@ -65,7 +65,7 @@ def test_everything_that_is_used_is_read(reader: str, tmp_path: Path) -> None:
     )
 
 
-def test_what_the_caller_says_wins(reader: str, tmp_path: Path) -> None:
+def test_the_caller_s_user_and_port_win(reader: str, tmp_path: Path) -> None:
     found = settings_for(Destination("c", "you", 99), write(tmp_path, PLAIN))
     assert (found.user, found.port) == ("you", 99)
 
@@ -135,7 +135,7 @@ def test_destinations(text: str, expected: Destination) -> None:
 @pytest.mark.parametrize(
     "text", ["", "-oProxyCommand=x", "a b", "me@", "h:x", "h:0", "h:70000", "-l@h", "h\nj"]
 )
-def test_what_is_no_destination(text: str) -> None:
+def test_invalid_destinations(text: str) -> None:
     with pytest.raises(LinkRefusedError):
         Destination.parse(text)
 
@@ -154,7 +154,7 @@ def the_way(destination: str, **jumps: str) -> list[str]:
     ]
 
 
-def test_the_way_leads_over_every_gate() -> None:
+def test_the_route_passes_every_jump_host() -> None:
     assert the_way("c") == ["me@c:22 by reach c"]
     assert the_way("c", c="you@a:99,b") == ["you@a:99 by reach a", "me@b:22", "me@c:22"]
     assert the_way("c", c="b", b="a") == ["me@a:22 by reach a", "me@b:22", "me@c:22"]

@@ -1,4 +1,4 @@
-"""A connection that opens no session: because others fill it, or because the server will not."""
+"""A connection that opens no session: the limit is used up, or the server refuses."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Clock:
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, clock: Clock, *refusals: Callable[[], None]) -> Link:
-    """A link that refuses so often, and opens a session after that; not connected to anything."""
+    """A link that refuses some sessions, then opens one; not connected to anything."""
     monkeypatch.setattr(link_module, "time", clock)
     link = Link.__new__(Link)
-    link._places, link._taken, link._limit_s, link.suspect = threading.Condition(), 1, 10.0, False
+    link._slots, link._taken, link._limit_s, link.suspect = threading.Condition(), 1, 10.0, False
     left = list(refusals)
 
     def ask(_start: object, _limit_s: float) -> str:
@@ -43,10 +43,10 @@ def refusing(monkeypatch: pytest.MonkeyPatch, clock: Clock, *refusals: Callable[
 
 
 def nothing() -> None:
-    """Nothing happens meanwhile."""
+    """Do nothing."""
 
 
-def test_others_that_fill_it_are_waited_for_and_the_last_may_end_late(
+def test_other_sessions_are_waited_for_and_the_last_may_end_late(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
@@ -59,7 +59,7 @@ def test_others_that_fill_it_are_waited_for_and_the_last_may_end_late(
     assert link._open(lambda _: None, Deadline(1000.0)) == "a session"
 
 
-def test_a_server_that_refuses_us_alone_is_taken_at_its_word(
+def test_a_server_that_refuses_the_only_session_refuses_for_good(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     link = refusing(monkeypatch, Clock(), *[nothing] * 20)

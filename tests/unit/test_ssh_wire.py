@@ -26,7 +26,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Stream:
-    """One from which nothing comes, and into which nothing goes."""
+    """Receives nothing and sends nothing."""
 
     closed = False
 
@@ -43,17 +43,17 @@ class Stream:
 
 
 def look(wire: Wire, clock: Clock, seconds: float) -> None:
-    """Let time pass as paramiko does: it looks often."""
+    """Let time pass while paramiko reads often."""
     for _ in range(int(seconds)):
         clock.now += 1.0
         with pytest.raises(TimeoutError):
             wire.recv(1)
 
 
-def test_silence_is_given_up(clock: Clock) -> None:
+def test_a_silent_peer_is_given_up(clock: Clock) -> None:
     wire = Wire(Stream(), stall_s=1.0)
-    look(wire, clock, 100)  # nobody has to answer yet
-    wire.listen_for(5.0)
+    look(wire, clock, 100)  # there is no heartbeat yet
+    wire.limit_silence(5.0)
     look(wire, clock, 5)
     clock.now += 1.0
     with pytest.raises(ConnectionAbortedError):
@@ -61,9 +61,9 @@ def test_silence_is_given_up(clock: Clock) -> None:
     assert wire.closed
 
 
-def test_who_was_stopped_does_not_take_it_for_silence(clock: Clock) -> None:
+def test_a_process_that_was_stopped_itself_does_not_see_silence(clock: Clock) -> None:
     wire = Wire(Stream(), stall_s=1.0)
-    wire.listen_for(5.0)
+    wire.limit_silence(5.0)
     look(wire, clock, 2)
     clock.now += 1000.0
     with pytest.raises(TimeoutError):
@@ -82,7 +82,7 @@ def test_a_stall_is_given_up(clock: Clock) -> None:
     assert wire.closed
 
 
-def test_a_call_without_a_limit_is_given_one() -> None:
+def test_a_call_without_a_time_limit_gets_one() -> None:
     assert bounded(lambda: 7, 10.0) == 7
     with pytest.raises(ZeroDivisionError):
         bounded(lambda: 1 // 0, 10.0)
@@ -107,7 +107,7 @@ def test_a_name_that_is_not_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
         dial("ssh h", "h", 22, Deadline(5.0), unheard_s=5.0)
 
 
-def test_a_proxy_command_that_ignores_us_is_ended(no_leaks: None) -> None:
+def test_a_proxy_command_that_ignores_sigterm_is_killed(no_leaks: None) -> None:
     process = ProxyProcess("ssh h", "sh -c 'trap \"\" TERM; echo ready; echo why >&2; sleep 600'")
     assert process.stream.recv(6) == b"ready\n"
     process.close()

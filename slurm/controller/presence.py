@@ -1,7 +1,7 @@
-"""Whether there is a cluster to submit to from here.
+"""Whether a cluster can be reached from this machine.
 
-SLURM's commands may be installed where no cluster is configured: then a command that
-is supervised should not notice us.
+SLURM's commands may be installed where no cluster is configured; a supervised command
+is then run as if they were not.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 _ASK_S = 2.0
 
-# slurm.conf(5), and where distributions put it; the last one is a configless node's
+# slurm.conf(5), and where distributions put it; the last is that of a configless node
 _PLACES = (
     "/etc/slurm/slurm.conf",
     "/etc/slurm-llnl/slurm.conf",
@@ -26,8 +26,8 @@ _PLACES = (
 def cluster_within_reach(environment: Mapping[str, str]) -> bool:
     """Whether a program with this environment could submit jobs.
 
-    Looks for the commands and their configuration; only where the latter is not
-    found, SLURM is asked, for it may know it from elsewhere (DNS).
+    Looks for the commands and their configuration. Only if there is no configuration file,
+    the controller is asked, because SLURM may find it by DNS.
     """
     sbatch = shutil.which("sbatch", path=environment.get("PATH", os.defpath))
     if sbatch is None:

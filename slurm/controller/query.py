@@ -1,10 +1,9 @@
-"""Asks the controller what a user's jobs are doing.
+"""Asks the controller for the states of a user's jobs.
 
 References
 ----------
-squeue(1), ``--format``. Only ``-u`` and ``-j`` are filtered by the controller;
-``-j`` fails for ids it has forgotten, so all of the user's jobs are read, and
-sorted out here.
+squeue(1), ``--format``. The controller filters by ``-u`` and ``-j`` only, and ``-j``
+fails for ids that it has forgotten; so all jobs of the user are read and filtered here.
 """
 
 from __future__ import annotations
@@ -13,33 +12,33 @@ import re
 import secrets
 from typing import NamedTuple
 
-from slurm.calls import ASK_TIMEOUT_S, Cluster
+from slurm.controller.calls import ASK_TIMEOUT_S, Cluster
 from slurm.errors import SlurmError
-from slurm.states import JobState, job_state
+from slurm.records.states import JobState, job_state
 
-# the name last: it alone may hold anything, the end of a line too: what comes after that does
-# not begin as our lines do
+# the name last: it may hold any character, a newline, too; the rest of such a name does not
+# start with the mark that each of our lines starts with
 _FORMAT = "%A|%F|%K|%T|%V|%w|%j"
 _RESTARTS = re.compile(r"\bRestarts=(\d+)")
 _FIELDS = _FORMAT.count("|")
 
 
 class Row(NamedTuple):
-    """A job, or those tasks of an array that the controller still holds as one.
+    """A job, or those tasks of an array that the controller still shows as one.
 
     Attributes
     ----------
     job_id : str
-        Its id; that of the whole array for a task of one.
+        Its id; for a task, that of the whole array.
     task : str
-        Index or indices in the array, empty if it is none.
+        Index or indices in the array; empty: it is not an array.
     state : JobState
-        What it is doing.
+        Its state.
     submitted_at : str
-        When the controller took it, by its clock, in s since 1970. With the id it
-        makes an identity: a controller that crashed hands ids out again.
+        Time of submission by the controller's clock, in s since 1970. Together with the id
+        it is an identity: a controller that crashed may reuse ids.
     wckey, name : str
-        By which it is known whose it is.
+        By which its owner is recognised, see :func:`slurm.records.tokens.bears`.
     """
 
     job_id: str
@@ -50,30 +49,30 @@ class Row(NamedTuple):
     name: str
 
 
-# seconds since 1970: else it is the wall clock of whoever asks, by their time zone
+# in s since 1970, rather than local time in the caller's time zone
 _TIME = {"SLURM_TIME_FORMAT": "%s"}
 
 
 def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row]:
-    """Read all jobs of the user's that the controller remembers, ended ones too.
+    """Read all jobs of the user that the controller remembers.
 
-    Those in hidden partitions too.
+    Ended ones and those in hidden partitions are included.
 
     Raises
     ------
     SlurmError, TransportError
-        If nobody could say. No answer never means no jobs.
+        If there was no answer, which never means that there are no jobs.
     """
     begin = secrets.token_hex(4) + "|"
     answer = cluster.ask(
         "squeue", "--all", "--states=all", f"--user={cluster.user}", f"--format={begin}{_FORMAT}",
         variables=_TIME, timeout_s=timeout_s,
     )  # fmt: skip
-    # not splitlines(): it takes other characters of a name's too for the end of a line
+    # not splitlines(): that would also split at other characters a name may hold
     lines = [line.removeprefix(begin) for line in answer.stdout.split("\n") if begin in line[:9]]
-    # the head is there when there are no jobs too. Without it this is no answer, whatever the exit
-    # status: a process that ignores SIGCHLD never learns of any but 0. Nor is it one if it shows
-    # nothing and complains: of a user id that has no name there, say, with status 0
+    # the header is there even if there are no jobs. Output without it is no answer, whatever the
+    # exit status: a process that ignores SIGCHLD always sees 0. A header alone together with an
+    # error message is no answer either: squeue says so, with status 0, of a user id without a name
     if not lines or (len(lines) == 1 and answer.stderr.strip()):
         said = answer.complaint or "nothing"
         raise SlurmError(cluster.name, "squeue", answer.code, said, transient=True)
@@ -81,23 +80,23 @@ def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row
 
 
 def is_held(cluster: Cluster, job_id: str) -> bool:
-    """Whether a job waits for somebody to release it.
+    """Whether a job is held.
 
     Raises
     ------
     SlurmError, TransportError
-        If nobody could say, or the job is not known.
+        If there was no answer, or the job is not known.
     """
     return " Priority=0 " in cluster.ask("scontrol", "-o", "show", "job", job_id).stdout
 
 
 def restarts(cluster: Cluster, job_id: str, timeout_s: float = ASK_TIMEOUT_S) -> int:
-    """How often the controller has started a job again; each time it counts as submitted anew.
+    """How often the controller has restarted a job; each restart has a new time of submission.
 
     Raises
     ------
     SlurmError, TransportError
-        If nobody could say, or the job is not known.
+        If there was no answer, or the job is not known.
     """
     said = cluster.ask("scontrol", "-o", "show", "job", job_id, timeout_s=timeout_s).stdout
     found = _RESTARTS.search(said)

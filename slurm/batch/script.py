@@ -1,14 +1,14 @@
-"""The text of a batch script: pure, from a job to what ``sbatch`` reads.
+"""The text of a batch script: a pure function from a job to the input of ``sbatch``.
 
-SLURM signals the batch shell, and a shell that waits for a program hears nothing
-until that program ends; one that dies of SIGTERM leaves its program behind, or
-takes it along without a word, as the cluster is configured. So the command runs
-beside the shell, which hands SIGTERM on and waits for its end.
+SLURM signals the batch shell. A shell that waits for a program runs its traps only when
+that program has ended, and one that dies of SIGTERM leaves its program running or has
+it killed at once, depending on the cluster's configuration. So the command runs in the
+background of the shell, which forwards SIGTERM and waits.
 
-The lease is a file into which whoever submitted the job writes something new again
-and again. The job watches whether it *changes*, by the node's own clock: clocks of
-different machines are never compared. Silence for too long ends the job: SIGTERM to the
-command, then a cancel of its own, then SIGKILL to its process group.
+The lease is a file into which the submitting process writes a new value again and
+again. The job watches whether it *changes*, by its node's own clock: clocks of different
+machines are never compared. When it has not changed for too long, the job ends itself:
+SIGTERM to the command, then ``scancel`` of its own id, then SIGKILL to its process group.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 import shlex
 from typing import NamedTuple
 
-from slurm.job import Job
+from slurm.batch.job import Job
 
 _CONTROL = re.compile(r"[\x01-\x1f\x7f]")
 
@@ -27,8 +27,8 @@ _HEAD = """\
 # {token}
 """
 
-# what the job is to have in its environment, and what it sets up, is the command's alone: the
-# shell and the watcher go on with the node's own PATH and HOME
+# the job's environment and setup lines apply to the command alone: the shell and the watcher
+# keep the node's own PATH and HOME
 _COMMAND = """\
 main() {{
 {setup}
@@ -39,11 +39,11 @@ tell() {{ told=1; [ -n "$main_pid" ] && kill -TERM "$main_pid" 2>/dev/null; }}
 trap tell TERM
 main &
 main_pid=$!
-[ -n "$told" ] && tell  # it came before there was anybody to tell
+[ -n "$told" ] && tell  # it came before the command was started
 """
 
-# SIGTERM reaches all processes of a job, and a command may not heed it: the watcher stays.
-# It waits by reading what never comes, and so leaves no sleep behind when it is killed.
+# SIGTERM reaches all processes of a job, and a command may ignore it: the watcher ignores it, too.
+# It waits by reading from a pipe that stays empty, so that killing it leaves no sleep behind.
 _LEASE = """\
 watch_lease() {{
   local lease={path} now seen= since=$SECONDS nap
@@ -55,7 +55,7 @@ watch_lease() {{
     if [ -n "$now" ] && [ "$now" != "$seen" ]; then
       seen=$now since=$SECONDS
     elif [ $((SECONDS - since)) -ge {lease_s} ]; then
-      echo "allstop: nobody has renewed the lease for {lease_s} s: this job ends itself" >&2
+      echo "allstop: the lease was not renewed for {lease_s} s: this job ends itself" >&2
       end_itself
     fi
   done
@@ -76,7 +76,7 @@ watch_lease </dev/null &
 watcher_pid=$!
 """
 
-# a signal that is handed on ends the wait, but not the command
+# a forwarded signal ends the wait, but not the command
 _WAIT = """\
 while told=; wait "$main_pid"; code=$?; [ -n "$told" ]; do :; done
 """
@@ -91,16 +91,16 @@ exit "$code"
 
 
 class Lease(NamedTuple):
-    """By what a job knows that somebody still wants it.
+    """The file by which a job knows that it is still wanted.
 
     Attributes
     ----------
     path : str
         File on the cluster, below the home directory unless it begins with a slash.
     lease_s : int
-        How long the file may stay unchanged, in s.
+        For how long the file may stay unchanged, in s.
     grace_s : int
-        How long the command has from SIGTERM, in s.
+        Time for the command between SIGTERM and SIGKILL, in s.
     """
 
     path: str
@@ -109,21 +109,21 @@ class Lease(NamedTuple):
 
     @property
     def every_s(self) -> int:
-        """How often the job looks, in s."""
+        """How often the job reads the file, in s."""
         return max(1, min(30, self.lease_s // 5))
 
 
 def batch_script(job: Job, token: str, lease: Lease | None = None) -> bytes:
-    """Return what ``sbatch`` reads for a job.
+    """Return the batch script of a job.
 
     Parameters
     ----------
     job : Job
-        The job; its options are arguments of ``sbatch``, not part of the text.
+        The job; its options are arguments of ``sbatch``, not part of the script.
     token : str
-        The run's token, for people who look at the script.
+        The run's token, for people who read the script.
     lease : Lease, optional
-        Without one the job outlives whoever submitted it.
+        Without one the job outlives the process that submitted it.
     """
     exports = [f"export {name}={_quoted(value)}" for name, value in job.environment.items()]
     parts = [
@@ -149,7 +149,7 @@ def batch_script(job: Job, token: str, lease: Lease | None = None) -> bytes:
 
 
 def _quoted(word: str) -> str:
-    """Quote a word for bash; ``sbatch`` takes no script with a carriage return in it."""
+    """Quote a word for bash; ``sbatch`` refuses scripts that contain a carriage return."""
     if not _CONTROL.search(word):
         return shlex.quote(word)
     plain = word.replace("\\", "\\\\").replace("'", "\\'")

@@ -1,4 +1,4 @@
-"""SLURM's names for what a job is doing, sorted by what they mean for a stop.
+"""SLURM's job states, grouped by what they mean for a stop.
 
 References
 ----------
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """What a job is doing, as far as the controller says."""
+    """A job's state, as the controller shows it."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -23,13 +23,13 @@ class JobState(StrEnum):
     TIMEOUT = "timeout"
     PREEMPTED = "preempted"
     GONE = "gone"
-    """The controller has forgotten it, as it does some minutes after a job's end."""
+    """The controller does not list it any more, as some minutes after a job's end."""
     UNKNOWN = "unknown"
-    """Nobody could say, or in a word that we do not know: it counts as alive."""
+    """Not known, or a word that is not known here: it counts as alive."""
 
     @classmethod
     def of(cls, value: str) -> JobState:
-        """Return the state that was written down; a later version's is unknown here."""
+        """Return a recorded state; one that a later version wrote is unknown here."""
         try:
             return cls(value)
         except ValueError:
@@ -37,7 +37,7 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether it holds nothing any more and never will again by itself."""
+        """Whether it has released its resources and will not start again by itself."""
         return self in _ENDED
 
 
@@ -83,8 +83,8 @@ _STATES = {
 
 
 def job_state(word: str) -> JobState:
-    """Sort one of SLURM's long state names, as ``squeue -o %T`` gives it.
+    """Classify one of SLURM's long state names, as ``squeue -o %T`` prints it.
 
-    A word that is not known stays unknown: to call it ended would leave a ghost.
+    A word that is not known means unknown: to call it ended would leave a ghost job.
     """
     return _STATES.get(word.split(" ", 1)[0].rstrip("+").upper(), JobState.UNKNOWN)

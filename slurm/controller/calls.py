@@ -1,10 +1,11 @@
-"""One call to the controller: made, timed, and its failure told apart.
+"""Calls SLURM's commands, and classifies their failures.
+
+A command that reports a timeout may have been obeyed all the same, or may yet be: the
+controller reads its socket when it is running again.
 
 References
 ----------
-``slurm/slurm_errno.h`` for the words. A command that says that it timed out may
-have been obeyed all the same, or may yet be: the controller reads its socket
-when it is back.
+``slurm/slurm_errno.h`` for the messages.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import cached_property
 from slurm.errors import SlurmError
 from slurm.transport import NO_VARIABLES, Answer, Transport
 
-# said when the controller, munge or the network is away: worth asking again
+# messages when the controller, munge or the network does not answer: worth a retry
 _AWAY = re.compile(
     r"timed out|unable to contact|connection refused|connect failure|communication"
     r"|zero bytes were transmitted|munge|protocol authentication|authentication"
@@ -37,7 +38,7 @@ class Cluster:
     Parameters
     ----------
     transport : Transport
-        Where they are run.
+        Runs them.
     """
 
     def __init__(self, transport: Transport) -> None:
@@ -50,7 +51,7 @@ class Cluster:
 
     @cached_property
     def user(self) -> str:
-        """Who we are there, as a number: names may hold what ``squeue`` splits at."""
+        """Our user id there, as a number: a name may hold what ``squeue`` splits at."""
         return self.ask("id", "-u").stdout.strip()
 
     def call(
@@ -60,7 +61,7 @@ class Cluster:
         variables: Mapping[str, str] = NO_VARIABLES,
         timeout_s: float = ASK_TIMEOUT_S,
     ) -> Answer:
-        """Run a command; return what it came to, failed or not."""
+        """Run a command; return its answer, failed or not."""
         return self.transport.run(argv, stdin=stdin, variables=variables, timeout_s=timeout_s)
 
     def ask(
@@ -74,7 +75,7 @@ class Cluster:
         Raises
         ------
         SlurmError
-            If it did not; transient where the controller is away.
+            If it failed; transient if the controller did not answer.
         TransportError
             If no answer came.
         """
@@ -84,11 +85,11 @@ class Cluster:
         return answer
 
     def error(self, program: str, answer: Answer) -> SlurmError:
-        """Name what a failed command said."""
+        """Make an error of a failed command's message."""
         said = answer.complaint
         return SlurmError(self.name, program, answer.code, said, transient=is_away(said))
 
 
 def is_away(said: str) -> bool:
-    """Whether a complaint means that the controller was not reached, or not for certain."""
+    """Whether a message means that the controller was not reached, or perhaps not."""
     return _AWAY.search(said) is not None

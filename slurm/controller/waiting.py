@@ -1,4 +1,4 @@
-"""Pauses between two questions to a controller that has other things to do."""
+"""Pauses between repeated calls to a busy controller."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _JITTER = 0.2
 
 
 def backoff(first_s: float, longest_s: float) -> Iterator[float]:
-    """Yield ever longer pauses, in s; a little different each, so that clients part company."""
+    """Yield growing pauses, in s, with jitter so that clients do not call in step."""
     pause_s = first_s
     while True:
         yield pause_s * random.uniform(1 - _JITTER, 1 + _JITTER)

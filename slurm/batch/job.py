@@ -1,7 +1,7 @@
-"""What a job needs, checked, and as the arguments of ``sbatch``.
+"""A job's options: checked, and turned into the arguments of ``sbatch``.
 
-Options go into the argument list and never into ``#SBATCH`` lines: an argument
-may hold quotes, spaces and dollar signs, and nothing reads it twice.
+Options are arguments and never ``#SBATCH`` lines: an argument may hold quotes, spaces
+and dollar signs, and is not parsed a second time.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _TEXTS = (
 )  # fmt: skip
 _TEXTS_OR_NUMBERS = ("time_limit", "memory", "gpus", "nodes", "array")
 
-# what bash keeps to itself, or gives a meaning: it would not arrive as it was set
-_BASH_S_OWN = re.compile(
+# bash sets or interprets these itself: the job would not see the value that was set
+_BASH_VARIABLES = re.compile(
     r"_|UID|EUID|PPID|GROUPS|SHELLOPTS|BASH(OPTS|PID|_.*)?|S?RANDOM|SECONDS|EPOCH(SECONDS|REALTIME)"
     r"|LINENO|FUNCNAME|DIRSTACK|HISTCMD|OPTIND|COMP_.*|PWD|OLDPWD|SHLVL|POSIXLY_CORRECT"
 )
-_TOKEN_S = re.compile(r"(SBATCH|SALLOC|SLURM)_WCKEY")
+_TOKEN_VARIABLES = re.compile(r"(SBATCH|SALLOC|SLURM)_WCKEY")
 
-# what would break the way a job is submitted, found again or waited for
+# options that would break how a job is submitted, found again or waited for
 _OURS = {
     "--array": "array", "--job-name": "name", "--wckey": None, "--parsable": None, "--hold": "hold",
     "--wait": None, "--test-only": None, "--wrap": "command", "--help": None, "--usage": None,
@@ -50,7 +50,7 @@ class Job:
     command : sequence of str
         Program and arguments.
     name : str
-        Shown by ``squeue``; the run's token is added to it.
+        Shown by ``squeue``; the run's token is appended.
     partition, account, qos, constraint, gres : str, optional
         As ``sbatch`` takes them.
     time_limit : str or int, optional
@@ -68,24 +68,24 @@ class Job:
     array : str or int, optional
         Indices (``0-99``, ``1,3,7-9%4``); a number n means ``0-(n-1)``.
     output, error : str, optional
-        Files for what it writes, with ``sbatch``'s patterns.
+        Log files, with ``sbatch``'s patterns.
     directory : str, optional
-        Where it runs.
+        Working directory.
     requeue : bool
-        Whether SLURM may start it again after a node's failure or a preemption.
+        Whether SLURM may restart it after a node failure or a preemption.
     hold : bool
-        Leave it held: it runs when somebody releases it.
+        Leave it held until it is released with ``scontrol release``.
     environment : mapping of str to str
-        Variables to set for it.
+        Variables to set.
     setup : sequence of str
-        Lines of bash to run before the command, as they are: ``module load …``.
+        Lines of bash to run before the command, unquoted: ``module load …``.
     options : sequence of str
-        Further arguments for ``sbatch``, each one word in its long form: ``--exclusive``.
+        Further arguments of ``sbatch``, each one word in long form: ``--exclusive``.
 
     Raises
     ------
     ConfigError
-        If a value cannot be what it is meant for; names it and the mend.
+        If a value is not valid; names the option and the fix.
     """
 
     command: Sequence[str]
@@ -127,23 +127,23 @@ class Job:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> Self:
-        """Make a job of a mapping, say from a file; an unknown key is named with the known ones."""
+        """Make a job from a mapping; an unknown key is refused with the list of known ones."""
         known = [key.name for key in fields(cls)]
         unknown = sorted(set(options) - set(known))
         if unknown:
             raise ConfigError(
-                f"unknown job option {', '.join(unknown)}: there are {', '.join(known)}",
+                f"unknown job option {', '.join(unknown)}: known are {', '.join(known)}",
                 key=unknown[0],
             )
         return cls(**options)
 
     def arguments(self, name: str) -> list[str]:
-        """Arguments of ``sbatch`` for this job.
+        """Return the arguments of ``sbatch`` for this job.
 
         Parameters
         ----------
         name : str
-            What the controller is to call it.
+            Its name at the controller.
         """
         array = f"0-{self.array - 1}" if isinstance(self.array, int) else self.array
         given = {
@@ -167,24 +167,24 @@ class Job:
         words = [f"--{option}={value}" for option, value in given.items() if value is not None]
         words.append("--requeue" if self.requeue else "--no-requeue")
         if self.requeue:
-            words.append("--open-mode=append")  # a second start must not wipe the first one's words
+            words.append("--open-mode=append")  # a restart must not truncate the log
         return words + list(self.options)
 
 
 def _check_types(job: Job) -> None:
-    """Values may come from a file, whose author has not read the annotations."""
+    """Check the types: values may come from a file."""
     for key in _TEXTS + _TEXTS_OR_NUMBERS:
         value = getattr(job, key)
         fits = isinstance(value, (str, int) if key in _TEXTS_OR_NUMBERS else str)
         if isinstance(value, bool) or not (fits or (value is None and key != "name")):
-            raise ConfigError(f"{key}: {value!r} is not a text", key=key)
+            raise ConfigError(f"{key}: {value!r} is not a string", key=key)
     for key in ("requeue", "hold"):
         if not isinstance(getattr(job, key), bool):
             raise ConfigError(f"{key}: {getattr(job, key)!r} is not true or false", key=key)
     for key, example in (
-        ("command", "a program and its arguments, as a list: ['python', 'fit.py']"),
-        ("setup", "lines of bash, as a list: ['module load cuda']"),
-        ("options", "arguments of sbatch, as a list: ['--exclusive']"),
+        ("command", "give a program and its arguments as a list: ['python', 'fit.py']"),
+        ("setup", "give lines of bash as a list: ['module load cuda']"),
+        ("options", "give arguments of sbatch as a list: ['--exclusive']"),
     ):
         words = getattr(job, key)
         if not isinstance(words, (list, tuple)) or not all(isinstance(w, str) for w in words):
@@ -192,11 +192,11 @@ def _check_types(job: Job) -> None:
         for word in words:
             _check_bytes(key, word)
     if not isinstance(job.environment, Mapping):
-        raise ConfigError("environment: names and values: {'SEED': '1'}", key="environment")
+        raise ConfigError("environment: give names and values: {'SEED': '1'}", key="environment")
 
 
 def _check_bytes(key: str, word: str) -> None:
-    """A word has to be what a kernel takes: bytes without a zero."""
+    """Check that a word can be an argument: bytes without NUL."""
     try:
         if b"\0" not in os.fsencode(word):
             return
@@ -207,11 +207,11 @@ def _check_bytes(key: str, word: str) -> None:
 
 def _check_command(command: Sequence[str]) -> None:
     if not command or not command[0]:
-        raise ConfigError("command: no program is named in it", key="command")
+        raise ConfigError("command: it names no program", key="command")
 
 
 def _check_words(job: Job) -> None:
-    """No value may end a line of ``squeue``'s, or be taken for none."""
+    """Check that no value could end a line of ``squeue``'s output, or count as missing."""
     for key in (*_TEXTS, "gpus", "nodes"):
         value = getattr(job, key)
         if value is None or isinstance(value, int):
@@ -227,7 +227,7 @@ def _check_words(job: Job) -> None:
 
 def _check_shape(key: str, value: object, shape: re.Pattern[str], wanted: str) -> None:
     if value is not None and not shape.fullmatch(str(value)):
-        raise ConfigError(f"{key}: {value!r} is not what it takes: {wanted}", key=key)
+        raise ConfigError(f"{key}: {value!r} is not valid: give {wanted}", key=key)
 
 
 def _check_count(key: str, value: int | None) -> None:
@@ -238,18 +238,18 @@ def _check_count(key: str, value: int | None) -> None:
 def _check_environment(environment: Mapping[str, str]) -> None:
     for name, value in environment.items():
         if not isinstance(name, str) or not _VARIABLE_NAME.fullmatch(name):
-            raise ConfigError(f"environment: {name!r} is no name of a variable", key="environment")
-        if _BASH_S_OWN.fullmatch(name):
+            raise ConfigError(f"environment: {name!r} is not a variable name", key="environment")
+        if _BASH_VARIABLES.fullmatch(name):
             raise ConfigError(
-                f"environment: {name} is bash's own: set it in the command, by env",
+                f"environment: {name} is set by bash itself: set it in the command, with env",
                 key="environment",
             )
-        if _TOKEN_S.fullmatch(name):
+        if _TOKEN_VARIABLES.fullmatch(name):
             raise ConfigError(
                 f"environment: {name} belongs to allstop: leave it out", key="environment"
             )
         if not isinstance(value, str):
-            raise ConfigError(f"environment: {name}: {value!r} is not a text", key="environment")
+            raise ConfigError(f"environment: {name}: {value!r} is not a string", key="environment")
         _check_bytes("environment", value)
 
 
@@ -257,11 +257,12 @@ def _check_options(options: Sequence[str]) -> None:
     for word in options:
         if not word.startswith("--") or _CONTROL.search(word):
             raise ConfigError(
-                f"options: {word!r} is not a long option in one word: --exclusive, --mail-type=END",
+                f"options: {word!r} is not a long option in one word, as --exclusive or "
+                "--mail-type=END",
                 key="options",
             )
         option = word.split("=", 1)[0]
         for ours, instead in _OURS.items():
-            if ours.startswith(option):  # sbatch takes shortened ones too
-                mend = f"use {instead!r}" if instead else "it belongs to allstop: leave it out"
-                raise ConfigError(f"options: {word!r}: {mend}", key="options")
+            if ours.startswith(option):  # sbatch accepts unambiguous prefixes, too
+                fix = f"use {instead!r}" if instead else "it belongs to allstop: leave it out"
+                raise ConfigError(f"options: {word!r}: {fix}", key="options")

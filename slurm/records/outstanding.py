@@ -1,9 +1,10 @@
-"""Which ledgers still tell of jobs that may be alive: found after any death, and any reboot.
+"""Outstanding jobs: jobs that may be alive, and have to be seen gone.
 
-One small file per token, in a directory of the user's that outlives a reboot:
-the cluster outlives it too. It is there before the first job is asked for, and is
-struck off once the jobs have been seen gone. A debt whose owner lives is the
-owner's business; any other is everybody's.
+One small file per token says which ledger knows of them. It is in the user's state
+directory, which survives a reboot, because the cluster does not stop for one. The file
+is written before the first job is submitted, and removed once the jobs were seen gone.
+While its owner lives, the jobs are the owner's to look after; after that any process of
+the user may cancel them.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from supervisor.system.process import Identity
 _FOLDER = "jobs"
 
 
-class Debt(NamedTuple):
-    """A ledger with jobs.
+class OutstandingJobs(NamedTuple):
+    """The jobs of one token, and where their ledger is.
 
     Attributes
     ----------
     token : str
-        What the jobs bear.
+        The token that the jobs have.
     address : str
-        Which cluster they are on.
+        The cluster that has them, see :func:`slurm.connect.connect`.
     variables : dict
-        Environment variables by which it is found.
+        Environment variables that are needed to reach it.
     ledger : Path
-        What there is to know about them.
+        The ledger.
     owner : Identity
         The process that looks after them while it lives.
     """
@@ -48,11 +49,17 @@ class Debt(NamedTuple):
 
     @property
     def spare_ledger(self) -> Path:
-        """Where its ledger is carried on when the directory of the first one is gone."""
+        """The file to continue the ledger in when its own directory is gone."""
         return ledger_for(self.token)
 
-    def incur(self) -> Self:
-        """Write the debt down."""
+    def record(self) -> Self:
+        """Write the file.
+
+        Raises
+        ------
+        LedgerWriteError
+            If it cannot be written.
+        """
         plain = self._asdict() | {"ledger": str(self.ledger), "owner": self.owner._asdict()}
         path = _path(self.token)
         try:
@@ -62,17 +69,17 @@ class Debt(NamedTuple):
             raise LedgerWriteError(path, error) from None
         return self
 
-    def strike(self) -> None:
-        """Strike the debt off; not an error if it was not there."""
+    def remove(self) -> None:
+        """Remove the file; not an error if there is none."""
         _path(self.token).unlink(missing_ok=True)
 
 
-def debts() -> Iterator[Debt]:
-    """Yield the debts that are written down, oldest first."""
+def all_outstanding() -> Iterator[OutstandingJobs]:
+    """Yield all recorded outstanding jobs, sorted by token; unreadable files are left out."""
     for path in sorted(_folder().glob("*.json")):
         with contextlib.suppress(ConfigError, KeyError, TypeError):
             plain = durable.read_json(path)
-            yield Debt(
+            yield OutstandingJobs(
                 token=plain["token"],
                 address=plain["address"],
                 variables=plain["variables"],
@@ -81,20 +88,20 @@ def debts() -> Iterator[Debt]:
             )
 
 
-def orphaned(ledger: Path | None = None) -> Iterator[Debt]:
-    """Yield the debts whose owner is gone; of one ledger, if it is named."""
-    for debt in debts():
-        if not debt.owner.alive and ledger in (None, debt.ledger):
-            yield debt
+def orphaned(ledger: Path | None = None) -> Iterator[OutstandingJobs]:
+    """Yield outstanding jobs whose owner is gone; those of one ledger, if one is given."""
+    for jobs in all_outstanding():
+        if not jobs.owner.alive and ledger in (None, jobs.ledger):
+            yield jobs
 
 
 def ledger_for(token: str) -> Path:
-    """Where the ledger of a client lies that belongs to no run."""
+    """The ledger of a client that belongs to no run."""
     return _folder() / f"{token}.ledger"
 
 
 def this_process() -> Identity:
-    """Who owns what this process incurs."""
+    """Return this process, as an owner."""
     return Identity.of(os.getpid()) or Identity(os.getpid(), 0)
 
 

@@ -1,8 +1,7 @@
 """What a ledger says of a run's jobs: a pure fold over its records.
 
-A run *owes* as long as one of its jobs may be alive: from the first announcement
-until somebody has looked and found that none is. Records of kinds that are not
-known here are passed over.
+Jobs are *outstanding* while one of them may be alive: from the first announcement until
+a look has found that none is. Records of unknown kinds are ignored.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slurm.states import JobState
+from slurm.records.states import JobState
 from supervisor.records.ledger import Ledger, LedgerWriteError, Record, read_ledger
 
 
@@ -24,15 +23,15 @@ class Submission:
     Attributes
     ----------
     number : int or str
-        Which one: counted by a client; a shim, of which several run at a time, draws one.
+        Counted by a client; random in a shim, because several shims run at a time.
     at : float
-        When it was announced, in Unix time, in s.
+        When it was announced, in s since 1970.
     job_id : str or None
         Its job, once known.
     refused : bool
-        It is certain that there is no job.
+        There certainly is no job.
     elsewhere : str
-        Its job on another cluster, which is not asked; empty: it is on this one.
+        Its job on another cluster, which we do not ask; empty: it is on this one.
     """
 
     number: int | str
@@ -43,38 +42,38 @@ class Submission:
 
     @property
     def open(self) -> bool:
-        """Whether there may be a job whose id nobody has learnt."""
+        """Whether there may be a job whose id is not known."""
         return self.job_id is None and not (self.refused or self.elsewhere)
 
 
 @dataclass(slots=True)
 class Book:
-    """What is known of the jobs that bear one token.
+    """What is known of the jobs that have one token.
 
     Attributes
     ----------
     token : str
-        The token; empty if the ledger tells of no jobs.
+        The token; empty: the ledger has no jobs.
     address : str
-        Which cluster they are on, see :func:`slurm.connect`.
+        The cluster that has them, see :func:`slurm.connect.connect`.
     variables : dict
-        Environment variables by which it is found.
+        Environment variables that are needed to reach it.
     submissions : dict
         By number.
     states : dict of str to JobState
-        The state in which each job was seen last, by id.
+        Each job's state when last seen, by id.
     submitted_at : dict of str to str
-        When the controller took each job, in its words, by id.
+        Each job's time of submission, as the controller shows it, by id.
     lease : str or None
         The lease that the jobs watch.
     others : bool
-        Programs that know nothing of the ledger may submit jobs with the token.
+        Programs that do not write to the ledger may submit jobs with the token.
     wanted : bool
-        Somebody has asked for a cancel.
+        A cancel was requested.
     settled : bool
-        Somebody has looked, and none is alive; or they are meant to live on.
+        A look found none alive, or the jobs were detached.
     detached : bool
-        They are meant to outlive the run.
+        The jobs are meant to outlive the run.
     """
 
     token: str = ""
@@ -91,7 +90,7 @@ class Book:
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Book:
-        """Read a ledger's records into a book."""
+        """Make a book of a ledger's records."""
         book = cls()
         for record in records:
             book.note(record.kind, record.at, record.fields)
@@ -99,7 +98,7 @@ class Book:
 
     @property
     def ids(self) -> set[str]:
-        """All job ids that are known."""
+        """All known job ids."""
         return set(self.states)
 
     @property
@@ -109,37 +108,37 @@ class Book:
 
     @property
     def open(self) -> list[Submission]:
-        """Submissions of which nobody knows what became."""
+        """Submissions of which it is not known whether there is a job."""
         return [one for one in self.submissions.values() if one.open]
 
     @property
     def registered(self) -> set[str]:
-        """Jobs that somebody else has submitted and we were told of: they may bear no token."""
+        """Jobs that a shim has registered: they may lack the token."""
         submissions = self.submissions.values()
         return {one.job_id for one in submissions if isinstance(one.number, str) and one.job_id}
 
     @property
     def unproven(self) -> set[str]:
-        """Jobs registered by id alone: nobody wrote down when the controller took them.
+        """Jobs registered by id alone, without their time of submission.
 
-        A job of that id that bears no token may be a stranger's.
+        A job of that id that lacks the token may be another run's.
         """
         return self.registered - self.submitted_at.keys()
 
     @property
     def submitted(self) -> bool:
-        """Whether a submission, or a job, is known of."""
+        """Whether any submission or job is known."""
         return bool(self.submissions or self.states)
 
     @property
-    def owes(self) -> bool:
-        """Whether a job may be alive that somebody has to see gone."""
+    def outstanding(self) -> bool:
+        """Whether a job may be alive that has to be seen gone."""
         if self.settled:
             return False
         return self.others or any(not one.refused for one in self.submissions.values())
 
     def note(self, kind: str, at: float, fields: dict[str, Any]) -> None:
-        """Take one more record in."""
+        """Apply one record."""
         match kind:
             case "jobs_expected":
                 self.token, self.address = fields["token"], fields["address"]
@@ -157,7 +156,7 @@ class Book:
                 if submitted_at := fields.get("submitted_at"):
                     self.submitted_at[fields["job_id"]] = submitted_at
             case "submitted_elsewhere":
-                # by a --clusters of its user's; ids are each cluster's own
+                # by the user's --clusters; ids are unique on one cluster only
                 submission = self.submissions.setdefault(
                     fields["number"], Submission(fields["number"], at)
                 )
@@ -187,12 +186,12 @@ class Book:
 
 
 class Keeper:
-    """A book and the ledger it is kept in: what is noted is on disk first.
+    """A book and its ledger: a record is on disk before it is in the book.
 
     Parameters
     ----------
     path : Path
-        The ledger. Other processes may write to it too, see :meth:`catch_up`.
+        The ledger. Other processes may write to it, too, see :meth:`catch_up`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -208,15 +207,15 @@ class Keeper:
         return self._ledger.path
 
     def write(self, kind: str, **fields: Any) -> None:
-        """Put a record on disk, then into the book."""
+        """Append a record to the ledger, then apply it to the book."""
         at = self._ledger.append(kind, **fields)
         self.book.note(kind, at, fields)
 
     def remark(self, kind: str, **fields: Any) -> None:
-        """Put a record on disk if that can be done; it is in the book in any case.
+        """Append a record if the disk takes it, and apply it to the book in any case.
 
-        For what has been observed or is being undone: a full disk must not keep a
-        job from being cancelled, the debt is on disk already.
+        For observations and cancels: a full disk must not keep a job from being cancelled,
+        and that it is outstanding is on disk already.
         """
         try:
             self.write(kind, **fields)
@@ -226,32 +225,32 @@ class Keeper:
             self.book.note(*record)
 
     def missed(self, job_id: str) -> float:
-        """For how long a job has not been shown, in s; counted from the first such call."""
+        """How long a job has been missing, in s; counted from the first such call."""
         now = time.monotonic()
         return now - self._missed_since.setdefault(job_id, now)
 
     def shown(self, job_ids: Iterable[str]) -> None:
-        """Take note that jobs are there."""
+        """Note that jobs are not missing."""
         for job_id in job_ids:
             self._missed_since.pop(job_id, None)
 
     def catch_up(self) -> None:
-        """Read what other processes have written."""
+        """Read the ledger again, with what other processes have written."""
         self.book = Book.of([*read_ledger(self.path), *self._unwritten])
 
     def expect(
         self, token: str, address: str, variables: dict[str, str], *, others: bool = False
     ) -> None:
-        """Announce that there will be jobs, and what they will bear.
+        """Announce that there will be jobs, and their token.
 
         Parameters
         ----------
         token : str
             The token.
         address, variables : str, dict
-            By which the cluster is found, see :func:`slurm.connect.connect`.
+            How the cluster is reached, see :func:`slurm.connect.connect`.
         others : bool
-            Programs that know nothing of the ledger may submit them.
+            Programs that do not write to the ledger may submit them.
         """
         self.write(
             "jobs_expected", token=token, address=address, variables=variables, others=others
