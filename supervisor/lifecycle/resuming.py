@@ -111,7 +111,7 @@ def complete(run_dir: Path, changes: Changes) -> Report | None:
     except (KeyError, TypeError, ValueError):
         return None  # of another version: written anew at the end
     done = covered(rundir.journal_dirs(run_dir), failed=not changes.retry_failed)
-    if gaps(done, *plan.span) or report.status is not RunStatus.COMPLETED:
+    if gaps(done, plan.span.stop, plan.span.start) or report.status is not RunStatus.COMPLETED:
         return None
     report.run_dir = str(run_dir)
     return report

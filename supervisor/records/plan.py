@@ -165,9 +165,9 @@ class Plan:
     shard: tuple[int, int] | None = None
 
     @property
-    def span(self) -> tuple[int, int]:
-        """Where the run's part of the grid ends, and where it begins."""
-        return (self.shard[1], self.shard[0]) if self.shard else (self.grid.size, 0)
+    def span(self) -> range:
+        """Combinations of the grid that are this run's: a shard's, or all of them."""
+        return range(*self.shard) if self.shard else range(self.grid.size)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``run.json``."""

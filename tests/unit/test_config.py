@@ -82,6 +82,14 @@ def test_a_plan_comes_back_from_its_file() -> None:
         assert again.grid.params(index) == plan.grid.params(index)
 
 
+def test_the_span_of_a_plan_is_its_part_of_the_grid() -> None:
+    assert a_plan().span == range(4)
+    shard = a_plan(shard=(1, 3))
+    assert shard.span == range(1, 3)
+    assert (shard.span.start, shard.span.stop) == (1, 3)
+    assert Plan.from_json(json.loads(json.dumps(shard.to_json()))).span == range(1, 3)
+
+
 def test_a_report_comes_back_from_its_file() -> None:
     report = Report(
         run_id="r", status=RunStatus.STOPPED, reason="SIGINT", exit_code=130,
