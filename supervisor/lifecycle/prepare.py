@@ -18,8 +18,8 @@ from supervisor.lifecycle import checks, inputs
 from supervisor.market import cache
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
-from supervisor.records.circumstances import circumstances, write_plan
 from supervisor.records.claim import Claim
+from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import Plan, Source, StopTimes
 from supervisor.rows.grid import Grid, Value
 
@@ -99,7 +99,7 @@ def prepare(order: Order) -> Prepared:
     """
     plan, bars, function = check(order)
     run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / plan.run_id)
-    claim = write_plan(run_dir, plan.to_json() | circumstances())
+    claim = write_run_file(run_dir, plan.to_json())
     return Prepared(plan, run_dir, bars, function, claim)
 
 

@@ -21,9 +21,9 @@ from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_
 from supervisor.lifecycle.prepare import prepare as prepare_new
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
-from supervisor.records.circumstances import circumstances
 from supervisor.records.claim import Claim, claim_directory
 from supervisor.records.command import COMMAND_KEY
+from supervisor.records.environment_snapshot import library_versions
 from supervisor.records.plan import Origin, Plan, StopTimes
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid
@@ -196,7 +196,7 @@ def _times(plan: Plan) -> dict[str, float]:
 
 def _other_versions(asked: dict[str, Any]) -> list[str]:
     """Name the libraries that were others when the run began: last bits may differ."""
-    then, now = asked.get("versions", {}), circumstances()["versions"]
+    then, now = asked.get("versions", {}), library_versions()
     return [
         f"the run began with {name} {then[name]} and is carried on with {now[name]}: "
         "rows may differ in their last bits"
