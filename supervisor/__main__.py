@@ -30,7 +30,7 @@ def main() -> None:
         if sys.platform == "linux" and arguments[:1] == ["run"] and not helping:
             from supervisor.front.launch import Launch
 
-            likely = _strategy(arguments) if command is None else "--"
+            likely = _strategy(arguments) if command is None else None
             launch = Launch(likely, _option(arguments, "--containment") or "auto")
             from supervisor.front.link import WardenLink, keep_warden
 

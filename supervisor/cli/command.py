@@ -16,7 +16,6 @@ from supervisor.errors import ConfigError
 from supervisor.front.command import CommandFront, PreparedCommand, prepare_command
 from supervisor.front.link import take_warden
 from supervisor.front.signals import SignalQueue
-from supervisor.ipc.messages import COMMAND
 from supervisor.records.command import Streams
 from supervisor.records.report import Report
 from supervisor.states import ExitCode, RunStatus
@@ -73,7 +72,7 @@ def supervise(
         [fd for fd in (0, 1, 2) if fd not in closed], frozenset({1, 2} if as_json else {2})
     )
     with SignalQueue() as signals:
-        link = take_warden(COMMAND, prepared.plan.containment)
+        link = take_warden(None, prepared.plan.containment)
         front = CommandFront(prepared, link, streams, detach=detach)
         gc.freeze()  # what is loaded stays
         gc.enable()

@@ -14,7 +14,6 @@ from supervisor.front.link import take_warden
 from supervisor.front.run import Front
 from supervisor.front.signals import SignalQueue
 from supervisor.front.sweep import SweepFront
-from supervisor.ipc.messages import COMMAND
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, prepare
 from supervisor.records.plan import StopTimes
 from supervisor.rows.grid import Value, parse_axis
@@ -130,7 +129,7 @@ def _front(prepared: Prepared, cluster: ClusterOrder | None) -> Front:
     from supervisor.front.cluster import ClusterFront
 
     # a guard over nothing needs none of the libraries that compute
-    return ClusterFront(prepared, take_warden(COMMAND, prepared.plan.containment), cluster)
+    return ClusterFront(prepared, take_warden(None, prepared.plan.containment), cluster)
 
 
 def _resume(

@@ -23,9 +23,6 @@ MAX_PACKET_BYTES = 64 * 1024
 MAX_TEXT = 4_000
 MAX_FDS = 8
 
-COMMAND = "--"
-"""What a warden is started with, in a strategy's place, to supervise a command."""
-
 
 # -- front → warden --------------------------------------------------------
 

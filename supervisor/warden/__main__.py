@@ -1,5 +1,5 @@
-"""How a warden comes to be: ``python -P -m supervisor.warden SOCKET FRONT_PID STRATEGY
-CONTAINMENT``.
+"""How a warden comes to be: ``python -P -m supervisor.warden SOCKET FRONT_PID CONTAINMENT
+[STRATEGY]``; without a strategy no numeric library is loaded.
 
 The containment is taken first, while the process is small: a PID namespace means
 another process, and forking one costs what has been loaded. Whoever is the
@@ -27,7 +27,7 @@ def main() -> None:
     """Entry point of the process."""
     gc.disable()  # importing makes many objects and no garbage: a sixth of the time
     sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    strategy, wanted = sys.argv[3], sys.argv[4]
+    wanted, strategy = sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else None
     sock.set_inheritable(False)
     try:
         front = os.pidfd_open(front_pid)

@@ -39,9 +39,12 @@ class Hold:
     cookie: Cookie
 
 
-def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> None:
-    """Serve one front: run after run, until it goes; ``strategy`` is likely to come first."""
-    if strategy != messages.COMMAND:
+def serve(front: Front, signals: socket.socket, strategy: str | None, hold: Hold) -> None:
+    """Serve one front, run after run, until it is gone.
+
+    ``strategy`` will probably be asked for first: what it needs is loaded early. None: nothing is.
+    """
+    if strategy is not None:
         from workers.registry import preload
 
         preload(strategy)
@@ -206,9 +209,13 @@ def _signals_as_bytes() -> socket.socket:
 
 
 def work(
-    sock: socket.socket, front_pidfd: int, strategy: str, containment: Containment, cookie: Cookie
+    sock: socket.socket,
+    front_pidfd: int,
+    strategy: str | None,
+    containment: Containment,
+    cookie: Cookie,
 ) -> None:
-    """Be the warden of a front, until it goes."""
+    """Be the warden of a front, until it is gone."""
     faulthandler.enable()
     hold = Hold(containment, cookie)
     serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), strategy, hold)
