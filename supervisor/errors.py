@@ -8,6 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
+_MAX_BRIEF = 100
+
+
+def brief(value: object) -> str:
+    """Show a value on one line of a message, shortened where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= _MAX_BRIEF else f"{text[:_MAX_BRIEF]}…"
+
 
 class AllstopError(Exception):
     """Root of everything this package raises on purpose.

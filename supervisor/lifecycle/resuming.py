@@ -15,7 +15,7 @@ from typing import Any
 from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.ipc import control_socket
-from supervisor.lifecycle import checks, inputs
+from supervisor.lifecycle import inputs
 from supervisor.lifecycle.finish import PATIENCE_S
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
 from supervisor.lifecycle.prepare import prepare as prepare_new
@@ -24,7 +24,7 @@ from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim, claim_directory
 from supervisor.records.command import COMMAND_KEY
 from supervisor.records.environment_snapshot import library_versions
-from supervisor.records.plan import Origin, Plan, StopTimes
+from supervisor.records.plan import Origin, Plan
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid
 from supervisor.rows.results import covered, gaps
@@ -145,9 +145,9 @@ def _begin(
     code = inputs.code_digest(plan.strategy, plan.source, plan.provenance.cwd)
     plan = replace(
         plan,
-        workers=plan.workers if changes.workers is None else checks.check_workers(changes.workers),
-        times=StopTimes(**_times(plan) | dict(changes.times)),
-        containment=checks.check_containment(changes.containment or plan.containment),
+        workers=plan.workers if changes.workers is None else changes.workers,
+        times=replace(plan.times, **changes.times),
+        containment=changes.containment or plan.containment,
         provenance=replace(plan.provenance, code=code),
         resumed=plan.resumed + 1,
     )
@@ -185,13 +185,6 @@ def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
         return Plan.from_json(asked)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not what a run was asked") from None
-
-
-def _times(plan: Plan) -> dict[str, float]:
-    times = plan.times
-    return {
-        "grace_s": times.grace_s, "terminate_s": times.terminate_s, "verify_s": times.verify_s,
-    }  # fmt: skip
 
 
 def _other_versions(asked: dict[str, Any]) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from supervisor.errors import ConfigError
+from supervisor.errors import ConfigError, brief
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
@@ -68,6 +67,23 @@ class Provenance:
     cwd: str = ""
 
 
+def check_wait_s(value: Any, name: str) -> float:
+    """Return a time that a rung of the escalation waits, in s.
+
+    Raises
+    ------
+    ConfigError
+        If it is no number from 0 to :data:`MAX_WAIT_S`; ``name`` is what the user calls it.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= MAX_WAIT_S:  # NaN is in no range
+        raise ConfigError(
+            f"{name} must be a number of seconds from 0 to {MAX_WAIT_S:,.0f}, not {brief(value)}",
+            key=name,
+        )
+    return float(value)
+
+
 @dataclass(frozen=True, slots=True)
 class StopTimes:
     """How long each rung of the escalation waits for the one before it, in s.
@@ -88,14 +104,7 @@ class StopTimes:
 
     def __post_init__(self) -> None:
         for key in ("grace_s", "terminate_s", "verify_s"):
-            value = getattr(self, key)
-            option = key.removesuffix("_s")
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or not 0 <= value <= MAX_WAIT_S:
-                raise ConfigError(
-                    f"{option} must lie between 0 and {MAX_WAIT_S:.0f} seconds, not {value!r}",
-                    key=option,
-                )
+            check_wait_s(getattr(self, key), key.removesuffix("_s"))
 
     @property
     def longest_s(self) -> float:

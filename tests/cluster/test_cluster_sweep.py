@@ -238,7 +238,7 @@ def ledger(begun: Started) -> str:
         (("--job", "partition=nowhere"), "partition"),
         (("--tasks", "0"), "tasks"),
         (("--lease", "-1"), "lease"),
-        (("--cluster", "carrier:pigeon"), "neither 'local' nor 'ssh:HOST'"),
+        (("--cluster", "carrier:pigeon"), "must be local or ssh:HOST"),
         (("--cluster", "ssh:nowhere.invalid"), "no host nowhere.invalid"),
     ],
 )
