@@ -24,6 +24,7 @@ from supervisor.front.run import Progress
 from supervisor.front.sweep import SweepFront
 from supervisor.ipc.stopflag import Level
 from supervisor.lifecycle import options
+from supervisor.lifecycle.checks import check_path
 from supervisor.lifecycle.finish import constraint
 from supervisor.lifecycle.options import Use
 from supervisor.lifecycle.prepare import Axes, Changes, Order, Prepared, prepare
@@ -177,7 +178,7 @@ def resume(
         changed_code=changed_code,
     )
     _check_event(stop_event)
-    prepared = prepare_again(str(run), Changes.of(given))
+    prepared = prepare_again(str(check_path(run, "run")), Changes.of(given))
     link = take_warden(prepared.plan.strategy, prepared.plan.containment)
     return Run(prepared, link, stop_event)
 

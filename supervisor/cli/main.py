@@ -73,6 +73,8 @@ def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
         code = _complain(str(error), ExitCode.FAILED, arguments)
     except BrokenPipeError:
         code = ExitCode.from_signal(signal.SIGPIPE)
+    except OSError as error:  # of the machine, not of ours: a traceback would explain nothing
+        code = _complain(str(error), ExitCode.FAILED, arguments)
     _leave(int(code or ExitCode.DONE))
 
 

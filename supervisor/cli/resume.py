@@ -14,6 +14,7 @@ from supervisor.cli.sweep import run_prepared
 from supervisor.front.launch import Launch
 from supervisor.front.link import WardenLink, keep_warden
 from supervisor.lifecycle import options
+from supervisor.lifecycle.checks import check_path
 from supervisor.lifecycle.options import Group, Use
 from supervisor.lifecycle.prepare import Changes
 from supervisor.lifecycle.resuming import complete, prepare
@@ -41,7 +42,7 @@ def resume(
     unless --retry-failed is given.
     """
     changes = Changes.of(options.from_command_line(given))
-    run_dir = registry.find_dir(run)
+    run_dir = registry.find_dir(str(check_path(run, "run")))
     done = complete(run_dir, changes)
     if done is not None:
         return say_complete(done, run_dir, as_json=as_json)

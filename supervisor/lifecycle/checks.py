@@ -21,6 +21,10 @@ MAX_WORKERS = 1024
 MAX_TASKS = 10_000
 DEVICES = ("auto", "cpu")
 
+_MAX_PATH_BYTES = 4095
+_MAX_NAME_BYTES = 255
+"""Limits of Linux: of a path, and of each name in it on nearly every file system."""
+
 _NOT_THE_USERS = ("command", "array", "hold")
 """Job options that a sweep sets itself."""
 
@@ -78,9 +82,15 @@ def check_text(value: Any, name: str) -> str:
 def check_path(value: Any, name: str) -> Path:
     """Return a path."""
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
-    if isinstance(path, str) and path and "\0" not in path:
-        return Path(path)
-    raise ConfigError(f"{name} must be a path, not {brief(value)}")
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise ConfigError(f"{name} must be a path, not {brief(value)}")
+    try:
+        written = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} must be a path, not {brief(value)}") from None
+    if len(written) > _MAX_PATH_BYTES or max(map(len, written.split(b"/"))) > _MAX_NAME_BYTES:
+        raise ConfigError(f"{name} {brief(path)} is too long for a path")
+    return Path(path)
 
 
 def check_data(value: Any, name: str) -> Any:
@@ -95,6 +105,8 @@ def check_strategy(value: Any, name: str) -> str | Callable[..., Any]:
     if callable(value):
         return value  # type: ignore[no-any-return]
     if isinstance(value, str) and value and "\0" not in value:
+        if value.rpartition(":")[0].endswith(".py"):
+            check_path(value.rpartition(":")[0], name)
         return value
     raise ConfigError(
         f"{name} must be a built-in's name, module:function, path.py:function or, in Python, "

@@ -23,8 +23,17 @@ from supervisor.system import durable
 
 
 def provenance(data: Any, strategy: str, source: Source) -> Provenance:
-    """Note where data and code come from. Called before the data is read."""
-    cwd = str(Path.cwd())
+    """Note where data and code come from. Called before the data is read.
+
+    Raises
+    ------
+    ConfigError
+        If the working directory was deleted.
+    """
+    try:
+        cwd = str(Path.cwd())
+    except FileNotFoundError:
+        raise ConfigError("the working directory was deleted: change to another one") from None
     code = code_digest(strategy, source, cwd)
     if data is None:
         return Provenance(Origin.EXAMPLE, code=code, cwd=cwd)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import ConfigError, UnsupportedPlatformError
+from supervisor.errors import ConfigError, DataError, UnsupportedPlatformError
 from supervisor.lifecycle import checks, inputs, options
 from supervisor.lifecycle.options import Given
 from supervisor.market import cache
@@ -191,10 +191,19 @@ def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, byte
         )
     home, _, name = asked.rpartition(":")
     if home.endswith(".py"):
-        if not Path(home).is_file():
-            raise ConfigError(f"strategy file {home} does not exist", key="strategy")
+        _check_strategy_file(Path(home))
         asked = f"{Path(home).resolve()}:{name}"
     return asked, Source.IMPORT, None
+
+
+def _check_strategy_file(path: Path) -> None:
+    try:
+        if not path.is_file():
+            raise ConfigError(f"strategy file {path} does not exist", key="strategy")
+    except OSError as error:
+        raise ConfigError(
+            f"strategy file {path} cannot be read: {error.strerror}", key="strategy"
+        ) from None
 
 
 def _grid(order: Order, strategy: str) -> Grid:
@@ -217,8 +226,11 @@ def _count(strategy: str, source: Source, grid: Grid) -> int:
 
 
 def _bars(data: Any) -> Bars:
-    if data is not None:
-        return cache.load(data)
-    from supervisor.market.example import example_bars
+    if data is None:
+        from supervisor.market.example import example_bars
 
-    return example_bars()
+        return example_bars()
+    try:
+        return cache.load(data)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=str(data)) from None

@@ -85,7 +85,7 @@ def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
     """
     if order.run_dir is None:
         raise ConfigError("--resume needs --run-dir: which run?", key="run_dir")
-    if not (order.run_dir / rundir.RUN_FILE).exists():
+    if not _holds_run(order.run_dir):
         return prepare_new(order)
     wanted, bars, _ = check(order)
     run_dir = order.run_dir.resolve()
@@ -98,6 +98,15 @@ def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
             key="run_dir",
         )
     return complete(run_dir, changes) or prepare(str(run_dir), changes)
+
+
+def _holds_run(run_dir: Path) -> bool:
+    try:
+        return (run_dir / rundir.RUN_FILE).exists()
+    except OSError as error:
+        raise ConfigError(
+            f"run directory {run_dir} cannot be read: {error.strerror}", key="run_dir"
+        ) from None
 
 
 def complete(run_dir: Path, changes: Changes) -> Report | None:
@@ -184,7 +193,9 @@ def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
     try:
         return Plan.from_json(asked)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not what a run was asked") from None
+        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not the plan of a sweep") from None
+    except ConfigError as error:
+        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: {error}", key=error.key) from None
 
 
 def _other_versions(asked: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from supervisor.cli.run import run as run_command
 from supervisor.errors import ConfigError, brief
 from supervisor.lifecycle import options
 from supervisor.lifecycle.options import BY_NAME, OPTIONS, Given, Kind, Option, Use, used_for
-from supervisor.lifecycle.prepare import Changes, Order
+from supervisor.lifecycle.prepare import Changes, Order, check
 from supervisor.lifecycle.spread import ClusterOrder
 from supervisor.records.plan import Plan, StopTimes
 
@@ -93,10 +93,12 @@ def test_a_default_passes_its_own_check() -> None:
 
 # -- what cannot be, in every place that has it ------------------------------------
 
+LONG = 256 * "a"
 WRONG: dict[str, list[tuple[Any, str | None]]] = {
     # a value as Python may have it, and as the command line has it; None: it cannot say that
-    "data": [("", ""), ("a\0b", None), (Path("a\0b"), None)],
-    "strategy": [("", ""), (3, None), (None, None), (["f"], None)],
+    "data": [("", ""), ("a\0b", None), (Path("a\0b"), None), (LONG, LONG), ("\ud800", None)],
+    "strategy": [("", ""), (f"{LONG}.py:f", f"{LONG}.py:f"), (3, None), (None, None),
+                 (["f"], None)],
     "grid": [(3, None), (None, None), ("a=1", None), ({1: [2]}, None), ([1, 2], None)],
     "fee": [(1, "1"), (-0.1, "-0.1"), (float("nan"), "nan"), ("x", "x"), (True, None),
             (None, None), (1j, None), (10**5000, None)],
@@ -109,7 +111,8 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
               (10**5000, "1e999")],
     "terminate": [(-1e-9, "-1e-9"), (float("inf"), "inf"), ([], None)],
     "verify": [(float("nan"), "nan"), ({}, None), ("", "")],
-    "run_dir": [("", ""), (3, None), ("a\0b", None), (b"x", None)],
+    "run_dir": [("", ""), (LONG, LONG), (2000 * "ab/", 2000 * "ab/"), (3, None),
+                ("a\0b", None), (b"x", None)],
     "resume": [],
     "slurm": [],
     "cluster": [("carrier:pigeon", "carrier:pigeon"), ("ssh:", "ssh:"), ("", ""), (3, None)],
@@ -186,6 +189,24 @@ def test_nothing_is_begun_for_a_bad_value(
             supervisor.resume("no-such-run", **{option.in_python: value})
         assert caught.value.key == option.name
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    path = tmp_path / "mine.py"
+    grid = {"a": [1]}
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", denied)
+        with pytest.raises(ConfigError, match=f"{path} cannot be read: Permission denied"):
+            check(Order.of({"strategy": f"{path}:f", "grid": grid}))
+    monkeypatch.setattr("supervisor.market.cache.load", denied)
+    with pytest.raises(ConfigError, match=r"x\.csv: cannot be read: Permission denied") as caught:
+        check(Order.of({"strategy": "m:f", "grid": grid, "data": "x.csv"}))
+    assert caught.value.key == "data"
 
 
 def test_an_event_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
