@@ -1,4 +1,4 @@
-"""A run inside a job of a SLURM cluster's, which has its own time limit on a stop."""
+"""A run inside a SLURM job: the cluster limits how long a stop may take."""
 
 from __future__ import annotations
 

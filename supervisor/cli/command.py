@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.cli.allocation import fit_into_allocation
-from supervisor.cli.beside import Beside
+from supervisor.cli.invocation import Invocation
 from supervisor.errors import ConfigError
 from supervisor.front.command import CommandFront, PreparedCommand, prepare_command
 from supervisor.front.link import take_warden
@@ -42,16 +42,16 @@ def refuse_sweep_options(spec: Path | None, typed: Mapping[str, Any]) -> None:
         )
 
 
-def run(beside: Beside, typed: Mapping[str, Any], *, as_json: bool) -> int:
+def run(invocation: Invocation, typed: Mapping[str, Any], *, as_json: bool) -> int:
     """Run the command that follows ``--``, supervised; return the exit code."""
     given = options.from_command_line(typed)
     prepared = prepare_command(
-        beside.command or [],
+        invocation.command or [],
         fit_into_allocation(StopTimes(**options.timers(given))),
         **options.with_defaults(given, ("run_dir", "containment")),
     )
     detach = bool(given.get("detach"))
-    return supervise(prepared, closed=beside.closed, detach=detach, as_json=as_json)
+    return supervise(prepared, closed=invocation.closed, detach=detach, as_json=as_json)
 
 
 def supervise(

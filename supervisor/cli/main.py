@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol, runtime_checkable
 
 import typer
 
-from supervisor.cli.beside import Beside
+from supervisor.cli.invocation import Invocation
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.states import ExitCode
 
@@ -53,8 +53,8 @@ def main(
     closed : frozenset of int
         Standard streams that were closed when this process began.
     """
-    beside = Beside(command, closed)
-    app = functools.partial(_app, arguments, beside)
+    invocation = Invocation(command, closed)
+    app = functools.partial(_app, arguments, invocation)
     end_with(app, arguments)
 
 
@@ -73,12 +73,12 @@ def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
         code = _complain(str(error), ExitCode.FAILED, arguments)
     except BrokenPipeError:
         code = ExitCode.from_signal(signal.SIGPIPE)
-    except OSError as error:  # of the machine, not of ours: a traceback would explain nothing
+    except OSError as error:  # the machine's, not ours: a traceback would explain nothing
         code = _complain(str(error), ExitCode.FAILED, arguments)
     _leave(int(code or ExitCode.DONE))
 
 
-def _app(arguments: list[str], beside: Beside) -> int | None:
+def _app(arguments: list[str], invocation: Invocation) -> int | None:
     """Run the command that is asked for; only its module is imported."""
     app = typer.Typer(
         name="allstop",
@@ -95,7 +95,7 @@ def _app(arguments: list[str], beside: Beside) -> int | None:
         app.command(name, help=_unwrapped(command.__doc__))(command)
     words = arguments or ["--help"]
     try:
-        code: int | None = app(words, prog_name="allstop", standalone_mode=False, obj=beside)
+        code: int | None = app(words, prog_name="allstop", standalone_mode=False, obj=invocation)
     except Exception as error:
         if isinstance(error, UsageError):
             raise ConfigError(_with_help(error.format_message(), asked)) from None

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli.beside import Beside
+from supervisor.cli.invocation import Invocation
 from supervisor.cli.parameters import takes_options
 from supervisor.lifecycle.options import Group, Use
 
@@ -39,12 +39,12 @@ def run(
 
     "run -- CMD ARG…" runs any command instead, and stops it just as completely.
     """
-    beside: Beside = context.obj
-    if beside.command is None:
+    invocation: Invocation = context.obj
+    if invocation.command is None:
         from supervisor.cli import sweep
 
         return sweep.run(sweep.read_options(spec, given), as_json=as_json)
     from supervisor.cli import command
 
     command.refuse_sweep_options(spec, given)
-    return command.run(beside, given, as_json=as_json)
+    return command.run(invocation, given, as_json=as_json)

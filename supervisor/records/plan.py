@@ -18,7 +18,7 @@ MARGIN_VARIABLE = "ALLSTOP_MARGIN_S"
 """Environment variable that sets :func:`margin_s`; the tests shorten it."""
 CONTAINMENTS = ("auto", "pid-namespace", "cgroup", "subreaper")
 ALLOCATION = "SLURM_JOB_ID"
-"""Environment variable that is set inside a job of a cluster's."""
+"""Environment variable that is set inside a SLURM job."""
 
 
 class Source(StrEnum):
@@ -28,14 +28,14 @@ class Source(StrEnum):
     IMPORT = "import"
     """``module:function`` or ``path.py:function``, imported in the workers."""
     CALLABLE = "callable"
-    """A Python callable, carried to the workers by dill."""
+    """A Python callable, sent to the workers by dill."""
 
 
 class Origin(StrEnum):
-    """Where the bars of a run come from, and so where a resumed one finds them."""
+    """Where the bars of a run come from, and a resumed run finds them."""
 
     EXAMPLE = "example"
-    """The embedded example, made anew."""
+    """The embedded example, generated again."""
     FILE = "file"
     MEMORY = "memory"
     """Handed in from Python; kept in the run directory while the run runs."""
@@ -43,7 +43,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a resumed run needs to find the same data and the same code again.
+    """Where a resumed run finds the same data and the same code.
 
     Attributes
     ----------
@@ -153,8 +153,7 @@ class Plan:
     containment : str
         One of :data:`CONTAINMENTS`.
     shard : tuple of int or None
-        The part of the grid that is this run's: its first combination, and the one behind
-        its last; None: all of it.
+        The part of the grid that is this run's, as (start, stop); None: all of it.
     """
 
     run_id: str
@@ -201,7 +200,7 @@ class Plan:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Plan:
         """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone."""
-        from supervisor.rows.grid import Grid  # NumPy: whoever supervises a command does without
+        from supervisor.rows.grid import Grid  # NumPy: not needed for a command
 
         known = {name: plain[name] for name in cls.__slots__ if name in plain}
         known["source"] = Source(known["source"])

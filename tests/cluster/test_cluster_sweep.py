@@ -196,7 +196,7 @@ def test_a_detached_sweep_is_collected(there: ClusterPlace) -> None:
     wait_for(lambda: len(list(there.root.glob("ready-*"))) == 3, "shards at work", tell=begun.tell)
     refused = there.command("resume", str(begun.run_dir))
     assert refused.returncode != 0
-    assert "is at work on the cluster" in refused.stderr
+    assert "is still on the cluster" in refused.stderr
     there.mark("go").touch()
     for path in there.root.glob("ready-*"):
         path.unlink()

@@ -282,7 +282,7 @@ def test_a_full_disk_fails_the_run_and_keeps_what_it_had(place: Place) -> None:
         *place.argv(*swept(place, "--grid", "b=0:9999", "--run-dir", str(disk / "run"), "--json",
                            "--workers", "2", body=FILLS)),
     ]  # fmt: skip
-    # what is on the disk is looked at from inside: nobody else sees it
+    # the disk is looked at from inside its mount namespace
     copy = f'"$@"; code=$?; cp -r "{disk}/run" "{place.root}/copy"; exit $code'
     run = place.start(
         ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size=1m none "{disk}" && {copy}',
