@@ -11,6 +11,7 @@ import pytest
 
 import supervisor
 from slurm.client import LEASE_S
+from supervisor.cli.command import refuse_sweep_options
 from supervisor.cli.resume import resume as resume_command
 from supervisor.cli.run import run as run_command
 from supervisor.errors import ConfigError, brief
@@ -214,6 +215,20 @@ def test_an_event_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
         supervisor.sweep("sma_cross", {"fast": [1], "slow": [2]}, stop_event=3)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="stop_event"):
         supervisor.resume("x", stop_event=object())  # type: ignore[arg-type]
+
+
+def test_a_command_takes_only_the_options_that_are_marked_for_one() -> None:
+    for option in OPTIONS:
+        typed: Any = {Kind.FLAG: True, Kind.TABLE: ["a=1"]}.get(option.kind, "1")
+        if Use.COMMAND in option.use:
+            refuse_sweep_options(None, {option.name: typed})
+            continue
+        with pytest.raises(ConfigError) as caught:
+            refuse_sweep_options(None, {"grace": "1", option.name: typed})
+        one_line(caught.value, f"{option.flag} belongs to a sweep", option.name)
+    refuse_sweep_options(None, {"data": None, "resume": False, "grid": []})
+    with pytest.raises(ConfigError, match=r"'s\.toml' belongs to a sweep"):
+        refuse_sweep_options(Path("s.toml"), {})
 
 
 # -- what can be ---------------------------------------------------------------------
