@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
-from slurm.allocation import fit
 from supervisor.cli.main import end_with
 from supervisor.cli.sweep import run_prepared
 from supervisor.lifecycle.prepare import Changes
@@ -28,8 +26,7 @@ def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
     os.chdir(asked["cwd"])
     plan = Plan.from_json(asked)
     folder = lay_out(run_dir, index, divide(plan.grid.size, parts)[index])
-    times, _ = fit(plan.times)
-    changes = Changes(workers, asdict(times))
+    changes = Changes(workers)
     if complete(folder, changes):
         return ExitCode.DONE
     return run_prepared(prepare(str(folder), changes), as_json=True)

@@ -8,6 +8,7 @@ uninterrupted one, bit for bit.
 from __future__ import annotations
 
 import datetime
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim, claim_directory
 from supervisor.records.command import COMMAND_KEY
 from supervisor.records.environment_snapshot import library_versions
-from supervisor.records.plan import Origin, Plan
+from supervisor.records.plan import ALLOCATION, Origin, Plan, StopTimes
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid
 from supervisor.rows.results import covered, gaps
@@ -155,7 +156,7 @@ def _begin(
     plan = replace(
         plan,
         workers=plan.workers if changes.workers is None else changes.workers,
-        times=replace(plan.times, **changes.times),
+        times=_fit_into_allocation(replace(plan.times, **changes.times), notes),
         containment=changes.containment or plan.containment,
         provenance=replace(plan.provenance, code=code),
         resumed=plan.resumed + 1,
@@ -181,6 +182,17 @@ def _begin(
         finished=sum(stop - start for start, stop in done),
         notes=tuple(notes),
     )
+
+
+def _fit_into_allocation(times: StopTimes, notes: list[str]) -> StopTimes:
+    """Shorten an escalation inside a SLURM job, so that it ends before the cluster kills."""
+    if ALLOCATION not in os.environ:
+        return times
+    from slurm.allocation import fit
+
+    fitting, note = fit(times)
+    notes += [note] if note else []
+    return fitting
 
 
 def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ from supervisor.cli.command import refuse_sweep_options
 from supervisor.cli.resume import resume as resume_command
 from supervisor.cli.run import run as run_command
 from supervisor.errors import ConfigError, brief
-from supervisor.lifecycle import options
+from supervisor.lifecycle import options, resuming
 from supervisor.lifecycle.options import BY_NAME, OPTIONS, Given, Kind, Option, Use, used_for
-from supervisor.lifecycle.prepare import Changes, Order, check
+from supervisor.lifecycle.prepare import Changes, Order, check, prepare
 from supervisor.lifecycle.spread import ClusterOrder
 from supervisor.records.plan import Plan, StopTimes
 
@@ -261,6 +262,27 @@ def test_what_was_not_set_is_not_among_what_may_change() -> None:
     assert Changes.of({}) == Changes()
     given: Given = {"workers": 2, "grace": 3.0, "containment": "cgroup", "retry_failed": True}
     assert Changes.of(given) == Changes(2, {"grace_s": 3.0}, True, False, "cgroup")
+
+
+@pytest.mark.parametrize(("kill_wait_s", "grace_s"), [(30.0, 21.429), (None, 100.0)])
+def test_a_run_resumed_inside_a_job_stops_before_the_cluster_kills(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_wait_s: float | None, grace_s: float
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    order = Order.of({
+        "strategy": "sma_cross", "grid": {"fast": [2], "slow": [3]}, "run_dir": tmp_path / "run",
+    })  # fmt: skip
+    prepare(order).claim.release()
+    changes = Changes.of({"grace": 100.0, "terminate": 5.0})
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr("slurm.allocation.kill_wait_s", lambda: kill_wait_s)
+    again = resuming.prepare(str(tmp_path / "run"), changes)
+    again.claim.release()
+    assert again.plan.times.grace_s == pytest.approx(grace_s)
+    assert any("KillWait" in note for note in again.notes) is (kill_wait_s is not None)
+    written = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert written["times"]["grace_s"] == again.plan.times.grace_s
 
 
 def test_only_an_option_of_a_cluster_s_asks_for_one() -> None:
