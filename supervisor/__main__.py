@@ -11,26 +11,26 @@ from contextlib import contextmanager, nullcontext
 
 
 def main() -> None:
-    """Start the warden first, if there will be a run, and the command line meanwhile.
+    """Start the warden if there will be a run, and load the command line meanwhile.
 
     The warden takes a third of a second to load numba; the command line and
     the data take about as long, on another core.
 
-    An installation that PyPI's ``supervisor`` has written over cannot import
-    itself: then one line says so, and ``doctor`` answers with what needs only
+    An installation that PyPI's ``supervisor`` has overwritten cannot import
+    itself. Then one line says so, and ``doctor`` runs the part of itself that needs only
     the standard library.
     """
-    # until a run listens for itself, Ctrl+C simply ends this process: it has begun nothing yet
+    # until the run handles signals, Ctrl+C simply ends this process: nothing was started yet
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     closed = _hold_streams()
     arguments, command = _split(sys.argv[1:])
-    gc.disable()  # importing makes many objects and no garbage; whoever runs for long enables it
+    gc.disable()  # importing makes many objects and no garbage; a run enables it again
     try:
         helping = "--help" in arguments or "-h" in arguments
         if sys.platform == "linux" and arguments[:1] == ["run"] and not helping:
             from supervisor.front.launch import Launch
 
-            likely = _strategy(arguments) if command is None else "--"
+            likely = _strategy(arguments) if command is None else None
             launch = Launch(likely, _option(arguments, "--containment") or "auto")
             from supervisor.front.link import WardenLink, keep_warden
 
@@ -43,9 +43,9 @@ def main() -> None:
 
 
 def _hold_streams() -> frozenset[int]:
-    """Fill standard streams that are closed, and return which were.
+    """Open standard streams that are closed on ``/dev/null``, and return which were closed.
 
-    The next file to be opened would take their place, and be taken for them.
+    Otherwise the next file to be opened would get the number of one, and be used as it.
     """
     closed = []
     for fd in (0, 1, 2):
@@ -69,8 +69,9 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str] | None]:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Have NumPy's linear algebra, which nobody here calls, not start a thread for each core:
-    they spin for 0.1 s, just when the warden needs the core.
+    """Keep NumPy's linear algebra, which is not used here, from starting a thread per core.
+
+    They spin for 0.1 s, just when the warden needs the core.
     """
     name = "OPENBLAS_NUM_THREADS"
     given = os.environ.get(name)
@@ -87,7 +88,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _strategy(arguments: list[str]) -> str:
-    """Guess which strategy will be asked for; a wrong guess costs the time it would save."""
+    """Guess which strategy will be asked for; a wrong guess only costs the time it would save."""
     asked = _option(arguments, "--strategy")
     for argument in arguments:
         if not asked and argument.endswith(".toml"):
@@ -111,7 +112,7 @@ def _strategy_in(spec: str) -> str:
                 if key.strip() == "strategy":
                     return value.strip().strip("\"'")
     except (OSError, ValueError):
-        pass  # whoever reads it in earnest will say so
+        pass  # the command reads it again, and reports what is wrong
     return ""
 
 

@@ -18,16 +18,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from supervisor.errors import AllstopError, ConfigError, InternalError, RunFailedError
+from supervisor.errors import AllstopError, ConfigError, InternalError, RunFailedError, brief
 from supervisor.front.link import WardenLink, keep_warden, take_warden
 from supervisor.front.progress import Progress
 from supervisor.front.sweep import sweep_front
 from supervisor.ipc.stopflag import Level
-from supervisor.lifecycle.checks import check_containment
+from supervisor.lifecycle import options
+from supervisor.lifecycle.checks import check_path
 from supervisor.lifecycle.gather import constraint
+from supervisor.lifecycle.options import Use
 from supervisor.lifecycle.prepare import Axes, Changes, Order, Prepared, prepare
 from supervisor.records import rundir
-from supervisor.records.plan import Plan, StopTimes
+from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.records.verdict import Cause
 from supervisor.rows.journal import Frame, FrameKind, JournalTail
@@ -103,18 +105,23 @@ def sweep(
     ...     for row in run.rows():
     ...         print(row["sharpe"])
     """
-    order = Order(
+    given = options.from_python(
+        Use.PYTHON,
         strategy=strategy,
         grid=grid,
         data=data,
         workers=workers,
-        device=device,
         fee=fee,
-        times=StopTimes(grace_s, terminate_s, verify_s),
-        run_dir=None if run_dir is None else Path(run_dir),
-        containment=check_containment(containment),
+        device=device,
+        grace_s=grace_s,
+        terminate_s=terminate_s,
+        verify_s=verify_s,
+        run_dir=run_dir,
+        containment=containment,
     )
-    # the first warden of a process loads its libraries while we read the data
+    _check_event(stop_event)
+    order = Order.of(given)
+    # the first warden of a process loads its libraries while the data is read
     link = take_warden(strategy if isinstance(strategy, str) else "", containment)
     try:
         prepared = prepare(order)
@@ -131,11 +138,12 @@ def resume(
     grace_s: float | None = None,
     terminate_s: float | None = None,
     verify_s: float | None = None,
+    containment: str | None = None,
     retry_failed: bool = False,
     changed_code: bool = False,
     stop_event: EventLike | None = None,
 ) -> Run:
-    """Carry a run on, whatever ended it, and return it at once; only what is missing is computed.
+    """Resume a run, whatever ended it, and return it at once; only what is missing is computed.
 
     The run keeps its id, directory and journals; its results are those of a run
     that was never interrupted, bit for bit. :meth:`Run.rows` gives the rows of
@@ -145,7 +153,7 @@ def resume(
     ----------
     run : str or path
         The run's id or its directory.
-    workers, grace_s, terminate_s, verify_s
+    workers, grace_s, terminate_s, verify_s, containment
         As in :func:`sweep`; as before when left out.
     retry_failed : bool
         Compute combinations that failed once more.
@@ -161,13 +169,28 @@ def resume(
     """
     from supervisor.lifecycle.resuming import prepare as prepare_again
 
-    given = {"grace_s": grace_s, "terminate_s": terminate_s, "verify_s": verify_s}
-    times = {name: value for name, value in given.items() if value is not None}
-    prepared = prepare_again(
-        str(run), Changes(workers, times, retry_failed=retry_failed, changed_code=changed_code)
+    given = options.from_python(
+        Use.RESUME,
+        workers=workers,
+        grace_s=grace_s,
+        terminate_s=terminate_s,
+        verify_s=verify_s,
+        containment=containment,
+        retry_failed=retry_failed,
+        changed_code=changed_code,
     )
+    _check_event(stop_event)
+    prepared = prepare_again(str(check_path(run, "run")), Changes.of(given))
     link = take_warden(prepared.plan.strategy, prepared.plan.containment)
     return Run(prepared, link, stop_event)
+
+
+def _check_event(event: object) -> None:
+    if event is not None and not callable(getattr(event, "is_set", None)):
+        raise ConfigError(
+            f"stop_event must have a method is_set, as a threading.Event has, not {brief(event)}",
+            key="stop_event",
+        )
 
 
 class Run:

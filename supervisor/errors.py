@@ -8,6 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
+_MAX_BRIEF = 100
+
+
+def brief(value: object) -> str:
+    """Show a value on one line of a message, shortened where it is long."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        text = f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= _MAX_BRIEF else f"{text[:_MAX_BRIEF]}…"
+
 
 class AllstopError(Exception):
     """Root of everything this package raises on purpose.
@@ -39,7 +50,7 @@ class ConfigError(AllstopError):
     Parameters
     ----------
     message : str
-        One line that names the file, key or row, and the mend.
+        One line that names the file, key or row, and the fix.
     key : str, optional
         The option or key at fault.
     """
@@ -71,15 +82,15 @@ class DataError(ConfigError):
 
 
 class UnsupportedPlatformError(ConfigError):
-    """The machine lacks something allstop cannot do without."""
+    """The machine lacks something that allstop needs."""
 
 
 class RunNotFoundError(ConfigError):
-    """No run bears the id or lies in the directory that was named."""
+    """There is no run of that id, or in that directory."""
 
 
 class RunBusyError(ConfigError):
-    """Another process is carrying the run out, or is finishing it.
+    """Another process is running the run, or finishing it.
 
     Parameters
     ----------
@@ -91,7 +102,7 @@ class RunBusyError(ConfigError):
 
 
 class RunFailedError(AllstopError):
-    """The run could not go on; what was finished before is on disk.
+    """The run could not continue; what was finished before is on disk.
 
     Parameters
     ----------
@@ -111,7 +122,7 @@ class WardenLostError(RunFailedError):
 
 
 class JournalError(AllstopError):
-    """A journal is not one of ours, or is of a version we cannot read.
+    """A file is not a journal of allstop's, or of a version that it cannot read.
 
     A torn tail is not an error: it is cut.
     """
@@ -126,7 +137,7 @@ class DamagedJournalError(JournalError):
 
 
 class UserFunctionError(AllstopError):
-    """A strategy function of the user's does not keep its side of the contract."""
+    """A strategy function of the user's breaks its contract."""
 
 
 class CheckpointError(AllstopError):

@@ -1,6 +1,6 @@
 """``run -- CMD ARG…``: any program, supervised.
 
-The program owns the terminal: what we have to say goes to stderr, and is little.
+The program owns the terminal: our own messages are few and go to stderr.
 """
 
 from __future__ import annotations
@@ -10,70 +10,72 @@ import gc
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from supervisor.cli.allocation import fit_into_allocation
+from supervisor.cli.invocation import Invocation
 from supervisor.errors import ConfigError
 from supervisor.front.command import PreparedCommand, command_front, prepare_command
 from supervisor.front.link import take_warden
 from supervisor.front.signals import SignalQueue
-from supervisor.ipc.messages import COMMAND
+from supervisor.lifecycle import options
+from supervisor.lifecycle.options import Use
 from supervisor.records.command import Streams
+from supervisor.records.plan import StopTimes
 from supervisor.records.report import Report
 from supervisor.states import RunStatus
 
-__all__ = ["prepare_command", "refuse_sweep_options", "supervise"]
 
-_OF_A_SWEEP = (
-    "spec",
-    "data",
-    "strategy",
-    "grid",
-    "workers",
-    "device",
-    "fee",
-    "resume",
-    "slurm",
-    "cluster",
-    "tasks",
-    "job",
-    "lease",
-    "python",
-)
+def refuse_sweep_options(spec: Path | None, typed: Mapping[str, Any]) -> None:
+    """Raise :class:`ConfigError` if a command was given options that only a sweep can have."""
+    refused = [(f"{str(spec)!r}", "spec")] if spec is not None else []
+    refused += [
+        (options.BY_NAME[name].flag, name)
+        for name, value in typed.items()
+        if options.is_set(value) and Use.COMMAND not in options.BY_NAME[name].use
+    ]
+    for shown, key in refused:
+        raise ConfigError(
+            f"{shown} belongs to a sweep, and a command follows --: leave one of them out",
+            key=key,
+        )
 
 
-def refuse_sweep_options(given: Mapping[str, Any]) -> None:
-    """Raise :class:`ConfigError` where an option makes no sense for a command."""
-    for name in _OF_A_SWEEP:
-        value = given.get(name)
-        if value is not None and value is not False and value != [] and value != ():
-            option = f"{str(given[name])!r}" if name == "spec" else f"--{name}"
-            raise ConfigError(
-                f"{option} belongs to a sweep, and a command follows --: leave one of them out",
-                key=name,
-            )
+def run(invocation: Invocation, typed: Mapping[str, Any], *, as_json: bool) -> int:
+    """Run the command that follows ``--``, supervised; return the exit code."""
+    given = options.from_command_line(typed)
+    prepared = prepare_command(
+        invocation.command or [],
+        fit_into_allocation(StopTimes(**options.timers(given))),
+        **options.with_defaults(given, ("run_dir", "containment")),
+    )
+    detach = bool(given.get("detach"))
+    return supervise(prepared, closed=invocation.closed, detach=detach, as_json=as_json)
 
 
 def supervise(
     prepared: PreparedCommand, *, closed: frozenset[int], detach: bool, as_json: bool
 ) -> int:
-    """Carry a command out, and return the exit code.
+    """Run a command that was prepared, and return the exit code.
 
     Parameters
     ----------
     prepared : PreparedCommand
         What to run.
     closed : frozenset of int
-        Standard streams that were closed when we began: the command has them closed too.
+        Standard streams that were closed when this process began; the command has them
+        closed too.
     detach : bool
         Let the cluster jobs outlive the run.
     as_json : bool
-        Print the report to stdout, when the command is done with it.
+        Print the report to stdout when the command has ended.
     """
     streams = Streams(
         [fd for fd in (0, 1, 2) if fd not in closed], frozenset({1, 2} if as_json else {2})
     )
     with SignalQueue() as signals:
-        link = take_warden(COMMAND, prepared.plan.containment)
+        link = take_warden(None, prepared.plan.containment)
         front = command_front(prepared, link, streams, detach=detach)
         gc.freeze()  # what is loaded stays
         gc.enable()
@@ -88,12 +90,12 @@ def supervise(
 
 
 def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # whoever read us is gone
+    with contextlib.suppress(OSError):  # the reader has gone
         print(line, file=sys.stderr, flush=True)
 
 
 def _news(report: Report) -> list[str]:
-    """What its user has to be told; nothing of a command that went well."""
+    """Say what the user has to know; nothing, of a command that went well."""
     from supervisor.cli.text import error_lines, memory_lines, stop_lines
 
     if report.status is RunStatus.COMPLETED and not report.errors and report.stop is None:

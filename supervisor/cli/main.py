@@ -1,25 +1,38 @@
-"""Runs one command and turns what went wrong into one line and an exit code."""
+"""Runs one command, and turns an error into one line and an exit code."""
 
 from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import json
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol, runtime_checkable
 
 import typer
 
-from supervisor.cli.beside import Beside
+from supervisor.cli.invocation import Invocation
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.states import ExitCode
 
-# typer brings a copy of click of its own in some versions and uses the real one in others;
-# this is the root of its usage errors in both
-_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
+
+@runtime_checkable
+class UsageError(Protocol):
+    """What click raises for a command line that it cannot read.
+
+    Typer used click itself up to 0.25 and has a copy of its own since, so its class lies
+    elsewhere in each version; what click documents of it is the same in all.
+    """
+
+    exit_code: int
+
+    def format_message(self) -> str:
+        """Say what is wrong, without the usage."""
+        ...
+
 
 COMMANDS = ("run", "stop", "status", "jobs", "resume", "report", "reap", "doctor")
 
@@ -38,22 +51,20 @@ def main(
     command : list of str or None
         What followed ``--`` in ``run … -- CMD ARG…``; None: there was none.
     closed : frozenset of int
-        Standard streams that were closed when we began.
+        Standard streams that were closed when this process began.
     """
-    beside = Beside(command, closed)
-    app = functools.partial(_app, arguments, beside)
+    invocation = Invocation(command, closed)
+    app = functools.partial(_app, arguments, invocation)
     end_with(app, arguments)
 
 
 def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
-    """Call something and end the process with the exit code that came of it.
+    """Call a function and end the process with the exit code that it returns.
 
-    Whatever went wrong is one line on stderr.
+    An error is one line on stderr.
     """
     try:
         code = call()
-    except _UsageError as error:
-        code = _complain(_sentence(error), ExitCode.USAGE, arguments)
     except (typer.Abort, KeyboardInterrupt):
         code = ExitCode.from_signal(signal.SIGINT)
     except ConfigError as error:
@@ -62,11 +73,13 @@ def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
         code = _complain(str(error), ExitCode.FAILED, arguments)
     except BrokenPipeError:
         code = ExitCode.from_signal(signal.SIGPIPE)
+    except OSError as error:  # the machine's, not ours: a traceback would explain nothing
+        code = _complain(str(error), ExitCode.FAILED, arguments)
     _leave(int(code or ExitCode.DONE))
 
 
-def _app(arguments: list[str], beside: Beside) -> int | None:
-    """Carry out the command that is asked for; only that one is imported."""
+def _app(arguments: list[str], invocation: Invocation) -> int | None:
+    """Run the command that is asked for; only its module is imported."""
     app = typer.Typer(
         name="allstop",
         help="Parameter sweeps that stop at once, completely, and lose nothing.",
@@ -78,18 +91,32 @@ def _app(arguments: list[str], beside: Beside) -> int | None:
     asked = [name for name in COMMANDS if arguments[:1] == [name]]
     for name in asked or COMMANDS:
         module = importlib.import_module(f"supervisor.cli.{name}")
-        app.command(name)(getattr(module, name))
+        command = getattr(module, name)
+        app.command(name, help=_unwrapped(command.__doc__))(command)
     words = arguments or ["--help"]
-    code: int | None = app(words, prog_name="allstop", standalone_mode=False, obj=beside)
+    try:
+        code: int | None = app(words, prog_name="allstop", standalone_mode=False, obj=invocation)
+    except Exception as error:
+        if isinstance(error, UsageError):
+            raise ConfigError(_with_help(error.format_message(), asked)) from None
+        raise
     return code
+
+
+def _with_help(complaint: str, command: list[str]) -> str:
+    """Say where the known options, or commands, are listed."""
+    help_of = " ".join(["allstop", *command, "--help"])
+    return f"{complaint.rstrip('.')}; see {help_of}"
 
 
 def _no_options() -> None:
     """Keep the commands' names: typer drops the name of an only command."""
 
 
-def _sentence(error: Exception) -> str:
-    return str(getattr(error, "format_message", error.__str__)())
+def _unwrapped(text: str) -> str:
+    """Join the lines of each paragraph: a terminal is as wide as it is."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
 
 
 def _complain(message: str, code: int, arguments: list[str]) -> int:
@@ -109,5 +136,5 @@ def _leave(code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     except OSError:
-        pass  # whoever read us is gone
+        pass  # the reader has gone
     os._exit(code)

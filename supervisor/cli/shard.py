@@ -1,18 +1,16 @@
-"""One shard of a sweep, inside a cluster's job.
+"""One shard of a sweep, inside a cluster job.
 
-``python -P -m supervisor.cli.shard RUN_DIR WORKERS PARTS INDEX``: not a command for people.
+``python -P -m supervisor.cli.shard RUN_DIR WORKERS PARTS INDEX``: not a command for users.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
-from slurm.allocation import fit
 from supervisor.cli.main import end_with
-from supervisor.cli.sweep import carry_out
+from supervisor.cli.sweep import run_prepared
 from supervisor.lifecycle.prepare import Changes
 from supervisor.lifecycle.resuming import complete, prepare
 from supervisor.lifecycle.shards import divide, lay_out
@@ -23,16 +21,15 @@ from supervisor.system import durable
 
 
 def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
-    """Carry a shard out, or on; return the exit code."""
+    """Compute what is missing of a shard; return the exit code."""
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
     os.chdir(asked["cwd"])
     plan = Plan.from_json(asked)
     folder = lay_out(run_dir, index, divide(plan.grid.size, parts)[index])
-    times, _ = fit(plan.times)
-    changes = Changes(workers, asdict(times))
+    changes = Changes(workers)
     if complete(folder, changes):
         return ExitCode.DONE
-    return carry_out(prepare(str(folder), changes), as_json=True)
+    return run_prepared(prepare(str(folder), changes), as_json=True)
 
 
 if __name__ == "__main__":

@@ -1,110 +1,63 @@
-"""A sweep as the command line carries it out, for ``run`` and ``resume``."""
+"""A sweep from the command line, for ``run``, ``resume`` and the shards of a cluster."""
 
 from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor.cli import show
+from supervisor.cli.allocation import fit_into_allocation
 from supervisor.errors import ConfigError
 from supervisor.front.link import take_warden
 from supervisor.front.run import Front
 from supervisor.front.signals import SignalQueue
 from supervisor.front.sweep import sweep_front
-from supervisor.ipc.messages import COMMAND
+from supervisor.lifecycle import options
+from supervisor.lifecycle.options import Given
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, prepare
-from supervisor.records.plan import StopTimes
-from supervisor.rows.grid import Value, parse_axis
 
 if TYPE_CHECKING:
-    from supervisor.front.cluster import ClusterOrder
+    from supervisor.lifecycle.spread import ClusterOrder
 
 
-def order(
-    spec: Path | None, given: Mapping[str, Any], grid: list[str], times: dict[str, float]
-) -> tuple[Order, dict[str, float]]:
-    """Put an order together: the options that were given come before what the file says.
+def read_options(spec: Path | None, typed: Mapping[str, Any]) -> Given:
+    """Read a spec file and the command line's options, which replace what the file says.
 
-    Returns
-    -------
-    order : Order
-        What is asked for.
-    times : dict
-        The timers that were set, by the names of :class:`~supervisor.records.plan.StopTimes`.
+    Raises
+    ------
+    ConfigError
+        If one of them cannot be used, or a sweep has no strategy.
     """
-    asked, set_times = _from_spec(spec)
-    for name, value in given.items():
-        if value is not None:
-            setattr(asked, name, value)
-    if grid:
-        asked.grid = _axes(grid)
-    if asked.strategy is None and (asked.grid or asked.data):
+    given = options.from_command_line(typed)
+    if spec is not None:
+        from supervisor.lifecycle.spec import read_spec
+
+        written = read_spec(spec)
+        if "job" in given and "job" in written:
+            given["job"] = written["job"] | given["job"]
+        given = written | given
+    if "strategy" not in given and ("grid" in given or "data" in given):
         raise ConfigError("which strategy? give --strategy NAME or module:function", key="strategy")
-    set_times |= times
-    asked.times = StopTimes(**set_times)
-    return asked, set_times
+    return given
 
 
-def cluster_order(order: Order, given: Mapping[str, Any], *, slurm: bool) -> ClusterOrder | None:
-    """Put together how a sweep is spread over a cluster; None: it is computed here.
-
-    Parameters
-    ----------
-    order : Order
-        What is asked for; a spec file may have a section for the cluster.
-    given : dict
-        Options that were given, by the names of
-        :class:`~supervisor.front.cluster.ClusterOrder`; they come before the file's.
-    slurm : bool
-        Whether a cluster is asked for, with or without options.
-    """
-    set_here = {name: value for name, value in given.items() if value is not None}
-    if not (slurm or set_here or order.cluster):
-        return None
-    from supervisor.front.cluster import ClusterOrder
-
-    asked = dict(order.cluster or {})
-    if "job" in set_here:
-        set_here["job"] = dict(asked.get("job", {})) | job_options(set_here["job"])
-    return ClusterOrder(**(asked | set_here))
+def run(given: Given, *, as_json: bool) -> int:
+    """Run the sweep that the options ask for, or resume it; return the exit code."""
+    order = Order.of(given)
+    order = replace(order, times=fit_into_allocation(order.times))
+    cluster = _cluster_order(given)
+    if given.get("resume"):
+        return _resume(order, Changes.of(given), as_json=as_json, cluster=cluster)
+    # until here Ctrl+C simply ends the process: nothing was started
+    return run_prepared(prepare(order), as_json=as_json, cluster=cluster)
 
 
-def job_options(texts: list[str]) -> dict[str, Any]:
-    """Read ``--job KEY=VALUE``; repeated keys that take several values are gathered."""
-    options: dict[str, Any] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ConfigError(f"--job {text!r}: write KEY=VALUE: cpus=8", key="job")
-        if key in ("options", "setup"):
-            options.setdefault(key, []).append(value)
-        elif key in ("cpus", "tasks"):
-            options[key] = int(value) if value.isdecimal() else value
-        else:
-            options[key] = value
-    return options
-
-
-def run(
-    order: Order,
-    times: dict[str, float],
-    *,
-    resume: bool,
-    as_json: bool,
-    cluster: ClusterOrder | None = None,
-) -> int:
-    """Carry an order out, or on; return the exit code."""
-    if resume:
-        return _resume(order, times, as_json=as_json, cluster=cluster)
-    # until here Ctrl+C simply ends the process: nothing was begun
-    return carry_out(prepare(order), as_json=as_json, cluster=cluster)
-
-
-def carry_out(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None = None) -> int:
-    """Carry a prepared run out, here or on a cluster, show it, and return its exit code."""
+def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None = None) -> int:
+    """Run what was prepared, here or on a cluster; show it, and return its exit code."""
     with SignalQueue() as signals:
         where = f"{cluster.tasks} shards on {cluster.address}" if cluster else ""
         screen = show.Screen(prepared, where=where, quiet=as_json)
@@ -122,41 +75,29 @@ def carry_out(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None
     return report.exit_code
 
 
+def _cluster_order(given: Given) -> ClusterOrder | None:
+    if not options.on_cluster(given):
+        return None
+    from supervisor.lifecycle.spread import ClusterOrder
+
+    return ClusterOrder.of(given)
+
+
 def _front(prepared: Prepared, cluster: ClusterOrder | None) -> Front:
     if cluster is None:
         link = take_warden(containment=prepared.plan.containment)
         return sweep_front(prepared, link, keep_warden=False)
     from supervisor.front.cluster import cluster_front
 
-    # a guard over nothing needs none of the libraries that compute
-    return cluster_front(prepared, take_warden(COMMAND, prepared.plan.containment), cluster)
+    # this warden runs no worker: it loads no numeric library
+    return cluster_front(prepared, take_warden(None, prepared.plan.containment), cluster)
 
 
-def _resume(
-    order: Order, times: dict[str, float], *, as_json: bool, cluster: ClusterOrder | None
-) -> int:
+def _resume(order: Order, changes: Changes, *, as_json: bool, cluster: ClusterOrder | None) -> int:
     from supervisor.cli.resume import say_complete
     from supervisor.lifecycle.resuming import prepare_order
 
-    found = prepare_order(order, Changes(order.workers, times))
+    found = prepare_order(order, changes)
     if isinstance(found, Prepared):
-        return carry_out(found, as_json=as_json, cluster=cluster)
+        return run_prepared(found, as_json=as_json, cluster=cluster)
     return say_complete(found, Path(found.run_dir), as_json=as_json)
-
-
-def _from_spec(path: Path | None) -> tuple[Order, dict[str, float]]:
-    if path is None:
-        return Order(), {}
-    from supervisor.lifecycle.spec import read_spec
-
-    return read_spec(path)
-
-
-def _axes(texts: list[str]) -> dict[str, Sequence[Value]]:
-    axes: dict[str, Sequence[Value]] = {}
-    for text in texts:
-        name, values = parse_axis(text)
-        if name in axes:
-            raise ConfigError(f"--grid names {name!r} twice", key="grid")
-        axes[name] = values
-    return axes

@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
-from slurm.batch.job import Job
-from slurm.client import LEASE_S, Client
+from slurm.client import Client
 from slurm.connect import connect
 from slurm.records.tokens import new_token
 from slurm.watch import JobWatch
-from supervisor.errors import AllstopError, ConfigError
+from supervisor.errors import AllstopError
 from supervisor.front.link import WardenLink
 from supervisor.front.progress import Count
 from supervisor.front.run import Front
@@ -28,6 +26,7 @@ from supervisor.lifecycle import inputs
 from supervisor.lifecycle.gather import gather
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.lifecycle.shards import divide, unfinished
+from supervisor.lifecycle.spread import ClusterOrder
 from supervisor.lifecycle.staging import staging_area
 from supervisor.records import rundir
 from supervisor.records.report import Gathered, Report
@@ -35,56 +34,7 @@ from supervisor.rows.results import covered
 from supervisor.states import RunStatus
 from supervisor.system.environment import child_environment
 
-MAX_TASKS = 10_000
 _FETCH_EVERY_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterOrder:
-    """How a sweep is to be spread over a cluster.
-
-    Attributes
-    ----------
-    address : str
-        ``local``, or ``ssh:HOST``.
-    tasks : int
-        Parts it is divided into.
-    job : dict
-        What each of them needs, see :class:`slurm.batch.job.Job`.
-    lease_s : int
-        How long the jobs live on when this process is silent, in s; 0: for ever.
-    detach : bool
-        Let them outlive the run.
-    python : str
-        The interpreter there that has this package; empty: this one here, ``python3`` there.
-
-    Raises
-    ------
-    ConfigError
-        If that cannot be; names the key.
-    """
-
-    address: str = "local"
-    tasks: int = 4
-    job: dict[str, Any] = field(default_factory=dict)
-    lease_s: int = LEASE_S
-    detach: bool = False
-    python: str = ""
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.tasks <= MAX_TASKS:
-            raise ConfigError(
-                f"tasks must lie between 1 and {MAX_TASKS:,}, not {self.tasks}", key="tasks"
-            )
-        ours = sorted({"command", "array", "hold"} & set(self.job))
-        if ours:
-            raise ConfigError(f"job option {ours[0]} belongs to allstop: leave it out", key="job")
-        Job.from_options({"command": ["true"], **self.job})
-        if self.lease_s < 0:
-            raise ConfigError(
-                f"lease: {self.lease_s} is not a number of seconds, or 0", key="lease_s"
-            )
-        connect(self.address).close()
 
 
 def cluster_front(prepared: Prepared, link: WardenLink, order: ClusterOrder) -> Front:

@@ -14,7 +14,6 @@ from supervisor.front.work import Run, Work
 from supervisor.ipc import messages
 from supervisor.lifecycle import checks
 from supervisor.records import registry, rundir
-from supervisor.records.circumstances import circumstances, write_plan
 from supervisor.records.claim import Claim
 from supervisor.records.command import (
     CommandPlan,
@@ -23,6 +22,7 @@ from supervisor.records.command import (
     own_environment,
     parse_environment,
 )
+from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import StopTimes
 from supervisor.system import process
 
@@ -59,7 +59,7 @@ def prepare_command(
     )
     registry.check()
     made = rundir.create(run_dir or rundir.DEFAULT_ROOT / plan.run_id, (rundir.LOG_DIR,))
-    return PreparedCommand(plan, made, write_plan(made, plan.to_json() | circumstances()))
+    return PreparedCommand(plan, made, write_run_file(made, plan.to_json()))
 
 
 def command_front(

@@ -20,8 +20,9 @@ class Launch:
 
     Parameters
     ----------
-    strategy : str
-        What it will probably be asked for: a built-in's kernels are loaded early.
+    preload : str or None
+        The strategy that will probably run: its libraries, and a built-in's kernels, are
+        loaded early; empty: unknown yet. None: no library, for a command or a guard.
     containment : str
         The strength that is wanted, or ``auto``.
 
@@ -39,14 +40,15 @@ class Launch:
         Stands for it, whatever becomes of its pid.
     """
 
-    def __init__(self, strategy: str = "", containment: str = "auto") -> None:
+    def __init__(self, preload: str | None = "", containment: str = "auto") -> None:
         self.containment = containment
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.setblocking(False)
         self.complaints = os.memfd_create("allstop-warden-stderr", os.MFD_CLOEXEC)
+        strategy = [] if preload is None else [preload]
         arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
         self.process = subprocess.Popen(
-            [*arguments, str(theirs.fileno()), str(os.getpid()), strategy, containment],
+            [*arguments, str(theirs.fileno()), str(os.getpid()), containment, *strategy],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self.complaints,

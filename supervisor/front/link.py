@@ -254,15 +254,15 @@ _spare: list[WardenLink] = []
 _spare_lock = threading.Lock()
 
 
-def take_warden(strategy: str = "", containment: str = "auto") -> WardenLink:
-    """Take a warm warden, or spawn one that will probably be asked for ``strategy``."""
+def take_warden(preload: str | None = "", containment: str = "auto") -> WardenLink:
+    """Take a warm warden, or spawn one that loads early what :class:`.Launch` says."""
     with _spare_lock:
         links, _spare[:] = list(_spare), []
     for link in links:
         if link.usable and link.serves(containment):
             return link
         link.close()
-    return WardenLink(Launch(strategy, containment))
+    return WardenLink(Launch(preload, containment))
 
 
 def keep_warden(link: WardenLink) -> None:

@@ -23,9 +23,6 @@ MAX_PACKET_BYTES = 64 * 1024
 MAX_TEXT = 4_000
 MAX_FDS = 8
 
-COMMAND = "--"
-"""Argument of a warden, in a strategy's place, that supervises a command."""
-
 
 # -- front → warden --------------------------------------------------------
 

@@ -73,8 +73,10 @@ def _compact(run_dir: Path, plan: Plan) -> Compaction:
 
 def _count_missing(done: Compaction, plan: Plan) -> int:
     """How many of the combinations that the plan asks for are in no journal."""
-    last, first = plan.span
-    return sum(max(0, min(stop, last) - max(start, first)) for start, stop in done.missing)
+    asked = plan.span
+    return sum(
+        len(range(max(start, asked.start), min(stop, asked.stop))) for start, stop in done.missing
+    )
 
 
 def count_covered(run_dir: Path) -> int:

@@ -1,9 +1,9 @@
-"""What a run computes on, kept so that the run can be resumed on the very same.
+"""The inputs of a run, kept so that it can be resumed on the same data and code.
 
 The data's digest, bars that came from memory, and a callable are written into
-the run directory *while the run runs*: none of it delays the first row. Each file
-is written whole or not at all, and ``inputs.json`` comes last, so its presence says
-that everything is there.
+the run directory *while the run is running*: none of it delays the first row. Each file
+is written whole or not at all, and ``inputs.json`` is written last: if it exists, so do the
+others.
 """
 
 from __future__ import annotations
@@ -23,8 +23,17 @@ from supervisor.system import durable
 
 
 def provenance(data: Any, strategy: str, source: Source) -> Provenance:
-    """Note where data and code come from. Called before the data is read."""
-    cwd = str(Path.cwd())
+    """Note where data and code come from. Called before the data is read.
+
+    Raises
+    ------
+    ConfigError
+        If the working directory was deleted.
+    """
+    try:
+        cwd = str(Path.cwd())
+    except FileNotFoundError:
+        raise ConfigError("the working directory was deleted: change to another one") from None
     code = code_digest(strategy, source, cwd)
     if data is None:
         return Provenance(Origin.EXAMPLE, code=code, cwd=cwd)
@@ -38,7 +47,7 @@ def provenance(data: Any, strategy: str, source: Source) -> Provenance:
 def code_digest(strategy: str, source: Source, cwd: str) -> str:
     """Digest of the file that holds a strategy function; empty where it is not found.
 
-    What that file imports is not looked at, and nothing is imported to find out.
+    Files that it imports are not included, and nothing is imported to find them.
     """
     if source is not Source.IMPORT:
         return ""
@@ -51,12 +60,12 @@ def code_digest(strategy: str, source: Source, cwd: str) -> str:
 
 
 def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
-    """Write down what a resumed run will need. Harmless when repeated.
+    """Write what a resumed run will need. May be called again.
 
     Raises
     ------
     OSError
-        If it cannot be written: then the run can be resumed as far as that goes.
+        If it cannot be written; the run can then be resumed only with what was.
     """
     cache.keep(bars)
     if (run_dir / rundir.INPUTS_FILE).exists():
@@ -70,7 +79,7 @@ def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
 
 
 def known_digest(run_dir: Path) -> str | None:
-    """Digest of the data the run began with; None if it died before that was written."""
+    """Digest of the data the run began with; None if the run died before it was written."""
     path = run_dir / rundir.INPUTS_FILE
     if not path.exists():
         return None
@@ -79,7 +88,7 @@ def known_digest(run_dir: Path) -> str | None:
 
 
 def bars_again(run_dir: Path, plan: Plan, note: Callable[[str], None]) -> Bars:
-    """Find the data the run began with, and see that it is the same.
+    """Load the data the run began with, and check that it is the same.
 
     Parameters
     ----------
@@ -88,12 +97,12 @@ def bars_again(run_dir: Path, plan: Plan, note: Callable[[str], None]) -> Bars:
     plan : Plan
         What it was asked to do.
     note : callable
-        Told what could not be verified.
+        Receives what could not be verified.
 
     Raises
     ------
     ConfigError
-        If it is gone or has changed.
+        If it no longer exists or has changed.
     """
     bars = _load(run_dir, plan)
     where = plan.provenance.path or plan.data
@@ -122,12 +131,12 @@ def bars_again(run_dir: Path, plan: Plan, note: Callable[[str], None]) -> Bars:
 
 
 def function_again(run_dir: Path, plan: Plan, *, changed_code: bool) -> bytes | None:
-    """Find the strategy's code again; the dilled callable for a plan that sweeps one.
+    """Check the strategy's code; return the dilled callable for a plan that sweeps one.
 
     Raises
     ------
     ConfigError
-        If it is gone, or has changed and ``changed_code`` does not allow that.
+        If it no longer exists, or has changed and ``changed_code`` does not allow that.
     """
     if plan.source is Source.CALLABLE:
         try:
@@ -148,17 +157,19 @@ def _check_code(plan: Plan, *, changed_code: bool) -> None:
     home = plan.strategy.rpartition(":")[0]
     if home.endswith(".py") and not Path(home).is_file():
         raise ConfigError(
-            f"strategy file {home} of run {plan.run_id} is gone: put it back", key="strategy"
+            f"strategy file {home} of run {plan.run_id} no longer exists: put it back",
+            key="strategy",
         )
     if facts.cwd and not home.endswith(".py") and not Path(facts.cwd).is_dir():
         raise ConfigError(
-            f"{facts.cwd}, where {home} was imported from, is gone: put it back", key="strategy"
+            f"{facts.cwd}, where {home} was imported from, no longer exists: put it back",
+            key="strategy",
         )
     now = code_digest(plan.strategy, plan.source, facts.cwd)
     if facts.code and now != facts.code and not changed_code:
         raise ConfigError(
             f"the code of strategy {plan.strategy} has changed since run {plan.run_id} began, so "
-            "its rows would be of two kinds: put it back, start a new run, or allow it with "
+            "old and new rows would differ: put it back, start a new run, or allow it with "
             "--changed-code",
             key="strategy",
         )
@@ -171,7 +182,8 @@ def _load(run_dir: Path, plan: Plan) -> Bars:
     if facts.origin is Origin.FILE:
         if not Path(facts.path).exists():
             raise ConfigError(
-                f"{facts.path}, the data of run {plan.run_id}, is gone: put it back", key="data"
+                f"{facts.path}, the data of run {plan.run_id}, no longer exists: put it back",
+                key="data",
             )
         return cache.load(facts.path)
     from supervisor.market.example import example_bars

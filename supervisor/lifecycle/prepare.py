@@ -1,7 +1,8 @@
-"""From what a user asks for to a plan on disk: everything is checked here, once.
+"""From what a user asks for to a plan on disk.
 
-The cheap checks come first, the data next, and the run directory last: a run
-that cannot be leaves nothing behind.
+Each option was checked on its own (:mod:`supervisor.lifecycle.options`); what depends on
+several is checked here: the cheap things first, the data next, and the run directory last. A
+run that cannot start leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import ConfigError, UnsupportedPlatformError
-from supervisor.lifecycle import checks, inputs
+from supervisor.errors import ConfigError, DataError, UnsupportedPlatformError
+from supervisor.lifecycle import checks, inputs, options
+from supervisor.lifecycle.options import Given
 from supervisor.market import cache
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
-from supervisor.records.circumstances import circumstances, write_plan
 from supervisor.records.claim import Claim
+from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import Plan, Source, StopTimes
 from supervisor.rows.grid import Grid, Value
 
@@ -31,26 +33,46 @@ EXAMPLE_STRATEGY = "sma_cross"
 EXAMPLE_GRID: Axes = {"fast": range(10, 610), "slow": range(620, 2420, 3)}
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Order:
-    """What a user asks for, unchecked; ``None`` means "as usual"."""
+    """A sweep that a user asks for; each value was checked on its own.
 
-    strategy: str | Callable[..., Any] | None = None
-    grid: Axes | None = None
-    data: Any = None
-    workers: int | None = None
-    device: str = "auto"
-    fee: float = 0.0005
-    times: StopTimes = field(default_factory=StopTimes)
-    run_dir: Path | None = None
-    containment: str = "auto"
-    cluster: Mapping[str, Any] | None = None
-    """How it is spread over a cluster, see :class:`supervisor.front.cluster.ClusterOrder`."""
+    Attributes
+    ----------
+    strategy, grid, data
+        As for :func:`supervisor.sweep`; None: the example.
+    workers : int or None
+        Worker processes; None: one per usable core.
+    device, containment : str
+        As in :class:`~supervisor.records.plan.Plan`.
+    fee : float
+        As there.
+    times : StopTimes
+        Timers of the escalation.
+    run_dir : Path or None
+        Directory of the run; None: one below ``runs/``.
+    """
+
+    strategy: str | Callable[..., Any] | None
+    grid: Axes | None
+    data: Any
+    workers: int | None
+    device: str
+    fee: float
+    containment: str
+    run_dir: Path | None
+    times: StopTimes
+
+    @classmethod
+    def of(cls, given: Given) -> Order:
+        """Make it of the options that were set, and the defaults of the others."""
+        names = [item.name for item in fields(cls) if item.name != "times"]
+        return cls(**options.with_defaults(given, names), times=StopTimes(**options.timers(given)))
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What may differ when a run is carried on; ``None`` means "as it was".
+    """What may differ when a run is resumed; ``None`` means "as it was".
 
     Attributes
     ----------
@@ -71,6 +93,12 @@ class Changes:
     retry_failed: bool = False
     changed_code: bool = False
     containment: str | None = None
+
+    @classmethod
+    def of(cls, given: Given) -> Changes:
+        """Take them from the options that were set."""
+        names = [item.name for item in fields(cls) if item.name in given]
+        return cls(**{name: given[name] for name in names}, times=options.timers(given))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +127,7 @@ def prepare(order: Order) -> Prepared:
     """
     plan, bars, function = check(order)
     run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / plan.run_id)
-    claim = write_plan(run_dir, plan.to_json() | circumstances())
+    claim = write_run_file(run_dir, plan.to_json())
     return Prepared(plan, run_dir, bars, function, claim)
 
 
@@ -114,10 +142,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
     check_platform()
     strategy, source, function = _strategy(order.strategy)
     grid = _grid(order, strategy)
-    workers = checks.check_workers(order.workers)
-    fee = checks.check_fee(order.fee)
-    device = checks.check_device(order.device)
-    containment = checks.check_containment(order.containment)
+    workers = checks.default_workers() if order.workers is None else order.workers
     combos_total = _count(strategy, source, grid)
     found = inputs.provenance(order.data, strategy, source)
     bars = _bars(order.data)
@@ -131,11 +156,11 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         data=bars.source,
         n_bars=len(bars),
         workers=workers,
-        device=device,
-        fee=fee,
+        device=order.device,
+        fee=order.fee,
         times=order.times,
         provenance=found,
-        containment=containment,
+        containment=order.containment,
     )
     return plan, bars, function
 
@@ -166,10 +191,19 @@ def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, byte
         )
     home, _, name = asked.rpartition(":")
     if home.endswith(".py"):
-        if not Path(home).is_file():
-            raise ConfigError(f"strategy file {home} does not exist", key="strategy")
+        _check_strategy_file(Path(home))
         asked = f"{Path(home).resolve()}:{name}"
     return asked, Source.IMPORT, None
+
+
+def _check_strategy_file(path: Path) -> None:
+    try:
+        if not path.is_file():
+            raise ConfigError(f"strategy file {path} does not exist", key="strategy")
+    except OSError as error:
+        raise ConfigError(
+            f"strategy file {path} cannot be read: {error.strerror}", key="strategy"
+        ) from None
 
 
 def _grid(order: Order, strategy: str) -> Grid:
@@ -192,8 +226,11 @@ def _count(strategy: str, source: Source, grid: Grid) -> int:
 
 
 def _bars(data: Any) -> Bars:
-    if data is not None:
-        return cache.load(data)
-    from supervisor.market.example import example_bars
+    if data is None:
+        from supervisor.market.example import example_bars
 
-    return example_bars()
+        return example_bars()
+    try:
+        return cache.load(data)
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path=str(data)) from None

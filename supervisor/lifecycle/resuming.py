@@ -1,13 +1,14 @@
-"""Carrying a run on, after whatever ended it: only what no journal holds is computed.
+"""Resuming a run, whatever ended it: only what no journal holds is computed.
 
-Directory, id and journals stay the same. What is computed does not depend on who
-computes it when, so the results of a run that was killed and resumed, however often,
-are those of one that was left alone, bit for bit.
+Directory, id and journals stay the same. A row does not depend on which worker computes it,
+or when, so the results of a run that was killed and resumed, however often, are those of an
+uninterrupted one, bit for bit.
 """
 
 from __future__ import annotations
 
 import datetime
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,16 @@ from typing import Any
 from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.ipc import control_socket
-from supervisor.lifecycle import checks, inputs
+from supervisor.lifecycle import inputs
 from supervisor.lifecycle.finish import PATIENCE_S
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
 from supervisor.lifecycle.prepare import prepare as prepare_new
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
-from supervisor.records.circumstances import circumstances
 from supervisor.records.claim import Claim, claim_directory
 from supervisor.records.command import COMMAND_KEY
-from supervisor.records.plan import Origin, Plan, StopTimes
+from supervisor.records.environment_snapshot import library_versions
+from supervisor.records.plan import ALLOCATION, Origin, Plan, StopTimes
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid
 from supervisor.rows.results import covered, gaps
@@ -32,11 +33,11 @@ from supervisor.states import RunStatus
 from supervisor.system import durable
 
 _LIBRARIES = ("allstop", "numpy", "numba")
-"""What a row's last bits depend on."""
+"""Libraries that the last bits of a row depend on."""
 
 
 def prepare(name: str, changes: Changes) -> Prepared:
-    """Make ready to carry a run on.
+    """Prepare to resume a run.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ def prepare(name: str, changes: Changes) -> Prepared:
     Raises
     ------
     ConfigError
-        If that cannot be; the run is as it was before.
+        If it cannot be resumed; the run is left as it was.
     """
     check_platform()
     registry.check()
@@ -57,11 +58,11 @@ def prepare(name: str, changes: Changes) -> Prepared:
     plan = _plan(asked, run_dir)
     claim = _claim(run_dir, plan)
     try:
-        # only now can nobody else change it
+        # read again: no other process can change it from now on
         asked = durable.read_json(run_dir / rundir.RUN_FILE)
         plan = _plan(asked, run_dir)
         notes = _other_versions(asked) + _end_leftovers(plan.run_id, run_dir)
-        notes += _call_in(run_dir)
+        notes += _fetch_from_cluster(run_dir)
         function = inputs.function_again(run_dir, plan, changed_code=changes.changed_code)
         bars = inputs.bars_again(run_dir, plan, notes.append)
         return _begin(run_dir, asked, plan, changes, bars, function, claim, notes)
@@ -71,7 +72,7 @@ def prepare(name: str, changes: Changes) -> Prepared:
 
 
 def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
-    """Carry the run in ``order.run_dir`` on if it is the same order; begin it if there is none.
+    """Resume the run in ``order.run_dir`` if it is of the same order; begin it if there is none.
 
     Returns
     -------
@@ -81,11 +82,11 @@ def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
     Raises
     ------
     ConfigError
-        If another run lies there; names what differs.
+        If the directory holds a run of another order; names what differs.
     """
     if order.run_dir is None:
         raise ConfigError("--resume needs --run-dir: which run?", key="run_dir")
-    if not (order.run_dir / rundir.RUN_FILE).exists():
+    if not _holds_run(order.run_dir):
         return prepare_new(order)
     wanted, bars, _ = check(order)
     run_dir = order.run_dir.resolve()
@@ -100,6 +101,15 @@ def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
     return complete(run_dir, changes) or prepare(str(run_dir), changes)
 
 
+def _holds_run(run_dir: Path) -> bool:
+    try:
+        return (run_dir / rundir.RUN_FILE).exists()
+    except OSError as error:
+        raise ConfigError(
+            f"run directory {run_dir} cannot be read: {error.strerror}", key="run_dir"
+        ) from None
+
+
 def complete(run_dir: Path, changes: Changes) -> Report | None:
     """Return the report of a run that has nothing left to compute; None for any other."""
     plan = _plan(durable.read_json(run_dir / rundir.RUN_FILE), run_dir)
@@ -109,16 +119,16 @@ def complete(run_dir: Path, changes: Changes) -> Report | None:
     try:
         report = Report.from_json(durable.read_json(path))
     except (KeyError, TypeError, ValueError):
-        return None  # of another version: written anew at the end
+        return None  # of another version: it is written again at the end
     done = covered(rundir.journal_dirs(run_dir), failed=not changes.retry_failed)
-    if gaps(done, *plan.span) or report.status is not RunStatus.COMPLETED:
+    if gaps(done, plan.span.stop, plan.span.start) or report.status is not RunStatus.COMPLETED:
         return None
     report.run_dir = str(run_dir)
     return report
 
 
 def _claim(run_dir: Path, plan: Plan) -> Claim:
-    """Claim a run that nobody is at work on any more."""
+    """Claim a run that no process is working on."""
     if control_socket.is_running(plan.run_id):
         raise RunBusyError(
             f"run {plan.run_id} is still running: end it with allstop stop {plan.run_id}"
@@ -127,7 +137,7 @@ def _claim(run_dir: Path, plan: Plan) -> Claim:
         return claim_directory(run_dir, PATIENCE_S)
     except RunBusyError:
         raise RunBusyError(
-            f"run {plan.run_id} is being carried on or finished by another process"
+            f"run {plan.run_id} is being resumed or finished by another process"
         ) from None
 
 
@@ -145,9 +155,9 @@ def _begin(
     code = inputs.code_digest(plan.strategy, plan.source, plan.provenance.cwd)
     plan = replace(
         plan,
-        workers=plan.workers if changes.workers is None else checks.check_workers(changes.workers),
-        times=StopTimes(**_times(plan) | dict(changes.times)),
-        containment=checks.check_containment(changes.containment or plan.containment),
+        workers=plan.workers if changes.workers is None else changes.workers,
+        times=_fit_into_allocation(replace(plan.times, **changes.times), notes),
+        containment=changes.containment or plan.containment,
         provenance=replace(plan.provenance, code=code),
         resumed=plan.resumed + 1,
     )
@@ -156,7 +166,7 @@ def _begin(
     history = [*asked.get("resumed_at", []), now]
     again = asked | plan.to_json() | {"resumed_at": history}
     durable.write_json(run_dir / rundir.RUN_FILE, again, named=False)
-    # the report says that a run has ended: the earlier attempt's must not say it of this one
+    # a report says that its run has ended: the earlier one must not be taken for this attempt's
     report = run_dir / rundir.REPORT_FILE
     if report.exists():
         report.replace(run_dir / f"report-{plan.resumed}.json")
@@ -174,31 +184,37 @@ def _begin(
     )
 
 
+def _fit_into_allocation(times: StopTimes, notes: list[str]) -> StopTimes:
+    """Shorten an escalation inside a SLURM job, so that it ends before the cluster kills."""
+    if ALLOCATION not in os.environ:
+        return times
+    from slurm.allocation import fit
+
+    fitting, note = fit(times)
+    notes += [note] if note else []
+    return fitting
+
+
 def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
     if COMMAND_KEY in asked:
         raise ConfigError(
-            f"run {asked.get('run_id')} supervises a command, which cannot be carried on: "
+            f"run {asked.get('run_id')} supervises a command, which cannot be resumed: "
             "start it again",
             key="run",
         )
     try:
         return Plan.from_json(asked)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not what a run was asked") from None
-
-
-def _times(plan: Plan) -> dict[str, float]:
-    times = plan.times
-    return {
-        "grace_s": times.grace_s, "terminate_s": times.terminate_s, "verify_s": times.verify_s,
-    }  # fmt: skip
+        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not the plan of a sweep") from None
+    except ConfigError as error:
+        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: {error}", key=error.key) from None
 
 
 def _other_versions(asked: dict[str, Any]) -> list[str]:
-    """Name the libraries that were others when the run began: last bits may differ."""
-    then, now = asked.get("versions", {}), circumstances()["versions"]
+    """Name the libraries whose versions differ from when the run began."""
+    then, now = asked.get("versions", {}), library_versions()
     return [
-        f"the run began with {name} {then[name]} and is carried on with {now[name]}: "
+        f"the run began with {name} {then[name]} and is resumed with {now[name]}: "
         "rows may differ in their last bits"
         for name in _LIBRARIES
         if name in then and then[name] != now[name]
@@ -206,15 +222,15 @@ def _other_versions(asked: dict[str, Any]) -> list[str]:
 
 
 def _end_leftovers(run_id: str, run_dir: Path) -> list[str]:
-    """End what an earlier attempt left: once this one is struck off, nobody would look for it."""
+    """End what an earlier attempt left: ``reap`` does not look for it once this one has ended."""
     killed, survivors = end_leftovers(run_id, run_dir)
     return [f"left by an earlier attempt, killed: {name}" for name in killed] + [
         f"left by an earlier attempt, could not be killed: {name}" for name in survivors
     ]
 
 
-def _call_in(run_dir: Path) -> list[str]:
-    """Fetch what the run's cluster jobs have written; none of them may be at work still."""
+def _fetch_from_cluster(run_dir: Path) -> list[str]:
+    """Fetch what the run's cluster jobs have written; none of them may be running."""
     ledger = run_dir / rundir.LEDGER_FILE
     if not ledger.exists():
         return []
@@ -224,7 +240,7 @@ def _call_in(run_dir: Path) -> list[str]:
     alive = alive_jobs(ledger)
     if alive:
         raise RunBusyError(
-            f"job {', '.join(alive)} of this run is at work on the cluster: wait for it, or "
+            f"job {', '.join(alive)} of this run is still on the cluster: wait for it, or "
             f"end it with allstop jobs {run_dir} --cancel"
         )
     return fetch_what_is_left(run_dir)

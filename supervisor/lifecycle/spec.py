@@ -1,4 +1,4 @@
-"""A sweep written down in a TOML file.
+"""A sweep written down in a TOML file; :mod:`supervisor.lifecycle.options` has its keys.
 
 ::
 
@@ -7,13 +7,13 @@
     workers = 4
 
     [grid]
-    fast = "5:50:5"            # start:stop:step, the stop included
+    fast = "5:50:5"            # start:stop:step, stop included
     slow = [60, 90, 120]
 
     [stop]
     grace = 2.0
 
-    [slurm]                    # on a cluster instead of here
+    [slurm]                    # on a cluster instead of this machine
     tasks = 50
     job = { partition = "cpu", time_limit = "2:00:00", cpus = 8 }
 """
@@ -21,118 +21,123 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from supervisor.errors import ConfigError
-from supervisor.lifecycle.prepare import Order
+from supervisor.errors import ConfigError, brief
+from supervisor.lifecycle.options import OPTIONS, Given, Kind, Option
 from supervisor.rows.grid import Value, parse_axis
 
-_STRICT = ConfigDict(extra="forbid", strict=True)
-
-Scalar = bool | int | float | str
-
-
-class StopSection(BaseModel):
-    """Timers of the escalation, in s."""
-
-    model_config = _STRICT
-
-    grace: float | None = None
-    terminate: float | None = None
-    verify: float | None = None
+KEYS: dict[str, dict[str, Option]] = {
+    section: {option.name: option for option in OPTIONS if option.section == section}
+    for section in dict.fromkeys(option.section for option in OPTIONS)
+    if section is not None
+}
+"""The options of each table of a spec file; the root's name is empty."""
+SECTIONS = [section for section in KEYS if section]
 
 
-class SlurmSection(BaseModel):
-    """How the sweep is spread over a cluster; ``job`` is checked where jobs are."""
-
-    model_config = _STRICT
-
-    cluster: str = "local"
-    tasks: int = 4
-    lease: int | None = None
-    python: str = ""
-    job: dict[str, Any] = Field(default_factory=dict)
-
-
-class Spec(BaseModel):
-    """The keys of a spec file."""
-
-    model_config = _STRICT
-
-    strategy: str
-    grid: Annotated[dict[str, list[Scalar] | Scalar], Field(min_length=1)]
-    data: str | None = None
-    workers: int | None = None
-    device: str | None = None
-    fee: float | None = None
-    run_dir: str | None = None
-    containment: str | None = None
-    stop: StopSection = Field(default_factory=StopSection)
-    slurm: SlurmSection | None = None
-
-
-def read_spec(path: Path) -> tuple[Order, dict[str, float]]:
+def read_spec(path: Path) -> Given:
     """Read a spec file.
 
     Returns
     -------
-    order : Order
-        What it asks for; ``times`` is left at the defaults.
-    times : dict
-        The timers it sets, by the names of :class:`~supervisor.records.plan.StopTimes`.
+    dict
+        What it sets, by the names of :data:`~supervisor.lifecycle.options.OPTIONS`, checked.
+        A table ``[slurm]`` sets ``slurm``.
 
     Raises
     ------
     ConfigError
-        If it cannot be read; names the file, the key, and the keys there are.
+        If it cannot be read; names the file and the key, and for an unknown key those of its
+        table.
     """
+    plain = _load(path)
+    tables: dict[str, Mapping[str, Any]] = {"": plain}
+    for section in SECTIONS:
+        tables[section] = _table(path, section, plain.get(section, {}))
+    for section, table in tables.items():
+        for key in table:
+            _check_known(path, section, key)
+    given: Given = {}
+    for section, table in tables.items():
+        for option in KEYS[section].values():
+            if option.name in table:
+                given[option.name] = _value(path, option, table[option.name])
+            elif option.required:
+                _refuse(path, f"key {option.key!r} is missing{_keys_of(section)}", option.key)
+    if "slurm" in plain:
+        given["slurm"] = True
+    return given
+
+
+def _load(path: Path) -> dict[str, Any]:
     try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"spec {path}: {error.strerror}", key="spec") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"spec {path}: not TOML: {error}", key="spec") from None
-    try:
-        spec = Spec.model_validate(plain)
-    except ValidationError as error:
-        raise _first_complaint(path, error) from None
-    order = Order(strategy=_beside(path, spec.strategy), grid=_axes(path, spec.grid))
-    if spec.data is not None:
-        order.data = str(path.parent / spec.data)
-    if spec.slurm is not None:
-        order.cluster = _cluster(spec.slurm)
-    if spec.run_dir is not None:
-        order.run_dir = path.parent / spec.run_dir
-    for name in ("workers", "device", "fee", "containment"):
-        value = getattr(spec, name)
-        if value is not None:
-            setattr(order, name, value)
-    times = spec.stop.model_dump(exclude_none=True)
-    return order, {f"{name}_s": value for name, value in times.items()}
+        _refuse(path, str(error.strerror), "spec")
+    except ValueError as error:  # TOML, UTF-8, or a number of thousands of digits
+        _refuse(path, f"not TOML: {error}", "spec")
+    except RecursionError:
+        _refuse(path, "not TOML that can be read: it is nested too deeply", "spec")
 
 
-def _cluster(section: SlurmSection) -> dict[str, Any]:
-    asked: dict[str, Any] = {
-        "address": section.cluster, "tasks": section.tasks, "job": section.job,
-        "python": section.python,
-    }  # fmt: skip
-    return asked if section.lease is None else asked | {"lease_s": section.lease}
+def _table(path: Path, name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        _refuse(path, f"key {name!r} must be a table, [{name}], not {brief(value)}", name)
+    return value
 
 
-def _axes(path: Path, grid: dict[str, list[Scalar] | Scalar]) -> dict[str, Sequence[Value]]:
+def _check_known(path: Path, section: str, key: str) -> None:
+    if key in KEYS[section] or (not section and key in SECTIONS):
+        return
+    home = next((name for name in SECTIONS if key in KEYS[name]), None)
+    if not section and home:
+        _refuse(path, f"key {key!r} belongs in the table [{home}]", key)
+    dotted = f"{section}.{key}" if section else key
+    _refuse(path, f"unknown key {dotted!r}{_keys_of(section)}", dotted)
+
+
+def _keys_of(section: str) -> str:
+    names = ", ".join([*KEYS[section], *([] if section else SECTIONS)])
+    return f"; the keys of [{section}] are: {names}" if section else f"; the keys are: {names}"
+
+
+def _value(path: Path, option: Option, value: Any) -> Any:
+    """Check the value of a key; paths in it are relative to the file."""
+    if option.kind in (Kind.TEXT, Kind.PATH) and not isinstance(value, str):
+        _refuse(path, f"key {option.key!r} must be a text, not {brief(value)}", option.key)
+    if option.kind is Kind.TABLE:
+        _table(path, option.key, value)
+    if option.name == "grid":
+        return _axes(path, value)
+    checked = option.checked(value, f"spec {path}: key {option.key!r}", option.key)
+    if option.name == "strategy":
+        return _beside(path, checked)
+    return path.parent / checked if option.kind is Kind.PATH else checked
+
+
+def _axes(path: Path, grid: Mapping[str, Any]) -> dict[str, Sequence[Value]]:
+    if not grid:
+        _refuse(path, '[grid] is empty: give at least one parameter, fast = "5:50:5"', "grid")
     axes: dict[str, Sequence[Value]] = {}
     for name, values in grid.items():
+        key = f"grid.{name}"
         if isinstance(values, str):
             try:
                 axes[name] = parse_axis(f"{name}={values}")[1]
             except ConfigError as error:
-                raise ConfigError(f"spec {path}: {error}", key=f"grid.{name}") from None
-        else:
-            axes[name] = values if isinstance(values, list) else [values]
+                _refuse(path, f"key {key!r}: {error}", key)
+            continue
+        axes[name] = values if isinstance(values, list) else [values]
+        if not all(isinstance(value, bool | int | float | str) for value in axes[name]):
+            _refuse(
+                path,
+                f'key {key!r} must be "start:stop:step", or a list of numbers, texts or true '
+                f"and false, not {brief(values)}",
+                key,
+            )
     return axes
 
 
@@ -142,15 +147,5 @@ def _beside(path: Path, strategy: str) -> str:
     return f"{path.parent / home}:{name}" if colon and home.endswith(".py") else strategy
 
 
-def _first_complaint(path: Path, error: ValidationError) -> ConfigError:
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
-    model = StopSection if where[0] == "stop" and len(where) > 1 else Spec
-    keys = ", ".join(model.model_fields)
-    if first["type"] == "extra_forbidden":
-        what = f"unknown key {'.'.join(where)!r}; the keys are: {keys}"
-    elif first["type"] == "missing":
-        what = f"key {'.'.join(where)!r} is missing; the keys are: {keys}"
-    else:
-        what = f"key {'.'.join(where[:2])!r}: {first['msg'].lower()}, not {first['input']!r}"
-    return ConfigError(f"spec {path}: {what}", key=".".join(where))
+def _refuse(path: Path, what: str, key: str) -> NoReturn:
+    raise ConfigError(f"spec {path}: {what}", key=key) from None

@@ -1,7 +1,7 @@
 """A program that is supervised instead of a sweep: its plan, and what it inherits.
 
-The program is to notice nothing: it gets the caller's directory, environment and
-standard streams, and nothing of the warden's, through which it is started.
+The program should not notice: it inherits the caller's directory, environment and standard
+streams, and nothing of the warden, which starts it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from supervisor.errors import ConfigError
 from supervisor.records.plan import Plan, StopTimes
 
 COMMAND_KEY = "command"
-"""Key of ``run.json`` by which a command's run is told from a sweep's."""
+"""Key of ``run.json`` that only the run of a command has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class CommandPlan:
 
     @property
     def name(self) -> str:
-        """The program, as people are told."""
+        """The program, as messages show it."""
         return shown(self.command[:1])
 
 
@@ -73,7 +73,7 @@ AnyPlan = Plan | CommandPlan
 
 
 def read_plan(plain: dict[str, Any]) -> AnyPlan:
-    """Rebuild the plan in a ``run.json``, be it a sweep's or a command's."""
+    """Rebuild the plan in a ``run.json``, of a sweep or of a command."""
     return CommandPlan.from_json(plain) if COMMAND_KEY in plain else Plan.from_json(plain)
 
 
@@ -91,16 +91,16 @@ class Streams:
     given : list of int
         Those of 0, 1 and 2 that were open when this process began.
     keep : frozenset of int
-        Those that this process goes on using when the command has them.
+        Those that this process goes on using after the command has them.
     """
 
     given: list[int]
     keep: frozenset[int] = frozenset({2})
 
     def let_go(self) -> None:
-        """Hold none of the others open any more.
+        """Close the others in this process.
 
-        The other end of a pipe sees the command close it, and is not kept waiting by us.
+        The other end of a pipe then sees EOF as soon as the command closes it.
         """
         nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         for fd in self.given:
@@ -112,7 +112,7 @@ class Streams:
 def own_environment() -> bytes:
     """The environment this process was started with: ``NAME=value`` entries, ended by NUL.
 
-    Not ``os.environ``: Python adds to that where the locale is C, and so do we while
+    Not ``os.environ``: Python adds to it where the locale is C, and so does this package while
     libraries load.
     """
     try:
@@ -130,5 +130,5 @@ def parse_environment(block: bytes) -> dict[bytes, bytes]:
 def check_command(command: list[str]) -> tuple[str, ...]:
     """Return the command, or raise :class:`ConfigError` if there is none."""
     if not command:
-        raise ConfigError("which command? write it behind --: run -- CMD ARG…", key=COMMAND_KEY)
+        raise ConfigError("which command? write it after --: run -- CMD ARG…", key=COMMAND_KEY)
     return tuple(command)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from supervisor.errors import ConfigError
+from supervisor.errors import ConfigError, brief
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
@@ -19,7 +18,7 @@ MARGIN_VARIABLE = "ALLSTOP_MARGIN_S"
 """Environment variable that sets :func:`margin_s`; the tests shorten it."""
 CONTAINMENTS = ("auto", "pid-namespace", "cgroup", "subreaper")
 ALLOCATION = "SLURM_JOB_ID"
-"""Environment variable that is set inside a job of a cluster's."""
+"""Environment variable that is set inside a SLURM job."""
 
 
 class Source(StrEnum):
@@ -29,14 +28,14 @@ class Source(StrEnum):
     IMPORT = "import"
     """``module:function`` or ``path.py:function``, imported in the workers."""
     CALLABLE = "callable"
-    """A Python callable, carried to the workers by dill."""
+    """A Python callable, sent to the workers by dill."""
 
 
 class Origin(StrEnum):
-    """Where the bars of a run come from, and so where a resumed one finds them."""
+    """Where the bars of a run come from, and a resumed run finds them."""
 
     EXAMPLE = "example"
-    """The embedded example, made anew."""
+    """The embedded example, generated again."""
     FILE = "file"
     MEMORY = "memory"
     """Handed in from Python; kept in the run directory while the run runs."""
@@ -44,7 +43,7 @@ class Origin(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a resumed run needs to find the same data and the same code again.
+    """Where a resumed run finds the same data and the same code.
 
     Attributes
     ----------
@@ -68,6 +67,23 @@ class Provenance:
     cwd: str = ""
 
 
+def check_wait_s(value: Any, name: str) -> float:
+    """Return a time that a rung of the escalation waits, in s.
+
+    Raises
+    ------
+    ConfigError
+        If it is no number from 0 to :data:`MAX_WAIT_S`; ``name`` is what the user calls it.
+    """
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= MAX_WAIT_S:  # NaN is in no range
+        raise ConfigError(
+            f"{name} must be a number of seconds from 0 to {MAX_WAIT_S:,.0f}, not {brief(value)}",
+            key=name,
+        )
+    return float(value)
+
+
 @dataclass(frozen=True, slots=True)
 class StopTimes:
     """How long each rung of the escalation waits for the one before it, in s.
@@ -88,14 +104,7 @@ class StopTimes:
 
     def __post_init__(self) -> None:
         for key in ("grace_s", "terminate_s", "verify_s"):
-            value = getattr(self, key)
-            option = key.removesuffix("_s")
-            number = isinstance(value, (int, float)) and not isinstance(value, bool)
-            if not number or not math.isfinite(value) or not 0 <= value <= MAX_WAIT_S:
-                raise ConfigError(
-                    f"{option} must lie between 0 and {MAX_WAIT_S:.0f} seconds, not {value!r}",
-                    key=option,
-                )
+            check_wait_s(getattr(self, key), key.removesuffix("_s"))
 
     @property
     def longest_s(self) -> float:
@@ -144,8 +153,7 @@ class Plan:
     containment : str
         One of :data:`CONTAINMENTS`.
     shard : tuple of int or None
-        The part of the grid that is this run's: its first combination, and the one behind
-        its last; None: all of it.
+        The part of the grid that is this run's, as (start, stop); None: all of it.
     """
 
     run_id: str
@@ -165,9 +173,9 @@ class Plan:
     shard: tuple[int, int] | None = None
 
     @property
-    def span(self) -> tuple[int, int]:
-        """Where the run's part of the grid ends, and where it begins."""
-        return (self.shard[1], self.shard[0]) if self.shard else (self.grid.size, 0)
+    def span(self) -> range:
+        """Combinations of the grid that are this run's: a shard's, or all of them."""
+        return range(*self.shard) if self.shard else range(self.grid.size)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for ``run.json``."""
@@ -192,7 +200,7 @@ class Plan:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Plan:
         """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone."""
-        from supervisor.rows.grid import Grid  # NumPy: whoever supervises a command does without
+        from supervisor.rows.grid import Grid  # NumPy: not needed for a command
 
         known = {name: plain[name] for name in cls.__slots__ if name in plain}
         known["source"] = Source(known["source"])

@@ -1,4 +1,5 @@
-"""Start of a warden: ``python -P -m supervisor.warden SOCKET FRONT_PID STRATEGY CONTAINMENT``.
+"""How a warden comes to be: ``python -P -m supervisor.warden SOCKET FRONT_PID CONTAINMENT
+[STRATEGY]``; without a strategy no numeric library is loaded.
 
 The containment is set up first, while the process is small: a PID namespace takes another
 process, and forking one costs the more the more has been loaded. The process that becomes
@@ -27,7 +28,7 @@ def main() -> None:
     """Entry point of the process."""
     gc.disable()  # imports create many objects and no garbage: saves a sixth of the time
     sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    strategy, wanted = sys.argv[3], sys.argv[4]
+    wanted, strategy = sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else None
     sock.set_inheritable(False)
     try:
         front = os.pidfd_open(front_pid)

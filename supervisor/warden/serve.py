@@ -38,9 +38,12 @@ class Hold:
     cookie: Cookie
 
 
-def serve(front: Front, signals: socket.socket, strategy: str, hold: Hold) -> None:
-    """Serve one front, run after run, until it dies; ``strategy`` will probably be first."""
-    if strategy != messages.COMMAND:
+def serve(front: Front, signals: socket.socket, strategy: str | None, hold: Hold) -> None:
+    """Serve one front, run after run, until it is gone.
+
+    ``strategy`` will probably be asked for first: what it needs is loaded early. None: nothing is.
+    """
+    if strategy is not None:
         from workers.registry import preload
 
         preload(strategy)
@@ -210,9 +213,13 @@ def _signals_as_bytes() -> socket.socket:
 
 
 def work(
-    sock: socket.socket, front_pidfd: int, strategy: str, containment: Containment, cookie: Cookie
+    sock: socket.socket,
+    front_pidfd: int,
+    strategy: str | None,
+    containment: Containment,
+    cookie: Cookie,
 ) -> None:
-    """Be the warden of a front until it dies."""
+    """Be the warden of a front, until it is gone."""
     faulthandler.enable()
     hold = Hold(containment, cookie)
     serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), strategy, hold)

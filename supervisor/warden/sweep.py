@@ -105,7 +105,8 @@ class Sweep:
         """See what is left to compute, and load or compile what computes it."""
         done = covered(rundir.journal_dirs(self._run.run_dir), failed=not self._retry_failed)
         built_in = self._plan.source is Source.BUILT_IN
-        todo = gaps(done, *self._plan.span)
+        span = self._plan.span
+        todo = gaps(done, span.stop, span.start)
         bars = _bars_of(self._fds.bars)
         self._backend = make_backend(self._plan, bars, self._fds.function)
         self._dispatcher = Dispatcher(

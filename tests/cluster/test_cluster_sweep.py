@@ -196,7 +196,7 @@ def test_a_detached_sweep_is_collected(there: ClusterPlace) -> None:
     wait_for(lambda: len(list(there.root.glob("ready-*"))) == 3, "shards at work", tell=begun.tell)
     refused = there.command("resume", str(begun.run_dir))
     assert refused.returncode != 0
-    assert "is at work on the cluster" in refused.stderr
+    assert "is still on the cluster" in refused.stderr
     there.mark("go").touch()
     for path in there.root.glob("ready-*"):
         path.unlink()
@@ -238,7 +238,7 @@ def ledger(begun: Started) -> str:
         (("--job", "partition=nowhere"), "partition"),
         (("--tasks", "0"), "tasks"),
         (("--lease", "-1"), "lease"),
-        (("--cluster", "carrier:pigeon"), "neither 'local' nor 'ssh:HOST'"),
+        (("--cluster", "carrier:pigeon"), "must be local or ssh:HOST"),
         (("--cluster", "ssh:nowhere.invalid"), "no host nowhere.invalid"),
     ],
 )

@@ -158,13 +158,42 @@ def test_a_bad_grid(place: Place, grid: list[str], word: str) -> None:
     [
         ["--workers", "0"], ["--workers", "many"], ["--fee", "2"], ["--grace", "-1"],
         ["--device", "tpu"], ["--no-such-option"], ["--strategy", "missing.py:f"],
-        ["--strategy", "no_such_module:f"], ["no-such-spec.toml"],
+        ["--strategy", "no_such_module:f"], ["no-such-spec.toml"], ["--workers"],
+        ["--run-dir", ""], ["--tasks=0"], ["--job", "cpu=8"], ["--slurm=yes"], ["--resume"],
     ],
-    ids=" ".join,
+    ids=lambda options: " ".join(options)[:30],
 )  # fmt: skip
 def test_a_bad_option_is_named(place: Place, options: list[str]) -> None:
     said = complaint(place, *swept(place, *options), late="no_such_module:f" in options)
-    assert options[0].lstrip("-").split("-")[0] in said
+    assert options[0].lstrip("-").split("-")[0].split("=")[0] in said
+
+
+@pytest.mark.parametrize(
+    "arguments", [["runn"], ["run", "a.toml", "b.toml"], ["resume"], ["run", "--strat", "x"]]
+)
+def test_what_no_command_takes_names_where_the_known_ones_are(
+    place: Place, arguments: list[str]
+) -> None:
+    known = " ".join(word for word in arguments[:1] if word != "runn")
+    assert complaint(place, *arguments).endswith(f"see allstop {known} --help".replace("  ", " "))
+
+
+def test_an_unknown_key_of_a_section_is_told_the_keys_of_that_section(place: Place) -> None:
+    spec = place.root / "spec.toml"
+    spec.write_text('strategy = "sma_cross"\ngrid.fast = [1]\n[slurm]\ntaks = 3\n')
+    said = complaint(place, "run", str(spec))
+    assert f"spec {spec}: unknown key 'slurm.taks'; the keys of [slurm] are: cluster, tasks" in said
+    assert "strategy" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [(["--grace", "-1"], "grace"), (["--workers", "x"], "workers"), (["--nope"], "nope")],
+)
+def test_a_bad_option_of_a_resume_is_named(place: Place, options: list[str], word: str) -> None:
+    assert word in complaint(place, "resume", "no-such-run", *options)
+    assert "no-such-run" in complaint(place, "resume", "no-such-run")
+    assert "too long" in complaint(place, "resume", 256 * "a")
 
 
 @pytest.mark.parametrize(
@@ -187,6 +216,19 @@ def test_a_run_directory_that_holds_a_run_is_left_alone(place: Place) -> None:
     (run_dir / "run.json").write_text("{}")
     assert "already holds a run" in complaint(place, *swept(place, "--run-dir", str(run_dir)))
     assert (run_dir / "run.json").read_text() == "{}"
+
+
+def test_a_working_directory_that_was_deleted(place: Place) -> None:
+    gone = place.root / "gone"
+    gone.mkdir()
+    argv = place.argv(*swept(place))
+    done = subprocess.run(
+        ["sh", "-c", 'cd "$1" && rmdir "$1" && shift && exec "$@"', "sh", str(gone), *argv],
+        env=place.env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == "allstop: the working directory was deleted: change to another one\n"
+    assert place.alive() == []
 
 
 def test_what_else_lies_in_a_run_directory_is_left_alone(place: Place) -> None:
@@ -240,7 +282,7 @@ def test_a_full_disk_fails_the_run_and_keeps_what_it_had(place: Place) -> None:
         *place.argv(*swept(place, "--grid", "b=0:9999", "--run-dir", str(disk / "run"), "--json",
                            "--workers", "2", body=FILLS)),
     ]  # fmt: skip
-    # what is on the disk is looked at from inside: nobody else sees it
+    # the disk is looked at from inside its mount namespace
     copy = f'"$@"; code=$?; cp -r "{disk}/run" "{place.root}/copy"; exit $code'
     run = place.start(
         ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs -o size=1m none "{disk}" && {copy}',

@@ -189,7 +189,7 @@ def test_it_cannot_be_resumed_but_is_reported(place: Place) -> None:
     carry_out(place, "sh", "-c", "exit 7")
     again = place.command("resume", str(place.root / "run"))
     assert again.returncode == 2
-    assert "cannot be carried on" in again.stderr
+    assert "cannot be resumed" in again.stderr
     assert again.stderr.count("\n") == 1
     shown = place.command("report", str(place.root / "run"))
     assert shown.returncode == 0, shown.stderr

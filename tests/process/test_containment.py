@@ -446,7 +446,8 @@ def test_where_proc_is_masked_a_forced_namespace_is_refused(
 def test_an_unknown_strength_is_refused(place: Place) -> None:
     run = place.sweep(IDLE, "--containment", "bucket", json=False, DONE=DONE)
     assert run.end() == 2
-    assert "containment 'bucket' is unknown; known: auto, pid-namespace" in run.err
+    assert "--containment must be one of auto, pid-namespace" in run.err
+    assert "not 'bucket'" in run.err
     assert not run.run_dir.exists()
 
 

@@ -261,12 +261,12 @@ def test_data_and_code_must_be_the_same(place: Place) -> None:
     place.data.write_text(data.replace("1.15", "1.16", 1))
     refused(place, "bars.csv", "has changed")
     place.data.unlink()
-    refused(place, "bars.csv", "is gone")
+    refused(place, "bars.csv", "no longer exists")
     place.data.write_text(data)
     (place.root / "strategy.py").write_text(code + "\n")
     refused(place, "strategy.py", "has changed", "--changed-code")
     (place.root / "strategy.py").unlink()
-    refused(place, "strategy.py", "is gone")
+    refused(place, "strategy.py", "no longer exists")
     assert run.kept() == kept
     said = place.command("resume", "no-such-run")
     assert (said.returncode, said.stderr.count("\n")) == (2, 1)
@@ -533,7 +533,7 @@ def test_a_checkpoint_is_given_back_after_a_crash_and_after_a_resume(place: Plac
     run = place.sweep(STEPS, *TIMES, n=6)
     run.wait_marks("ready", 1)
     run.wait_for(lambda: len(run.kept()) == 5, "the others")
-    assert len(list(place.root.glob("from-3-6-*"))) == 1, "carried on after the crash"
+    assert len(list(place.root.glob("from-3-6-*"))) == 1, "resumed after the crash"
     checkpoints = run.run_dir / "checkpoints"
     # a state goes after its row is safe, so a moment later
     run.wait_for(
@@ -543,7 +543,7 @@ def test_a_checkpoint_is_given_back_after_a_crash_and_after_a_resume(place: Plac
     again = resume(place)
     report = finished(again)
     assert report["combos_done"] == 6
-    assert len(list(place.root.glob("from-5-8-*"))) == 1, "carried on after the resume"
+    assert len(list(place.root.glob("from-5-8-*"))) == 1, "resumed after the resume"
     assert not checkpoints.exists()
     for row in again.results():
         assert (row["sharpe"], row["twice"]) == (10.0 * row["a"], 45.0)
@@ -592,7 +592,7 @@ def test_wait_for_the_process_that_finishes_a_dead_run(
     monkeypatch.setattr("supervisor.records.claim.Claim", Watched)
     again = Inside(inside, supervisor.resume(run.run_dir))
     assert refusals
-    assert (run.run_dir / "report-1.json").exists(), "written before it was carried on"
+    assert (run.run_dir / "report-1.json").exists(), "written before it was resumed"
     again.wait_for(lambda: again.events.count('"warden.run_started"') == 2, "its beginning")
     assert again.stop() == 143, again.tell()
     assert again.report["resumed"] == 1

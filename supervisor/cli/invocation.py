@@ -1,19 +1,19 @@
-"""What stands beside the options of a command line."""
+"""What a command is started with besides its options."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 
-class Beside(NamedTuple):
-    """What a command of ours is told that its options do not say.
+class Invocation(NamedTuple):
+    """What a command is started with besides its options.
 
     Attributes
     ----------
     command : list of str or None
         What followed ``--``.
     closed : frozenset of int
-        Standard streams that were closed when we began.
+        Standard streams that were closed when this process began.
     """
 
     command: list[str] | None

@@ -1,4 +1,8 @@
-"""When, where and with what a run was asked for, and how that is written down."""
+"""``run.json``: what a run was asked to do, and a snapshot of the environment it was asked in.
+
+The snapshot has the time, the working directory, the versions of the libraries and the
+machine. ``resume`` compares the versions: the last bits of a row depend on them.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +20,25 @@ from supervisor.records.claim import Claim, claim_directory
 from supervisor.system import durable
 
 
-def write_plan(run_dir: Path, plain: dict[str, Any]) -> Claim:
+def write_run_file(run_dir: Path, asked: dict[str, Any]) -> Claim:
     """Claim a run's empty directory and write its ``run.json``.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The directory; it exists and is empty.
+    asked : dict
+        The plan as plain values; the snapshot is added to it.
 
     Raises
     ------
     ConfigError
-        If it cannot be written, or somebody else has begun a run there; nothing is left.
+        If the file cannot be written, or another process has begun a run there; nothing is left.
     """
     claim = claim_directory(run_dir)
     try:
-        rundir.check_empty(run_dir)  # once more, now that nobody else can begin a run there
-        durable.write_json(run_dir / rundir.RUN_FILE, plain, named=False)
+        rundir.check_empty(run_dir)  # again: now no other process can begin a run there
+        durable.write_json(run_dir / rundir.RUN_FILE, asked | take_snapshot(), named=False)
     except OSError as error:
         rundir.discard(run_dir)
         claim.release()
@@ -42,16 +53,12 @@ def write_plan(run_dir: Path, plain: dict[str, Any]) -> Claim:
     return claim
 
 
-def circumstances() -> dict[str, Any]:
-    """When, where and with what a run was asked for."""
+def take_snapshot() -> dict[str, Any]:
+    """Return the time, the working directory, the library versions and the machine."""
     return {
         "asked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cwd": str(Path.cwd()),
-        "versions": {
-            "allstop": supervisor.__version__,
-            "python": platform.python_version(),
-            **{name: _version(name) for name in ("numpy", "numba", "pyarrow")},
-        },
+        "versions": library_versions(),
         "machine": {
             "kernel": platform.release(),
             "architecture": platform.machine(),
@@ -61,10 +68,19 @@ def circumstances() -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str:
-    """Version of an installed package, from the name of its metadata's directory.
+def library_versions() -> dict[str, str]:
+    """Return the versions of allstop, Python and the libraries that rows depend on."""
+    return {
+        "allstop": supervisor.__version__,
+        "python": platform.python_version(),
+        **{name: _version(name) for name in ("numpy", "numba", "pyarrow")},
+    }
 
-    ``importlib.metadata`` takes 20 ms to import and to parse what we do not need.
+
+def _version(package: str) -> str:
+    """Version of an installed package, read from the name of its metadata directory.
+
+    ``importlib.metadata`` takes 20 ms to import and to parse fields that are not needed here.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:

@@ -1,0 +1,20 @@
+"""A run inside a SLURM job: the cluster limits how long a stop may take."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from supervisor.records.plan import ALLOCATION, StopTimes
+
+
+def fit_into_allocation(times: StopTimes) -> StopTimes:
+    """Shorten an escalation so that it ends before the cluster kills; outside a job, as it is."""
+    if ALLOCATION not in os.environ:
+        return times
+    from slurm.allocation import fit
+
+    fitting, note = fit(times)
+    if note:
+        print(f"allstop: {note}", file=sys.stderr)
+    return fitting
