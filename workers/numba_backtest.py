@@ -18,7 +18,7 @@ from workers.backend import Chunk
 from workers.catalog import STRATEGIES
 from workers.indicators.bank import DEFAULT_BUDGET
 from workers.indicators.disk import DiskCache, digest_of
-from workers.kernels.tape import Tape, make_tape
+from workers.kernels.prefix_tables import PrefixTables, make_prefix_tables
 from workers.strategies.market import Bars, Digits, Line, Market, Strategy
 
 DEFAULT_FEE = 0.0005
@@ -97,8 +97,8 @@ class NumbaBacktest:
         disk = None
         if self._cache_dir is not None:
             disk = DiskCache(self._cache_dir, digest_of(self._bars))
-        tape = _tape_of(self._bars, self._fee)
-        market = Market(self._bars, tape, self._bank_bytes, disk)
+        tables = _prefix_tables_of(self._bars, self._fee)
+        market = Market(self._bars, tables, self._bank_bytes, disk)
         axes = dict(zip(self._grid.names, self._grid.axes, strict=True))
         self._strategy = _class_of(self._facts.name)(market, axes)
         self._most = self._strategy.most
@@ -181,7 +181,9 @@ def warm_up(strategy_name: str) -> None:
     axes = {p.name: np.array([values.get(p.name, 2)], kinds[p.kind]) for p in parameters}
     digits = {name: np.zeros(1, np.int64) for name in axes}
     bars = _FlatBars()
-    strategy = _class_of(strategy_name)(Market(bars, make_tape(bars.close, 0.0, 1.0)), axes)
+    strategy = _class_of(strategy_name)(
+        Market(bars, make_prefix_tables(bars.close, 0.0, 1.0)), axes
+    )
     strategy.backtest(np.zeros(8, np.int64), digits, np.empty((1, 5)))
 
 
@@ -192,17 +194,17 @@ class _FlatBars:
     bars_per_year = 1.0
 
 
-_tapes: WeakKeyDictionary[Bars, tuple[float, Tape]] = WeakKeyDictionary()
-"""The last tape of bars that are still held: of use to the next run on the same ones."""
+_kept_tables: WeakKeyDictionary[Bars, tuple[float, PrefixTables]] = WeakKeyDictionary()
+"""The last prefix tables of bars that are still held, reused by the next run on the same bars."""
 
 
-def _tape_of(bars: Bars, fee: float) -> Tape:
-    kept = _tapes.get(bars)
+def _prefix_tables_of(bars: Bars, fee: float) -> PrefixTables:
+    kept = _kept_tables.get(bars)
     if kept is not None and kept[0] == fee:
         return kept[1]
-    tape = make_tape(bars.close, fee, bars.bars_per_year)
-    _tapes[bars] = fee, tape
-    return tape
+    tables = make_prefix_tables(bars.close, fee, bars.bars_per_year)
+    _kept_tables[bars] = fee, tables
+    return tables
 
 
 def _class_of(strategy_name: str) -> type[Strategy]:
