@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.ipc import messages
-from supervisor.ipc.board import Board
+from supervisor.ipc.progress_table import ProgressTable
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.records import rundir
 from supervisor.records.plan import ALLOCATION
@@ -50,7 +50,7 @@ class Station:
     pid: int
     link: socket.socket
     flag: StopFlag
-    board: Board
+    table: ProgressTable
     run_id: str
     run_dir: Path
     cwd: str = ""
@@ -113,7 +113,7 @@ def _settle_in(station: Station) -> None:
     faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-    station.board.rows[station.slot]["pid"] = station.pid
+    station.table.rows[station.slot]["pid"] = station.pid
 
 
 def _go_to(cwd: str) -> None:
@@ -149,7 +149,7 @@ class ChunkInHand:
         self.checkpoints = station.run_dir / rundir.CHECKPOINT_DIR
         self.flag: NDArray[np.int64] = station.flag.array
         self._journal = journal
-        self._row = station.board.rows[station.slot : station.slot + 1]
+        self._row = station.table.rows[station.slot : station.slot + 1]
         self.progress: NDArray[np.int64] = self._row["done"]
         # first: killed in between, the row must not say of this chunk what was kept of another
         self._row["kept_until"] = start

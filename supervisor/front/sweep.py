@@ -11,7 +11,7 @@ import time
 from supervisor.front.link import WardenLink
 from supervisor.front.run import SETTLE_POLL_S, Front, Progress, Tick
 from supervisor.ipc import messages
-from supervisor.ipc.board import Board
+from supervisor.ipc.progress_table import ProgressTable
 from supervisor.lifecycle import inputs
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
@@ -43,7 +43,7 @@ class SweepFront(Front):
         super().__init__(prepared, link, keep_warden=keep_warden)
         self.plan = prepared.plan
         self._prepared = prepared
-        self._board = Board.create(prepared.plan.workers)
+        self._board = ProgressTable.create(prepared.plan.workers)
         self._keep_at: float | None = None
         self._keeper = threading.Thread(target=self._keep, name="allstop-keeper", daemon=True)
         self._kept_enough = threading.Event()

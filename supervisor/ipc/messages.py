@@ -34,7 +34,7 @@ class StartRun(NamedTuple):
     """Begin the run described in ``run_dir/run.json``.
 
     Descriptors that travel with it, in this order: the front's pidfd, the
-    flag, the board, the bars and, where ``has_function``, a dill of the callable.
+    flag, the progress table, the bars and, where ``has_function``, a dill of the callable.
     """
 
     run_dir: str

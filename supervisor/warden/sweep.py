@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from supervisor.errors import AllstopError, ProtocolError
 from supervisor.ipc import messages
-from supervisor.ipc.board import Board
+from supervisor.ipc.progress_table import ProgressTable
 from supervisor.market.bars import Bars
 from supervisor.records import rundir
 from supervisor.records.plan import Plan, Source
@@ -76,7 +76,7 @@ class Sweep:
     plan : Plan
         What is to be computed.
     fds : Descriptors
-        Board, bars and function; this object owns them from now on.
+        Progress table, bars and function; this object owns them from now on.
     retry_failed : bool
         Compute combinations that an earlier attempt gave up.
     """
@@ -89,7 +89,7 @@ class Sweep:
         self._fds = fds
         self._retry_failed = retry_failed
         self._journals = run.run_dir / rundir.JOURNAL_DIR
-        self._board = Board(fds.board, plan.workers)
+        self._table = ProgressTable(fds.table, plan.workers)
         self._backend: Backend | None = None
         self._serial = next_serial(self._journals)
         self._earlier = 0
@@ -169,7 +169,7 @@ class Sweep:
 
     def standing(self) -> messages.Status:
         """Combinations done, and the workers' pids."""
-        counted = self._earlier + self._board.done() + self._given_up
+        counted = self._earlier + self._table.done() + self._given_up
         return messages.Status(
             run_id="",
             status="",
@@ -193,7 +193,7 @@ class Sweep:
         for fd in (self._fds.bars, self._fds.function):
             if fd is not None:
                 os.close(fd)
-        self._board.close()
+        self._table.close()
         self._backend = None
 
     # -- workers -----------------------------------------------------------
@@ -207,7 +207,7 @@ class Sweep:
             self._run.fail(f"no worker could be forked: {error.strerror}")
 
     def _fork(self, slot: int) -> None:
-        self._board.vacate(slot)
+        self._table.vacate(slot)
         ours, theirs = messages.pair()
         ours.setblocking(False)  # a child of the worker's may hold its end open: never wait for EOF
         serial, self._serial = self._serial, self._serial + 1
@@ -237,7 +237,7 @@ class Sweep:
                 containment.outside(os.getpid()),
                 theirs,
                 self._run.flag,
-                self._board,
+                self._table,
                 self._plan.run_id,
                 self._run.run_dir,
                 "" if self._plan.source is Source.BUILT_IN else self._plan.provenance.cwd,
@@ -312,7 +312,7 @@ class Sweep:
         self._run.events.emit("worker_reaped", serial=worker.serial, pid=worker.outside, code=code)
         if self._run.state is not State.RUNNING:
             self._take_back(worker.slot)
-            self._board.drop_unkept(worker.slot)
+            self._table.drop_unkept(worker.slot)
             self._run.check_done()
             return
         why = describe_exit(code)
@@ -346,11 +346,11 @@ class Sweep:
             return 0
         if not self._looked(slot):
             return chunk.start
-        return int(min(max(self._board.rows[slot]["kept_until"], chunk.start), chunk.stop))
+        return int(min(max(self._table.rows[slot]["kept_until"], chunk.start), chunk.stop))
 
     def _looked(self, slot: int) -> bool:
         """Whether a dead worker had begun the chunk it was given."""
-        chunk, row = self._dispatcher.in_hand(slot), self._board.rows[slot]
+        chunk, row = self._dispatcher.in_hand(slot), self._table.rows[slot]
         return chunk is not None and chunk[:2] == (row["chunk_start"], row["chunk_stop"])
 
     def _give_up(self, index: int, error: str) -> None:
