@@ -29,7 +29,8 @@ from supervisor.lifecycle.prepare import Axes, Changes, Order, Prepared, prepare
 from supervisor.records import rundir
 from supervisor.records.plan import Plan, StopTimes
 from supervisor.records.report import Report
-from supervisor.rows.journal import Frame, FrameKind, JournalTail
+from supervisor.rows.frames import Frame, FrameKind
+from supervisor.rows.journal import JournalTail
 from supervisor.rows.results import read
 
 _MIRROR_EVERY_S = 0.02

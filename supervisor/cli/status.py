@@ -70,7 +70,7 @@ def _facts(run_dir: Path) -> dict[str, Any]:
             facts["elapsed_s"] = report["elapsed_s"]
     else:
         if not of_command:
-            from supervisor.rows.results import covered
+            from supervisor.rows.index import covered
 
             facts["done"] = sum(b - a for a, b in covered(rundir.journal_dirs(run_dir)))
         if any(e.alive for e in registry.entries() if e.run_id == plan["run_id"]):

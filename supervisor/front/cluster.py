@@ -29,7 +29,7 @@ from supervisor.lifecycle.prepare import Prepared
 from supervisor.lifecycle.shards import divide, unfinished
 from supervisor.records import rundir
 from supervisor.records.report import Gathered, MemoryReport, Report
-from supervisor.rows.results import covered
+from supervisor.rows.index import covered
 from supervisor.states import ExitCode, RunStatus
 from supervisor.system.environment import child_environment
 

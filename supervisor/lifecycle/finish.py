@@ -24,8 +24,9 @@ from supervisor.records.command import read_plan
 from supervisor.records.events import Fact, read_events
 from supervisor.records.plan import Plan, Source
 from supervisor.records.report import Gathered, MemoryReport, Report, Rung, StopReport, unseen
+from supervisor.rows.index import covered
 from supervisor.rows.journal import journal_paths
-from supervisor.rows.results import Compaction, compact, covered
+from supervisor.rows.results import Compaction, compact
 from supervisor.states import ExitCode, RunStatus
 from supervisor.system import durable
 

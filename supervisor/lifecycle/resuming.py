@@ -27,7 +27,7 @@ from supervisor.records.command import COMMAND_KEY
 from supervisor.records.plan import Origin, Plan, StopTimes
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid
-from supervisor.rows.results import covered, gaps
+from supervisor.rows.index import covered, gaps
 from supervisor.states import RunStatus
 from supervisor.system import durable
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance
-from supervisor.rows.results import covered, gaps
+from supervisor.rows.index import covered, gaps
 from supervisor.system import durable
 
 Range = tuple[int, int]

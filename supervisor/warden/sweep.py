@@ -16,8 +16,8 @@ from supervisor.ipc.progress_table import ProgressTable
 from supervisor.market.bars import Bars
 from supervisor.records import rundir
 from supervisor.records.plan import Plan, Source
+from supervisor.rows.index import covered, gaps
 from supervisor.rows.journal import JournalWriter, journal_path, next_serial
-from supervisor.rows.results import covered, gaps
 from supervisor.system import memory
 from supervisor.system.process import describe_exit
 from supervisor.warden.dispatch import Chunk, Dispatcher

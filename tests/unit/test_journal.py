@@ -14,21 +14,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import InternalError, JournalError, RunFailedError
-from supervisor.rows.journal import (
+from supervisor.rows.frames import (
     MAX_ERROR_BYTES,
     MAX_PAYLOAD_BYTES,
     Frame,
     FrameKind,
     Header,
+    iter_frames,
+    read_header,
+    read_journal,
+)
+from supervisor.rows.journal import (
     JournalSync,
     JournalTail,
     JournalWriter,
-    iter_frames,
     journal_path,
     journal_paths,
     next_serial,
-    read_header,
-    read_journal,
 )
 from tests.support.data import METRICS, metrics_of, write_journal
 

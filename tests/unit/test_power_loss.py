@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from supervisor.records.events import EventLog, read_events
+from supervisor.rows.frames import iter_frames
 from supervisor.rows.grid import Grid
-from supervisor.rows.journal import iter_frames, journal_paths, next_serial
-from supervisor.rows.results import compact, covered, gaps
+from supervisor.rows.index import covered, gaps
+from supervisor.rows.journal import journal_paths, next_serial
+from supervisor.rows.results import compact
 from tests.support.data import write_journal
 
 GRID = Grid.of({"fast": range(6), "slow": range(7)})

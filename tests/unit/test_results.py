@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from supervisor.errors import JournalError, RunFailedError
 from supervisor.rows import results
 from supervisor.rows.grid import Grid
+from supervisor.rows.index import covered, gaps
 from supervisor.rows.journal import JournalWriter, journal_path
-from supervisor.rows.results import Compaction, best, compact, covered, gaps, read
+from supervisor.rows.results import Compaction, best, compact, read
 from tests.support.data import METRICS, metrics_of, write_journal
 
 GRID = Grid.of({"fast": range(10), "slow": range(20)})  # 200 combinations
