@@ -36,7 +36,7 @@ class Chunk(Protocol):
     checkpoints : Path
         Directory where unfinished combinations keep their state.
     progress : ndarray of int64, shape (1,)
-        Shared counter: raise it by one for each combination finished.
+        Shared counter: raise it by one for each accepted combination finished.
     """
 
     start: int
@@ -50,8 +50,21 @@ class Chunk(Protocol):
         """Whether a stop was requested; costs tens of nanoseconds."""
         ...
 
-    def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
-        """Append finished rows to the journal: they survive whatever comes next."""
+    def keep(
+        self,
+        start: int,
+        columns: tuple[str, ...],
+        rows: NDArray[np.float64],
+        *,
+        stop: int | None = None,
+        indices: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Append finished rows to the journal: they survive whatever comes next.
+
+        Parameters are those of :meth:`supervisor.rows.journal.JournalWriter.append`. Where
+        no combination from ``start`` to ``stop`` is accepted there are no rows, and the
+        range is recorded as finished all the same.
+        """
         ...
 
     def keep_failed(self, index: int, error: str) -> None:

@@ -157,13 +157,24 @@ class ChunkInHand:
         self._row["chunk_stop"] = stop
         self.stop_requested: Callable[[], bool] = station.flag.is_set
 
-    def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+    def keep(
+        self,
+        start: int,
+        columns: tuple[str, ...],
+        rows: NDArray[np.float64],
+        *,
+        stop: int | None = None,
+        indices: NDArray[np.int64] | None = None,
+    ) -> None:
         """Append finished rows to the journal; only then count them."""
-        if len(rows) == 0:
-            return
-        self._journal.append(start, columns, rows)
-        self._count(start + len(rows), len(rows))
-        self._rank(start, columns, rows)
+        self._journal.append(start, columns, rows, stop=stop, indices=indices)
+        self._count(start + len(rows) if stop is None else stop, len(rows))
+        best = self._best(columns, rows)
+        if best is not None:
+            at, value = best
+            # the index first: a reader in between sees a stale value, never a wrong pair for long
+            self._row["best_index"] = start + at if indices is None else indices[at]
+            self._row["best_value"] = value
 
     def keep_failed(self, index: int, error: str) -> None:
         """Record a combination as failed; the sweep goes on."""
@@ -175,13 +186,13 @@ class ChunkInHand:
         self._row["kept_until"] = until
         self._row["kept"] += n
 
-    def _rank(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+    def _best(
+        self, columns: tuple[str, ...], rows: NDArray[np.float64]
+    ) -> tuple[int, float] | None:
+        """Position and value of the best row; None if it is not the best so far."""
         column = columns.index(RANKED_BY) if RANKED_BY in columns else 0
         values = rows[:, column]
         if not np.isfinite(values).any():
-            return
+            return None
         at = int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
-        if values[at] > self._row["best_value"][0]:
-            # the index first: a reader in between sees a stale value, never a wrong pair for long
-            self._row["best_index"] = start + at
-            self._row["best_value"] = values[at]
+        return (at, float(values[at])) if values[at] > self._row["best_value"][0] else None

@@ -19,6 +19,7 @@ from supervisor.lifecycle.finish import (
     PATIENCE_S,
     compact_run,
     count_covered,
+    count_missing,
     finish_dead_run,
 )
 from supervisor.records import registry, rundir
@@ -130,14 +131,14 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> None:
     run_dir = Path(found.run_dir)
     results = run_dir / rundir.RESULTS_FILE
     there = results.is_file()
-    if (there and not _says_unwritten(found)) or not count_covered(run_dir):
+    if (there and not _says_unwritten(found)) or not count_covered(run_dir, plan):
         return
     with contextlib.suppress(AllstopError, OSError):  # the summary says that they are missing
         with claim_directory(run_dir, PATIENCE_S):
             if _load(run_dir, said=False) != found:
                 return  # somebody else's work meanwhile
             written = compact_run(run_dir, plan)
-            _correct(found, written)
+            _correct(found, written, plan)
             found.write()
         if said and not there:
             print(f"there was no {results.name}: written now, from the journals")
@@ -147,14 +148,14 @@ def _says_unwritten(found: Report) -> bool:
     return any(line.startswith(NOT_WRITTEN) for line in (found.reason, *found.errors))
 
 
-def _correct(found: Report, written: Compaction) -> None:
+def _correct(found: Report, written: Compaction, plan: Plan) -> None:
     """Have a report say what is known now that the results are there."""
     found.combos_done, found.combos_failed = written.rows, written.failed
     found.errors = [line for line in found.errors if not line.startswith(NOT_WRITTEN)]
     if not found.reason.startswith(NOT_WRITTEN):
         return
     # all had been computed, and nothing else was wrong
-    lost = sum(stop - start for start, stop in written.missing)
+    lost = count_missing(written, plan)
     found.reason = Gathered(written.rows, written.failed).shortcoming
     if lost:
         found.reason = f"{lost:,} combinations are in no journal any more: resume computes them"

@@ -70,9 +70,11 @@ def _facts(run_dir: Path) -> dict[str, Any]:
             facts["elapsed_s"] = report["elapsed_s"]
     else:
         if not of_command:
+            from supervisor.records.plan import Plan
             from supervisor.rows.index import covered
 
-            facts["done"] = sum(b - a for a, b in covered(rundir.journal_dirs(run_dir)))
+            space = Plan.from_json(plan).space
+            facts["done"] = space.count_all(covered(rundir.journal_dirs(run_dir), space))
         if any(e.alive for e in registry.entries() if e.run_id == plan["run_id"]):
             facts["status"] = RunStatus.STARTING
     return facts

@@ -103,6 +103,7 @@ class ClusterFront(Front):
         self.plan = prepared.plan
         self._prepared = prepared
         self._order = order
+        self._space = prepared.plan.space
         self._shards = divide(prepared.plan.grid.size, order.tasks)
         transport = connect(order.address)
         self._depot = depot_of(self.run_dir, transport)
@@ -120,7 +121,7 @@ class ClusterFront(Front):
         return Progress(
             status=self._status,
             done=self.finished,
-            total=self.plan.grid.size,
+            total=self.plan.combos_total,
             failed=0,
             elapsed_s=time.monotonic() - self._began,
             ram_bytes=0,
@@ -171,8 +172,8 @@ class ClusterFront(Front):
             self._recount()
 
     def _recount(self) -> None:
-        done = covered(rundir.journal_dirs(self.run_dir))
-        self._advance(sum(stop - start for start, stop in done))
+        done = covered(rundir.journal_dirs(self.run_dir), self._space)
+        self._advance(self._space.count_all(done))
 
     def _python(self) -> str:
         return self._order.python or (
@@ -198,7 +199,7 @@ class ClusterFront(Front):
         if jobs.refused:
             return status
         self._bring_in()
-        missing = self.plan.grid.size - self.finished
+        missing = self.plan.combos_total - self.finished
         if status is RunStatus.STOPPED or not missing:
             return status if jobs.cancelling else RunStatus.COMPLETED
         if self._detach:

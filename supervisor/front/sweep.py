@@ -54,7 +54,7 @@ class SweepFront(Front):
         return Progress(
             status=self._status,
             done=self._done(),
-            total=self.plan.grid.size,
+            total=self.plan.combos_total,
             failed=self._board.failed() + self._given_up,
             elapsed_s=time.monotonic() - self._began,
             ram_bytes=self._sampler.last,
@@ -65,7 +65,7 @@ class SweepFront(Front):
     def _done(self) -> int:
         counted = self._prepared.finished + self._board.done() + self._given_up
         # a worker killed between keeping rows and counting them leaves the warden to know it
-        return min(max(self.finished, counted), self.plan.grid.size)
+        return min(max(self.finished, counted), self.plan.combos_total)
 
     def status_line(self) -> str:
         """Combinations done, time and memory."""

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from supervisor.errors import AllstopError, RunBusyError
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import read_plan
 from supervisor.records.events import Fact, read_events
-from supervisor.records.plan import Plan, Source
+from supervisor.records.plan import Plan
 from supervisor.records.report import Gathered, MemoryReport, Report, Rung, StopReport, unseen
 from supervisor.rows.index import covered
 from supervisor.rows.journal import journal_paths
@@ -35,17 +32,10 @@ PATIENCE_S = 10.0
 
 NOT_WRITTEN = f"{rundir.RESULTS_FILE} could not be written"
 
-Valid = Callable[[Mapping[str, NDArray[np.generic]]], NDArray[np.bool_]]
-
 
 def compact_run(run_dir: Path, plan: Plan) -> Compaction:
     """Write ``results.parquet`` from whatever the journals hold."""
-    return compact(
-        rundir.journal_dirs(run_dir),
-        run_dir / rundir.RESULTS_FILE,
-        plan.grid,
-        valid=constraint(plan),
-    )
+    return compact(rundir.journal_dirs(run_dir), run_dir / rundir.RESULTS_FILE, plan.space)
 
 
 def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered:
@@ -53,34 +43,26 @@ def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered
     try:
         done = compact_run(run_dir, plan)
     except (AllstopError, OSError) as error:
-        return Gathered(count_covered(run_dir), unwritten=f"{NOT_WRITTEN}: {error}")
+        return Gathered(count_covered(run_dir, plan), unwritten=f"{NOT_WRITTEN}: {error}")
     for damage in done.damaged:
         note(f"{damage}: what it held was computed again")
-    return Gathered(done.rows, done.failed, missing=_count_missing(done, plan))
+    return Gathered(done.rows, done.failed, missing=count_missing(done, plan))
 
 
-def _count_missing(done: Compaction, plan: Plan) -> int:
+def count_missing(done: Compaction, plan: Plan) -> int:
     """How many of the combinations that the plan asks for are in no journal."""
     last, first = plan.span
-    return sum(max(0, min(stop, last) - max(start, first)) for start, stop in done.missing)
+    parts = ((max(start, first), min(stop, last)) for start, stop in done.missing)
+    return plan.space.count_all(parts)
 
 
-def count_covered(run_dir: Path) -> int:
+def count_covered(run_dir: Path, plan: Plan) -> int:
     """How many combinations a run's journals hold; 0 where they cannot be read."""
     try:
-        return sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir)))
+        space = plan.space
+        return space.count_all(covered(rundir.journal_dirs(run_dir), space))
     except (AllstopError, OSError):
         return 0
-
-
-def constraint(plan: Plan) -> Valid | None:
-    """Which combinations of the grid make sense to the plan's strategy; None: all of them."""
-    if plan.source is not Source.BUILT_IN:
-        return None
-    from workers.catalog import STRATEGIES
-
-    strategy = STRATEGIES[plan.strategy]
-    return strategy.valid if strategy.ordered else None
 
 
 def finish_dead_run(run_dir: Path) -> Report:
@@ -98,11 +80,11 @@ def finish_dead_run(run_dir: Path) -> Report:
         if isinstance(plan, Plan):
             compaction = compact_run(run_dir, plan)
             done, failed = compaction.rows, compaction.failed
-            missing = _count_missing(compaction, plan) > 0
+            missing = count_missing(compaction, plan) > 0
             errors += compaction.damaged
     except (AllstopError, OSError) as error:
         errors.append(f"{NOT_WRITTEN}: {error}")
-        done = count_covered(run_dir)
+        done = count_covered(run_dir, plan) if isinstance(plan, Plan) else 0
     story = _Story.of(run_dir)
     if story.outcome is RunStatus.COMPLETED and (missing or _cut_off(jobs)):
         # what the warden guarded was done, but the run was more than that

@@ -22,6 +22,7 @@ from supervisor.records.circumstances import circumstances, write_plan
 from supervisor.records.claim import Claim
 from supervisor.records.plan import Plan, Source, StopTimes
 from supervisor.rows.grid import Grid, Value
+from supervisor.rows.space import Space
 
 Axes = Mapping[str, Iterable[Value] | Value]
 
@@ -118,7 +119,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
     fee = checks.check_fee(order.fee)
     device = checks.check_device(order.device)
     containment = checks.check_containment(order.containment)
-    combos_total = _count(strategy, source, grid)
+    ordered = _constraint(strategy, source, grid)
     found = inputs.provenance(order.data, strategy, source)
     bars = _bars(order.data)
     registry.check()
@@ -127,7 +128,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         strategy=strategy,
         source=source,
         grid=grid,
-        combos_total=combos_total,
+        combos_total=Space(grid, ordered).total,
         data=bars.source,
         n_bars=len(bars),
         workers=workers,
@@ -136,6 +137,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         times=order.times,
         provenance=found,
         containment=containment,
+        ordered=ordered,
     )
     return plan, bars, function
 
@@ -182,13 +184,13 @@ def _grid(order: Order, strategy: str) -> Grid:
     return Grid.of(order.grid)
 
 
-def _count(strategy: str, source: Source, grid: Grid) -> int:
+def _constraint(strategy: str, source: Source, grid: Grid) -> tuple[str, str] | None:
+    """Check the grid of a built-in strategy; return the strategy's constraint."""
     if source is not Source.BUILT_IN:
-        return grid.size
+        return None
     from workers import catalog
 
-    known = catalog.check(strategy, grid)
-    return grid.count_ordered(*known.ordered) if known.ordered else grid.size
+    return catalog.check(strategy, grid).ordered
 
 
 def _bars(data: Any) -> Bars:

@@ -13,6 +13,7 @@ from supervisor.errors import ConfigError
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
+    from supervisor.rows.space import Space
 
 MAX_WAIT_S = 86_400.0
 MARGIN_VARIABLE = "ALLSTOP_MARGIN_S"
@@ -126,7 +127,7 @@ class Plan:
     grid : Grid
         The parameters to sweep.
     combos_total : int
-        Combinations of the grid that satisfy the strategy's constraint.
+        Combinations of this run's part of the grid that the strategy accepts.
     data : str
         Where the bars came from.
     n_bars : int
@@ -146,6 +147,8 @@ class Plan:
     shard : tuple of int or None
         The part of the grid that is this run's: its first combination, and the one behind
         its last; None: all of it.
+    ordered : tuple of two str or None
+        The strategy's constraint, see :class:`~supervisor.rows.space.Space`.
     """
 
     run_id: str
@@ -163,6 +166,14 @@ class Plan:
     resumed: int = 0
     containment: str = "auto"
     shard: tuple[int, int] | None = None
+    ordered: tuple[str, str] | None = None
+
+    @property
+    def space(self) -> Space:
+        """The combinations of the grid that the strategy accepts."""
+        from supervisor.rows.space import Space  # NumPy: not needed to supervise a command
+
+        return Space(self.grid, self.ordered)
 
     @property
     def span(self) -> tuple[int, int]:
@@ -187,6 +198,7 @@ class Plan:
             "resumed": self.resumed,
             "containment": self.containment,
             **({"shard": list(self.shard)} if self.shard else {}),
+            **({"ordered": list(self.ordered)} if self.ordered else {}),
         }
 
     @classmethod
@@ -201,6 +213,9 @@ class Plan:
         if known.get("shard"):
             start, stop = known["shard"]
             known["shard"] = (int(start), int(stop))
+        if known.get("ordered"):
+            low, high = known["ordered"]
+            known["ordered"] = (str(low), str(high))
         known["provenance"] = _provenance(plain)
         return cls(**known)
 

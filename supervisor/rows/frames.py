@@ -1,22 +1,22 @@
-"""The results of one worker, appended to a file that nobody else writes.
+"""The format of a journal: the finished rows of one worker, as frames in a file.
 
-A worker can be killed between any two instructions, so a journal has one
-writer, no lock and no index: it is a header and then frames, each appended by
-one ``write``. A frame carries its length and a CRC; reading stops at the first
-that is not whole, so what a killed worker leaves behind can be cut, and is never
-mistaken for a row.
+A worker can be killed between any two instructions, so a journal has one writer, no
+lock and no index: it is a header and then frames, each appended by one ``write``. A
+frame carries its length and a CRC. Reading stops at the first frame that is not whole,
+so what a killed worker leaves behind is cut and never mistaken for a row.
 
 ::
 
     header   magic, version, serial, run id, CRC                      (128 bytes)
     frame    CRC of all that follows, kind, payload's length, payload
     COLUMNS  JSON list of metric names
-    ROWS     start, count, offset of their COLUMNS frame, float64[count][columns]
+    ROWS     start, stop, offset of their COLUMNS frame, float64[rows][columns]
     FAILED   index, error text
 
-A ROWS frame names the COLUMNS frame it refers to, so reading can begin at any
-frame. Numbers are little-endian. Journals live in ``<run_dir>/journal/`` as
-``worker-NNNN.bin``, with a new serial for every process that is forked.
+A ROWS frame covers the combinations from start to stop (exclusive). It has exactly one
+row for each of them that the strategy accepts, in order; possibly none. It names the
+COLUMNS frame it refers to, so reading can begin at any frame. Numbers are
+little-endian.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import DamagedJournalError, InternalError, JournalError
 
-VERSION = 1
+VERSION = 2
 MAX_PAYLOAD_BYTES = 8 * 2**20
 """Longest payload of a frame: bounds what a reader must hold, and what a damaged length can ask."""
 
@@ -69,7 +69,7 @@ _LEAST_BYTES: dict[int, int] = {
 
 
 class Header(NamedTuple):
-    """Whose journal it is."""
+    """The run and the worker that a journal belongs to."""
 
     run_id: str
     serial: int
@@ -87,8 +87,10 @@ class Frame:
         The journal.
     kind : FrameKind
         ``ROWS`` or ``FAILED``.
-    start, count : int
-        Combinations ``start`` to ``start + count`` (exclusive) of the grid.
+    start, stop : int
+        Combinations ``start`` to ``stop`` (exclusive) of the grid.
+    count : int
+        Rows: one for each of these combinations that the strategy accepts.
     columns : tuple of str
         Metric names; empty for ``FAILED``.
     offset, size : int, in bytes
@@ -98,15 +100,11 @@ class Frame:
     path: Path
     kind: FrameKind
     start: int
+    stop: int
     count: int
     columns: tuple[str, ...]
     offset: int
     size: int
-
-    @property
-    def stop(self) -> int:
-        """First combination after the frame."""
-        return self.start + self.count
 
     def rows(self, first: int = 0, stop: int | None = None) -> NDArray[np.float64]:
         """Read rows ``first`` to ``stop`` (exclusive), counted within the frame.
@@ -158,10 +156,11 @@ def pack_columns(names: Sequence[str]) -> list[Part]:
     return [_frame_head(FrameKind.COLUMNS, payload), payload]
 
 
-def pack_rows(start: int, columns_at: int, rows: NDArray[np.float64]) -> list[Part]:
-    """Bytes of a ROWS frame, whose column names begin at offset ``columns_at``."""
-    head = _ROWS.pack(start, len(rows), columns_at)
-    body = np.ascontiguousarray(rows, dtype="<f8").data.cast("B")
+def pack_rows(start: int, stop: int, columns_at: int, rows: NDArray[np.float64]) -> list[Part]:
+    """Bytes of a ROWS frame, whose COLUMNS frame begins at offset ``columns_at``."""
+    head = _ROWS.pack(start, stop, columns_at)
+    # a view, not a copy; an empty one cannot be cast
+    body = np.ascontiguousarray(rows, dtype="<f8").data.cast("B") if len(rows) else b""
     return [_frame_head(FrameKind.ROWS, head, body), head, body]
 
 
@@ -170,6 +169,11 @@ def pack_failed(index: int, error: str) -> list[Part]:
     text = error.encode("utf-8", "replace")[:MAX_ERROR_BYTES].decode("utf-8", "ignore")
     payload = _FAILED.pack(index) + text.encode()
     return [_frame_head(FrameKind.FAILED, payload), payload]
+
+
+def row_count(columns: Sequence[str], size: int) -> int:
+    """Rows in a frame, from its columns and ``size`` in bytes; 1 for ``FAILED``."""
+    return size // (len(columns) * _FLOAT_BYTES) if columns else 1
 
 
 def max_rows(width: int) -> int:
@@ -186,12 +190,12 @@ def _frame_head(kind: FrameKind, *payload: Part) -> bytes:
 
 
 def read_header(path: Path | str) -> Header | None:
-    """Whose journal a file is; None when its writer died before saying.
+    """Read which run and worker a journal belongs to; None if its writer died before the header.
 
     Raises
     ------
     JournalError
-        If the file is not a journal, or is of a newer version.
+        If the file is not a journal, or is of another version.
     """
     with _open(Path(path)) as file:
         return _read_header(file, str(path))
@@ -204,12 +208,12 @@ def read_journal(path: Path | str, from_offset: int = 0) -> tuple[list[Frame], i
     -------
     frames : list of Frame
     offset : int
-        Where the next call carries on; what lies beyond is torn, or not written yet.
+        Where the next call resumes; what lies beyond is torn, or not written yet.
 
     Raises
     ------
     JournalError
-        If the file is not a journal, or is of a newer version.
+        If the file is not a journal, or is of another version.
     """
     frames: list[Frame] = []
     offset = from_offset
@@ -245,16 +249,18 @@ def _scan(path: Path, from_offset: int) -> Iterator[tuple[Frame | None, int]]:
             elif kind is FrameKind.FAILED:
                 (index,) = _FAILED.unpack_from(payload)
                 text = body + _FAILED.size
-                frame = Frame(path, kind, index, 1, (), text, len(payload) - _FAILED.size)
+                size = len(payload) - _FAILED.size
+                frame = Frame(path, kind, index, index + 1, 1, (), text, size)
             else:
-                start, count, columns_at = _ROWS.unpack_from(payload)
+                start, stop, columns_at = _ROWS.unpack_from(payload)
                 if columns_at not in known:
                     known[columns_at] = _columns_at(file, columns_at)
                 columns = known[columns_at]
                 size = len(payload) - _ROWS.size
-                if not columns or count < 1 or size != count * len(columns) * _FLOAT_BYTES:
+                if not columns or stop <= start or size % (len(columns) * _FLOAT_BYTES):
                     return
-                frame = Frame(path, kind, start, count, columns, body + _ROWS.size, size)
+                count = row_count(columns, size)
+                frame = Frame(path, kind, start, stop, count, columns, body + _ROWS.size, size)
             offset = body + len(payload)
             yield frame, offset
 
@@ -302,10 +308,10 @@ def _read_header(file: BinaryIO, path: str) -> Header | None:
     if len(raw) < _HEADER.size or zlib.crc32(raw[:-4]) != struct.unpack_from("<I", raw, 124)[0]:
         raise DamagedJournalError("has a damaged header", path=path)
     _, version, serial, name, _ = _HEADER.unpack(raw)
-    if version > VERSION:
+    if version != VERSION:
+        how = "upgrade allstop" if version > VERSION else "use the allstop that wrote it"
         raise JournalError(
-            f"is of version {version}; this allstop reads up to {VERSION}: upgrade allstop",
-            path=path,
+            f"is of version {version}; this allstop reads version {VERSION}: {how}", path=path
         )
     return Header(name.rstrip(b"\0").decode("utf-8", "replace"), serial)
 

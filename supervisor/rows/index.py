@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import DamagedJournalError, JournalError
-from supervisor.rows.frames import Frame, FrameKind, iter_frames
-from supervisor.rows.grid import Grid
+from supervisor.rows.frames import Frame, FrameKind, iter_frames, row_count
 from supervisor.rows.journal import journal_paths
+from supervisor.rows.space import Space
+
+Range = tuple[int, int]
+"""Combinations from the first number to the second (exclusive)."""
 
 Journals = Path | str | Sequence[Path]
 """A directory that holds ``worker-*.bin``, or several."""
@@ -26,16 +29,67 @@ def folders(journals: Journals) -> list[Path]:
     return [Path(journals)] if isinstance(journals, Path | str) else list(journals)
 
 
-def covered(journals: Journals, *, failed: bool = True) -> list[tuple[int, int]]:
+def covered(journals: Journals, space: Space, *, failed: bool = True) -> list[Range]:
     """Ranges of combinations that the journals hold, merged and in order.
 
     Failed combinations count as covered, unless ``failed`` is False: trying
     them again is the user's choice.
+
+    Raises
+    ------
+    JournalError
+        If a journal is of another version or another grid.
     """
-    return Index.of(journals, failed=failed).merged()
+    return Index.of(journals, space, failed=failed).merged()
 
 
-def gaps(ranges: Sequence[tuple[int, int]], stop: int, start: int = 0) -> list[tuple[int, int]]:
+def outstanding(ranges: Sequence[Range], space: Space, stop: int, start: int = 0) -> list[Range]:
+    """Gaps within ``start`` to ``stop`` in which the strategy accepts a combination.
+
+    ``ranges`` are merged and in order, as :func:`covered` gives them. A gap without an
+    accepted combination needs no row, so it is never outstanding.
+    """
+    return [gap for gap in gaps(ranges, stop, start) if space.count(*gap)]
+
+
+def rows_of(frame: Frame, space: Space, start: int, stop: int) -> NDArray[np.float64]:
+    """Read a frame's rows of the accepted combinations from ``start`` to ``stop``.
+
+    Returns
+    -------
+    ndarray of float64, shape (space.count(start, stop), len(frame.columns)), read-only
+    """
+    first = space.count(frame.start, start)
+    return frame.rows(first, first + space.count(start, stop))
+
+
+def check_frame(frame: Frame, space: Space) -> None:
+    """Check that a frame has a row for each accepted combination, and no other.
+
+    Raises
+    ------
+    JournalError
+        If it has combinations beyond the grid.
+    DamagedJournalError
+        If the number of rows differs.
+    """
+    path, size = str(frame.path), space.grid.size
+    if frame.start < 0 or frame.stop > size:
+        raise JournalError(
+            f"combination {frame.stop - 1} lies beyond the grid's {size}: "
+            "the journal is of another grid",
+            path=path,
+        )
+    accepted = space.count(frame.start, frame.stop)
+    if frame.count != accepted:
+        raise DamagedJournalError(
+            f"has {frame.count} rows for combinations {frame.start} to {frame.stop - 1}, "
+            f"of which the strategy accepts {accepted}",
+            path=path,
+        )
+
+
+def gaps(ranges: Sequence[Range], stop: int, start: int = 0) -> list[Range]:
     """Ranges within ``start`` to ``stop`` that merged, ordered ``ranges`` leave out."""
     begins = [start, *(min(max(end, start), stop) for _, end in ranges)]
     ends = [*(min(max(begin, start), stop) for begin, _ in ranges), stop]
@@ -57,7 +111,7 @@ class Index:
         The distinct sets of metrics; the first is that of failures, empty.
     path_id, columns_id, offset, size : ndarray of int64, shape (n_frames,)
     damaged : list of str
-        Journals that hold nothing which could be read, and why.
+        Journals that were not read, or not to their end, and why.
     """
 
     start: NDArray[np.int64]
@@ -72,7 +126,7 @@ class Index:
     damaged: list[str]
 
     @classmethod
-    def of(cls, journals: Journals, *, failed: bool = True) -> Index:
+    def of(cls, journals: Journals, space: Space, *, failed: bool = True) -> Index:
         paths = [path for folder in folders(journals) for path in journal_paths(folder)]
         columns: dict[tuple[str, ...], int] = {(): 0}
         flat = array("q")
@@ -80,6 +134,7 @@ class Index:
         for path_id, path in enumerate(paths):
             try:
                 for frame in iter_frames(path):
+                    check_frame(frame, space)
                     if not failed and frame.kind is FrameKind.FAILED:
                         continue
                     columns_id = columns.setdefault(frame.columns, len(columns))
@@ -89,11 +144,11 @@ class Index:
             except DamagedJournalError as error:
                 damaged.append(str(error))
         table = np.frombuffer(flat, dtype=np.int64).reshape(-1, 6)
-        in_vain = table[:, 3] == 0
+        failures = table[:, 3] == 0
         # rows before a failure of the same combination; earlier workers before later ones, but
-        # of two failures the later: it is what came of trying again
-        turn = np.where(in_vain, -1, 1)
-        order = np.lexsort((turn * table[:, 4], turn * table[:, 2], in_vain, table[:, 0]))
+        # of two failures the later one: it is the result of the retry
+        turn = np.where(failures, -1, 1)
+        order = np.lexsort((turn * table[:, 4], turn * table[:, 2], failures, table[:, 0]))
         table = table[order]
         start, stop, path_id_, columns_id_, offset, size = (
             np.ascontiguousarray(column) for column in table.T
@@ -104,16 +159,7 @@ class Index:
             start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns), damaged
         )
 
-    def check(self, grid: Grid) -> None:
-        if len(self.start) and (self.start[0] < 0 or self.stop.max() > grid.size):
-            at = int(np.argmax(self.stop))
-            raise JournalError(
-                f"combination {self.stop[at] - 1} lies beyond the grid's {grid.size}: "
-                "the journal is of another grid",
-                path=str(self.paths[self.path_id[at]]),
-            )
-
-    def merged(self) -> list[tuple[int, int]]:
+    def merged(self) -> list[Range]:
         """Ranges of combinations that some frame has."""
         if not len(self.start):
             return []
@@ -129,7 +175,8 @@ class Index:
             path=self.paths[self.path_id[at]],
             kind=FrameKind.ROWS if columns else FrameKind.FAILED,
             start=start,
-            count=stop - start,
+            stop=stop,
+            count=row_count(columns, int(self.size[at])),
             columns=columns,
             offset=int(self.offset[at]),
             size=int(self.size[at]),

@@ -78,17 +78,30 @@ class JournalWriter:
             self.close()
             raise
 
-    def append(self, start: int, columns: Sequence[str], rows: NDArray[np.float64]) -> None:
+    def append(
+        self,
+        start: int,
+        columns: Sequence[str],
+        rows: NDArray[np.float64],
+        *,
+        stop: int | None = None,
+        indices: NDArray[np.int64] | None = None,
+    ) -> None:
         """Append finished rows; they survive whatever happens to this process.
 
         Parameters
         ----------
         start : int
-            Combination of the first row; the others follow one by one.
+            First combination that is finished.
         columns : sequence of str
             Metric names. Written only when they change.
         rows : ndarray of float64, shape (n_rows, len(columns))
-            One row per combination.
+            One row per accepted combination.
+        stop : int, optional
+            First combination that is not finished; without it there is a row for each
+            from ``start`` on.
+        indices : ndarray of int64, shape (n_rows,), optional
+            Combination of each row, ascending; needed where there is not one for each.
 
         Raises
         ------
@@ -101,10 +114,23 @@ class JournalWriter:
             raise InternalError(
                 f"journal: rows {start}+ have shape {rows.shape} for {len(names)} columns"
             )
+        stop = start + len(rows) if stop is None else stop
+        if indices is None:
+            indices = np.arange(start, stop, dtype=np.int64)
+        if len(indices) != len(rows) or (
+            len(indices) and not start <= indices[0] <= indices[-1] < stop
+        ):
+            raise InternalError(
+                f"journal: {len(rows)} rows do not fit combinations {start} to {stop}"
+            )
         # a frame is bounded: a very long chunk becomes several, each whole in itself
         step = max_rows(len(names))
-        for first in range(0, len(rows), step):
-            self._append_rows(start + first, names, rows[first : first + step])
+        while len(rows) > step:
+            middle = int(indices[step])
+            self._append_rows(start, middle, names, rows[:step])
+            start, rows, indices = middle, rows[step:], indices[step:]
+        if start < stop:
+            self._append_rows(start, stop, names, rows)
 
     def append_failed(self, index: int, error: str) -> None:
         """Record that combination ``index`` failed, with at most 2 KiB of the reason."""
@@ -122,13 +148,15 @@ class JournalWriter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _append_rows(self, start: int, names: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+    def _append_rows(
+        self, start: int, stop: int, names: tuple[str, ...], rows: NDArray[np.float64]
+    ) -> None:
         parts: list[Part] = []
         columns_at = self._columns_at
         if names != self._columns:
             parts += pack_columns(names)
             columns_at = self._end
-        self._write(parts + pack_rows(start, columns_at, rows))
+        self._write(parts + pack_rows(start, stop, columns_at, rows))
         self._columns, self._columns_at = names, columns_at
 
     def _write(self, parts: list[Part]) -> None:

@@ -12,6 +12,7 @@ touches it; that one is given up as failed, and the sweep goes on.
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import NamedTuple
 
 CHUNK_TARGET_S = 0.5
@@ -93,6 +94,9 @@ class Dispatcher:
         out ahead. It could keep everybody waiting behind a combination that takes minutes.
     batch : int
         How many are computed at once: longer chunks are made of whole batches.
+    count : callable, optional
+        Counts the combinations of a range that are to be computed; all of them if left out.
+        Ranges are of the whole grid, of which a strategy may accept a part.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Dispatcher:
         *,
         even: bool = False,
         batch: int = 1,
+        count: Callable[[int, int], int] = lambda start, stop: stop - start,
     ) -> None:
         self._todo = [Chunk(start, stop) for start, stop in todo if stop > start]
         heapq.heapify(self._todo)
@@ -111,6 +116,7 @@ class Dispatcher:
         self._since: dict[int, float] = {}
         self._even = even
         self._batch = batch
+        self._count = count
         self._rate_known = False
         self._n_workers = n_workers
         self._size = max(1, first_chunk)
@@ -158,7 +164,7 @@ class Dispatcher:
         chunk, since = self._lay_down(worker), self._since.pop(worker)
         if worker in self._in_hand:
             self._since[worker] = now  # it is at what it was given ahead
-        self.finished += until - chunk.start
+        self.finished += self._count(chunk.start, until)
         if until > chunk.start:
             self._not_barren()
         if until < chunk.stop:
@@ -186,7 +192,7 @@ class Dispatcher:
             self._put_back(ahead)  # it was not looked at
         del self._since[worker]
         done = max(0, min(kept_until, chunk.stop) - chunk.start)
-        self.finished += done
+        self.finished += self._count(chunk.start, chunk.start + done)
         if done:
             self._not_barren()
         else:
@@ -199,8 +205,8 @@ class Dispatcher:
             left = chunk._replace(start=chunk.start + done, spared=chunk.spared + 1)
         else:
             left = chunk._replace(start=chunk.start + done, crashes=chunk.crashes + 1)
-        if left.size == 0:
-            return Verdict()
+        if self._count(left.start, left.stop) == 0:
+            return Verdict()  # nothing is left to compute, so nothing can fail
         if left.crashes == chunk.crashes or left.crashes == 1:
             self._put_back(left)
         elif left.size > 1:

@@ -16,7 +16,7 @@ from supervisor.ipc.progress_table import ProgressTable
 from supervisor.market.bars import Bars
 from supervisor.records import rundir
 from supervisor.records.plan import Plan, Source
-from supervisor.rows.index import covered, gaps
+from supervisor.rows.index import covered, outstanding
 from supervisor.rows.journal import JournalWriter, journal_path, next_serial
 from supervisor.system import memory
 from supervisor.system.process import describe_exit
@@ -103,15 +103,20 @@ class Sweep:
 
     def prepare(self) -> None:
         """See what is left to compute, and load or compile what computes it."""
-        done = covered(rundir.journal_dirs(self._run.run_dir), failed=not self._retry_failed)
+        space = self._plan.space
+        done = covered(rundir.journal_dirs(self._run.run_dir), space, failed=not self._retry_failed)
         built_in = self._plan.source is Source.BUILT_IN
-        todo = gaps(done, *self._plan.span)
+        todo = outstanding(done, space, *self._plan.span)
         bars = _bars_of(self._fds.bars)
         self._backend = make_backend(self._plan, bars, self._fds.function)
         self._dispatcher = Dispatcher(
-            todo, self._plan.workers, even=built_in, batch=self._backend.batch
+            todo,
+            self._plan.workers,
+            even=built_in,
+            batch=self._backend.batch,
+            count=space.count,
         )
-        self._dispatcher.finished = self._earlier = sum(stop - start for start, stop in done)
+        self._dispatcher.finished = self._earlier = space.count_all(done)
         self._backend.prepare()
 
     def start(self) -> None:
@@ -173,8 +178,8 @@ class Sweep:
         return messages.Status(
             run_id="",
             status="",
-            done=min(max(self._dispatcher.finished, counted), self._plan.grid.size),
-            total=self._plan.grid.size,
+            done=min(max(self._dispatcher.finished, counted), self._plan.combos_total),
+            total=self._plan.combos_total,
             workers=[worker.outside for worker in self._workers.values()],
         )
 
