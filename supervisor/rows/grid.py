@@ -92,18 +92,19 @@ class Grid:
         dict of str to int, or to ndarray of int64 of the same shape
         """
         digits: dict[str, Index] = {}
-        for name, axis in zip(reversed(self.names), reversed(self.axes), strict=True):
+        for name, axis in zip(self.names[:0:-1], self.axes[:0:-1], strict=True):
             rest = index // len(axis)
             digits[name] = index - rest * len(axis)  # several times as fast as % on arrays
             index = rest
+        digits[self.names[0]] = index
         return {name: digits[name] for name in self.names}
 
     def digit(self, name: str, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Decode one parameter only: its position on its axis, for each combination."""
-        at = self.names.index(name)
-        index = index // math.prod(len(axis) for axis in self.axes[at + 1 :])
-        n = len(self.axes[at])
-        return index - index // n * n
+        at, n = self.names.index(name), len(self.axis(name))
+        if at < len(self.axes) - 1:
+            index = index // math.prod(len(axis) for axis in self.axes[at + 1 :])
+        return index if at == 0 else index - index // n * n
 
     def decode(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
         """Decode combinations into a column of values per parameter.

@@ -63,10 +63,9 @@ class Space:
         ndarray of int64, shape (count(start, stop),)
         """
         indices = np.arange(start, stop, dtype=np.int64)
-        if self._pair is None:
-            return indices
-        accepts = self._pair.accepts(indices)
-        return indices if accepts.all() else indices[accepts]
+        if self._pair is None or self.count(start, stop) == len(indices):
+            return indices  # counting takes a tenth of the time of comparing
+        return indices[self._pair.accepts(indices)]
 
     @cached_property
     def _pair(self) -> _Pair | None:
