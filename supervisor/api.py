@@ -349,10 +349,10 @@ def raise_if_failed(report: Report) -> None:
 
 
 class _Given:
-    """Remembers what was given, so that nothing is given twice.
+    """Remembers which combinations were yielded, so that none is yielded twice.
 
-    A worker that died between writing rows and saying so has its chunk computed
-    again. What is remembered are ranges, merged where they touch.
+    A worker that dies between writing rows and reporting them has its chunk computed
+    again. Ranges are remembered, merged where they touch.
     """
 
     def __init__(self, plan: Plan) -> None:

@@ -1,13 +1,13 @@
-"""The protocol between the worker's loop and whatever computes a chunk.
+"""The protocol between the worker's loop and the backend that computes a chunk.
 
-A backend lives through three moments:
+A backend is used in three steps:
 
 1. it is built and :meth:`~Backend.prepare`-d in the warden, once per run and
    before any worker is forked, so that what it computes there (prefix sums,
    compiled kernels) is shared by every worker, replacements included;
 2. :meth:`~Backend.start` runs in each worker right after the fork: the only
    place where foreign code may be imported or a device be opened;
-3. :meth:`~Backend.evaluate` computes a range of combinations, again and again.
+3. :meth:`~Backend.evaluate` computes one range of combinations after another.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Chunk(Protocol):
         ...
 
     def keep_failed(self, index: int, error: str) -> None:
-        """Record combination ``index`` as failed; the sweep goes on."""
+        """Record combination ``index`` as failed; the sweep continues."""
         ...
 
 

@@ -156,8 +156,8 @@ class NumbaBacktest:
     def _edges(self, start: int, stop: int) -> list[int]:
         """Where a chunk's batches begin and end: even ones, of about the size that is aimed at.
 
-        Every batch reads all bars once more, which costs as much as 20 combinations do:
-        a small one left over at the end would be dear.
+        Every batch reads all bars again, which costs as much as 20 combinations do, so a
+        small batch at the end would be expensive.
         """
         n = stop - start
         n_batches = max(1, round(n / self.batch), -(-n // self._most))

@@ -53,7 +53,7 @@ def preload(strategy: str) -> None:
 
 
 def _load_for_functions() -> None:
-    """Import once what most functions of users import: each forked worker then has it."""
+    """Import what most users' functions import, so that each forked worker has it."""
     import dill  # noqa: F401
     import numba  # noqa: F401
 

@@ -3,6 +3,7 @@
 Every row has one writer at a time: its worker and, once that is dead, the warden.
 So there is no lock, and progress costs no message: a worker that is killed in
 the middle of a write leaves at worst one stale number on a progress bar.
+Combinations are counted only where the strategy accepts them.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ class ProgressTable:
         return table
 
     def vacate(self, slot: int) -> None:
-        """Reset a row whose worker is gone, for the worker that takes its place.
+        """Reset the row of a dead worker for the worker that takes its place.
 
-        What was kept stays, whoever computed it, and so does the best value.
+        The number of rows kept stays, and so does the best value.
         """
         row = self.rows[slot]
         for name in ("pid", "chunk_start", "chunk_stop", "kept_until"):

@@ -180,7 +180,7 @@ class JournalWriter:
         self._end += total
 
     def _cut(self) -> None:
-        """Take back a torn write: frames appended after it would be lost with it."""
+        """Cut a torn write off: frames appended after it would be lost with it."""
         try:
             os.ftruncate(self._fd, self._end)
         except OSError:
@@ -222,7 +222,7 @@ class JournalTail:
         Raises
         ------
         JournalError
-            If a file is of a newer version. One that is damaged is left out.
+            If a file is of another version. One that is damaged is left out.
         """
         found: list[Frame] = []
         for path in journal_paths(self.directory):
@@ -238,7 +238,7 @@ class JournalTail:
 
 
 def journal_path(directory: Path | str, serial: int) -> Path:
-    """Where the worker with this serial keeps its journal."""
+    """Path of the journal of the worker with this serial."""
     return Path(directory) / f"worker-{serial:04d}.bin"
 
 
@@ -264,9 +264,9 @@ def next_serial(directory: Path | str) -> int:
 
 
 class JournalSync:
-    """Sees a directory's journals onto the disk, so that a power loss keeps what they hold.
+    """Syncs a directory's journals to the disk, so that their rows survive a power loss.
 
-    Writers don't wait for the disk; whoever has the time does it for them.
+    Writers don't wait for the disk; the front does it for them.
     """
 
     def __init__(self, directory: Path | str) -> None:

@@ -95,17 +95,17 @@ def compact(journals: Journals, out_path: Path | str, space: Space) -> Compactio
     try:
         done = _write(index, out_path, space, shape, kept.result)
     except _FractionError:
-        # a strategy's "trades" are no counts: once more, as float64
+        # a strategy's "trades" are not counts: write it again, as float64
         done = _write(index, out_path, space, shape.with_floats(), kept.result)
     finally:
-        kept.result()  # where the file cannot be written, the journals are all there is
+        kept.result()  # where the file cannot be written, only the journals have the rows
     missing = tuple(outstanding(index.merged(), space, space.grid.size))
     return Compaction(*done, missing=missing, damaged=tuple(index.damaged))
 
 
 def _see_kept(journals: Journals) -> None:
-    """Wait until the journals are on the disk: the file to be replaced may hold rows that a
-    power loss would take from them.
+    """Wait until the journals are on the disk: a power loss could take rows from them that only
+    the file being replaced still holds.
     """
     for folder in folders(journals):
         with suppress(OSError):  # a disk that does not take them does not take the file either
@@ -382,7 +382,7 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with unfinished.open("wb") as file:
-            # the lock says that its writer lives; the kernel lets go of it when it dies
+            # the lock says that its writer is alive; the kernel releases it when the writer dies
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             file.flush()
