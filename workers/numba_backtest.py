@@ -118,7 +118,7 @@ class NumbaBacktest:
         before it is kept.
         """
         if self._space.count(chunk.start, chunk.stop) == 0:
-            chunk.keep(chunk.start, self.columns, self._no_rows(0), stop=chunk.stop, indices=_NONE)
+            chunk.keep(chunk.start, self.columns, self._unfilled(0), stop=chunk.stop, indices=_NONE)
             return chunk.stop
         until = chunk.start
         edges = self._edges(chunk.start, chunk.stop)
@@ -136,6 +136,8 @@ class NumbaBacktest:
         until = edges[0]
         for start, stop in pairwise(edges):
             indices = self._space.accepted(start, stop)
+            if len(indices) == 0 and chunk.stop_requested():
+                break  # no kernel polls the flag here
             rows = self._backtest(chunk.flag, indices)
             if rows is None:
                 break
@@ -167,12 +169,12 @@ class NumbaBacktest:
         """Rows of these combinations, None when a stop was requested."""
         if self._strategy is None:
             raise RuntimeError("prepare() comes before evaluate()")
-        rows = self._no_rows(len(indices))
+        rows = self._unfilled(len(indices))
         if len(rows) and not self._strategy.backtest(line, self._space.grid.digits(indices), rows):
             return None
         return rows
 
-    def _no_rows(self, n: int) -> NDArray[np.float64]:
+    def _unfilled(self, n: int) -> NDArray[np.float64]:
         return np.full((n, len(self.columns)), np.nan)
 
 

@@ -167,6 +167,17 @@ def test_a_stop_before_the_first_batch_keeps_nothing(name: str) -> None:
     assert set(np.flatnonzero(~np.isnan(whole[:, 0]))) - {0, 1, 2} == set(chunk.indices[0])
 
 
+def test_a_stop_is_seen_where_nothing_is_accepted() -> None:
+    # of the first 9,900 combinations none is accepted: no kernel runs, let alone polls
+    grid = Grid.of({"fast": range(200, 0, -1), "slow": range(2, 102)})
+    backend = NumbaBacktest(FakeBars.walk(100), STRATEGIES["sma_cross"].space(grid), "sma_cross")
+    backend.prepare()
+    chunk = FakeChunk(0, grid.size)
+    chunk.flag[0] = 1
+    assert backend.evaluate(chunk) == 0
+    assert chunk.kept == []
+
+
 def test_a_stop_between_batches_keeps_what_is_finished() -> None:
     class StopsItself(FakeChunk):
         """Requests a stop as soon as some progress was reported."""
