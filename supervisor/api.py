@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import itertools
 import math
 import queue
 import threading
@@ -18,21 +17,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from supervisor.errors import AllstopError, ConfigError, InternalError, RunFailedError, brief
+from supervisor.errors import (
+    AllstopError,
+    ConfigError,
+    InternalError,
+    JournalError,
+    RunFailedError,
+    brief,
+)
 from supervisor.front.link import WardenLink, keep_warden, take_warden
 from supervisor.front.progress import Progress
 from supervisor.front.sweep import sweep_front
 from supervisor.ipc.stopflag import Level
 from supervisor.lifecycle import options
 from supervisor.lifecycle.checks import check_path
-from supervisor.lifecycle.gather import constraint
 from supervisor.lifecycle.options import Use
 from supervisor.lifecycle.prepare import Axes, Changes, Order, Prepared, prepare
 from supervisor.records import rundir
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.records.verdict import Cause
-from supervisor.rows.journal import Frame, FrameKind, JournalTail
+from supervisor.rows.frames import Frame, FrameKind
+from supervisor.rows.index import check_frame, rows_of
+from supervisor.rows.journal import JournalTail
 from supervisor.rows.results import read
 from supervisor.states import RunStatus
 
@@ -369,18 +376,22 @@ def raise_if_failed(report: Report) -> None:
 
 
 class _Given:
-    """Remembers what was given, so that nothing is given twice.
+    """Remembers which combinations were yielded, so that none is yielded twice.
 
-    A worker that died between writing rows and saying so has its chunk computed
-    again. What is remembered are ranges, merged where they touch.
+    A worker that dies between writing rows and reporting them has its chunk computed
+    again. Ranges are remembered, merged where they touch.
     """
 
     def __init__(self, plan: Plan) -> None:
-        self._grid = plan.grid
-        self._valid = constraint(plan)
+        self._space = plan.space
         self._ranges: list[tuple[int, int]] = []
 
     def fresh_rows(self, frame: Frame) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a frame that were not given before; none of a damaged one."""
+        try:
+            check_frame(frame, self._space)
+        except JournalError:
+            return
         for start, stop in self._add(frame.start, frame.stop):
             yield from self._rows(frame, start, stop)
 
@@ -404,14 +415,12 @@ class _Given:
 
     def _rows(self, frame: Frame, start: int, stop: int) -> Iterator[dict[str, Any]]:
         if frame.kind == FrameKind.FAILED:
-            yield {**self._grid.params(frame.start), "error": frame.error()}
+            yield {**self._space.grid.params(frame.start), "error": frame.error()}
             return
-        params = self._grid.columns(start, stop)
+        params = self._space.grid.decode(self._space.accepted(start, stop))
         names = [*params, *frame.columns]
         columns = [column.tolist() for column in params.values()]
-        rows = frame.rows(start - frame.start, stop - frame.start)
+        rows = rows_of(frame, self._space, start, stop)
         columns += [rows[:, at].tolist() for at in range(len(frame.columns))]
-        valid = self._valid(params) if self._valid else itertools.repeat(True)
-        for makes_sense, row in zip(valid, zip(*columns, strict=True), strict=False):
-            if makes_sense:
-                yield dict(zip(names, row, strict=True))
+        for row in zip(*columns, strict=True):
+            yield dict(zip(names, row, strict=True))

@@ -1,13 +1,13 @@
-"""The protocol between the worker's loop and whatever computes a chunk.
+"""The protocol between the worker's loop and the backend that computes a chunk.
 
-A backend lives through three moments:
+A backend is used in three steps:
 
 1. it is built and :meth:`~Backend.prepare`-d in the warden, once per run and
    before any worker is forked, so that what it computes there (prefix sums,
    compiled kernels) is shared by every worker, replacements included;
 2. :meth:`~Backend.start` runs in each worker right after the fork: the only
    place where foreign code may be imported or a device be opened;
-3. :meth:`~Backend.evaluate` computes a range of combinations, again and again.
+3. :meth:`~Backend.evaluate` computes one range of combinations after another.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Chunk(Protocol):
     checkpoints : Path
         Directory where unfinished combinations keep their state.
     progress : ndarray of int64, shape (1,)
-        Shared counter: raise it by one for each combination finished.
+        Shared counter: raise it by one for each accepted combination finished.
     """
 
     start: int
@@ -50,12 +50,25 @@ class Chunk(Protocol):
         """Whether a stop was requested; costs tens of nanoseconds."""
         ...
 
-    def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
-        """Append finished rows to the journal: they survive whatever comes next."""
+    def keep(
+        self,
+        start: int,
+        columns: tuple[str, ...],
+        rows: NDArray[np.float64],
+        *,
+        stop: int | None = None,
+        indices: NDArray[np.int64] | None = None,
+    ) -> None:
+        """Append finished rows to the journal: they survive whatever comes next.
+
+        Parameters are those of :meth:`supervisor.rows.journal.JournalWriter.append`. Where
+        no combination from ``start`` to ``stop`` is accepted there are no rows, and the
+        range is recorded as finished all the same.
+        """
         ...
 
     def keep_failed(self, index: int, error: str) -> None:
-        """Record combination ``index`` as failed; the sweep goes on."""
+        """Record combination ``index`` as failed; the sweep continues."""
         ...
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
 from supervisor.rows.grid import Grid
+from supervisor.rows.space import Space
 
 COLUMNS = ("total_return", "sharpe", "max_drawdown", "trades", "exposure")
 """What every built-in strategy returns; see ``docs/kernels.md`` for the definitions."""
@@ -42,14 +43,14 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """What there is to know about a strategy without running it.
+    """The facts about a strategy that are known without running it.
 
     Attributes
     ----------
     name, summary : str
     parameters : tuple of Parameter
     ordered : tuple of two str, or None
-        The first parameter must be below the second.
+        The first parameter must be below the second; other combinations are not accepted.
     columns : tuple of str
         What it returns per combination.
     """
@@ -60,23 +61,9 @@ class Strategy:
     ordered: tuple[str, str] | None = None
     columns: tuple[str, ...] = COLUMNS
 
-    def valid(self, columns: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
-        """Which of the decoded combinations make sense.
-
-        Parameters
-        ----------
-        columns : mapping of str to ndarray of shape (n,)
-            Parameter values, as :meth:`supervisor.rows.grid.Grid.columns` decodes them.
-
-        Returns
-        -------
-        ndarray of bool, shape (n,)
-        """
-        if self.ordered is None:
-            return np.ones(len(next(iter(columns.values()))), dtype=np.bool_)
-        low, high = self.ordered
-        in_order: NDArray[np.bool_] = np.less(columns[low], columns[high])
-        return in_order
+    def space(self, grid: Grid) -> Space:
+        """The combinations of a grid that the strategy accepts."""
+        return Space(grid, self.ordered)
 
 
 STRATEGIES: Mapping[str, Strategy] = {
@@ -148,7 +135,7 @@ def check(strategy_name: str, grid: Grid) -> Strategy:
         if name not in grid.names:
             raise ConfigError(f"parameter {name!r} is missing; {valid}", key="grid")
         _check_axis(parameter, grid.axis(name))
-    if strategy.ordered is not None and grid.count_ordered(*strategy.ordered) == 0:
+    if strategy.ordered is not None and strategy.space(grid).total == 0:
         low, high = strategy.ordered
         raise ConfigError(
             f"no combination has {low} < {high}: "

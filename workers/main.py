@@ -1,8 +1,8 @@
-"""The worker's loop: take a chunk, compute it, keep its rows, say so.
+"""The worker's loop: receive a chunk, compute it, append its rows, report it.
 
 A worker holds nothing that another process waits for. It may be killed at any
-instruction: what it wrote to its journal stays, what it had in hand is computed
-again by whoever comes next.
+instruction: what it wrote to its journal stays, and the rest of its chunk is
+computed again by another worker.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.ipc import messages
-from supervisor.ipc.board import Board
+from supervisor.ipc.progress_table import ProgressTable
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.records import rundir
 from supervisor.records.plan import ALLOCATION
@@ -30,7 +30,7 @@ from supervisor.system import process
 from workers.backend import Backend
 
 OOM_SCORE = 500
-"""Where memory runs out, the kernel should take a worker, which is replaced, and
+"""Where memory runs out, the kernel should kill a worker, which is replaced, and
 neither the warden nor the user's own program (proc(5), ``oom_score_adj``)."""
 
 DUMP_SIGNAL = signal.SIGUSR1
@@ -39,10 +39,10 @@ RANKED_BY = "sharpe"
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """Where a worker works: its number, its line to the warden, its shared memory.
+    """What a worker is given: its number, its socket to the warden, its shared memory.
 
-    ``pid`` is its own as the front and the user know it, which in a PID namespace
-    differs from what ``os.getpid()`` says.
+    ``pid`` is its pid as the front and the user see it, which in a PID namespace
+    differs from what ``os.getpid()`` returns.
     """
 
     slot: int
@@ -50,12 +50,12 @@ class Station:
     pid: int
     link: socket.socket
     flag: StopFlag
-    board: Board
+    table: ProgressTable
     run_id: str
     run_dir: Path
     cwd: str = ""
-    """Where a function of the user's expects to run: where the run was asked for, be it
-    resumed from elsewhere. Empty: anywhere."""
+    """Working directory for a user's function: where the run was requested, even if it is
+    resumed from elsewhere. Empty: any."""
 
     @property
     def journal_path(self) -> Path:
@@ -69,7 +69,7 @@ class Station:
 
 
 def run_worker(station: Station, backend: Backend) -> None:
-    """Work until the warden closes the line or a stop is requested.
+    """Work until the warden closes the socket or a stop is requested.
 
     Never raises: a failure that is not one combination's own is reported to
     the warden as :class:`~supervisor.ipc.messages.WorkerBroken`.
@@ -84,7 +84,7 @@ def run_worker(station: Station, backend: Backend) -> None:
             _work(station, backend, journal)
     except AllstopError as error:
         _report_broken(station, str(error), usage=isinstance(error, ConfigError))
-    except Exception as error:  # noqa: BLE001 - the last line of defence: told, not swallowed
+    except Exception as error:  # noqa: BLE001 - the last line of defence: reported, not swallowed
         import traceback
 
         traceback.print_exc()
@@ -100,12 +100,12 @@ def _settle_in(station: Station) -> None:
     os.close(log)
     if station.cwd:
         _go_to(station.cwd)
-    # Ctrl+C and a closed terminal are the front's business: it asks through the flag
+    # Ctrl+C and a closed terminal are handled by the front: it stops us through the flag
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if ALLOCATION in os.environ:
-        # the cluster sends it to every process of the job at once: the front hears it too and
-        # begins the ordered stop. A handler, not "ignored": what the strategy starts must hear it
+        # the cluster sends it to every process of the job at once: the front receives it too and
+        # begins the ordered stop. A handler, not "ignored": children of the strategy must get it
         signal.signal(signal.SIGTERM, lambda *_: None)
     else:
         # the kernel's own SIGTERM ends a worker in a compiled kernel, a Python handler would not
@@ -113,7 +113,7 @@ def _settle_in(station: Station) -> None:
     faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-    station.board.rows[station.slot]["pid"] = station.pid
+    station.table.rows[station.slot]["pid"] = station.pid
 
 
 def _go_to(cwd: str) -> None:
@@ -121,7 +121,7 @@ def _go_to(cwd: str) -> None:
         os.chdir(cwd)
     except OSError as error:
         raise ConfigError(
-            f"{cwd}, where the run was asked for, cannot be entered ({error.strerror})"
+            f"{cwd}: the run's working directory cannot be entered ({error.strerror})"
         ) from None
 
 
@@ -129,7 +129,7 @@ def _work(station: Station, backend: Backend, journal: JournalWriter) -> None:
     while station.flag.level is None:
         message, _ = messages.receive(station.link)
         if not isinstance(message, messages.Compute):
-            return  # the warden has closed the line: no more work, or no more warden
+            return  # the warden has closed the socket: no more work, or no more warden
         chunk = ChunkInHand(station, journal, message.start, message.stop)
         until = backend.evaluate(chunk)
         messages.send(station.link, messages.Computed(chunk.start, until))
@@ -149,24 +149,35 @@ class ChunkInHand:
         self.checkpoints = station.run_dir / rundir.CHECKPOINT_DIR
         self.flag: NDArray[np.int64] = station.flag.array
         self._journal = journal
-        self._row = station.board.rows[station.slot : station.slot + 1]
+        self._row = station.table.rows[station.slot : station.slot + 1]
         self.progress: NDArray[np.int64] = self._row["done"]
-        # first: killed in between, the row must not say of this chunk what was kept of another
+        # first: killed in between, the row must not pair this chunk with the rows of another
         self._row["kept_until"] = start
         self._row["chunk_start"] = start
         self._row["chunk_stop"] = stop
         self.stop_requested: Callable[[], bool] = station.flag.is_set
 
-    def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+    def keep(
+        self,
+        start: int,
+        columns: tuple[str, ...],
+        rows: NDArray[np.float64],
+        *,
+        stop: int | None = None,
+        indices: NDArray[np.int64] | None = None,
+    ) -> None:
         """Append finished rows to the journal; only then count them."""
-        if len(rows) == 0:
-            return
-        self._journal.append(start, columns, rows)
-        self._count(start + len(rows), len(rows))
-        self._rank(start, columns, rows)
+        self._journal.append(start, columns, rows, stop=stop, indices=indices)
+        self._count(start + len(rows) if stop is None else stop, len(rows))
+        best = self._best(columns, rows)
+        if best is not None:
+            at, value = best
+            # the index first: a reader in between sees an old value with it, for an instant
+            self._row["best_index"] = start + at if indices is None else indices[at]
+            self._row["best_value"] = value
 
     def keep_failed(self, index: int, error: str) -> None:
-        """Record a combination as failed; the sweep goes on."""
+        """Record a combination as failed; the sweep continues."""
         self._journal.append_failed(index, messages.clip(error))
         self._count(index + 1, 1)
         self._row["failed"] += 1
@@ -175,13 +186,13 @@ class ChunkInHand:
         self._row["kept_until"] = until
         self._row["kept"] += n
 
-    def _rank(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+    def _best(
+        self, columns: tuple[str, ...], rows: NDArray[np.float64]
+    ) -> tuple[int, float] | None:
+        """Position and value of the best row; None if it is not the best so far."""
         column = columns.index(RANKED_BY) if RANKED_BY in columns else 0
         values = rows[:, column]
         if not np.isfinite(values).any():
-            return
+            return None
         at = int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
-        if values[at] > self._row["best_value"][0]:
-            # the index first: a reader in between sees a stale value, never a wrong pair for long
-            self._row["best_index"] = start + at
-            self._row["best_value"] = values[at]
+        return (at, float(values[at])) if values[at] > self._row["best_value"][0] else None

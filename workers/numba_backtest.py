@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
-from supervisor.rows.grid import Grid
+from supervisor.rows.space import Space
 from workers.backend import Chunk
 from workers.catalog import STRATEGIES
 from workers.indicators.bank import DEFAULT_BUDGET
 from workers.indicators.disk import DiskCache, digest_of
-from workers.kernels.tape import Tape, make_tape
-from workers.strategies.market import Bars, Digits, Line, Market, Strategy
+from workers.kernels.prefix_tables import PrefixTables, make_prefix_tables
+from workers.strategies.market import Bars, Line, Market, Strategy
 
 DEFAULT_FEE = 0.0005
 
@@ -32,6 +32,8 @@ _KEPT_AT_ONCE = 8
 """Batches. On few bars a chunk has a million rows: a stop would wait 0.1 s or two until they are
 all written, and those that are still in a cache are written sooner."""
 
+_NONE = np.empty(0, np.int64)
+
 
 class NumbaBacktest:
     """Backtests one built-in strategy; implements :class:`workers.backend.Backend`.
@@ -41,8 +43,9 @@ class NumbaBacktest:
     bars : Bars
         Read-only float64 arrays `open`, `high`, `low`, `close`, `volume`, and
         `bars_per_year`.
-    grid : Grid
-        Already checked with :func:`workers.catalog.check`.
+    space : Space
+        The combinations the strategy accepts; its grid was checked with
+        :func:`workers.catalog.check`.
     strategy_name : str
         One of :data:`workers.catalog.STRATEGIES`.
     fee : float, optional
@@ -68,7 +71,7 @@ class NumbaBacktest:
     def __init__(
         self,
         bars: Bars,
-        grid: Grid,
+        space: Space,
         strategy_name: str,
         *,
         fee: float = DEFAULT_FEE,
@@ -78,7 +81,7 @@ class NumbaBacktest:
         if not 0.0 <= fee < 1.0:
             raise ConfigError(f"fee must be at least 0 and below 1, not {fee}", key="fee")
         self._bars = bars
-        self._grid = grid
+        self._space = space
         self._facts = STRATEGIES[strategy_name]
         self._fee = fee
         self._bank_bytes = bank_bytes
@@ -97,9 +100,10 @@ class NumbaBacktest:
         disk = None
         if self._cache_dir is not None:
             disk = DiskCache(self._cache_dir, digest_of(self._bars))
-        tape = _tape_of(self._bars, self._fee)
-        market = Market(self._bars, tape, self._bank_bytes, disk)
-        axes = dict(zip(self._grid.names, self._grid.axes, strict=True))
+        tables = _prefix_tables_of(self._bars, self._fee)
+        market = Market(self._bars, tables, self._bank_bytes, disk)
+        grid = self._space.grid
+        axes = dict(zip(grid.names, grid.axes, strict=True))
         self._strategy = _class_of(self._facts.name)(market, axes)
         self._most = self._strategy.most
         warm_up(self._facts.name)
@@ -113,6 +117,9 @@ class NumbaBacktest:
         A stop gives up the batch in hand, some tenths of a second of work; every batch
         before it is kept.
         """
+        if self._space.count(chunk.start, chunk.stop) == 0:
+            chunk.keep(chunk.start, self.columns, self._unfilled(0), stop=chunk.stop, indices=_NONE)
+            return chunk.stop
         until = chunk.start
         edges = self._edges(chunk.start, chunk.stop)
         for first in range(0, len(edges) - 1, _KEPT_AT_ONCE):
@@ -125,48 +132,50 @@ class NumbaBacktest:
     def _evaluate(self, chunk: Chunk, edges: list[int]) -> int:
         """Compute the batches between these edges and keep their rows; return where that ends."""
         finished: list[NDArray[np.float64]] = []
+        accepted: list[NDArray[np.int64]] = []
         until = edges[0]
         for start, stop in pairwise(edges):
-            rows = self._backtest(chunk.flag, start, stop)
+            indices = self._space.accepted(start, stop)
+            if len(indices) == 0 and chunk.stop_requested():
+                break  # no kernel polls the flag here
+            rows = self._backtest(chunk.flag, indices)
             if rows is None:
                 break
             finished.append(rows)
-            chunk.progress[0] += stop - start
+            accepted.append(indices)
+            chunk.progress[0] += len(rows)
             until = stop
         if finished:
-            chunk.keep(edges[0], self.columns, np.concatenate(finished))
+            chunk.keep(
+                edges[0],
+                self.columns,
+                np.concatenate(finished),
+                stop=until,
+                indices=np.concatenate(accepted),
+            )
         return until
 
     def _edges(self, start: int, stop: int) -> list[int]:
         """Where a chunk's batches begin and end: even ones, of about the size that is aimed at.
 
-        Every batch reads all bars once more, which costs as much as 20 combinations do:
-        a small one left over at the end would be dear.
+        Every batch reads all bars again, which costs as much as 20 combinations do, so a
+        small batch at the end would be expensive.
         """
         n = stop - start
         n_batches = max(1, round(n / self.batch), -(-n // self._most))
         return [start + n * batch // n_batches for batch in range(n_batches + 1)]
 
-    def _backtest(self, line: Line, start: int, stop: int) -> NDArray[np.float64] | None:
-        """Rows of combinations `start` to `stop`, None when a stop was requested."""
+    def _backtest(self, line: Line, indices: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """Rows of these combinations, None when a stop was requested."""
         if self._strategy is None:
             raise RuntimeError("prepare() comes before evaluate()")
-        digits = _digits(self._grid, start, stop)
-        names, axes = self._grid.names, self._grid.axes
-        valid = self._facts.valid(
-            {name: axis[digits[name]] for name, axis in zip(names, axes, strict=True)}
-        )
-        n_valid = np.count_nonzero(valid)
-        if n_valid < stop - start:
-            digits = {name: digit[valid] for name, digit in digits.items()}
-        rows = np.full((n_valid, len(self.columns)), np.nan)
-        if n_valid > 0 and not self._strategy.backtest(line, digits, rows):
+        rows = self._unfilled(len(indices))
+        if len(rows) and not self._strategy.backtest(line, self._space.grid.digits(indices), rows):
             return None
-        if n_valid == stop - start:
-            return rows
-        every = np.full((stop - start, len(self.columns)), np.nan)
-        every[valid] = rows
-        return every
+        return rows
+
+    def _unfilled(self, n: int) -> NDArray[np.float64]:
+        return np.full((n, len(self.columns)), np.nan)
 
 
 def warm_up(strategy_name: str) -> None:
@@ -181,7 +190,9 @@ def warm_up(strategy_name: str) -> None:
     axes = {p.name: np.array([values.get(p.name, 2)], kinds[p.kind]) for p in parameters}
     digits = {name: np.zeros(1, np.int64) for name in axes}
     bars = _FlatBars()
-    strategy = _class_of(strategy_name)(Market(bars, make_tape(bars.close, 0.0, 1.0)), axes)
+    strategy = _class_of(strategy_name)(
+        Market(bars, make_prefix_tables(bars.close, 0.0, 1.0)), axes
+    )
     strategy.backtest(np.zeros(8, np.int64), digits, np.empty((1, 5)))
 
 
@@ -192,28 +203,19 @@ class _FlatBars:
     bars_per_year = 1.0
 
 
-_tapes: WeakKeyDictionary[Bars, tuple[float, Tape]] = WeakKeyDictionary()
-"""The last tape of bars that are still held: of use to the next run on the same ones."""
+_kept_tables: WeakKeyDictionary[Bars, tuple[float, PrefixTables]] = WeakKeyDictionary()
+"""The last prefix tables of bars that are still held, reused by the next run on the same bars."""
 
 
-def _tape_of(bars: Bars, fee: float) -> Tape:
-    kept = _tapes.get(bars)
+def _prefix_tables_of(bars: Bars, fee: float) -> PrefixTables:
+    kept = _kept_tables.get(bars)
     if kept is not None and kept[0] == fee:
         return kept[1]
-    tape = make_tape(bars.close, fee, bars.bars_per_year)
-    _tapes[bars] = fee, tape
-    return tape
+    tables = make_prefix_tables(bars.close, fee, bars.bars_per_year)
+    _kept_tables[bars] = fee, tables
+    return tables
 
 
 def _class_of(strategy_name: str) -> type[Strategy]:
     module = importlib.import_module(f"workers.strategies.{strategy_name}")
     return cast("type[Strategy]", module.Strategy)
-
-
-def _digits(grid: Grid, start: int, stop: int) -> Digits:
-    """Positions on each axis of combinations `start` to `stop`; the last axis fastest."""
-    digits = {}
-    index = np.arange(start, stop, dtype=np.int64)
-    for name, axis in zip(reversed(grid.names), reversed(grid.axes), strict=True):
-        index, digits[name] = np.divmod(index, len(axis))
-    return digits

@@ -65,7 +65,7 @@ def backtest(
 def account(
     close: list[float], enter: Signal, leave: Signal, fee: float, bars_per_year: float
 ) -> dict[str, float]:
-    """Trade the signals with all the money and measure what comes of it.
+    """Trade the signals with all the money and measure the result.
 
     Signals fill at the same bar's close. While flat only `enter` counts, while
     holding only `leave`. An open position is marked at the last close.

@@ -22,7 +22,7 @@ def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
     if plan.source is Source.BUILT_IN:
         from workers.numba_backtest import NumbaBacktest
 
-        return NumbaBacktest(bars, plan.grid, plan.strategy, fee=plan.fee)
+        return NumbaBacktest(bars, plan.space, plan.strategy, fee=plan.fee)
     _load_for_functions()
     from workers.user_function import UserFunction, importer, unpickler
 
@@ -53,7 +53,7 @@ def preload(strategy: str) -> None:
 
 
 def _load_for_functions() -> None:
-    """Import once what most functions of users import: each forked worker then has it."""
+    """Import what most users' functions import, so that each forked worker has it."""
     import dill  # noqa: F401
     import numba  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""Sweeps a function of the user's own: any Python callable, one combination a call.
+"""The backend for a user's function: any Python callable, one combination per call.
 
 The function is imported, or unpickled, in the worker after the fork and never
 earlier: it may start threads or open a CUDA context.
@@ -58,7 +58,7 @@ class UserFunction:
         self._flag: PolledFlag | None = None
 
     def prepare(self) -> None:
-        """Nothing to share: the function must not be touched before the fork."""
+        """Do nothing: the function must not be loaded before the fork."""
 
     def start(self) -> None:
         """Load the function in this worker."""
@@ -78,7 +78,7 @@ class UserFunction:
             flag.begin(chunk.checkpoints, index)
             row, error = self._call(index, flag)
             if os.getpid() != worker:
-                _end_copy()
+                _end_child()
             if flag.told_to_stop() or (row is None and error is None and chunk.stop_requested()):
                 pending.flush()
                 return index
@@ -88,14 +88,14 @@ class UserFunction:
                 pending.flush()
                 chunk.keep_failed(index, error or "returned None though no stop was requested")
             if flag.has_checkpoint:
-                pending.flush()  # not before its row is safe may its state go
+                pending.flush()  # its state may be removed only once its row is kept
                 flag.drop_checkpoint()
             chunk.progress[0] += 1
         pending.flush()
         return chunk.stop
 
     def _call(self, index: int, flag: PolledFlag) -> tuple[dict[str, float] | None, str | None]:
-        """Compute one combination; what the function raises is the combination's own failure."""
+        """Compute one combination; an exception of the function is the combination's failure."""
         assert self._function is not None
         try:
             metrics = self._function(self._bars, self._grid.params(index), flag)
@@ -105,7 +105,7 @@ class UserFunction:
 
 
 class PolledFlag(StopFlag):
-    """A stop flag that remembers whether it told somebody to stop.
+    """A stop flag that remembers whether its caller was told to stop.
 
     A function that polled the flag and was told to stop may have returned
     early: what it returns is not a result, and the combination is computed
@@ -117,7 +117,7 @@ class PolledFlag(StopFlag):
     _checkpoints: Path | None = None
     _index = 0
     has_checkpoint = False
-    """Whether the combination has saved a state, or been given one, that is to go with its row."""
+    """Whether the combination has saved or loaded a state, to be removed once its row is kept."""
 
     @classmethod
     def following(cls, chunk: Chunk) -> Self:
@@ -133,12 +133,12 @@ class PolledFlag(StopFlag):
 
     @property
     def array(self) -> NDArray[np.int64]:
-        """The line, for compiled code; whoever reads it is out of our sight."""
+        """The shared words, for compiled code, whose reads cannot be observed."""
         self._array_handed_out = True
         return super().array
 
     def begin(self, checkpoints: Path, index: int) -> None:
-        """Serve the next combination; a state of it is kept in ``checkpoints``."""
+        """Begin the next combination; its state is kept in ``checkpoints``."""
         self._checkpoints = checkpoints
         self._index = index
         self.has_checkpoint = False
@@ -158,7 +158,7 @@ class PolledFlag(StopFlag):
         return CheckpointFile(self._checkpoints, self._index).load(default)
 
     def drop_checkpoint(self) -> None:
-        """Remove the combination's state: it has its row."""
+        """Remove the combination's state once its row is kept."""
         if self._checkpoints is not None:
             CheckpointFile(self._checkpoints, self._index).remove()
 
@@ -195,10 +195,10 @@ class _PendingRows:
         self._kept_at = time.monotonic()
 
 
-def _end_copy() -> NoReturn:
-    """End a copy of the worker that the function forked and let come back.
+def _end_child() -> NoReturn:
+    """End a forked child that returned from the function.
 
-    It would compute what the worker computes, and take chunks off the worker's line.
+    It would compute what the worker computes, and take chunks from the worker's socket.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -307,7 +307,7 @@ class _AsItIs(SourceFileLoader):
 
 
 def unpickler(fd: int) -> Callable[[], Strategy]:
-    """Loader of a callable that lies, dilled, in the file behind ``fd``."""
+    """Loader of a callable that was pickled by dill into the file behind ``fd``."""
 
     def load() -> Strategy:
         import dill

@@ -20,6 +20,7 @@ from bench.harness.processes import PlainProcesses
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.market.bars import Bars
 from supervisor.rows.grid import Grid
+from workers.catalog import STRATEGIES
 from workers.numba_backtest import NumbaBacktest
 
 _NUMBER = struct.Struct("<I")
@@ -48,7 +49,15 @@ class BareChunk:
         """Whether a stop was requested."""
         return self.stop_flag.is_set()
 
-    def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+    def keep(
+        self,
+        start: int,
+        columns: tuple[str, ...],
+        rows: NDArray[np.float64],
+        *,
+        stop: int | None = None,
+        indices: NDArray[np.int64] | None = None,
+    ) -> None:
         """Keep the rows in memory."""
         self.rows.append(rows)
 
@@ -59,7 +68,7 @@ class BareChunk:
 
 def prepared(bars: Bars, grid: Grid, strategy: str) -> NumbaBacktest:
     """Build a backend and everything its workers share."""
-    backtest = NumbaBacktest(bars, grid, strategy)
+    backtest = NumbaBacktest(bars, STRATEGIES[strategy].space(grid), strategy)
     backtest.prepare()
     return backtest
 

@@ -23,7 +23,8 @@ from bench.harness.processes import Watch
 from bench.harness.words import HOLD_VARIABLE, PATH_VARIABLE, Words
 from supervisor.records import rundir
 from supervisor.records.events import read_events
-from supervisor.rows.journal import Frame, FrameKind, JournalTail
+from supervisor.rows.frames import Frame, FrameKind
+from supervisor.rows.journal import JournalTail
 from supervisor.system import durable, process
 
 DEADLINE_S = 120.0

@@ -23,7 +23,7 @@ from bench.harness.errors import NotMeasuredError
 from bench.harness.processes import fork
 from bench.harness.workspace import DEADLINE_S, environment_of_commands
 from supervisor.ipc import messages
-from supervisor.ipc.board import Board
+from supervisor.ipc.progress_table import ProgressTable
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.market.example import example_bars
 from supervisor.records import rundir
@@ -113,8 +113,8 @@ def _time_worker(run_dir: Path, backtest: Backend, *, to_first_row: bool = True)
     """Fork a worker as the warden does; it and its journal are the product's own."""
     rundir.create(run_dir)
     ours, theirs = messages.pair()
-    flag, board = StopFlag(), Board.create(1)
-    station = Station(0, 0, os.getpid(), theirs, flag, board, "bench", run_dir)
+    flag, table = StopFlag(), ProgressTable.create(1)
+    station = Station(0, 0, os.getpid(), theirs, flag, table, "bench", run_dir)
     clocked = _Clocked(backtest)
 
     def work() -> None:

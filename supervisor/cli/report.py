@@ -120,14 +120,14 @@ def _load(run_dir: Path, *, said: bool) -> Report:
 
 def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
     """Write results that are not there, if now they can be; return the report as it is then."""
-    if not lacks_results(found):
+    if not lacks_results(found, plan):
         return found
     run_dir = Path(found.run_dir)
     there = (run_dir / rundir.RESULTS_FILE).is_file()
     with contextlib.suppress(AllstopError, OSError):  # the summary says that they are missing
         with claim_directory(run_dir, PATIENCE_S):
             found = read_report(run_dir)  # another process may have written them meanwhile
-            corrected = write_late_results(found, plan) if lacks_results(found) else None
+            corrected = write_late_results(found, plan) if lacks_results(found, plan) else None
         if corrected is None:
             return found
         found = corrected

@@ -81,7 +81,7 @@ class Screen:
         if self._live:
             from supervisor.cli.bar import Bar
 
-            self._bar = Bar(plan.grid.size)
+            self._bar = Bar(plan.combos_total)
 
 
 def _terminal_may_be_gone() -> contextlib.suppress:

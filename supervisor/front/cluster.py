@@ -30,7 +30,7 @@ from supervisor.lifecycle.spread import ClusterOrder
 from supervisor.lifecycle.staging import staging_area
 from supervisor.records import rundir
 from supervisor.records.report import Gathered, Report
-from supervisor.rows.results import covered
+from supervisor.rows.index import covered
 from supervisor.states import RunStatus
 from supervisor.system.environment import child_environment
 
@@ -71,6 +71,7 @@ class ClusterSweep(Work):
     def __init__(self, run: Run, prepared: Prepared, order: ClusterOrder) -> None:
         self._run = run
         self._plan = prepared.plan
+        self._space = prepared.plan.space
         self._prepared = prepared
         self._order = order
         self.detach = order.detach
@@ -88,7 +89,7 @@ class ClusterSweep(Work):
 
     def count(self) -> Count:
         """Combinations that have come back so far."""
-        return Count(done=self._run.finished, total=self._plan.grid.size)
+        return Count(done=self._run.finished, total=self._plan.combos_total)
 
     def status_line(self) -> str:
         """Combinations done, and time."""
@@ -133,8 +134,8 @@ class ClusterSweep(Work):
             self._recount()
 
     def _recount(self) -> None:
-        done = covered(rundir.journal_dirs(self._run.run_dir))
-        self._run.advance(sum(stop - start for start, stop in done))
+        done = covered(rundir.journal_dirs(self._run.run_dir), self._space)
+        self._run.advance(self._space.count_all(done))
 
     def _python(self) -> str:
         return self._order.python or (

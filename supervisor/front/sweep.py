@@ -13,7 +13,7 @@ from supervisor.front.progress import Count, describe
 from supervisor.front.run import Front
 from supervisor.front.work import Run, Work
 from supervisor.ipc import messages
-from supervisor.ipc.board import Board
+from supervisor.ipc.progress_table import ProgressTable
 from supervisor.lifecycle import inputs
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
@@ -59,25 +59,25 @@ class Sweep(Work):
         self._run = run
         self._prepared = prepared
         self._plan = prepared.plan
-        self._board = Board.create(prepared.plan.workers)
+        self._table = ProgressTable.create(prepared.plan.workers)
         self._given_up = 0
         self._keeper = threading.Thread(target=self._keep, name="allstop-keeper", daemon=True)
         self._kept_enough = threading.Event()
 
     def count(self) -> Count:
         """Combinations that are done, and the best of them."""
-        best = self._board.best()
+        best = self._table.best()
         return Count(
             done=self._done(),
-            total=self._plan.grid.size,
-            failed=self._board.failed() + self._given_up,
+            total=self._plan.combos_total,
+            failed=self._table.failed() + self._given_up,
             best=None if best is None else (self._plan.grid.params(best[0]), best[1]),
         )
 
     def _done(self) -> int:
-        counted = self._prepared.finished + self._board.done() + self._given_up
+        counted = self._prepared.finished + self._table.done() + self._given_up
         # a worker killed between keeping rows and counting them leaves the warden to know it
-        return min(max(self._run.finished, counted), self._plan.grid.size)
+        return min(max(self._run.finished, counted), self._plan.combos_total)
 
     def status_line(self) -> str:
         """Combinations done, time and memory."""
@@ -88,7 +88,7 @@ class Sweep(Work):
     def hand_over(self) -> None:
         """Send the warden everything it needs, by descriptor."""
         prepared = self._prepared
-        fds = [self._run.flag.fileno(), self._board.fileno(), prepared.bars.memfd]
+        fds = [self._run.flag.fileno(), self._table.fileno(), prepared.bars.memfd]
         message = messages.StartRun(
             str(self._run.run_dir),
             has_function=prepared.function is not None,
@@ -126,7 +126,7 @@ class Sweep(Work):
         logs = sorted((self._run.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
         sizes = {log: log.stat().st_size for log in logs}
         self._run.link.send(messages.DumpStacks())
-        pids = [int(pid) for pid in self._board.rows["pid"] if pid]
+        pids = [int(pid) for pid in self._table.rows["pid"] if pid]
         # who is suspended cannot answer
         answering = [pid for pid in pids if process.state_letter(pid) not in (None, *"TtZX")]
         deadline = time.monotonic() + _DUMP_WAIT_S
@@ -139,7 +139,7 @@ class Sweep(Work):
             if len(grown) >= len(answering) and now - since >= _DUMPED_S:
                 break
             select.select([], [], [], _DUMP_POLL_S)
-        for row in self._board.rows:
+        for row in self._table.rows:
             if row["pid"]:
                 state = process.state_letter(int(row["pid"])) or "gone"
                 self._run.display.say(
@@ -215,7 +215,7 @@ class Sweep(Work):
 
     def close(self) -> None:
         """Let go of the progress table."""
-        self._board.close()
+        self._table.close()
 
 
 def _import_early() -> None:

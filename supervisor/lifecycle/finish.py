@@ -228,7 +228,7 @@ def read_report(run_dir: Path) -> Report:
 # -- results that could not be written when the run ended ----------------------
 
 
-def lacks_results(report: Report) -> bool:
+def lacks_results(report: Report, plan: Plan) -> bool:
     """Whether a run's results are not there, or its report does not know yet that they are.
 
     The process that writes them later may be killed before it corrects the report.
@@ -236,7 +236,7 @@ def lacks_results(report: Report) -> bool:
     run_dir = Path(report.run_dir)
     unwritten = report.observed.get("results") == Results.UNWRITTEN
     written = (run_dir / rundir.RESULTS_FILE).is_file() and not unwritten
-    return not written and count_covered(run_dir) > 0
+    return not written and count_covered(run_dir, plan) > 0
 
 
 def write_late_results(report: Report, plan: Plan) -> Report | None:

@@ -24,6 +24,7 @@ from supervisor.records.claim import Claim
 from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import Plan, Source, StopTimes
 from supervisor.rows.grid import Grid, Value
+from supervisor.rows.space import Space
 
 Axes = Mapping[str, Iterable[Value] | Value]
 
@@ -143,7 +144,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
     strategy, source, function = _strategy(order.strategy)
     grid = _grid(order, strategy)
     workers = checks.default_workers() if order.workers is None else order.workers
-    combos_total = _count(strategy, source, grid)
+    ordered = _constraint(strategy, source, grid)
     found = inputs.provenance(order.data, strategy, source)
     bars = _bars(order.data)
     registry.check()
@@ -152,7 +153,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         strategy=strategy,
         source=source,
         grid=grid,
-        combos_total=combos_total,
+        combos_total=Space(grid, ordered).total,
         data=bars.source,
         n_bars=len(bars),
         workers=workers,
@@ -161,6 +162,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         times=order.times,
         provenance=found,
         containment=order.containment,
+        ordered=ordered,
     )
     return plan, bars, function
 
@@ -216,13 +218,13 @@ def _grid(order: Order, strategy: str) -> Grid:
     return Grid.of(order.grid)
 
 
-def _count(strategy: str, source: Source, grid: Grid) -> int:
+def _constraint(strategy: str, source: Source, grid: Grid) -> tuple[str, str] | None:
+    """Check the grid of a built-in strategy; return the strategy's constraint."""
     if source is not Source.BUILT_IN:
-        return grid.size
+        return None
     from workers import catalog
 
-    known = catalog.check(strategy, grid)
-    return grid.count_ordered(*known.ordered) if known.ordered else grid.size
+    return catalog.check(strategy, grid).ordered
 
 
 def _bars(data: Any) -> Bars:

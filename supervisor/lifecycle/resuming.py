@@ -28,7 +28,7 @@ from supervisor.records.environment_snapshot import library_versions
 from supervisor.records.plan import ALLOCATION, Origin, Plan, StopTimes
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid
-from supervisor.rows.results import covered, gaps
+from supervisor.rows.index import covered, outstanding
 from supervisor.states import RunStatus
 from supervisor.system import durable
 
@@ -119,9 +119,10 @@ def complete(run_dir: Path, changes: Changes) -> Report | None:
     try:
         report = Report.from_json(durable.read_json(path))
     except (KeyError, TypeError, ValueError):
-        return None  # of another version: it is written again at the end
-    done = covered(rundir.journal_dirs(run_dir), failed=not changes.retry_failed)
-    if gaps(done, plan.span.stop, plan.span.start) or report.status is not RunStatus.COMPLETED:
+        return None  # of another version: written anew at the end
+    space = plan.space
+    done = covered(rundir.journal_dirs(run_dir), space, failed=not changes.retry_failed)
+    if outstanding(done, space, plan.span) or report.status is not RunStatus.COMPLETED:
         return None
     report.run_dir = str(run_dir)
     return report
@@ -171,7 +172,8 @@ def _begin(
     if report.exists():
         report.replace(run_dir / f"report-{plan.resumed}.json")
     registry.socket_path(plan.run_id).unlink(missing_ok=True)  # a killed warden's
-    done = covered(rundir.journal_dirs(run_dir), failed=not changes.retry_failed)
+    space = plan.space
+    done = covered(rundir.journal_dirs(run_dir), space, failed=not changes.retry_failed)
     return Prepared(
         plan,
         run_dir,
@@ -179,7 +181,7 @@ def _begin(
         function,
         claim,
         retry_failed=changes.retry_failed,
-        finished=sum(stop - start for start, stop in done),
+        finished=space.count_all(done),
         notes=tuple(notes),
     )
 

@@ -14,22 +14,27 @@ from pathlib import Path
 
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance
-from supervisor.rows.results import covered, gaps
+from supervisor.rows.index import covered, outstanding
 from supervisor.system import durable
 
 Range = tuple[int, int]
 
 
 def divide(size: int, parts: int) -> list[Range]:
-    """Divide combinations 0 to ``size`` into parts that differ by at most one."""
+    """Divide indices 0 to ``size`` into parts that differ by at most one."""
     edges = [size * at // parts for at in range(parts + 1)]
     return [(a, b) for a, b in itertools.pairwise(edges) if a < b]
 
 
 def unfinished(run_dir: Path, plan: Plan, shards: list[Range]) -> list[int]:
-    """Return the indices of shards with a combination that is in no journal."""
-    done = covered(rundir.journal_dirs(run_dir))
-    return [at for at, (start, stop) in enumerate(shards) if gaps(done, stop, start)]
+    """Shards of which a combination is in no journal."""
+    space = plan.space
+    done = covered(rundir.journal_dirs(run_dir), space)
+    return [
+        at
+        for at, (start, stop) in enumerate(shards)
+        if outstanding(done, space, range(start, stop))
+    ]
 
 
 def shard_dir(run_dir: Path, index: int) -> Path:
@@ -47,7 +52,7 @@ def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
     part = replace(
         plan,
         run_id=f"{plan.run_id}-{index}",
-        combos_total=shard[1] - shard[0],
+        combos_total=plan.space.count(*shard),
         provenance=_provenance_here(run_dir, plan),
         shard=shard,
     )

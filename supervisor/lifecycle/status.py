@@ -9,6 +9,7 @@ from typing import Any
 from supervisor.ipc import control_socket, messages
 from supervisor.records import registry, rundir
 from supervisor.records.command import COMMAND_KEY
+from supervisor.records.plan import Plan
 from supervisor.states import RunStatus
 from supervisor.system import durable
 
@@ -74,7 +75,7 @@ def status_of(run_dir: Path) -> Status:
     elif (run_dir / rundir.REPORT_FILE).exists():
         _take_report(status, durable.read_json(run_dir / rundir.REPORT_FILE))
     else:
-        _take_traces(status, run_dir)
+        _take_traces(status, run_dir, asked)
     return status
 
 
@@ -91,12 +92,12 @@ def _take_report(status: Status, report: dict[str, Any]) -> None:
     status.elapsed_s = report["elapsed_s"]
 
 
-def _take_traces(status: Status, run_dir: Path) -> None:
+def _take_traces(status: Status, run_dir: Path, asked: dict[str, Any]) -> None:
     """Count what the journals hold, and look whether front or warden lives."""
     if status.command is None:
-        from supervisor.rows.results import covered
+        from supervisor.lifecycle.gather import count_covered
 
-        status.done = sum(stop - start for start, stop in covered(rundir.journal_dirs(run_dir)))
+        status.done = count_covered(run_dir, Plan.from_json(asked))
     if any(entry.run_id == status.run_id for entry in registry.living()):
         status.status = RunStatus.STARTING
 

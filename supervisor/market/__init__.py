@@ -1,1 +1,1 @@
-"""Anybody's OHLCV becomes checked, sealed bars."""
+"""Reads OHLCV data of any usual form into checked, read-only bars."""

@@ -119,7 +119,7 @@ class Bars:
         return fd
 
     def to_memfd(self) -> int:
-        """Copy the bars into an anonymous file that nobody can change any more.
+        """Copy the bars into an anonymous file that no process can change any more.
 
         Returns
         -------
@@ -202,7 +202,7 @@ class Bars:
             raise ProtocolError(f"the bars are of version {version}, not {_VERSION}")
         if n_bars < 1 or size < _HEADER_BYTES + 6 * 8 * n_bars:
             raise ProtocolError(f"the bars are cut short: {n_bars} do not fit in {size} bytes")
-        # private, though nobody writes: before Linux 6.7 a sealed file cannot be mapped shared
+        # private, though no process writes: before Linux 6.7 a sealed file cannot be mapped shared
         whole = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         columns: dict[str, Any] = {
             field: np.frombuffer(

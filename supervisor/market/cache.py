@@ -1,7 +1,7 @@
 """Checked bars of data files, kept between runs.
 
 Reading, parsing and checking half a million bars takes longer than computing a
-thousand backtests on them, and the same file is swept again and again. A kept copy
+thousand backtests on them, and the same file is swept many times. A kept copy
 is found by everything the kernel knows of the file, its change time included, which
 nobody can set: a file that was touched in any way is read anew. A file that was
 written a moment ago is not kept at all, for it may be written again within the same
@@ -97,7 +97,7 @@ def _recall(stamp: Stamp | None, source: str) -> Bars | None:
     try:
         with _copy_of(stamp).open("rb") as file:
             bars = Bars.from_file(file.fileno())
-            os.utime(file.fileno())  # it is of use: it stays
+            os.utime(file.fileno())  # recently used files are kept
     except (OSError, ProtocolError):
         return None
     object.__setattr__(bars, "source", source)

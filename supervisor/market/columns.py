@@ -1,4 +1,4 @@
-"""One column of somebody's data as a plain array: prices as float64, times as UTC nanoseconds.
+"""One column of the user's data as a plain array: prices as float64, times as UTC nanoseconds.
 
 Knows NumPy and Arrow values, and the ways in which people write times. Knows
 nothing of files: what is wrong with a cell is said as :class:`BadCell`, and who
@@ -59,7 +59,7 @@ class BadCell(Exception):
     Attributes
     ----------
     message : str
-        What is wrong and how to mend it.
+        What is wrong and how to fix it.
     row : int or None
         0-based row among the values; None if the whole column is at fault.
     """

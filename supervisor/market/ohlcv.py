@@ -1,7 +1,7 @@
 """Find open, high, low, close, volume and time in what a user calls market data, and check them.
 
 Whatever is wrong is one :class:`~supervisor.errors.DataError` that names the
-file, the row and the mend.
+file, the row and the fix.
 """
 
 from __future__ import annotations

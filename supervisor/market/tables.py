@@ -1,7 +1,7 @@
 """Columns by position, whatever they come from: CSV, Parquet, DataFrames, Arrow, arrays.
 
 Knows files and containers, not what the columns mean. Whatever cannot be read is
-one :class:`~supervisor.errors.DataError` that names the file, the row and the mend.
+one :class:`~supervisor.errors.DataError` that names the file, the row and the fix.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def _from_mapping(mapping: Mapping[Any, Any]) -> Table:
 
 
 def _array(name: str, values: Any) -> Any:
-    """Give whatever somebody calls an array as something that a column can be made of."""
+    """Convert any array-like value to a form that a column can be made of."""
     if not hasattr(values, "__len__") or isinstance(values, str | bytes):
         raise DataError(f"{name} is a {type(values).__name__}, not an array", path=_IN_MEMORY)
     if hasattr(values, "iloc"):
@@ -250,9 +250,9 @@ class _Csv:
 
 
 def _from_csv(raw: bytes, source: str) -> Table:
-    for magic, mend in _MAGICS:
+    for magic, fix in _MAGICS:
         if raw.startswith(magic):
-            raise DataError(mend, path=source)
+            raise DataError(fix, path=source)
     if b"\0" in raw[:4096]:
         raise DataError("is not text: a CSV file is needed", path=source)
     names, text = _header(raw, source)
@@ -295,7 +295,7 @@ def _csv_columns(text: _Csv, ats: Sequence[int], numbers: Collection[int]) -> Se
     try:
         table = _parse_csv(text, ats, numbers)
     except pa.ArrowException:
-        # something is wrong somewhere: once more as text, slower, to say where
+        # a cell is wrong: read it again as text, slower, to find the row
         table = _parse_csv_as_text(text, ats)
     return [table.column(f"{at}") for at in ats]
 

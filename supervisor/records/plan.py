@@ -12,6 +12,7 @@ from supervisor.errors import ConfigError, brief
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
+    from supervisor.rows.space import Space
 
 MAX_WAIT_S = 86_400.0
 MARGIN_VARIABLE = "ALLSTOP_MARGIN_S"
@@ -135,7 +136,7 @@ class Plan:
     grid : Grid
         The parameters to sweep.
     combos_total : int
-        Combinations of the grid that satisfy the strategy's constraint.
+        Combinations of this run's part of the grid that the strategy accepts.
     data : str
         Where the bars came from.
     n_bars : int
@@ -154,6 +155,8 @@ class Plan:
         One of :data:`CONTAINMENTS`.
     shard : tuple of int or None
         The part of the grid that is this run's, as (start, stop); None: all of it.
+    ordered : tuple of two str or None
+        The strategy's constraint, see :class:`~supervisor.rows.space.Space`.
     """
 
     run_id: str
@@ -171,6 +174,14 @@ class Plan:
     resumed: int = 0
     containment: str = "auto"
     shard: tuple[int, int] | None = None
+    ordered: tuple[str, str] | None = None
+
+    @property
+    def space(self) -> Space:
+        """The combinations of the grid that the strategy accepts."""
+        from supervisor.rows.space import Space  # NumPy: not needed to supervise a command
+
+        return Space(self.grid, self.ordered)
 
     @property
     def span(self) -> range:
@@ -195,6 +206,7 @@ class Plan:
             "resumed": self.resumed,
             "containment": self.containment,
             **({"shard": list(self.shard)} if self.shard else {}),
+            **({"ordered": list(self.ordered)} if self.ordered else {}),
         }
 
     @classmethod
@@ -209,6 +221,9 @@ class Plan:
         if known.get("shard"):
             start, stop = known["shard"]
             known["shard"] = (int(start), int(stop))
+        if known.get("ordered"):
+            low, high = known["ordered"]
+            known["ordered"] = (str(low), str(high))
         known["provenance"] = _provenance(plain)
         return cls(**known)
 

@@ -1,8 +1,8 @@
 """A parameter grid as numbers: combination ``i`` is decoded from ``i`` alone.
 
 A grid is never expanded. Its size is a product, a combination is an index, a
-chunk is a range of indices; both ways between index and parameters are mixed
-radix with the *last* axis varying fastest, as nested loops would.
+chunk is a range of indices. Index and parameters are converted by mixed radix,
+with the *last* axis varying fastest, as in nested loops.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 from supervisor.errors import ConfigError
 
 Value = int | float | str | bool
+
+Index = TypeVar("Index", int, NDArray[np.int64])
 
 MAX_COMBINATIONS = 2**32
 """Largest grid accepted: at 20,000 combinations a second, two and a half days."""
@@ -76,6 +79,42 @@ class Grid:
         """Number of combinations."""
         return math.prod(len(axis) for axis in self.axes)
 
+    def digits(self, index: Index) -> dict[str, Index]:
+        """Decode combinations into each parameter's position on its axis.
+
+        Parameters
+        ----------
+        index : int or ndarray of int64
+            One combination, or several.
+
+        Returns
+        -------
+        dict of str to int, or to ndarray of int64 of the same shape
+        """
+        digits: dict[str, Index] = {}
+        for name, axis in zip(self.names[:0:-1], self.axes[:0:-1], strict=True):
+            rest = index // len(axis)
+            digits[name] = index - rest * len(axis)  # several times as fast as % on arrays
+            index = rest
+        digits[self.names[0]] = index
+        return {name: digits[name] for name in self.names}
+
+    def digit(self, name: str, index: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Decode one parameter only: its position on its axis, for each combination."""
+        at, n = self.names.index(name), len(self.axis(name))
+        if at < len(self.axes) - 1:
+            index = index // math.prod(len(axis) for axis in self.axes[at + 1 :])
+        return index if at == 0 else index - index // n * n
+
+    def decode(self, indices: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:
+        """Decode combinations into a column of values per parameter.
+
+        Returns
+        -------
+        dict of str to ndarray, each of shape (n,)
+        """
+        return {name: self.axis(name)[digit] for name, digit in self.digits(indices).items()}
+
     def columns(self, start: int, stop: int) -> dict[str, NDArray[np.generic]]:
         """Decode combinations ``start`` to ``stop`` (exclusive) into a column per parameter.
 
@@ -83,20 +122,15 @@ class Grid:
         -------
         dict of str to ndarray, each of shape (stop - start,)
         """
-        index = np.arange(start, stop, dtype=np.int64)
-        columns: dict[str, NDArray[np.generic]] = {}
-        for name, axis in zip(reversed(self.names), reversed(self.axes), strict=True):
-            index, digit = np.divmod(index, len(axis))
-            columns[name] = axis[digit]
-        return {name: columns[name] for name in self.names}
+        return self.decode(np.arange(start, stop, dtype=np.int64))
 
     def params(self, index: int) -> dict[str, Value]:
         """Parameters of combination ``index`` as plain Python values."""
         params: dict[str, Value] = {}
-        for name, axis in zip(reversed(self.names), reversed(self.axes), strict=True):
-            index, digit = divmod(index, len(axis))
-            params[name] = axis[digit].item() if axis.dtype != object else axis[digit]
-        return {name: params[name] for name in self.names}
+        for name, digit in self.digits(index).items():
+            value = self.axis(name)[digit]
+            params[name] = value.item() if isinstance(value, np.generic) else value
+        return params
 
     def index(self, params: Mapping[str, Value]) -> int:
         """Index of the combination with exactly these parameters.
@@ -115,15 +149,6 @@ class Grid:
                 raise KeyError(f"{name}={params[name]!r} is not on the grid") from None
             index = index * len(axis) + at
         return index
-
-    def count_ordered(self, low: str, high: str) -> int:
-        """Count the combinations in which parameter ``low`` is below ``high``.
-
-        Costs O(n log n) in the two axes' lengths, whatever the grid's size.
-        """
-        lows, highs = (np.sort(self.axis(name)) for name in (low, high))
-        pairs = int(np.sum(len(highs) - np.searchsorted(highs, lows, side="right")))
-        return pairs * (self.size // (len(lows) * len(highs)))
 
     def axis(self, name: str) -> NDArray[np.generic]:
         """Values of one parameter."""

@@ -1,9 +1,8 @@
 """Compaction: the journals of a run become one Parquet file, a row per combination.
 
-The file depends on *what* was computed, not on how: row groups end at fixed
-combinations, and who computed a row when, in which chunk, and how often it was
-interrupted leave no trace. So a resumed run's file equals an uninterrupted one's
-bit for bit.
+The file depends on *what* was computed, not on how: row groups end at fixed indices of
+the grid, and the worker, the chunk and the interruptions of a row leave no trace. So a
+resumed run's file equals an uninterrupted one's bit for bit.
 
 Memory does not grow with the grid: of the frames only their places are held, and
 rows are read, ordered and written one row group at a time.
@@ -14,8 +13,7 @@ from __future__ import annotations
 import fcntl
 import heapq
 import os
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,24 +23,24 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import DamagedJournalError, JournalError, RunFailedError
+from supervisor.errors import RunFailedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
+from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.grid import Grid, Value
-from supervisor.rows.journal import Frame, FrameKind, JournalSync, iter_frames, journal_paths
+from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
+from supervisor.rows.journal import JournalSync
+from supervisor.rows.space import Space
 from supervisor.system.durable import sync_directory
 from supervisor.system.meanwhile import Meanwhile
 
 ROW_GROUP = 2**16
-"""Combinations per row group: part of the format, since it shapes the file's bytes."""
+"""Indices of the grid per row group: part of the format, since it shapes the file's bytes."""
 
 ERROR_COLUMN = "error"
 """Why a combination failed; there only if one did."""
 
 WHOLE_NUMBERS = frozenset({"trades"})
 """Metrics that are counts, kept as int64 (unless a strategy returns fractions after all)."""
-
-Valid = Callable[[Mapping[str, NDArray[np.generic]]], NDArray[np.bool_]]
-"""Tells from columns of parameters which combinations make sense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Compaction:
     failed : int
         Rows that have an error instead of metrics.
     missing : tuple of (start, stop)
-        Combinations that no journal has, merged.
+        Combinations that no journal has, merged; some have an accepted one in them.
     damaged : tuple of str
         Journals that could not be read, and why: a resume computes what they held again.
     """
@@ -67,22 +65,12 @@ class Compaction:
     damaged: tuple[str, ...] = ()
 
 
-Journals = Path | str | Sequence[Path]
-"""A directory that holds ``worker-*.bin``, or several."""
-
-
-def _folders(journals: Journals) -> list[Path]:
-    return [Path(journals)] if isinstance(journals, Path | str) else list(journals)
-
-
-def compact(
-    journals: Journals, out_path: Path | str, grid: Grid, *, valid: Valid | None = None
-) -> Compaction:
+def compact(journals: Journals, out_path: Path | str, space: Space) -> Compaction:
     """Write the rows of all journals to one Parquet file in the grid's order.
 
-    Every combination occurs once, however often it was computed; a row counts
-    more than a failure. Killed at any instant, it leaves the old file or the new
-    one, never a part.
+    Every combination occurs once, however often it was computed; a row takes
+    precedence over a failure. A process killed at any instant leaves the old file or
+    the new one, never a part.
 
     Parameters
     ----------
@@ -90,57 +78,38 @@ def compact(
         Where the journals are.
     out_path : Path or str
         Replaced at once when the new file is on the disk.
-    grid : Grid
-        The grid the journals' indices refer to.
-    valid : callable, optional
-        Combinations for which it gives False are left out.
+    space : Space
+        The combinations the journals' indices refer to.
 
     Raises
     ------
     JournalError
-        If a journal cannot be read or names a combination beyond the grid.
+        If a journal cannot be read or has a combination beyond the grid.
     RunFailedError
         If the file cannot be written; the journals are kept.
     """
-    index = _Index.of(journals)
-    index.check(grid)
-    shape = _Shape.of(index, grid)
+    index = Index.of(journals, space)
+    shape = _Shape.of(index, space.grid)
     out_path = Path(out_path)
     kept = Meanwhile(partial(_see_kept, journals))
     try:
-        done = _write(index, out_path, grid, valid, shape, kept.result)
+        done = _write(index, out_path, space, shape, kept.result)
     except _FractionError:
-        # a strategy's "trades" are no counts: once more, as float64
-        done = _write(index, out_path, grid, valid, shape.with_floats(), kept.result)
+        # a strategy's "trades" are not counts: write it again, as float64
+        done = _write(index, out_path, space, shape.with_floats(), kept.result)
     finally:
-        kept.result()  # where the file cannot be written, the journals are all there is
-    missing = tuple(gaps(index.merged(), grid.size))
+        kept.result()  # where the file cannot be written, only the journals have the rows
+    missing = tuple(outstanding(index.merged(), space, range(space.grid.size)))
     return Compaction(*done, missing=missing, damaged=tuple(index.damaged))
 
 
 def _see_kept(journals: Journals) -> None:
-    """Wait until the journals are on the disk: the file to be replaced may hold rows that a
-    power loss would take from them.
+    """Wait until the journals are on the disk: a power loss could take rows from them that only
+    the file being replaced still holds.
     """
-    for folder in _folders(journals):
+    for folder in folders(journals):
         with suppress(OSError):  # a disk that does not take them does not take the file either
             JournalSync(folder).sync()
-
-
-def covered(journals: Journals, *, failed: bool = True) -> list[tuple[int, int]]:
-    """Ranges of combinations that the journals hold, merged and in order.
-
-    Failed combinations count as covered, unless ``failed`` is False: trying
-    them again is the user's choice.
-    """
-    return _Index.of(journals, failed=failed).merged()
-
-
-def gaps(ranges: Sequence[tuple[int, int]], stop: int, start: int = 0) -> list[tuple[int, int]]:
-    """Ranges within ``start`` to ``stop`` that merged, ordered ``ranges`` leave out."""
-    begins = [start, *(min(max(end, start), stop) for _, end in ranges)]
-    ends = [*(min(max(begin, start), stop) for begin, _ in ranges), stop]
-    return [(a, b) for a, b in zip(begins, ends, strict=True) if a < b]
 
 
 def read(path: Path | str) -> Any:
@@ -186,115 +155,14 @@ def best(
 def _numbers(column: Any) -> NDArray[np.float64]:
     """Give a column as numbers, NaN where it has none.
 
-    Our own columns by their buffers: what Arrow computes with takes 50 ms to load, just when
-    whoever has pressed Ctrl+C waits for the prompt.
+    Our own columns are read by their buffers: Arrow's compute functions take 50 ms to load,
+    just when a user who has pressed Ctrl+C waits for the prompt.
     """
     if str(column.type) not in ("double", "int64"):
         column = column.cast("float64")
     numbers = to_numpy(column).astype(np.float64)
     numbers[nulls(column)] = np.nan
     return numbers
-
-
-# --- the index: where each combination's row is ------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """Places of all frames, ordered by combination: 48 bytes each, whatever they hold.
-
-    Attributes
-    ----------
-    start, stop : ndarray of int64, shape (n_frames,)
-        Combinations in the frame.
-    first : ndarray of int64, shape (n_frames,)
-        The first of them that no frame before has; ``stop`` if there is none.
-    paths : list of Path
-    columns : list of tuple of str
-        The distinct sets of metrics; the first is that of failures, empty.
-    path_id, columns_id, offset, size : ndarray of int64, shape (n_frames,)
-    damaged : list of str
-        Journals that hold nothing which could be read, and why.
-    """
-
-    start: NDArray[np.int64]
-    stop: NDArray[np.int64]
-    first: NDArray[np.int64]
-    path_id: NDArray[np.int64]
-    columns_id: NDArray[np.int64]
-    offset: NDArray[np.int64]
-    size: NDArray[np.int64]
-    paths: list[Path]
-    columns: list[tuple[str, ...]]
-    damaged: list[str]
-
-    @classmethod
-    def of(cls, journals: Journals, *, failed: bool = True) -> _Index:
-        paths = [path for folder in _folders(journals) for path in journal_paths(folder)]
-        columns: dict[tuple[str, ...], int] = {(): 0}
-        flat = array("q")
-        damaged: list[str] = []
-        for path_id, path in enumerate(paths):
-            try:
-                for frame in iter_frames(path):
-                    if not failed and frame.kind is FrameKind.FAILED:
-                        continue
-                    columns_id = columns.setdefault(frame.columns, len(columns))
-                    flat.extend(
-                        (frame.start, frame.stop, path_id, columns_id, frame.offset, frame.size)
-                    )
-            except DamagedJournalError as error:
-                damaged.append(str(error))
-        table = np.frombuffer(flat, dtype=np.int64).reshape(-1, 6)
-        in_vain = table[:, 3] == 0
-        # rows before a failure of the same combination; earlier workers before later ones, but
-        # of two failures the later: it is what came of trying again
-        turn = np.where(in_vain, -1, 1)
-        order = np.lexsort((turn * table[:, 4], turn * table[:, 2], in_vain, table[:, 0]))
-        table = table[order]
-        start, stop, path_id_, columns_id_, offset, size = (
-            np.ascontiguousarray(column) for column in table.T
-        )
-        reached = np.maximum.accumulate(np.concatenate(([0], stop)))[:-1]
-        first = np.minimum(np.maximum(start, reached), stop)
-        return cls(
-            start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns), damaged
-        )
-
-    def check(self, grid: Grid) -> None:
-        if len(self.start) and (self.start[0] < 0 or self.stop.max() > grid.size):
-            at = int(np.argmax(self.stop))
-            raise JournalError(
-                f"combination {self.stop[at] - 1} lies beyond the grid's {grid.size}: "
-                "the journal is of another grid",
-                path=str(self.paths[self.path_id[at]]),
-            )
-
-    def merged(self) -> list[tuple[int, int]]:
-        """Ranges of combinations that some frame has."""
-        if not len(self.start):
-            return []
-        reached = np.maximum.accumulate(self.stop)
-        opens = np.flatnonzero(np.concatenate(([True], self.start[1:] > reached[:-1])))
-        closes = np.concatenate((opens[1:], [len(self.start)])) - 1
-        return list(zip(self.start[opens].tolist(), reached[closes].tolist(), strict=True))
-
-    def frame(self, at: int) -> Frame:
-        columns = self.columns[self.columns_id[at]]
-        start, stop = int(self.start[at]), int(self.stop[at])
-        return Frame(
-            path=self.paths[self.path_id[at]],
-            kind=FrameKind.ROWS if columns else FrameKind.FAILED,
-            start=start,
-            count=stop - start,
-            columns=columns,
-            offset=int(self.offset[at]),
-            size=int(self.size[at]),
-        )
-
-    def useful(self) -> NDArray[np.int64]:
-        """Frames that have a combination which none before has, in order."""
-        return np.flatnonzero(self.first < self.stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +187,7 @@ class _Shape:
     has_error: bool
 
     @classmethod
-    def of(cls, index: _Index, grid: Grid) -> _Shape:
+    def of(cls, index: Index, grid: Grid) -> _Shape:
         useful = index.columns_id[index.useful()]
         ids, firsts = np.unique(useful, return_index=True)
         in_order = [index.columns[i] for i in ids[np.argsort(firsts)]]
@@ -364,12 +232,14 @@ class _FractionError(Exception):
 
 @dataclass(slots=True)
 class _Block:
-    """The combinations of one row group while it is put together.
+    """The accepted combinations of one row group while it is put together.
 
     Attributes
     ----------
     start : int
-        First combination.
+        First index.
+    indices : ndarray of int64, shape (n_combinations,)
+        The accepted combinations.
     metrics : ndarray of float64, shape (n_combinations, n_metrics)
     there : ndarray of bool, shape (n_combinations, n_metrics)
         Where a metric was returned: NaN is a value, absence is not.
@@ -380,6 +250,7 @@ class _Block:
     """
 
     start: int
+    indices: NDArray[np.int64]
     metrics: NDArray[np.float64]
     there: NDArray[np.bool_]
     found: NDArray[np.bool_]
@@ -387,10 +258,9 @@ class _Block:
 
 
 def _write(
-    index: _Index,
+    index: Index,
     out_path: Path,
-    grid: Grid,
-    valid: Valid | None,
+    space: Space,
     shape: _Shape,
     before_replacing: Callable[[], None],
 ) -> tuple[int, int]:
@@ -399,6 +269,7 @@ def _write(
     import pyarrow.parquet as pq
 
     rows = failed = 0
+    grid = space.grid
     schema = shape.schema(grid)
     try:
         with (
@@ -413,8 +284,8 @@ def _write(
                 write_statistics=True,
             ) as writer,
         ):
-            for block in _blocks(index, grid, shape):
-                table, n_failed = _table(block, grid, valid, shape, schema)
+            for block in _blocks(index, space, shape):
+                table, n_failed = _table(block, grid, shape, schema)
                 if table.num_rows:
                     writer.write_table(table, row_group_size=ROW_GROUP)
                 rows += table.num_rows
@@ -429,7 +300,7 @@ def _write(
     return rows, failed
 
 
-def _blocks(index: _Index, grid: Grid, shape: _Shape) -> Iterator[_Block]:
+def _blocks(index: Index, space: Space, shape: _Shape) -> Iterator[_Block]:
     """Put the row groups together, each from the frames that reach into it."""
     frames = index.useful()
     first, stop = index.first[frames], index.stop[frames]
@@ -441,12 +312,12 @@ def _blocks(index: _Index, grid: Grid, shape: _Shape) -> Iterator[_Block]:
     at = 0
     while at < len(frames):
         start = int(first[at]) // ROW_GROUP * ROW_GROUP
-        end = min(start + ROW_GROUP, grid.size)
-        block = _empty_block(start, end, len(shape.names))
+        end = min(start + ROW_GROUP, space.grid.size)
+        block = _empty_block(start, space.accepted(start, end), len(shape.names))
         while at < len(frames) and first[at] < end:
             which = int(frames[at])
             low, high = int(first[at]), min(int(stop[at]), end)
-            _fill(block, index.frame(which), low, high, places[index.columns_id[which]])
+            _fill(block, index.frame(which), space, low, high, places[index.columns_id[which]])
             if high < stop[at]:
                 first[at] = high  # the rest belongs to the next row group
                 break
@@ -454,10 +325,11 @@ def _blocks(index: _Index, grid: Grid, shape: _Shape) -> Iterator[_Block]:
         yield block
 
 
-def _empty_block(start: int, end: int, width: int) -> _Block:
-    size = end - start
+def _empty_block(start: int, indices: NDArray[np.int64], width: int) -> _Block:
+    size = len(indices)
     return _Block(
         start,
+        indices,
         np.full((size, width), np.nan),
         np.zeros((size, width), dtype=np.bool_),
         np.zeros(size, dtype=np.bool_),
@@ -465,28 +337,27 @@ def _empty_block(start: int, end: int, width: int) -> _Block:
     )
 
 
-def _fill(block: _Block, frame: Frame, low: int, high: int, places: NDArray[np.intp]) -> None:
+def _fill(
+    block: _Block, frame: Frame, space: Space, low: int, high: int, places: NDArray[np.intp]
+) -> None:
     """Put combinations ``low`` to ``high`` of a frame where they belong."""
-    here = slice(low - block.start, high - block.start)
+    first = space.count(block.start, low)
+    here = slice(first, first + space.count(low, high))
     block.found[here] = True
     if frame.kind is FrameKind.FAILED:
         block.errors[here.start] = frame.error()
         return
-    block.metrics[here, places] = frame.rows(low - frame.start, high - frame.start)
+    block.metrics[here, places] = rows_of(frame, space, low, high)
     block.there[here, places] = True
 
 
-def _table(
-    block: _Block, grid: Grid, valid: Valid | None, shape: _Shape, schema: Any
-) -> tuple[Any, int]:
-    """Turn a block into a table of the combinations that were found and make sense."""
+def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, int]:
+    """Turn a block into a table of the combinations that were found."""
     import pyarrow as pa
 
-    parameters = grid.columns(block.start, block.start + len(block.found))
     keep = block.found
-    if valid is not None:
-        keep = keep & np.asarray(valid(parameters), dtype=np.bool_)
-    columns = [_parameter_column(parameters[name][keep]) for name in grid.names]
+    parameters = grid.decode(block.indices[keep])
+    columns = [_parameter_column(parameters[name]) for name in grid.names]
     for at, name in enumerate(shape.names):
         values, absent = block.metrics[keep, at], ~block.there[keep, at]
         if name in shape.whole:
@@ -511,7 +382,7 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with unfinished.open("wb") as file:
-            # the lock says that its writer lives; the kernel lets go of it when it dies
+            # the lock says that its writer is alive; the kernel releases it when the writer dies
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             file.flush()

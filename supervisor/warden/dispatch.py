@@ -1,22 +1,23 @@
-"""Who computes what next: ranges of combinations, handed out, returned, retried.
+"""Dispatch of chunks to workers: ranges of combinations, handed out, returned, retried.
 
-Pure bookkeeping, with the time as a parameter. What is left to do is a short
-list of ranges, whatever the grid's size: nothing here grows with it.
+Pure bookkeeping, with the time as a parameter. The work left is a short list of
+ranges, whatever the grid's size: nothing here grows with it.
 
-A chunk whose worker dies is tried once more as it is (the death may have been
-an accident: an OOM kill, a stray signal). If it kills again it is halved, and
-its halves in turn, until a single combination is left that kills whoever
-touches it; that one is given up as failed, and the sweep goes on.
+A chunk whose worker dies is retried once as it is (the death may have been an
+accident: an OOM kill, a stray signal). If its worker dies again it is halved, and
+its halves in turn, until a single combination is left that crashes every worker;
+that one is given up as failed, and the sweep continues.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections.abc import Callable
 from typing import NamedTuple
 
 CHUNK_TARGET_S = 0.5
-"""Computing time aimed at per chunk: long against the 1 ms it takes to keep the last of
-its rows and to hand out the next one, short against anybody's patience."""
+"""Target computing time per chunk: long compared with the 1 ms it takes to write its last
+rows and to hand out the next one, short for a user who waits for a drain."""
 
 _GROWTH = 16  # per chunk, while the rate is still being learnt …
 _KNOWN_GROWTH = 2  # … and once it is known: a clock may have been looked at too late
@@ -28,8 +29,8 @@ _AHEAD_LEFT = 4  # full chunks left for each worker, below which none is handed 
 class Chunk(NamedTuple):
     """Combinations ``start`` to ``stop`` (exclusive).
 
-    ``crashes`` counts the workers that died over exactly this range or one
-    that contained it, ``spared`` those whose death was not held against it.
+    ``crashes`` counts the workers that died while computing exactly this range or one
+    that contained it, ``spared`` those whose death had another cause.
     """
 
     start: int
@@ -60,18 +61,18 @@ class Verdict(NamedTuple):
 
 
 BARREN_CRASHES = 40
-"""Deaths in a row, with nothing finished in between, that make us look elsewhere."""
+"""Deaths in a row, with nothing finished in between, after which probes decide."""
 
 PROBES = 5
-"""Single combinations tried elsewhere: if every one of them kills too, the fault is not
-in a combination, and the run is failed."""
+"""Single combinations tried elsewhere: if every one of them crashes its worker too, the
+fault is not in a combination, and the run fails."""
 
 MAX_BARREN_CRASHES = 1_000
-"""Deaths in a row after which a run is failed even so: a search must end."""
+"""Deaths in a row after which a run fails in any case: a search must end."""
 
 SPARED = 4
-"""Deaths over a chunk that were somebody else's doing and are not held against it. Beyond
-that they are: a function may well SIGKILL its own process."""
+"""Deaths during a chunk that had another cause and are not counted as its crashes. Beyond
+that they are counted: a function may well SIGKILL its own process."""
 
 _SEARCH_DEPTH = 34  # halving the largest chunk, 2³² combinations, down to one; per worker
 _PROBE_AFTER = BARREN_CRASHES // 2
@@ -90,9 +91,12 @@ class Dispatcher:
         Size of the first chunk, before any rate is known.
     even : bool
         Whether one combination takes about as long as another, so that a chunk can be handed
-        out ahead. It could keep everybody waiting behind a combination that takes minutes.
+        out ahead. Otherwise it could be held up behind a combination that takes minutes.
     batch : int
         How many are computed at once: longer chunks are made of whole batches.
+    count : callable, optional
+        Counts the combinations of a range that are to be computed; all of them if left out.
+        Ranges are of the whole grid, of which a strategy may accept a part.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Dispatcher:
         *,
         even: bool = False,
         batch: int = 1,
+        count: Callable[[int, int], int] = lambda start, stop: stop - start,
     ) -> None:
         self._todo = [Chunk(start, stop) for start, stop in todo if stop > start]
         heapq.heapify(self._todo)
@@ -111,6 +116,7 @@ class Dispatcher:
         self._since: dict[int, float] = {}
         self._even = even
         self._batch = batch
+        self._count = count
         self._rate_known = False
         self._n_workers = n_workers
         self._size = max(1, first_chunk)
@@ -138,9 +144,9 @@ class Dispatcher:
         return piece
 
     def take_ahead(self, worker: int, now: float) -> Chunk | None:
-        """Give ``worker`` the chunk after the one it computes: it will not have to wait for it.
+        """Give ``worker`` the chunk after the one it computes, so that it need not wait for it.
 
-        None where that could keep somebody else waiting, and where a chunk is suspect.
+        None where that could keep another worker waiting, and where a chunk is suspect.
         """
         hand = self._in_hand.get(worker, ())
         if len(hand) != 1 or self._barren_crashes or not (self._even and self._rate_known):
@@ -154,11 +160,11 @@ class Dispatcher:
     def returned(self, worker: int, until: int, now: float) -> None:
         """Take back a chunk computed up to ``until`` (all of it, unless a stop came)."""
         if worker not in self._in_hand:
-            return  # it said so before: a worker that forked and came back speaks twice
+            return  # a forked child of the worker that returned has reported it before
         chunk, since = self._lay_down(worker), self._since.pop(worker)
         if worker in self._in_hand:
-            self._since[worker] = now  # it is at what it was given ahead
-        self.finished += until - chunk.start
+            self._since[worker] = now  # it has begun the chunk it was given ahead
+        self.finished += self._count(chunk.start, until)
         if until > chunk.start:
             self._not_barren()
         if until < chunk.stop:
@@ -172,21 +178,21 @@ class Dispatcher:
         Parameters
         ----------
         worker : int
-            Who died.
+            The worker that died.
         kept_until : int
             First combination of its chunk that is not in its journal.
         blamed : bool
-            Whether what it computed may be to blame, as far as can be told.
+            Whether the computation may have caused the death.
         """
         if worker not in self._in_hand:
-            self._empty_handed += 1  # before it was ready for a chunk: no combination's fault
+            self._empty_handed += 1  # it had no chunk: no combination caused it
             return Verdict(hopeless=self._hopeless)
         chunk = self._lay_down(worker)
         for ahead in self._in_hand.pop(worker, []):
-            self._put_back(ahead)  # it was not looked at
+            self._put_back(ahead)  # it was not begun
         del self._since[worker]
         done = max(0, min(kept_until, chunk.stop) - chunk.start)
-        self.finished += done
+        self.finished += self._count(chunk.start, chunk.start + done)
         if done:
             self._not_barren()
         else:
@@ -199,8 +205,8 @@ class Dispatcher:
             left = chunk._replace(start=chunk.start + done, spared=chunk.spared + 1)
         else:
             left = chunk._replace(start=chunk.start + done, crashes=chunk.crashes + 1)
-        if left.size == 0:
-            return Verdict()
+        if self._count(left.start, left.stop) == 0:
+            return Verdict()  # nothing is left to compute, so nothing can fail
         if left.crashes == chunk.crashes or left.crashes == 1:
             self._put_back(left)
         elif left.size > 1:
@@ -219,7 +225,7 @@ class Dispatcher:
 
     @property
     def idle(self) -> bool:
-        """Whether nobody has a chunk in hand."""
+        """Whether no worker has a chunk in hand."""
         return not self._in_hand
 
     @property
@@ -235,7 +241,7 @@ class Dispatcher:
         return chunk
 
     def _fair_share(self) -> int:
-        """How much one worker may take of what is left, that the others do not wait for it."""
+        """How much of the rest one worker may take without keeping the others waiting."""
         if self._n_workers == 1:
             return self._left
         return max(self._left // (_TAIL_SHARE * self._n_workers), self._size // _TAIL_FLOOR, 1)
@@ -245,7 +251,7 @@ class Dispatcher:
         self._probes.clear()
 
     def _probe(self) -> Chunk | None:
-        """Where everything has died for a while, try a single combination far from there."""
+        """After many deaths in a row, try a single combination far from there."""
         if self._barren_crashes < _PROBE_AFTER or len(self._probes) >= PROBES:
             return None
         fresh = [chunk for chunk in self._todo if chunk.crashes == 0]

@@ -60,7 +60,7 @@ class Descriptors:
     """Descriptors that come with :class:`~supervisor.ipc.messages.StartRun`."""
 
     flag: int
-    board: int
+    table: int
     bars: int
     function: int | None = None
 

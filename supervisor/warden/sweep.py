@@ -1,4 +1,4 @@
-"""A sweep's workforce: workers that are forked, given chunks, buried and replaced."""
+"""A sweep's workforce: workers that are forked, given chunks, reaped and replaced."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from supervisor.errors import AllstopError, ProtocolError
 from supervisor.ipc import messages
-from supervisor.ipc.board import Board
+from supervisor.ipc.progress_table import ProgressTable
 from supervisor.market.bars import Bars
 from supervisor.records import rundir
 from supervisor.records.plan import Plan, Source
+from supervisor.rows.index import covered, outstanding
 from supervisor.rows.journal import JournalWriter, journal_path, next_serial
-from supervisor.rows.results import covered, gaps
 from supervisor.system import memory
 from supervisor.system.process import describe_exit
 from supervisor.warden.dispatch import Chunk, Dispatcher
@@ -39,10 +39,9 @@ _kept: dict[tuple[int, int], Bars] = {}
 
 
 def _bars_of(fd: int) -> Bars:
-    """Map bars; those of the last run again, with what was computed from them, if it is they.
+    """Map bars, or return those of the last run, with their prefix tables, if they are the same.
 
-    They are sealed, and while they are kept their memory, hence its inode number, is no
-    other's.
+    Bars are sealed, and while they are kept no other memory can have their inode number.
     """
     facts = os.fstat(fd)
     which = (facts.st_dev, facts.st_ino)
@@ -76,7 +75,7 @@ class Sweep:
     plan : Plan
         What is to be computed.
     fds : Descriptors
-        Board, bars and function; this object owns them from now on.
+        Progress table, bars and function; this object owns them from now on.
     retry_failed : bool
         Compute combinations that an earlier attempt gave up.
     """
@@ -89,7 +88,7 @@ class Sweep:
         self._fds = fds
         self._retry_failed = retry_failed
         self._journals = run.run_dir / rundir.JOURNAL_DIR
-        self._board = Board(fds.board, plan.workers)
+        self._table = ProgressTable(fds.table, plan.workers)
         self._backend: Backend | None = None
         self._serial = next_serial(self._journals)
         self._earlier = 0
@@ -103,16 +102,20 @@ class Sweep:
 
     def prepare(self) -> None:
         """See what is left to compute, and load or compile what computes it."""
-        done = covered(rundir.journal_dirs(self._run.run_dir), failed=not self._retry_failed)
+        space = self._plan.space
+        done = covered(rundir.journal_dirs(self._run.run_dir), space, failed=not self._retry_failed)
         built_in = self._plan.source is Source.BUILT_IN
-        span = self._plan.span
-        todo = gaps(done, span.stop, span.start)
+        todo = outstanding(done, space, self._plan.span)
         bars = _bars_of(self._fds.bars)
         self._backend = make_backend(self._plan, bars, self._fds.function)
         self._dispatcher = Dispatcher(
-            todo, self._plan.workers, even=built_in, batch=self._backend.batch
+            todo,
+            self._plan.workers,
+            even=built_in,
+            batch=self._backend.batch,
+            count=space.count,
         )
-        self._dispatcher.finished = self._earlier = sum(stop - start for start, stop in done)
+        self._dispatcher.finished = self._earlier = space.count_all(done)
         self._backend.prepare()
 
     def start(self) -> None:
@@ -139,13 +142,13 @@ class Sweep:
 
     @property
     def report_due(self) -> float | None:
-        """When the front is to hear of what has been finished since it last did."""
+        """When the front should receive the next count of finished combinations."""
         if self._dispatcher.finished == self._reported:
             return None
         return self._reported_at + _REPORT_EVERY_S
 
     def report(self, *, force: bool = False) -> None:
-        """Tell the front how many combinations are finished, not oftener than needed."""
+        """Send the front the number of finished combinations, not more often than needed."""
         now = time.monotonic()
         finished = self._dispatcher.finished
         if finished != self._reported and (force or now - self._reported_at >= _REPORT_EVERY_S):
@@ -153,40 +156,40 @@ class Sweep:
             self._run.post(messages.Finished(finished))
 
     def ask_to_end(self) -> int:
-        """Wake the idle: a worker that waits for its next chunk wakes to an ended line."""
+        """Wake idle workers: one that waits for its next chunk reads the end of its socket."""
         for worker in self._workers.values():
             with contextlib.suppress(OSError):
                 worker.link.shutdown(socket.SHUT_WR)
         return len(self._workers)
 
     def outlived(self) -> None:
-        """Workers that linger after the last chunk are no news."""
+        """Do nothing: workers may outlive the last chunk for a moment."""
 
     def reaped(self, pid: int, status: int) -> None:
-        """Bury a worker; an orphan that was handed to us needs nothing more."""
+        """Replace a reaped worker; an orphan we adopted needs nothing more."""
         worker = self._by_pid.pop(pid, None)
         if worker is not None:
-            self._bury(worker, status)
+            self._replace(worker, status)
 
     def status(self) -> messages.Status:
         """Combinations done, and the workers' pids."""
-        counted = self._earlier + self._board.done() + self._given_up
+        counted = self._earlier + self._table.done() + self._given_up
         return messages.Status(
             run_id="",
             status="",
-            done=min(max(self._dispatcher.finished, counted), self._plan.grid.size),
-            total=self._plan.grid.size,
+            done=min(max(self._dispatcher.finished, counted), self._plan.combos_total),
+            total=self._plan.combos_total,
             workers=[worker.outside for worker in self._workers.values()],
         )
 
     def dump(self) -> None:
-        """Have every worker write where it is to its log."""
+        """Have every worker write its stack to its log."""
         for worker in self._workers.values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.pid, DUMP_SIGNAL)  # our own unreaped child: the pid is its own
 
     def close(self) -> None:
-        """Let go of everything that was prepared: it is big, and a kept warden holds nothing."""
+        """Release everything that was prepared: it is big, and an idle warden holds nothing."""
         if self._failures:
             self._failures.close()
         for worker in self._workers.values():
@@ -194,7 +197,7 @@ class Sweep:
         for fd in (self._fds.bars, self._fds.function):
             if fd is not None:
                 os.close(fd)
-        self._board.close()
+        self._table.close()
         self._backend = None
 
     # -- workers -----------------------------------------------------------
@@ -208,7 +211,7 @@ class Sweep:
             self._run.fail(f"no worker could be forked: {error.strerror}")
 
     def _fork(self, slot: int) -> None:
-        self._board.vacate(slot)
+        self._table.vacate(slot)
         ours, theirs = messages.pair()
         ours.setblocking(False)  # a child of the worker's may hold its end open: never wait for EOF
         serial, self._serial = self._serial, self._serial + 1
@@ -226,7 +229,7 @@ class Sweep:
     def _be_worker(
         self, slot: int, serial: int, warden_pid: int, ours: socket.socket, theirs: socket.socket
     ) -> None:
-        """In the child: work, and never come back."""
+        """In the child: work, and never return."""
         code = 1
         try:
             containment = self._run.containment
@@ -238,7 +241,7 @@ class Sweep:
                 containment.outside(os.getpid()),
                 theirs,
                 self._run.flag,
-                self._board,
+                self._table,
                 self._plan.run_id,
                 self._run.run_dir,
                 "" if self._plan.source is Source.BUILT_IN else self._plan.provenance.cwd,
@@ -252,7 +255,7 @@ class Sweep:
             os._exit(code)  # no atexit, no finalizer of the warden's runs in a worker
 
     def _leave_warden(self, ours: socket.socket) -> None:
-        """In the child: drop every line of the warden's, so that EOF means what it says."""
+        """In the child: close the warden's sockets, so that an EOF means that the warden died."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._run.leave()
@@ -267,17 +270,19 @@ class Sweep:
         except BlockingIOError:
             return False
         except ProtocolError as error:
-            message = messages.WorkerBroken(error=f"worker spoke nonsense: {error}", usage=False)
+            message = messages.WorkerBroken(
+                error=f"a worker sent an invalid message: {error}", usage=False
+            )
         if message is None:
-            self._run.forget(worker.link)  # it is dead or about to be: SIGCHLD says the rest
+            self._run.forget(worker.link)  # it is dead or about to be: SIGCHLD follows
             return False
         if isinstance(message, messages.WorkerReady):
             self._give_chunk(worker)
         elif isinstance(message, messages.Computed):
             chunk = self._dispatcher.in_hand(worker.slot)
             if chunk is None or chunk.start != message.start:
-                # a worker that forked and came back says it twice; the second time another
-                # chunk is in hand, and must neither be taken for done nor be forgotten
+                # a forked child that returned reports the chunk again: now another chunk is in
+                # hand, which must neither be taken for finished nor be lost
                 return True
             self._dispatcher.returned(worker.slot, message.until, time.monotonic())
             self._give_chunk(worker)  # first of all: it may be waiting
@@ -288,9 +293,9 @@ class Sweep:
         return True
 
     def _give_chunk(self, worker: Worker) -> None:
-        """Give a worker something to compute, and what comes after it: it then need not wait."""
+        """Give a worker a chunk, and the one after it, so that it need not wait for that."""
         if self._run.state is not State.RUNNING or worker.slot not in self._workers:
-            return  # the run ends, or these are its last words
+            return  # the run ends, or the worker is dead and this was its last message
         slot, now = worker.slot, time.monotonic()
         if self._dispatcher.in_hand(slot) is None:
             self._send(worker, self._dispatcher.take(slot, now))
@@ -300,12 +305,12 @@ class Sweep:
         if chunk is not None:
             messages.send(worker.link, messages.Compute(chunk.start, chunk.stop))
 
-    # -- the dead ----------------------------------------------------------
+    # -- dead workers ------------------------------------------------------
 
-    def _bury(self, worker: Worker, status: int) -> None:
+    def _replace(self, worker: Worker, status: int) -> None:
         del self._workers[worker.slot]
         while self._on_worker(worker):
-            pass  # its last words
+            pass  # messages it sent before it died
         self._run.forget(worker.link)
         worker.link.close()
         code = os.waitstatus_to_exitcode(status)
@@ -313,16 +318,18 @@ class Sweep:
         self._run.events.emit("worker_reaped", serial=worker.serial, pid=worker.outside, code=code)
         if self._run.state is not State.RUNNING:
             self._take_back(worker.slot)
-            self._board.drop_unkept(worker.slot)
+            self._table.drop_unkept(worker.slot)
             self._run.check_done()
             return
         why = describe_exit(code)
         self._run.post(messages.WorkerLost(worker.serial, worker.outside, why))
         kept_until = self._kept_until(worker.slot)
-        blamed = self._to_blame(code) and self._looked(worker.slot)
+        blamed = self._to_blame(code) and self._begun(worker.slot)
         verdict = self._dispatcher.crashed(worker.slot, kept_until, blamed=blamed)
         if verdict.failed is not None:
-            self._give_up(verdict.failed, f"the worker {why} again and again over this combination")
+            self._give_up(
+                verdict.failed, f"this combination crashed its worker repeatedly: it {why}"
+            )
         if verdict.hopeless:
             self._run.fail(f"workers keep dying with nothing finished in between (the last {why})")
             return
@@ -330,8 +337,8 @@ class Sweep:
         self._run.check_done()
 
     def _to_blame(self, code: int) -> bool:
-        """Whether what a worker computed may have killed it: a SIGKILL comes from somebody
-        else, unless the kernel has just run out of memory.
+        """Whether a worker's computation may have killed it: a SIGKILL comes from another
+        process, unless the kernel has just run out of memory.
         """
         oom_kills, self._oom_kills = self._oom_kills, memory.oom_kills()
         return code != -signal.SIGKILL or self._oom_kills != oom_kills
@@ -345,13 +352,13 @@ class Sweep:
         chunk = self._dispatcher.in_hand(slot)
         if chunk is None:
             return 0
-        if not self._looked(slot):
+        if not self._begun(slot):
             return chunk.start
-        return int(min(max(self._board.rows[slot]["kept_until"], chunk.start), chunk.stop))
+        return int(min(max(self._table.rows[slot]["kept_until"], chunk.start), chunk.stop))
 
-    def _looked(self, slot: int) -> bool:
+    def _begun(self, slot: int) -> bool:
         """Whether a dead worker had begun the chunk it was given."""
-        chunk, row = self._dispatcher.in_hand(slot), self._board.rows[slot]
+        chunk, row = self._dispatcher.in_hand(slot), self._table.rows[slot]
         return chunk is not None and chunk[:2] == (row["chunk_start"], row["chunk_stop"])
 
     def _give_up(self, index: int, error: str) -> None:

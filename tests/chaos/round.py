@@ -18,13 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.containment import cgroup
-from supervisor.rows.journal import (
-    JournalWriter,
-    journal_path,
-    journal_paths,
-    next_serial,
-    read_journal,
-)
+from supervisor.rows.frames import read_journal
+from supervisor.rows.journal import JournalWriter, journal_path, journal_paths, next_serial
 from supervisor.system import process
 from supervisor.system.process import Identity
 from tests.chaos.marks import Found, Marks

@@ -14,7 +14,7 @@ import pytest
 import supervisor
 from supervisor.api import Run
 from supervisor.ipc import messages
-from supervisor.ipc.board import Board
+from supervisor.ipc.progress_table import ProgressTable
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.market.example import example_bars
 from supervisor.rows.journal import JournalWriter
@@ -111,7 +111,7 @@ def test_an_exception_fails_its_combination_without_a_new_worker(inside: Place) 
     run.assert_gone()
 
 
-def test_a_row_of_the_board_never_says_of_one_chunk_what_was_kept_of_another(
+def test_a_row_of_the_table_never_says_of_one_chunk_what_was_kept_of_another(
     tmp_path: Path,
 ) -> None:
     """Its worker may be killed between any two words that it writes."""
@@ -125,11 +125,11 @@ def test_a_row_of_the_board_never_says_of_one_chunk_what_was_kept_of_another(
             (row,) = self.view(np.ndarray)
             seen.append(tuple(int(row[n]) for n in ("chunk_start", "chunk_stop", "kept_until")))
 
-    board, flag = Board.create(1), StopFlag()
-    board.rows = board.rows.view(Row)
+    table, flag = ProgressTable.create(1), StopFlag()
+    table.rows = table.rows.view(Row)
     ours, theirs = messages.pair()
     with ours, theirs, JournalWriter(tmp_path / "worker-0000.bin", "run", 0) as journal:
-        station = Station(0, 0, os.getpid(), theirs, flag, board, "run", tmp_path)
+        station = Station(0, 0, os.getpid(), theirs, flag, table, "run", tmp_path)
         for start, stop in ((1000, 1750), (0, 1000)):
             chunk = ChunkInHand(station, journal, start, stop)
             chunk.keep(start, ("sharpe",), np.ones((stop - start, 1)))
@@ -220,7 +220,7 @@ def suspended_amid(inside: Place, run: Run, so_far: str) -> int:
         (worker,) = children(warden)
         os.kill(worker, signal.SIGSTOP)
         wait_for(lambda: process.state_letter(worker) == "T", "its suspension")
-        (row,) = run._front.work._board.rows
+        (row,) = run._front.work._table.rows
         if row["chunk_start"] < row[so_far] < row["chunk_stop"]:
             return worker
         os.kill(worker, signal.SIGCONT)
@@ -248,7 +248,7 @@ def with_one_ahead(inside: Place) -> tuple[Run, int, int]:
 
 def in_hand(run: Run) -> tuple[int, int]:
     """Where the chunk begins and ends that the one worker computes."""
-    (row,) = run._front.work._board.rows
+    (row,) = run._front.work._table.rows
     return int(row["chunk_start"]), int(row["chunk_stop"])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.rows.grid import Grid
+from workers.catalog import STRATEGIES
 from workers.numba_backtest import NumbaBacktest
 
 
@@ -22,14 +23,25 @@ class FakeChunk:
     flag: NDArray[np.int64] = field(default_factory=lambda: np.zeros(8, np.int64))
     progress: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
     kept: list[tuple[int, tuple[str, ...], NDArray[np.float64]]] = field(default_factory=list)
+    indices: list[NDArray[np.int64]] = field(default_factory=list)
     checkpoints: Path = Path("/nonexistent")
     failed: list[tuple[int, str]] = field(default_factory=list)
 
     def stop_requested(self) -> bool:
         return bool(self.flag[0] != 0)
 
-    def keep(self, start: int, columns: tuple[str, ...], rows: NDArray[np.float64]) -> None:
+    def keep(
+        self,
+        start: int,
+        columns: tuple[str, ...],
+        rows: NDArray[np.float64],
+        *,
+        stop: int | None = None,
+        indices: NDArray[np.int64] | None = None,
+    ) -> None:
+        stop = start + len(rows) if stop is None else stop
         self.kept.append((start, columns, rows))
+        self.indices.append(np.arange(start, stop) if indices is None else indices)
 
     def keep_failed(self, index: int, error: str) -> None:
         self.failed.append((index, error))
@@ -73,15 +85,19 @@ class FakeBars:
 def backtest_all(
     bars: FakeBars, grid: Grid, strategy: str, cuts: tuple[int, ...] = (), **options: object
 ) -> NDArray[np.float64]:
-    """Rows of a whole grid, computed in chunks that are cut at the given indices."""
-    backend = NumbaBacktest(bars, grid, strategy, **options)  # type: ignore[arg-type]
+    """Rows of a whole grid, computed in chunks that are cut at the given indices.
+
+    A combination that the strategy does not accept has NaN.
+    """
+    space = STRATEGIES[strategy].space(grid)
+    backend = NumbaBacktest(bars, space, strategy, **options)  # type: ignore[arg-type]
     backend.prepare()
     backend.start()
     edges = [0, *cuts, grid.size]
-    parts = []
+    every = np.full((grid.size, len(backend.columns)), np.nan)
     for start, stop in pairwise(edges):
         chunk = FakeChunk(start, stop)
         assert backend.evaluate(chunk) == stop
-        assert chunk.progress[0] == stop - start
-        parts.append(chunk.rows)
-    return np.concatenate(parts)
+        assert chunk.progress[0] == len(chunk.rows) == space.count(start, stop)
+        every[np.concatenate(chunk.indices)] = chunk.rows
+    return every

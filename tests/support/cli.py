@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from supervisor.rows.journal import iter_frames, journal_paths
+from supervisor.rows.frames import iter_frames
+from supervisor.rows.journal import journal_paths
 from supervisor.system import process
 from supervisor.system.process import Identity
 from tests.support.processes import COOKIE, kill, outside, present, with_cookie

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.rows.journal import JournalWriter, journal_path
+from supervisor.rows.space import Space
 
 METRICS = ("total_return", "sharpe", "max_drawdown", "trades")
 
@@ -41,13 +42,20 @@ def metrics_of(start: int, stop: int) -> NDArray[np.float64]:
 
 
 def write_journal(
-    directory: Path, serial: int, chunks: list[tuple[int, int]], failed: tuple[int, ...] = ()
+    directory: Path,
+    serial: int,
+    chunks: list[tuple[int, int]],
+    failed: tuple[int, ...] = (),
+    space: Space | None = None,
 ) -> Path:
+    """Write a journal: a row for each combination of the chunks, or each that is accepted."""
     directory.mkdir(exist_ok=True)
     path = journal_path(directory, serial)
     with JournalWriter(path, "test-run", serial) as writer:
         for start, stop in chunks:
-            writer.append(start, METRICS, metrics_of(start, stop))
+            indices = np.arange(start, stop) if space is None else space.accepted(start, stop)
+            rows = metrics_of(start, stop)[indices - start]
+            writer.append(start, METRICS, rows, stop=stop, indices=indices)
         for index in failed:
             writer.append_failed(index, f"ValueError: combination {index}")
     return path

@@ -21,7 +21,7 @@ from workers.indicators.prices import _summable
 from workers.indicators.region import shared_then_private
 from workers.kernels.blocks import TILE, TILE_BARS
 from workers.kernels.entries import publish
-from workers.kernels.tape import make_tape
+from workers.kernels.prefix_tables import make_prefix_tables
 from workers.strategies import bollinger_reversion, rsi_reversion, sma_cross
 from workers.strategies.market import Market
 
@@ -132,7 +132,7 @@ def test_curves_that_cannot_all_be_kept_are_computed_once_each(
     monkeypatch.setattr("workers.indicators.bank._PRIVATE_BUDGET", 0)
     bars = FakeBars.walk(1_000)
     kept_curves, n_windows, n_levels = 8, 20, 25
-    market = Market(bars, make_tape(bars.close, 0.0, 1.0), kept_curves * 8 * TILE_BARS)
+    market = Market(bars, make_prefix_tables(bars.close, 0.0, 1.0), kept_curves * 8 * TILE_BARS)
     axes = {"window": np.arange(5, 5 + n_windows)}
     strategy = module.Strategy(market, axes | {name: np.arange(1.0, 26.0) for name in levels})
     (curves,) = (bank for bank in vars(strategy).values() if is_bank_of_curves(bank))
@@ -238,7 +238,7 @@ def test_windows_without_a_place_are_not_computed_for_every_combination(
 ) -> None:
     monkeypatch.setattr("workers.indicators.bank._PRIVATE_BUDGET", 0)
     bars = FakeBars.walk(1_000)
-    market = Market(bars, make_tape(bars.close, 0.0, 1.0), budget=places * 2 * TILE * 8)
+    market = Market(bars, make_prefix_tables(bars.close, 0.0, 1.0), budget=places * 2 * TILE * 8)
     windows = {"fast": np.arange(2, 22), "slow": np.arange(30, 50)}
     strategy = sma_cross.Strategy(market, {name: windows[name] for name in names})
     first, last = names
@@ -258,7 +258,7 @@ def test_windows_without_a_place_are_not_computed_for_every_combination(
 
 def test_what_fits_is_computed_once_though_it_is_not_shared() -> None:
     bars = FakeBars.walk(1_000)
-    market = Market(bars, make_tape(bars.close, 0.0, 1.0), budget=5 * 2 * TILE * 8)
+    market = Market(bars, make_prefix_tables(bars.close, 0.0, 1.0), budget=5 * 2 * TILE * 8)
     strategy = sma_cross.Strategy(market, {"fast": np.arange(2, 5), "slow": np.arange(10, 30)})
     digits = {"fast": np.zeros(20, np.int64), "slow": np.arange(20)}
     assert strategy.backtest(LINE, digits, np.empty((20, 5)))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 
 from supervisor.errors import ConfigError
@@ -48,16 +47,15 @@ def test_refuses_with_one_line(name: str, axes: dict[str, list[object]], says: l
         assert part in message
 
 
-def test_valid_marks_combinations_in_order() -> None:
-    grid = Grid.of(GOOD["sma_cross"])
-    mask = STRATEGIES["sma_cross"].valid(grid.columns(0, grid.size))
-    assert mask.tolist() == [True, True, False, True]
-    assert mask.sum() == grid.count_ordered("fast", "slow")
+def test_only_combinations_in_order_are_accepted() -> None:
+    space = STRATEGIES["sma_cross"].space(Grid.of(GOOD["sma_cross"]))
+    assert space.accepted(0, 4).tolist() == [0, 1, 3]
+    assert space.total == 3
 
 
-def test_valid_is_all_true_without_an_order() -> None:
+def test_all_are_accepted_without_an_order() -> None:
     grid = Grid.of(GOOD["donchian_breakout"])
-    assert np.all(STRATEGIES["donchian_breakout"].valid(grid.columns(0, grid.size)))
+    assert STRATEGIES["donchian_breakout"].space(grid).total == grid.size
 
 
 def test_imports_no_numba() -> None:

@@ -93,6 +93,15 @@ def test_the_span_of_a_plan_is_its_part_of_the_grid() -> None:
     assert Plan.from_json(json.loads(json.dumps(shard.to_json()))).span == range(1, 3)
 
 
+def test_a_plan_keeps_the_constraint_of_its_strategy() -> None:
+    grid = Grid.of({"fast": [1, 2, 3], "slow": [2, 3]})
+    plan = a_plan(strategy="sma_cross", grid=grid, ordered=("fast", "slow"))
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again.ordered == ("fast", "slow")
+    assert again.space.accepted(0, 6).tolist() == [0, 1, 3]
+    assert a_plan().space.total == 4
+
+
 def test_a_report_comes_back_from_its_file() -> None:
     report = Report(
         run_id="r", status=RunStatus.STOPPED, reason="SIGINT", exit_code=130,

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supervisor.warden.dispatch import BARREN_CRASHES, CHUNK_TARGET_S, SPARED, Chunk, Dispatcher
+from supervisor.warden.dispatch import (
+    BARREN_CRASHES,
+    CHUNK_TARGET_S,
+    SPARED,
+    Chunk,
+    Dispatcher,
+    Verdict,
+)
 
 COST_S = 0.001
 
@@ -160,6 +167,34 @@ def test_deaths_by_another_hand_are_not_held_against_it_for_a_while() -> None:
     dispatcher.take(0, 0.0)
     assert dispatcher.crashed(0, 0, blamed=False).failed == 0
     assert dispatcher.exhausted
+
+
+def test_only_accepted_combinations_are_counted() -> None:
+    def every_tenth(start: int, stop: int) -> int:
+        return len(range(-(-start // 10), -(-stop // 10)))
+
+    dispatcher = Dispatcher([(0, 100)], 1, first_chunk=100, count=every_tenth)
+    dispatcher.take(0, 0.0)
+    dispatcher.returned(0, 35, 1.0)
+    assert dispatcher.finished == 4
+    dispatcher.take(0, 1.0)
+    dispatcher.crashed(0, 61)
+    assert dispatcher.finished == 7
+    while dispatcher.take(0, 2.0) is not None:
+        dispatcher.returned(0, dispatcher.in_hand(0).stop, 3.0)
+    assert dispatcher.finished == 10
+
+
+def test_a_range_with_nothing_to_compute_is_never_given_up() -> None:
+    dispatcher = Dispatcher([(0, 1), (5, 6)], 1, count=lambda start, stop: int(start <= 5 < stop))
+    assert dispatcher.take(0, 0.0)[:2] == (0, 1)
+    assert dispatcher.crashed(0, 0) == Verdict()
+    assert dispatcher.take(0, 0.0)[:2] == (5, 6)
+    dispatcher.crashed(0, 5)
+    dispatcher.take(0, 0.0)
+    assert dispatcher.crashed(0, 5) == Verdict(failed=5)
+    assert dispatcher.exhausted
+    assert dispatcher.finished == 1
 
 
 def grown(n_workers: int, size: int) -> Dispatcher:

@@ -176,15 +176,3 @@ def test_a_value_off_the_grid_has_no_index() -> None:
     for params in ({"a": 3, "b": "x"}, {"a": 1, "b": "z"}, {"a": 1}):
         with pytest.raises(KeyError):
             grid.index(params)
-
-
-@settings(max_examples=80, deadline=None)
-@given(
-    low=st.lists(st.integers(-9, 9), min_size=1, max_size=9, unique=True),
-    high=st.lists(st.integers(-9, 9), min_size=1, max_size=9, unique=True),
-    third=st.integers(1, 3),
-)
-def test_ordered_pairs_are_counted(low: list[int], high: list[int], third: int) -> None:
-    grid = Grid.of({"low": low, "x": range(third), "high": high})
-    expected = sum(grid.params(i)["low"] < grid.params(i)["high"] for i in range(grid.size))
-    assert grid.count_ordered("low", "high") == expected

@@ -14,21 +14,23 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import InternalError, JournalError, RunFailedError
-from supervisor.rows.journal import (
+from supervisor.rows.frames import (
     MAX_ERROR_BYTES,
     MAX_PAYLOAD_BYTES,
     Frame,
     FrameKind,
     Header,
+    iter_frames,
+    read_header,
+    read_journal,
+)
+from supervisor.rows.journal import (
     JournalSync,
     JournalTail,
     JournalWriter,
-    iter_frames,
     journal_path,
     journal_paths,
     next_serial,
-    read_header,
-    read_journal,
 )
 from tests.support.data import METRICS, metrics_of, write_journal
 
@@ -148,12 +150,16 @@ def test_a_foreign_file_is_refused_by_name(tmp_path: Path, raw: bytes) -> None:
         read_journal(path)
 
 
-def test_a_newer_version_is_refused_by_name(small: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "advice"), [(3, "upgrade allstop"), (1, "use the allstop that wrote it")]
+)
+def test_another_version_is_refused_by_name(small: Path, version: int, advice: str) -> None:
     raw = bytearray(small.read_bytes())
-    raw[8] = 2
+    raw[8] = version
     raw[124:128] = zlib.crc32(raw[:124]).to_bytes(4, "little")
     small.write_bytes(raw)
-    with pytest.raises(JournalError, match=r"worker-0000\.bin: is of version 2.*upgrade"):
+    said = rf"worker-0000\.bin: is of version {version}; this allstop reads version 2: {advice}"
+    with pytest.raises(JournalError, match=said):
         read_journal(small)
 
 
@@ -189,6 +195,44 @@ def test_a_long_chunk_becomes_several_frames(tmp_path: Path) -> None:
     assert len(frames) == 3
     assert np.array_equal(np.concatenate([f.rows() for f in frames]), rows)
     assert [f.start for f in frames] == [5, frames[0].stop, frames[1].stop]
+
+
+def test_a_frame_covers_more_combinations_than_it_has_rows(tmp_path: Path) -> None:
+    with JournalWriter(tmp_path / "w.bin", "r", 0) as writer:
+        writer.append(5, ("a",), np.array([[1.0], [2.0]]), stop=10, indices=np.array([6, 9]))
+        writer.append(10, ("a",), np.empty((0, 1)), stop=20, indices=np.arange(0))
+    frames, _ = read_journal(tmp_path / "w.bin")
+    assert [(f.start, f.stop, f.count, f.columns) for f in frames] == [
+        (5, 10, 2, ("a",)),
+        (10, 20, 0, ("a",)),
+    ]
+    assert frames[0].rows().tolist() == [[1.0], [2.0]]
+    assert frames[1].rows().shape == (0, 1)
+
+
+def test_a_long_chunk_is_cut_where_its_rows_are(tmp_path: Path) -> None:
+    path = tmp_path / "w.bin"
+    rows = np.arange(2.0 * MAX_PAYLOAD_BYTES / 8).reshape(-1, 2)
+    indices = 7 + 3 * np.arange(len(rows))
+    with JournalWriter(path, "r", 0) as writer:
+        writer.append(5, ("a", "b"), rows, stop=4 * len(rows), indices=indices)
+    frames, _ = read_journal(path)
+    assert np.array_equal(np.concatenate([f.rows() for f in frames]), rows)
+    edges = [5, *(f.stop for f in frames)]
+    assert [f.start for f in frames] == edges[:-1]
+    assert edges[-1] == 4 * len(rows)
+    for frame in frames:
+        assert frame.count == np.sum((indices >= frame.start) & (indices < frame.stop))
+
+
+@pytest.mark.parametrize(
+    ("stop", "indices"), [(9, [5, 9]), (9, [4, 6]), (9, [5]), (9, None), (6, None)]
+)
+def test_rows_must_fit_their_range(tmp_path: Path, stop: int, indices: list[int] | None) -> None:
+    with JournalWriter(tmp_path / "w.bin", "r", 0) as writer:
+        where = None if indices is None else np.array(indices)
+        with pytest.raises(InternalError, match="2 rows do not fit combinations 5 to"):
+            writer.append(5, ("a",), np.ones((2, 1)), stop=stop, indices=where)
 
 
 def test_a_long_error_is_cut_at_a_character(tmp_path: Path) -> None:
@@ -442,24 +486,26 @@ def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
         JournalWriter(tmp_path / "gone" / "worker-0000.bin", "r", 0)
 
 
-# --- older versions ----------------------------------------------------------------------------
+# --- the format --------------------------------------------------------------------------------
 
-V1 = Path(__file__).resolve().parents[1] / "support" / "journal-v1.bin"
+V2 = Path(__file__).resolve().parents[1] / "support" / "journal-v2.bin"
 
 
-def test_a_journal_of_version_1_stays_readable() -> None:
-    """Written by the code of version 1 and kept since, torn tail included: a run may be old."""
-    assert read_header(V1) == Header("20260101-000000-abcdef", 7)
-    frames, offset = read_journal(V1)
-    assert offset == V1.stat().st_size - 9
-    assert [(f.kind, f.start, f.stop, f.columns) for f in frames] == [
-        (FrameKind.ROWS, 0, 2, ("total_return", "sharpe", "trades")),
-        (FrameKind.FAILED, 2, 3, ()),
-        (FrameKind.ROWS, 3, 4, ("total_return", "sharpe", "trades")),
-        (FrameKind.ROWS, 4, 6, ("größe",)),
+def test_a_journal_of_version_2_stays_readable() -> None:
+    """Written by the code of version 2 and kept since, torn tail included: a run may be old."""
+    assert read_header(V2) == Header("20260101-000000-abcdef", 7)
+    frames, offset = read_journal(V2)
+    assert offset == V2.stat().st_size - 9
+    assert [(f.kind, f.start, f.stop, f.count, f.columns) for f in frames] == [
+        (FrameKind.ROWS, 0, 9, 2, ("total_return", "sharpe", "trades")),
+        (FrameKind.FAILED, 9, 10, 1, ()),
+        (FrameKind.ROWS, 10, 11, 1, ("total_return", "sharpe", "trades")),
+        (FrameKind.ROWS, 11, 500, 0, ("total_return", "sharpe", "trades")),
+        (FrameKind.ROWS, 500, 502, 2, ("größe",)),
     ]
     wanted = np.array([[0.5, np.nan, 3.0], [-0.25, -0.0, 0.0]])
     assert frames[0].rows().tobytes() == wanted.tobytes()
     assert frames[1].error() == "ValueError: no bars (mine.py:3)"
     assert frames[2].rows().tolist() == [[1e-300, np.inf, 12.0]]
-    assert frames[3].rows().tolist() == [[1.5], [2.5]]
+    assert frames[3].rows().shape == (0, 3)
+    assert frames[4].rows().tolist() == [[1.5], [2.5]]

@@ -13,8 +13,8 @@ from numba import njit
 
 from workers.kernels import kernel
 from workers.kernels.kernel import Kernel
+from workers.kernels.prefix_tables import make_prefix_tables
 from workers.kernels.source import curves
-from workers.kernels.tape import make_tape
 
 LINE = np.zeros(8, np.int64)
 
@@ -122,7 +122,7 @@ def test_an_exception_in_it_is_told() -> None:
 
 
 def test_once_compiled_numba_is_not_imported() -> None:
-    make_tape(np.ones(3), 0.0, 1.0)
+    make_prefix_tables(np.ones(3), 0.0, 1.0)
     code = (
         "import sys\n"
         "from workers.numba_backtest import warm_up\n"

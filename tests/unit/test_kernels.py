@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from supervisor.rows.grid import Grid, Value
+from supervisor.rows.space import Space
 from tests.support.chunks import FakeBars, FakeChunk, backtest_all
 from workers import reference
 from workers.catalog import STRATEGIES
@@ -32,9 +33,9 @@ NAMES = list(GRIDS)
 def assert_agrees(bars: FakeBars, name: str, fee: float = 0.0005, every: int = 1) -> None:
     grid = GRIDS[name]
     rows = backtest_all(bars, grid, name, fee=fee)
-    valid = STRATEGIES[name].valid(grid.columns(0, grid.size))
-    assert np.isnan(rows[~valid]).all()
-    for index in np.flatnonzero(valid)[::every].tolist():
+    accepted = STRATEGIES[name].space(grid).accepted(0, grid.size)
+    assert len(accepted) == np.count_nonzero(~np.isnan(rows[:, 0]))
+    for index in accepted[::every].tolist():
         params = grid.params(index)
         expected = reference.backtest(name, bars, params, fee)
         assert_row(dict(zip(STRATEGIES[name].columns, rows[index], strict=True)), expected, params)
@@ -151,7 +152,7 @@ def test_a_window_longer_than_the_data_never_trades() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_stop_before_the_first_batch_keeps_nothing(name: str) -> None:
-    backend = NumbaBacktest(FakeBars.walk(5000), GRIDS[name], name)
+    backend = NumbaBacktest(FakeBars.walk(5000), STRATEGIES[name].space(GRIDS[name]), name)
     backend.prepare()
     chunk = FakeChunk(3, GRIDS[name].size)
     chunk.flag[0] = 1
@@ -162,7 +163,19 @@ def test_a_stop_before_the_first_batch_keeps_nothing(name: str) -> None:
     chunk.flag[0] = 0
     assert backend.evaluate(chunk) == chunk.stop
     whole = backtest_all(FakeBars.walk(5000), GRIDS[name], name)
-    assert chunk.rows.tobytes() == whole[3:].tobytes()
+    assert chunk.rows.tobytes() == whole[np.concatenate(chunk.indices)].tobytes()
+    assert set(np.flatnonzero(~np.isnan(whole[:, 0]))) - {0, 1, 2} == set(chunk.indices[0])
+
+
+def test_a_stop_is_seen_where_nothing_is_accepted() -> None:
+    # of the first 9,900 combinations none is accepted: no kernel runs, let alone polls
+    grid = Grid.of({"fast": range(200, 0, -1), "slow": range(2, 102)})
+    backend = NumbaBacktest(FakeBars.walk(100), STRATEGIES["sma_cross"].space(grid), "sma_cross")
+    backend.prepare()
+    chunk = FakeChunk(0, grid.size)
+    chunk.flag[0] = 1
+    assert backend.evaluate(chunk) == 0
+    assert chunk.kept == []
 
 
 def test_a_stop_between_batches_keeps_what_is_finished() -> None:
@@ -171,7 +184,7 @@ def test_a_stop_between_batches_keeps_what_is_finished() -> None:
 
     grid = Grid.of({"fast": range(1, 101), "slow": range(101, 201)})
     bars = FakeBars.walk(300)
-    backend = NumbaBacktest(bars, grid, "sma_cross")
+    backend = NumbaBacktest(bars, Space(grid), "sma_cross")
     backend.prepare()
     chunk = StopsItself(10, grid.size)
     # Progress and flag share their memory: the first batch that is finished is a request.
@@ -198,7 +211,7 @@ def test_rows_of_a_long_chunk_are_kept_as_it_goes_along(until: int) -> None:
 
     grid = Grid.of({"fast": range(1, 401), "slow": range(401, 801)})
     bars = FakeBars.walk(900)
-    backend = NumbaBacktest(bars, grid, "sma_cross")
+    backend = NumbaBacktest(bars, Space(grid), "sma_cross")
     backend.prepare()
     chunk = FakeChunk(0, grid.size, progress=np.zeros(1, np.int64).view(StopsThere))
     reached = backend.evaluate(chunk)
@@ -220,7 +233,7 @@ def test_a_chunk_is_cut_into_even_batches(n_windows: int) -> None:
 
     steps: list[int] = []
     grid = Grid.of({"fast": range(1, 101), "slow": range(101, 101 + n_windows)})
-    backend = NumbaBacktest(FakeBars.walk(100), grid, "sma_cross")
+    backend = NumbaBacktest(FakeBars.walk(100), Space(grid), "sma_cross")
     backend.prepare()
     chunk = FakeChunk(0, grid.size, progress=np.zeros(1, np.int64).view(Steps))
     assert backend.evaluate(chunk) == grid.size == sum(steps)

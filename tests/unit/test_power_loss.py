@@ -13,9 +13,12 @@ from pathlib import Path
 import pytest
 
 from supervisor.records.events import EventLog, read_events
+from supervisor.rows.frames import iter_frames
 from supervisor.rows.grid import Grid
-from supervisor.rows.journal import iter_frames, journal_paths, next_serial
-from supervisor.rows.results import compact, covered, gaps
+from supervisor.rows.index import covered, gaps
+from supervisor.rows.journal import journal_paths, next_serial
+from supervisor.rows.results import compact
+from supervisor.rows.space import Space
 from tests.support.data import write_journal
 
 GRID = Grid.of({"fast": range(6), "slow": range(7)})
@@ -25,7 +28,7 @@ PAGE = 4096
 
 def results(directory: Path) -> bytes:
     out = directory / "results.parquet"
-    assert compact(directory / "journal", out, GRID).missing == ()
+    assert compact(directory / "journal", out, Space(GRID)).missing == ()
     return out.read_bytes()
 
 
@@ -63,7 +66,7 @@ def test_whatever_is_missing_is_computed_again_and_no_more(tmp_path: Path, whole
     for at, left in damages(raw):
         first.write_bytes(left)
         kept = [chunk for chunk, end in zip(CHUNKS[0], ends, strict=True) if end <= at]
-        missing = gaps(covered(directory / "journal"), GRID.size)
+        missing = gaps(covered(directory / "journal", Space(GRID)), range(GRID.size))
         assert missing == [chunk for chunk in CHUNKS[0] if chunk not in kept], at
         if at % 41 and tuple(missing) in tried:
             continue  # the same frames are left, and nothing else is read
@@ -81,7 +84,7 @@ def test_a_journal_of_which_nothing_can_be_read_is_named(tmp_path: Path) -> None
         write_journal(tmp_path / "journal", serial, chunks)
     lost, _ = journal_paths(tmp_path / "journal")
     lost.write_bytes(b"stale" * PAGE)
-    done = compact(tmp_path / "journal", tmp_path / "results.parquet", GRID)
+    done = compact(tmp_path / "journal", tmp_path / "results.parquet", Space(GRID))
     assert done.missing == tuple(CHUNKS[0])
     (damage,) = done.damaged
     assert damage == f"{lost}: is not a journal of allstop"

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from supervisor.errors import JournalError, RunFailedError
 from supervisor.rows import results
 from supervisor.rows.grid import Grid
+from supervisor.rows.index import covered, gaps, outstanding
 from supervisor.rows.journal import JournalWriter, journal_path
-from supervisor.rows.results import Compaction, best, compact, covered, gaps, read
+from supervisor.rows.results import Compaction, best, compact, read
+from supervisor.rows.space import Space
 from tests.support.data import METRICS, metrics_of, write_journal
 
 GRID = Grid.of({"fast": range(10), "slow": range(20)})  # 200 combinations
+ALL = Space(GRID)
+ORDERED = Space(GRID, ("fast", "slow"))
 
 
 @pytest.fixture
@@ -32,14 +34,14 @@ def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def compacted(
-    directory: Path, chunks: list[list[tuple[int, int]]], grid: Grid = GRID, **how: object
+    directory: Path, chunks: list[list[tuple[int, int]]], space: Space = ALL
 ) -> tuple[bytes, Compaction]:
     """Write journals, a list of chunks each, and compact them."""
     directory.mkdir()
     for serial, each in enumerate(chunks):
-        write_journal(directory / "journal", serial, each)
+        write_journal(directory / "journal", serial, each, space=space)
     out = directory / "results.parquet"
-    done = compact(directory / "journal", out, grid, **how)  # type: ignore[arg-type]
+    done = compact(directory / "journal", out, space)
     assert {path.name for path in directory.iterdir()} == {"journal", "results.parquet"}
     return out.read_bytes(), done
 
@@ -65,7 +67,7 @@ def test_rows_are_in_the_grids_order_with_their_parameters(tmp_path: Path) -> No
 
 def test_parameters_keep_their_kinds(tmp_path: Path) -> None:
     grid = Grid.of({"s": ["é", "b"], "x": [0.5, 1.5], "on": [True, False], "n": [3]})
-    raw, _ = compacted(tmp_path / "a", [[(0, 8)]], grid)
+    raw, _ = compacted(tmp_path / "a", [[(0, 8)]], Space(grid))
     table = table_of(raw)
     assert [str(t) for t in table.schema.types[:4]] == ["string", "double", "bool", "int64"]
     for index, row in enumerate(table.to_pylist()):
@@ -76,7 +78,7 @@ def test_missing_ranges_are_told(tmp_path: Path) -> None:
     raw, done = compacted(tmp_path / "a", [[(10, 20), (50, 60)], [(15, 30), (60, 61)]])
     assert done == Compaction(rows=31, failed=0, missing=((0, 10), (30, 50), (61, 200)))
     assert table_of(raw)["trades"].to_pylist() == [*range(10, 30), *range(50, 61)]
-    assert covered(tmp_path / "a" / "journal") == [(10, 30), (50, 61)]
+    assert covered(tmp_path / "a" / "journal", ALL) == [(10, 30), (50, 61)]
 
 
 def test_nothing_computed_is_an_empty_table(tmp_path: Path) -> None:
@@ -84,23 +86,65 @@ def test_nothing_computed_is_an_empty_table(tmp_path: Path) -> None:
     assert done == Compaction(rows=0, failed=0, missing=((0, 200),))
     assert table_of(raw).num_rows == 0
     assert table_of(raw).column_names == ["fast", "slow"]
-    assert covered(tmp_path / "nowhere") == []
+    assert covered(tmp_path / "nowhere", ALL) == []
 
 
 def test_gaps() -> None:
-    assert gaps([], 5) == [(0, 5)]
-    assert gaps([(0, 5)], 5) == []
-    assert gaps([(1, 2), (3, 4)], 5) == [(0, 1), (2, 3), (4, 5)]
+    assert gaps([], range(5)) == [(0, 5)]
+    assert gaps([(0, 5)], range(5)) == []
+    assert gaps([(1, 2), (3, 4)], range(5)) == [(0, 1), (2, 3), (4, 5)]
 
 
-def test_combinations_that_make_no_sense_are_left_out(tmp_path: Path) -> None:
-    def ordered(params: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
-        return params["fast"] < params["slow"]
-
-    raw, done = compacted(tmp_path / "a", [[(0, 200)]], valid=ordered)
+@pytest.mark.usefixtures("small_groups")
+def test_only_accepted_combinations_have_rows(tmp_path: Path) -> None:
+    chunks = [[(0, 7), (7, 21), (21, 22), (100, 200)], [(15, 100)]]
+    raw, done = compacted(tmp_path / "a", chunks, ORDERED)
     table = table_of(raw)
-    assert done.rows == table.num_rows == GRID.count_ordered("fast", "slow")
-    assert all(row["fast"] < row["slow"] for row in table.to_pylist())
+    accepted = [i for i in range(200) if i // 20 < i % 20]
+    assert done == Compaction(rows=len(accepted), failed=0, missing=())
+    assert table["trades"].to_pylist() == accepted
+    assert [row["fast"] * 20 + row["slow"] for row in table.to_pylist()] == accepted
+
+
+def test_a_range_without_an_accepted_combination_is_covered_by_no_rows(tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal", 0, [(40, 43), (60, 62)], space=ORDERED)
+    assert covered(tmp_path / "journal", ORDERED) == [(40, 43), (60, 62)]
+    assert compact(tmp_path / "journal", tmp_path / "r.parquet", ORDERED).rows == 0
+
+
+def test_only_ranges_with_an_accepted_combination_are_outstanding() -> None:
+    # of 60 to 79 the combinations from 64 on are accepted
+    assert outstanding([(0, 60), (70, 180)], ORDERED, range(200)) == [(60, 70), (180, 200)]
+    assert outstanding([(0, 60), (64, 200)], ORDERED, range(200)) == []
+    assert outstanding([(0, 60), (63, 64)], ORDERED, range(50, 80)) == [(64, 80)]
+
+
+@pytest.mark.parametrize("rows", [0, 5, 7])
+def test_a_frame_with_other_rows_than_accepted_is_damage(tmp_path: Path, rows: int) -> None:
+    """Combinations 60 to 69 have six that are accepted."""
+    journal = tmp_path / "journal"
+    write_journal(journal, 0, [(0, 20)], space=ORDERED)
+    with JournalWriter(journal_path(journal, 1), "r", 1) as writer:
+        writer.append(0, METRICS, metrics_of(0, 1)[:0], stop=1, indices=np.arange(0))
+        indices = np.arange(60, 60 + rows)
+        writer.append(60, METRICS, metrics_of(60, 60 + rows), stop=70, indices=indices)
+        writer.append(180, METRICS, metrics_of(190, 200), stop=200, indices=np.arange(190, 200))
+    done = compact(journal, tmp_path / "r.parquet", ORDERED)
+    assert done.rows == 19
+    assert done.missing == ((20, 200),)
+    (damage,) = done.damaged
+    assert damage == (
+        f"{journal / 'worker-0001.bin'}: has {rows} rows for combinations 60 to 69, "
+        "of which the strategy accepts 6"
+    )
+    assert covered(journal, ORDERED) == [(0, 20)]
+
+
+def test_a_failure_of_a_combination_that_is_not_accepted_is_damage(tmp_path: Path) -> None:
+    write_journal(tmp_path / "journal", 0, [(0, 20)], failed=(21,), space=ORDERED)
+    assert covered(tmp_path / "journal", ORDERED) == [(0, 20)]
+    (damage,) = compact(tmp_path / "journal", tmp_path / "r.parquet", ORDERED).damaged
+    assert "has 1 rows for combinations 21 to 21, of which the strategy accepts 0" in damage
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -109,12 +153,12 @@ def test_combinations_that_make_no_sense_are_left_out(tmp_path: Path) -> None:
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(data=st.data())
+@given(data=st.data(), space=st.sampled_from([ALL, ORDERED]))
 def test_the_bytes_do_not_depend_on_how_it_was_computed(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, space: Space
 ) -> None:
     tmp_path = tmp_path_factory.mktemp("bytes")
-    whole, _ = compacted(tmp_path / "whole", [[(0, 200)]])
+    whole, _ = compacted(tmp_path / "whole", [[(0, 200)]], space)
     cuts = sorted({0, 200, *data.draw(st.lists(st.integers(1, 199), max_size=12))})
     chunks = list(itertools.pairwise(cuts))
     extra = data.draw(  # retried chunks, which overlap
@@ -123,8 +167,9 @@ def test_the_bytes_do_not_depend_on_how_it_was_computed(
     chunks += [(start, min(start + size, 200)) for start, size in extra]
     order = data.draw(st.permutations(chunks))
     n_workers = data.draw(st.integers(1, 4))
-    raw, done = compacted(tmp_path / "cut", [list(order[i::n_workers]) for i in range(n_workers)])
-    assert done == Compaction(200, 0, ())
+    shares = [list(order[i::n_workers]) for i in range(n_workers)]
+    raw, done = compacted(tmp_path / "cut", shares, space)
+    assert done == Compaction(space.total, 0, ())
     assert raw == whole
 
 
@@ -135,11 +180,11 @@ def test_a_torn_journal_and_a_resumed_run_equal_an_uninterrupted_one(tmp_path: P
     journal.mkdir(parents=True)
     torn = write_journal(journal, 0, [(0, 40), (40, 80), (80, 120)])
     os.truncate(torn, torn.stat().st_size - 1)
-    assert covered(journal) == [(0, 80)]
-    for start, stop in gaps(covered(journal), GRID.size):
+    assert covered(journal, ALL) == [(0, 80)]
+    for start, stop in gaps(covered(journal, ALL), range(GRID.size)):
         write_journal(journal, 1, [(start, stop)])
     out = tmp_path / "resumed" / "results.parquet"
-    compact(journal, out, GRID)
+    compact(journal, out, ALL)
     assert out.read_bytes() == whole
 
 
@@ -147,7 +192,7 @@ def test_a_torn_journal_and_a_resumed_run_equal_an_uninterrupted_one(tmp_path: P
 def test_failures_have_no_metrics_but_a_reason(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     write_journal(journal, 0, [(0, 50), (51, 199)], failed=(50, 199))
-    done = compact(journal, tmp_path / "r.parquet", GRID)
+    done = compact(journal, tmp_path / "r.parquet", ALL)
     assert done == Compaction(rows=200, failed=2, missing=())
     rows = pq.read_table(tmp_path / "r.parquet").to_pylist()
     for index, row in enumerate(rows):
@@ -157,14 +202,14 @@ def test_failures_have_no_metrics_but_a_reason(tmp_path: Path) -> None:
         else:
             assert row["error"] is None
             assert row["trades"] == index
-    assert covered(journal) == [(0, 200)]
+    assert covered(journal, ALL) == [(0, 200)]
 
 
 def test_a_row_counts_more_than_a_failure(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     write_journal(journal, 0, [], failed=(0, 7, 7, 9))
     write_journal(journal, 1, [(0, 8)])
-    done = compact(journal, tmp_path / "r.parquet", GRID)
+    done = compact(journal, tmp_path / "r.parquet", ALL)
     assert done == Compaction(rows=9, failed=1, missing=((8, 9), (10, 200)))
     rows = pq.read_table(tmp_path / "r.parquet").to_pylist()
     assert [row["trades"] for row in rows] == [*range(8), None]
@@ -172,7 +217,7 @@ def test_a_row_counts_more_than_a_failure(tmp_path: Path) -> None:
 
 def test_all_failed(tmp_path: Path) -> None:
     write_journal(tmp_path / "journal", 0, [], failed=(3, 1))
-    done = compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+    done = compact(tmp_path / "journal", tmp_path / "r.parquet", ALL)
     assert (done.rows, done.failed) == (2, 2)
     table = pq.read_table(tmp_path / "r.parquet")
     assert table.column_names == ["fast", "slow", "error"]
@@ -184,7 +229,7 @@ def test_metrics_may_differ_from_row_to_row(tmp_path: Path) -> None:
     with JournalWriter(journal_path(tmp_path / "journal", 0), "r", 0) as writer:
         writer.append(2, ("b", "a"), np.array([[1.0, np.nan]]))
         writer.append(0, ("a", "slow", "error"), np.array([[5.0, 6.0, 7.0]]))
-    compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+    compact(tmp_path / "journal", tmp_path / "r.parquet", ALL)
     table = pq.read_table(tmp_path / "r.parquet")
     assert table.column_names == ["fast", "slow", "a", "result_slow", "result_error", "b"]
     first, second = table.to_pylist()
@@ -197,14 +242,14 @@ def test_trades_that_are_no_counts_stay_fractions(tmp_path: Path) -> None:
     (tmp_path / "journal").mkdir()
     with JournalWriter(journal_path(tmp_path / "journal", 0), "r", 0) as writer:
         writer.append(0, ("trades",), np.array([[1.0], [2.5]]))
-    compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+    compact(tmp_path / "journal", tmp_path / "r.parquet", ALL)
     assert pq.read_table(tmp_path / "r.parquet")["trades"].to_pylist() == [1.0, 2.5]
 
 
 def test_a_journal_of_another_grid_is_refused(tmp_path: Path) -> None:
     path = write_journal(tmp_path / "journal", 0, [(190, 201)])
     with pytest.raises(JournalError, match=r"combination 200 lies beyond the grid's 200") as caught:
-        compact(tmp_path / "journal", tmp_path / "r.parquet", GRID)
+        compact(tmp_path / "journal", tmp_path / "r.parquet", ALL)
     assert caught.value.path == str(path)
     assert not (tmp_path / "r.parquet").exists()
 
@@ -222,11 +267,11 @@ def test_an_old_file_is_replaced_whole_or_not_at_all(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(RunFailedError, match=r"r\.parquet: cannot be written: No space left"):
-            compact(tmp_path / "journal", out, GRID)
+            compact(tmp_path / "journal", out, ALL)
     assert out.read_bytes() == b"old"
     assert {p.name for p in tmp_path.iterdir()} == {"journal", "r.parquet"}
     (tmp_path / ".r.parquet.1.partial").write_bytes(b"left by one that was killed")
-    compact(tmp_path / "journal", out, GRID)
+    compact(tmp_path / "journal", out, ALL)
     assert pq.read_table(out).num_rows == 200
     assert {p.name for p in tmp_path.iterdir()} == {"journal", "r.parquet"}
 
@@ -234,7 +279,7 @@ def test_an_old_file_is_replaced_whole_or_not_at_all(
 def test_an_unwritable_place_is_one_clear_line(tmp_path: Path) -> None:
     write_journal(tmp_path / "journal", 0, [(0, 200)])
     with pytest.raises(RunFailedError, match="cannot be written: No such file or directory"):
-        compact(tmp_path / "journal", tmp_path / "gone" / "r.parquet", GRID)
+        compact(tmp_path / "journal", tmp_path / "gone" / "r.parquet", ALL)
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -245,7 +290,7 @@ def test_the_best_rows(tmp_path: Path) -> None:
     with JournalWriter(journal_path(tmp_path / "journal", 0), "r", 0) as writer:
         writer.append(0, ("sharpe",), sharpe[:, None])
     out = tmp_path / "r.parquet"
-    compact(tmp_path / "journal", out, GRID)
+    compact(tmp_path / "journal", out, ALL)
     for largest in (True, False):
         key = np.where(np.isnan(sharpe), np.inf, -sharpe if largest else sharpe)
         expected = np.argsort(key, kind="stable")[:7]
@@ -273,6 +318,7 @@ import pyarrow.parquet
 from supervisor.rows.grid import Grid
 from supervisor.rows.journal import JournalWriter, journal_path
 from supervisor.rows.results import compact
+from supervisor.rows.space import Space
 from tests.support.data import METRICS, metrics_of
 directory = Path(sys.argv[1])
 n, chunk = 1_000_000, 1000
@@ -280,8 +326,9 @@ for serial in range(4):
     with JournalWriter(journal_path(directory, serial), "r", serial) as writer:
         for start in reversed(range(serial * chunk, n, 4 * chunk)):
             writer.append(start, METRICS, metrics_of(start, start + chunk))
+space = Space(Grid.of({"a": range(1000), "b": range(1000)}))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-done = compact(directory, directory / "r.parquet", Grid.of({"a": range(1000), "b": range(1000)}))
+done = compact(directory, directory / "r.parquet", space)
 assert (done.rows, done.failed, done.missing) == (n, 0, ()), done
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
@@ -301,14 +348,15 @@ from pathlib import Path
 from supervisor.market.bars import load_bars
 from supervisor.rows.grid import Grid
 from supervisor.rows.results import best, compact, read
+from supervisor.rows.space import Space
 from tests.support.data import CSV, write_csv, write_journal
 directory = Path(sys.argv[1])
 for number, text in enumerate((CSV, CSV.replace("2024-01-01", "01.01.2024"))):
     load_bars(write_csv(directory / f"{number}.csv", text))
 load_bars(directory / "bars.parquet")
 write_journal(directory / "journal", 0, [(0, 3)], failed=(3,))
-grid = Grid.of({"s": ["a", "b"], "on": [True, False]})
-compact(directory / "journal", directory / "r.parquet", grid)
+space = Space(Grid.of({"s": ["a", "b"], "on": [True, False]}))
+compact(directory / "journal", directory / "r.parquet", space)
 best(directory / "r.parquet", "sharpe")
 read(directory / "r.parquet")
 print("pandas" in sys.modules)
@@ -327,10 +375,12 @@ import sys
 from pathlib import Path
 from supervisor.rows.grid import Grid
 from supervisor.rows.results import best, compact
+from supervisor.rows.space import Space
 from tests.support.data import METRICS, write_journal
 directory = Path(sys.argv[1])
 write_journal(directory / "journal", 0, [(0, 3)], failed=(3,))
-compact(directory / "journal", directory / "r.parquet", Grid.of({"s": [1, 2], "on": [True, False]}))
+space = Space(Grid.of({"s": [1, 2], "on": [True, False]}))
+compact(directory / "journal", directory / "r.parquet", space)
 print([len(best(directory / "r.parquet", metric)) for metric in (*METRICS, "s")])
 print("pyarrow.compute" in sys.modules)
 print([row["on"] for row in best(directory / "r.parquet", "on", largest=False)])
@@ -362,7 +412,7 @@ def test_where_results_cannot_be_written_the_journals_are_on_the_disk(
 
     monkeypatch.setattr(os, "fdatasync", slowly)
     with pytest.raises(RunFailedError, match="cannot be written"):
-        compact(tmp_path / "journal", tmp_path / "nowhere" / "r.parquet", GRID)
+        compact(tmp_path / "journal", tmp_path / "nowhere" / "r.parquet", ALL)
     assert len(synced) == 2
 
 
@@ -373,11 +423,11 @@ def test_of_two_failures_the_later_one_is_told(tmp_path: Path) -> None:
             writer.append_failed(0, error)
             writer.append(1 + serial, METRICS, metrics_of(1 + serial, 2 + serial))
     out = tmp_path / "r.parquet"
-    compact(tmp_path / "journal", out, GRID)
+    compact(tmp_path / "journal", out, ALL)
     assert [row["error"] for row in read(out).to_pylist()] == ["KeyError: after", None, None]
 
 
 def test_failed_combinations_can_be_left_out_of_what_is_covered(tmp_path: Path) -> None:
     write_journal(tmp_path / "journal", 0, [(0, 5), (6, 8)], failed=(5, 9))
-    assert covered(tmp_path / "journal") == [(0, 8), (9, 10)]
-    assert covered(tmp_path / "journal", failed=False) == [(0, 5), (6, 8)]
+    assert covered(tmp_path / "journal", ALL) == [(0, 8), (9, 10)]
+    assert covered(tmp_path / "journal", ALL, failed=False) == [(0, 5), (6, 8)]

@@ -2,10 +2,10 @@
 
 A bank is an array in anonymous shared memory, made before the workers are
 forked, with a row for each indicator and parameter the grid can ask for, and a
-word per row that says "written". Whoever first needs a row computes it, writes
+word per row that says "written". The process that first needs a row computes it, writes
 it and then sets its word. Two workers may do so at once: they write the same
 bytes; with many rows few are, since each worker has an order of its own. One
-killed half-way leaves a row that nobody takes for written.
+killed half-way leaves a row that no process takes for written.
 
 Pages that were never touched take no memory, so a bank may be as large as its
 budget from the start. Rows beyond the budget are computed by each worker for
@@ -95,7 +95,7 @@ class Bank:
         words, self._private_at = shared_then_private(self.shared * length, private * length)
         self._rows: Row = words.view(dtype)
         self._written, _ = shared_then_private(self.shared, 0)
-        # a slot's place among the private rows; nobody's places have negative slots of their own
+        # a slot's place among the private rows; free places have negative slots of their own
         self._places = OrderedDict((~place, place) for place in range(private))
 
     def row(self, line: Line, slot: int) -> Row | None:
@@ -164,7 +164,7 @@ class Bank:
                 _, place = self._places.popitem(last=False)
                 start = self._private_at + place * self.length
                 if not self._compute(line, slot, self._rows[start : start + self.length]):
-                    self._places[~place] = place  # half a row: nobody's
+                    self._places[~place] = place  # half a row: the place is free
                     self._places.move_to_end(~place, last=False)
                     return None
                 self._places[slot] = place

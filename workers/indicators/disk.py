@@ -1,4 +1,4 @@
-"""Indicator rows on disk, for those who sweep the same bars again and again.
+"""Indicator rows on disk, for repeated sweeps of the same bars.
 
 Off by default: on a fast machine computing a row takes as long as reading it.
 A file is written whole under another name and then renamed, so none is ever
@@ -109,7 +109,7 @@ def cleanup_expired(directory: Path, max_age_s: float = MAX_AGE_S) -> int:
 
 
 def _delete(directory: Path, written_before: float) -> int:
-    """Delete our own files only; whoever else deletes at the same time is no error."""
+    """Delete our own files only; another process deleting them at the same time is no error."""
     freed = 0
     with suppress(FileNotFoundError):
         for path in directory.iterdir():

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from workers.kernels.kernel import Kernel
 
-fill_sums = Kernel("tape", "fill_sums")
-fill_extremes = Kernel("tape", "fill_extremes")
+fill_sums = Kernel("prefix_tables", "fill_sums")
+fill_extremes = Kernel("prefix_tables", "fill_extremes")
 
 average_extremes = Kernel("curves", "average_extremes")
 deviations = Kernel("curves", "deviations")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from workers.indicators.bank import DEFAULT_BUDGET, Bank, Fill
 from workers.indicators.disk import DiskCache
 from workers.kernels.blocks import TILE, TILE_BARS
-from workers.kernels.tape import Tape
+from workers.kernels.prefix_tables import PrefixTables
 
 Axes = Mapping[str, NDArray[np.generic]]
 """Each parameter's values."""
@@ -44,8 +44,8 @@ class Market:
     Attributes
     ----------
     bars : Bars
-    tape : Tape
-        For the accounting, see :mod:`workers.kernels.tape`.
+    tables : PrefixTables
+        For the accounting, see :mod:`workers.kernels.prefix_tables`.
     budget : int
         Bytes each indicator bank may share.
     disk : DiskCache or None
@@ -53,7 +53,7 @@ class Market:
     """
 
     bars: Bars
-    tape: Tape
+    tables: PrefixTables
     budget: int = DEFAULT_BUDGET
     disk: DiskCache | None = None
 
@@ -64,12 +64,12 @@ class Market:
     @property
     def n_words(self) -> int:
         """Words in a signal: a bit per bar, padded to whole tiles."""
-        return len(self.tape.tiles) * TILE
+        return len(self.tables.tiles) * TILE
 
     @property
     def n_padded(self) -> int:
         """Elements in a curve: one per bar, padded to whole tiles."""
-        return len(self.tape.tiles) * TILE_BARS
+        return len(self.tables.tiles) * TILE_BARS
 
     def signals(self, slots: int, fill: Fill, family: int = 1) -> Bank:
         """Bank of `slots` signals, a bit per bar; too cheap to be kept on disk.

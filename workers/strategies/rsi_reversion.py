@@ -52,7 +52,7 @@ class Strategy:
         (enters, enter_at), (leaves, leave_at) = enter, leave
         return bool(
             sweep_signals(
-                line, self._market.tape, scratch, enters, leaves, enter_at, leave_at, rows
+                line, self._market.tables, scratch, enters, leaves, enter_at, leave_at, rows
             )
         )
 

@@ -82,7 +82,7 @@ class Strategy:
         return bool(
             sweep_average_crosses(
                 line,
-                self._market.tape,
+                self._market.tables,
                 make_scratch(n),
                 self._sums,
                 WORD,

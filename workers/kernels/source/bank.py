@@ -6,12 +6,12 @@ from workers.poll import load_acquire, store_release
 
 
 def publish(written, slot):  # type: ignore[no-untyped-def]
-    """Say that a row is written: whoever sees the word sees the row."""
+    """Mark a row as written: a process that sees the word sees the row."""
     store_release(written, slot, 1)
 
 
 def unwritten(written, slots, missing):  # type: ignore[no-untyped-def]
-    """Mark in `missing` which of the `slots` nobody has written yet.
+    """Mark in `missing` which of the `slots` are not written yet.
 
     Parameters
     ----------

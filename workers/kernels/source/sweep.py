@@ -41,7 +41,7 @@ _FEW = -2  # the same without bit 0: shifted left by k, the bits after k
 
 
 def sweep_average_crosses(  # type: ignore[no-untyped-def]
-    line, tape, scratch, sums, front, extremes, fast, slow, fast_at, slow_at, rows
+    line, tables, scratch, sums, front, extremes, fast, slow, fast_at, slow_at, rows
 ):
     """Backtest long-while-SMA(fast)-above-SMA(slow) for a batch of combinations.
 
@@ -49,7 +49,7 @@ def sweep_average_crosses(  # type: ignore[no-untyped-def]
     ----------
     line : ndarray of int64, shape (8,)
         The stop flag, polled once per combination and tile (≤ 4,096 bars).
-    tape : Tape
+    tables : PrefixTables
         Tables over the bars.
     scratch : Scratch
         From :func:`workers.kernels.scratch.make_scratch`, for as many combinations.
@@ -72,7 +72,7 @@ def sweep_average_crosses(  # type: ignore[no-untyped-def]
     bool
         False when a stop was requested: `rows` is then unfinished.
     """
-    close, entries, exits, spans, falls, tiles, fees, units, bars_per_year = tape
+    close, entries, exits, spans, falls, tiles, fees, units, bars_per_year = tables
     n_bars, n_tiles = len(close), len(tiles)
     high = n_tiles * TILE  # from a window's lows to its highs
     state, enter, leave = scratch
@@ -120,20 +120,20 @@ def sweep_average_crosses(  # type: ignore[no-untyped-def]
 
 
 def sweep_signals(  # type: ignore[no-untyped-def]
-    line, tape, scratch, enter, leave, enter_at, leave_at, rows
+    line, tables, scratch, enter, leave, enter_at, leave_at, rows
 ):
     """Backtest a batch of combinations whose entry and exit signals are known.
 
     Parameters
     ----------
-    line, tape, scratch, rows
+    line, tables, scratch, rows
         As for :func:`sweep_average_crosses`, as is what is returned.
     enter, leave : ndarray of int64
         Signals of ``n_tiles * 64`` words each, a block per word, a bar per bit.
     enter_at, leave_at : ndarray of int64, shape (n,)
         Where each combination's signals start in `enter` and `leave`.
     """
-    close, entries, exits, spans, falls, tiles, fees, units, bars_per_year = tape
+    close, entries, exits, spans, falls, tiles, fees, units, bars_per_year = tables
     state = scratch.state
     for tile in range(len(tiles)):
         block = tile * TILE

@@ -1,8 +1,9 @@
-"""The board: one row of counters per worker, in anonymous shared memory.
+"""The progress table: one row of counters per worker, in anonymous shared memory.
 
 Every row has one writer at a time: its worker and, once that is dead, the warden.
 So there is no lock, and progress costs no message: a worker that is killed in
 the middle of a write leaves at worst one stale number on a progress bar.
+Combinations are counted only where the strategy accepts them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ ROW = np.dtype(
 """One worker's row: 128 bytes, two cache lines, so that neighbours never share one."""
 
 
-class Board:
+class ProgressTable:
     """Rows of counters shared by front, warden and workers.
 
     Attributes
@@ -45,18 +46,18 @@ class Board:
         self.rows: NDArray[np.void] = np.frombuffer(memory, ROW, n_workers)
 
     @classmethod
-    def create(cls, n_workers: int) -> Board:
-        """Make a board with every counter at zero and no best value yet."""
-        fd = os.memfd_create("allstop-board", os.MFD_CLOEXEC)
+    def create(cls, n_workers: int) -> ProgressTable:
+        """Make a progress table with every counter at zero and no best value yet."""
+        fd = os.memfd_create("allstop-progress", os.MFD_CLOEXEC)
         os.ftruncate(fd, n_workers * ROW.itemsize)
-        board = cls(fd, n_workers)
-        board.rows["best_index"], board.rows["best_value"] = -1, -np.inf
-        return board
+        table = cls(fd, n_workers)
+        table.rows["best_index"], table.rows["best_value"] = -1, -np.inf
+        return table
 
     def vacate(self, slot: int) -> None:
-        """Reset a row whose worker is gone, for the worker that takes its place.
+        """Reset the row of a dead worker for the worker that takes its place.
 
-        What was kept stays, whoever computed it, and so does the best value.
+        The number of rows kept stays, and so does the best value.
         """
         row = self.rows[slot]
         for name in ("pid", "chunk_start", "chunk_stop", "kept_until"):
@@ -84,7 +85,7 @@ class Board:
         return (index, float(values[slot])) if index >= 0 else None
 
     def fileno(self) -> int:
-        """Descriptor of the board's memory."""
+        """Descriptor of the table's memory."""
         return self._fd
 
     def close(self) -> None:

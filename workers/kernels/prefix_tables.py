@@ -47,7 +47,7 @@ class Units(NamedTuple):
     squares: float
 
 
-class Tape(NamedTuple):
+class PrefixTables(NamedTuple):
     """Tables over ``n_bars`` bars, cut into blocks of 64 bars and tiles of 64 blocks.
 
     Running sums start at 0 in every tile: they stay small however long the
@@ -94,7 +94,9 @@ class Tape(NamedTuple):
     bars_per_year: float
 
 
-def make_tape(close: NDArray[np.float64], fee: float, bars_per_year: float) -> Tape:
+def make_prefix_tables(
+    close: NDArray[np.float64], fee: float, bars_per_year: float
+) -> PrefixTables:
     """Compute the tables; some ten milliseconds for half a million bars.
 
     Parameters
@@ -108,7 +110,7 @@ def make_tape(close: NDArray[np.float64], fee: float, bars_per_year: float) -> T
     """
     n_bars = len(close)
     n_blocks, n_tiles = -(-n_bars // WORD), -(-n_bars // TILE_BARS)
-    tape = Tape(
+    tables = PrefixTables(
         np.array(close, dtype=np.float64),
         _in_cache_lines(n_bars, FILL),
         _in_cache_lines(n_bars + 1, FILL),
@@ -119,9 +121,9 @@ def make_tape(close: NDArray[np.float64], fee: float, bars_per_year: float) -> T
         _units(close, fee),
         float(bars_per_year),
     )
-    fill_sums(*tape[:3], tape.tiles, tape.units, float(fee))
-    fill_extremes(*tape[:5])
-    return tape
+    fill_sums(*tables[:3], tables.tiles, tables.units, float(fee))
+    fill_extremes(*tables[:5])
+    return tables
 
 
 def _in_cache_lines(n: int, dtype: np.dtype[np.void]) -> NDArray[np.void]:

@@ -1,4 +1,4 @@
-"""Filling the tape: what accounting needs to know about the bars."""
+"""Filling the prefix tables: what accounting needs to know about the bars."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from workers.kernels.blocks import LEVELS, TILE_BARS, WORD
 
 
 def fill_sums(close, entries, exits, tiles, units, fee):  # type: ignore[no-untyped-def]
-    """Fill the running sums of :class:`workers.kernels.tape.Tape`."""
+    """Fill the running sums of :class:`workers.kernels.prefix_tables.PrefixTables`."""
     at_entry = -fee / (1.0 + fee)
     entry = round(at_entry / units.sum)
     entry_square = round(at_entry * at_entry / units.squares)
@@ -29,7 +29,7 @@ def fill_sums(close, entries, exits, tiles, units, fee):  # type: ignore[no-unty
 
 
 def fill_extremes(close, entries, exits, spans, falls):  # type: ignore[no-untyped-def]
-    """Fill the lowest and highest closes of :class:`workers.kernels.tape.Tape`."""
+    """Fill the lowest and highest closes of :class:`workers.kernels.prefix_tables.PrefixTables`."""
     n_bars, n_blocks = len(close), len(falls)
     exits[n_bars].low, exits[n_bars].high = np.inf, 0.0
     for b in range(n_blocks):
