@@ -8,6 +8,7 @@ first, and uninstalling one removes files of the other.
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import importlib.util
 import os
@@ -141,7 +142,7 @@ def _name(distribution: metadata.Distribution) -> str:
 
 def _our_packages_in(distribution: metadata.Distribution) -> list[str]:
     """Return the packages of ours that a distribution installs into."""
-    tops = {path.parts[0] for path in distribution.files or () if path.suffix == ".py"}
+    tops = {path.split("/")[0] for path, _ in _recorded(distribution) if path.endswith(".py")}
     tops |= set((distribution.read_text("top_level.txt") or "").split())
     tops |= {top.removesuffix(".py") for top in tops}
     return [name for name in PACKAGES if name in tops]
@@ -151,18 +152,30 @@ def _damage(ours: metadata.Distribution) -> tuple[list[str], list[str]]:
     """Return our files that differ from what was installed, and those that are missing."""
     changed: list[str] = []
     missing: list[str] = []
-    for path in ours.files or ():
-        if path.parts[0] not in PACKAGES or path.suffix != ".py" or path.hash is None:
+    for path, recorded in _recorded(ours):
+        if path.split("/")[0] not in PACKAGES or not path.endswith(".py") or not recorded:
             continue
         try:
-            content = Path(str(path.locate())).read_bytes()
+            content = Path(str(ours.locate_file(path))).read_bytes()
         except OSError:
-            missing.append(str(path))
+            missing.append(path)
             continue
-        digest = hashlib.new(path.hash.mode, content).digest()
-        if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != path.hash.value:
-            changed.append(str(path))
+        algorithm, _, expected = recorded.partition("=")
+        digest = hashlib.new(algorithm, content).digest()
+        if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != expected:
+            changed.append(path)
     return changed, missing
+
+
+def _recorded(distribution: metadata.Distribution) -> Iterator[tuple[str, str]]:
+    """Yield each file of a distribution's ``RECORD`` and its hash.
+
+    ``Distribution.files`` leaves out missing files from Python 3.12 on, and
+    those are what we look for.
+    """
+    for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+        if row:
+            yield row[0], "".join(row[1:2])
 
 
 def _imported_from(name: str) -> Path | None:
