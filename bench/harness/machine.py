@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 _PACKAGES = ("allstop", "numpy", "numba", "llvmlite", "pyarrow", "vectorbt")
 _THP = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -21,7 +23,7 @@ def describe_machine() -> dict[str, Any]:
         "usable_cores": len(os.sched_getaffinity(0)),
         "architecture": platform.machine(),
         "kernel": platform.release(),
-        "ram_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "ram_bytes": psutil.virtual_memory().total,
         "transparent_hugepage": _first(_THP, r"\[(\w+)\]"),
         "load_average": [round(load, 2) for load in os.getloadavg()],
         "python": platform.python_version(),
@@ -38,13 +40,8 @@ def version_of(distribution: str) -> str | None:
 
 
 def available_bytes() -> int:
-    """Return what the kernel could give to new processes without swapping, in bytes.
-
-    References
-    ----------
-    proc(5), ``/proc/meminfo``, ``MemAvailable``.
-    """
-    return 1024 * int(_first(Path("/proc/meminfo"), r"^MemAvailable:\s*(\d+)") or 0)
+    """Return what the kernel could give to new processes without swapping, in bytes."""
+    return int(psutil.virtual_memory().available)
 
 
 def peak_rss_bytes(pid: int) -> int:

@@ -260,7 +260,11 @@ class SshTransport:
             from slurm.ssh.link import Link
             from slurm.ssh.login import KeyRing
         except ImportError as error:
-            raise LinkRefusedError(f"{self.name}: {error}: pip install 'allstop[slurm]'") from None
+            from supervisor.system.install import advice
+
+            raise LinkRefusedError(
+                f"{self.name}: SSH needs paramiko ({error}): {advice('slurm')}"
+            ) from None
         if self._keys is None:
             self._keys = KeyRing()
         return Link(

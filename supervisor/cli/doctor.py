@@ -1,4 +1,4 @@
-"""``doctor``: check what this machine supports, and say how to fix what it does not."""
+"""``doctor``: what this machine can do for a run, and how to fix what it cannot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from supervisor.doctor.examine import examine
 from supervisor.doctor.finding import Finding, Status
-from supervisor.doctor.text import plain_lines, verdict
+from supervisor.doctor.text import plain_lines, summary
 
 _COLOURS = {
     Status.OK: "green",
@@ -23,11 +23,11 @@ _COLOURS = {
 
 
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of findings.")] = False,
 ) -> int:
-    """Check what this machine supports, and say how to fix what it does not.
+    """Check what this machine can do for a run, and print how to fix what it cannot.
 
-    Exit code 0: no problem; 1: there is one.
+    The exit code is 0 if there is no problem, and 1 if there is one.
     """
     findings = examine()
     if as_json:
@@ -50,7 +50,7 @@ def _show(findings: list[Finding]) -> None:
         table.add_row(
             Text(finding.status, _COLOURS[finding.status]), finding.name, Text(finding.what)
         )
-        if finding.mend:
-            table.add_row("", "", Text(f"→ {finding.mend}", "dim"))
+        if finding.fix:
+            table.add_row("", "", Text(f"→ {finding.fix}", "dim"))
     console.print(table)
-    console.print(verdict(findings))
+    console.print(summary(findings))

@@ -1,6 +1,6 @@
-"""``python -m supervisor.doctor``: the same findings as plain lines.
+"""``python -m supervisor.doctor``: the findings of ``doctor`` as plain lines.
 
-Needs nothing but the standard library, for installations too damaged for
+It needs the standard library only, for installations too damaged for
 ``python -m supervisor doctor``.
 """
 
@@ -25,4 +25,4 @@ def main() -> int:
 if __name__ == "__main__":
     code = main()
     sys.stdout.flush()
-    os._exit(code)  # a check that hangs must not keep us
+    os._exit(code)  # do not wait for the thread of a check that hangs

@@ -1,4 +1,4 @@
-"""Asking other programs, within a time limit."""
+"""Runs other programs within a time limit and reads what they print."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ASK_S = 5.0
 
 
 def output_of(*command: str, timeout_s: float = ASK_S) -> tuple[int, str]:
-    """Run a command; return its exit code (-1: none) and what it wrote, on one line."""
+    """Run a command; return its exit code (-1: none) and its output, on one line."""
     try:
         done = subprocess.run(
             command,
@@ -30,7 +30,7 @@ def output_of(*command: str, timeout_s: float = ASK_S) -> tuple[int, str]:
 
 
 def try_out(what: str) -> tuple[bool, str]:
-    """Try something in a short-lived process of its own, see :mod:`supervisor.doctor.probe`."""
+    """Run one trial of :mod:`supervisor.doctor.probe` in a short-lived process."""
     script = str(Path(probe.__file__).resolve())
     code, said = output_of(sys.executable, "-I", "-S", script, what)
     return code == 0, said

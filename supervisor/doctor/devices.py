@@ -1,7 +1,8 @@
-"""What lies beyond this process: the GPU, the cluster, the way there."""
+"""The GPU, the cluster, and the SSH connection to it."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import shutil
@@ -9,39 +10,42 @@ import shutil
 from supervisor.doctor.ask import output_of
 from supervisor.doctor.finding import Finding, Status
 from supervisor.doctor.software import version_of
+from supervisor.system.install import advice
 
 _SLURM = ("sbatch", "squeue", "scancel", "scontrol")
 
 
 def cuda() -> Finding:
-    """An NVIDIA driver, what it drives, and what could compute on it."""
+    """Check the NVIDIA driver, its devices, and CuPy."""
     smi = shutil.which("nvidia-smi")
-    driver = _has_driver()
-    if not driver and not smi:
-        return Finding("CUDA", Status.INFO, "not found: runs compute on the CPU")
-    if not driver:
+    driver = _driver_cuda()
+    if driver is None and not smi:
+        return Finding("CUDA", Status.INFO, "no NVIDIA driver: runs compute on the CPU")
+    if driver is None:
         return Finding(
             "CUDA",
             Status.WARNING,
-            "nvidia-smi is there, but libcuda.so.1 is not",
-            "install the NVIDIA driver, or pass it into the container (--gpus all)",
+            "nvidia-smi is installed, but libcuda.so.1 cannot be loaded",
+            "install the NVIDIA driver; in a container, start it with --gpus all",
         )
     code, said = output_of(smi, "-L") if smi else (-1, "")
-    devices = said if code == 0 and said else f"libcuda is there; nvidia-smi: {said or 'not found'}"
+    devices = said if code == 0 and said else f"libcuda.so.1; nvidia-smi: {said or 'not found'}"
     cupy = importlib.util.find_spec("cupy") is not None
     return Finding(
         "CUDA",
         Status.OK if code == 0 else Status.WARNING,
         f"{devices}; cupy {'is' if cupy else 'is not'} installed",
-        "" if cupy else "pip install 'allstop[cuda12]' (or cuda13) for strategies that use cupy",
+        "" if cupy else f"for strategies that use CuPy: {advice(_cuda_extra(driver))}",
     )
 
 
 def slurm() -> Finding:
-    """The commands of a cluster's login node."""
+    """Check the commands of a cluster's login node."""
     found = [name for name in _SLURM if shutil.which(name)]
     if not found:
-        return Finding("SLURM", Status.INFO, "not found: no jobs can be sent from this machine")
+        return Finding(
+            "SLURM", Status.INFO, "not found: jobs cannot be submitted from this machine"
+        )
     missing = sorted(set(_SLURM) - set(found))
     if missing:
         return Finding(
@@ -52,53 +56,68 @@ def slurm() -> Finding:
         )
     code, said = output_of("sbatch", "--version")
     if code != 0:
-        return Finding("SLURM", Status.WARNING, f"sbatch --version: {said}", "ask your site")
+        return Finding(
+            "SLURM",
+            Status.WARNING,
+            f"sbatch --version fails: {said}",
+            "set SLURM_CONF, or ask your site's support",
+        )
     answered, answer = output_of("squeue", "--noheader", "--me")
     if answered != 0:
         return Finding(
             "SLURM",
             Status.WARNING,
             f"{said}, but the controller does not answer: {answer}",
-            "set SLURM_CONF, or ask your site whether slurmctld and munge are up",
+            "set SLURM_CONF, or ask your site's support whether slurmctld and munge run",
         )
-    return Finding("SLURM", Status.OK, f"{said}, its controller answers")
+    return Finding("SLURM", Status.OK, f"{said}; the controller answers")
 
 
-def owed_jobs() -> Finding:
-    """Cluster jobs of processes that died before they had seen them gone."""
+def outstanding_jobs() -> Finding:
+    """Check for cluster jobs whose run died before it saw them gone."""
     from slurm.records.outstanding import all_outstanding
 
-    owed = list(all_outstanding())
-    orphaned = [debt.token for debt in owed if not debt.owner.alive]
+    outstanding = list(all_outstanding())
+    orphaned = [jobs.token for jobs in outstanding if not jobs.owner.alive]
     if orphaned:
         return Finding(
             "cluster jobs",
             Status.WARNING,
-            f"{len(orphaned)} run(s) died and may have left jobs: {', '.join(orphaned[:3])}",
-            "allstop reap cancels them and sees them gone; allstop jobs lists them",
+            f"{len(orphaned)} dead run(s) may have left jobs: {', '.join(orphaned[:3])}",
+            "allstop reap cancels them and waits until they are gone; allstop jobs lists them",
         )
-    alive = f"{len(owed)} run(s) with jobs are being looked after" if owed else "none"
+    alive = f"{len(outstanding)} run(s) with jobs, all supervised" if outstanding else "none"
     return Finding("cluster jobs", Status.OK, alive)
 
 
 def ssh() -> Finding:
-    """The way to a cluster's login node."""
+    """Check what an SSH connection to a cluster needs."""
     client = shutil.which("ssh")
     said = output_of("ssh", "-V")[1] if client else "no ssh client"
     if importlib.util.find_spec("paramiko") is None:
         return Finding(
             "SSH",
             Status.INFO,
-            f"{said}; paramiko is not installed: no cluster can be reached by SSH",
-            "pip install 'allstop[slurm]'",
+            f"{said}; paramiko is not installed: clusters cannot be reached by SSH",
+            advice("slurm"),
         )
     return Finding("SSH", Status.OK, f"{said}; paramiko {version_of('paramiko')}")
 
 
-def _has_driver() -> bool:
-    """Whether the driver's library loads; loading alone opens no device."""
+def _driver_cuda() -> int | None:
+    """Return the newest CUDA that the driver runs, such as 13; 0 if unknown; None: no driver.
+
+    Neither loading the library nor this call opens a device.
+    """
     try:
-        ctypes.CDLL("libcuda.so.1")
+        library = ctypes.CDLL("libcuda.so.1")
     except OSError:
-        return False
-    return True
+        return None
+    version = ctypes.c_int(0)
+    with contextlib.suppress(AttributeError):  # a stub without the function
+        library.cuDriverGetVersion(ctypes.byref(version))
+    return version.value // 1000
+
+
+def _cuda_extra(driver_cuda: int) -> str:
+    return "cuda13" if driver_cuda >= 13 else "cuda12"

@@ -1,4 +1,4 @@
-"""What lies on disk: where runs are found, and compiled kernels."""
+"""Directories: where runs are registered, and where compiled kernels are cached."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _KERNEL = re.compile(r'= Kernel\("(\w+)", "(\w+)"\)')
 
 
 def registry_dir() -> Finding:
-    """Where runs are written down."""
+    """Check the directory in which runs are registered."""
     from supervisor.records import registry
 
     return _private("registry", registry.state_dir, "XDG_STATE_HOME")
 
 
 def dead_runs() -> Finding:
-    """Runs that died with nobody left to finish them."""
+    """Check for runs that died before they could clean up after themselves."""
     from supervisor.records import registry
 
     dead = [entry.run_id for entry in registry.entries() if not entry.alive]
@@ -35,14 +35,13 @@ def dead_runs() -> Finding:
     return Finding(
         "dead runs",
         Status.WARNING,
-        f"{len(dead)} died with front and warden, or could not end all, and left something "
-        f"behind: {listed}",
-        "allstop reap clears them away and writes their results; allstop resume carries one on",
+        f"{len(dead)} died before they could clean up, or could not end all processes: {listed}",
+        "allstop reap cleans up and writes their results; allstop resume resumes one",
     )
 
 
 def runtime_dir() -> Finding:
-    """Where the wardens' sockets lie."""
+    """Check the directory of the wardens' control sockets."""
     from supervisor.records import registry
 
     finding = _private("runtime dir", registry.runtime_dir, "XDG_RUNTIME_DIR")
@@ -52,29 +51,29 @@ def runtime_dir() -> Finding:
             return Finding(
                 "runtime dir",
                 Status.PROBLEM,
-                f"{finding.what}, but a socket's path there has {length} bytes; "
-                f"at most {_LONGEST_SOCKET_PATH} are possible",
-                "set XDG_RUNTIME_DIR to a shorter directory",
+                f"{finding.what}, but the path of a socket there has {length} bytes; "
+                f"the limit is {_LONGEST_SOCKET_PATH}",
+                "set XDG_RUNTIME_DIR to a directory with a shorter path",
             )
     return finding
 
 
 def kernel_cache() -> Finding:
-    """Where compiled kernels are kept between runs."""
+    """Check the directory in which compiled kernels are cached."""
     places = _cache_places()
     for place in places:
         if _writable(place):
-            return Finding("kernel cache", Status.OK, f"{place} can be written")
+            return Finding("kernel cache", Status.OK, f"{place} is writable")
     return Finding(
         "kernel cache",
         Status.WARNING,
-        f"{', '.join(map(str, places))} cannot be written: every run compiles its kernels anew",
-        "set ALLSTOP_CACHE_DIR to a directory that can be written",
+        f"not writable: {', '.join(map(str, places))}; every run compiles its kernels again",
+        "set ALLSTOP_CACHE_DIR to a writable directory",
     )
 
 
 def kernels() -> Finding:
-    """How many of the built-in strategies' kernels are compiled already."""
+    """Count the kernels of built-in strategies that are compiled already."""
     home = _kernels_home()
     sources = [*home.glob("*.py"), *home.glob("source/*.py")] if home else []
     # one kernel inlines helpers of several files: a cached one older than any of them is stale
@@ -93,7 +92,7 @@ def kernels() -> Finding:
     return Finding(
         "kernels",
         Status.INFO,
-        f"{found}: a strategy's first run takes some seconds longer",
+        f"{found}: the first run of a strategy takes some seconds longer",
     )
 
 
@@ -105,7 +104,7 @@ def _kernels_home() -> Path | None:
 
 
 def _cache_places() -> list[Path]:
-    """Where machine code is kept, see ``workers/kernels/kernel.py``."""
+    """Return the directories for machine code, see ``workers/kernels/kernel.py``."""
     named = os.environ.get("ALLSTOP_CACHE_DIR")
     if named:
         return [Path(named) / "kernels"]
@@ -116,23 +115,23 @@ def _cache_places() -> list[Path]:
 
 
 def _private(name: str, find: Callable[[], Path], variable: str) -> Finding:
-    """Look at a directory that is the user's alone; ``find`` makes it."""
+    """Check a directory that only the user may enter; ``find`` creates it."""
     from supervisor.errors import ConfigError
 
-    mend = f"set {variable} to a directory of your own"
+    fix = f"set {variable} to a directory that you own"
     try:
         place = find()
     except ConfigError as error:
-        return Finding(name, Status.PROBLEM, str(error), mend)
+        return Finding(name, Status.PROBLEM, str(error), fix)
     except OSError as error:
-        return Finding(name, Status.PROBLEM, f"{error.filename}: {error.strerror}", mend)
+        return Finding(name, Status.PROBLEM, f"{error.filename}: {error.strerror}", fix)
     if not _writable(place):
-        return Finding(name, Status.PROBLEM, f"{place} cannot be written", mend)
-    return Finding(name, Status.OK, f"{place} is private and can be written")
+        return Finding(name, Status.PROBLEM, f"{place} is not writable", fix)
+    return Finding(name, Status.OK, f"{place} is private and writable")
 
 
 def _writable(place: Path) -> bool:
-    """Whether files can be made in a directory, or below the nearest one that exists."""
+    """Whether files can be created in a directory, or in its nearest parent that exists."""
     while not place.exists() and place != place.parent:
         place = place.parent
     try:

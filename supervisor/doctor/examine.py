@@ -1,4 +1,4 @@
-"""Runs all checks side by side, within one deadline; none of them can end the others."""
+"""Runs all checks at the same time within one deadline; no check can end another."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from supervisor.doctor.finding import Finding, Status
 Check = Callable[[], Finding]
 
 DEADLINE_S = 15.0
-"""For all checks together: they run side by side."""
+"""For all checks together, which run at the same time."""
 
 CHECKS: tuple[tuple[str, Check], ...] = (
     ("platform", kernel.platform_check),
+    ("machine", software.machine),
     ("python", software.python),
     ("futex", kernel.futex_check),
     ("pidfd", kernel.pidfd),
@@ -34,14 +35,15 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("kernels", disk.kernels),
     ("CUDA", devices.cuda),
     ("SLURM", devices.slurm),
-    ("cluster jobs", devices.owed_jobs),
+    ("cluster jobs", devices.outstanding_jobs),
     ("SSH", devices.ssh),
+    ("packages", software.packages),
     ("extras", software.extras),
     ("installation", names.installation),
     ("name clashes", names.clashes),
     ("local folders", names.local_folders),
 )
-"""In the order they are shown; the names are those of the findings."""
+"""In the order in which they are shown, by the names of their findings."""
 
 
 def examine(
@@ -49,17 +51,22 @@ def examine(
 ) -> list[Finding]:
     """Run checks; return their findings in the given order.
 
-    A check that raises or does not come back in time gives a finding that says
-    so. Its thread is left behind: the process that asked is about to end.
+    A check that raises, or does not return in time, gives a finding that says
+    so. The thread of a late check is abandoned: the process is about to end.
     """
     found: dict[str, Finding] = {}
 
     def run(name: str, check: Check) -> None:
         try:
             found[name] = check()
-        except Exception as error:  # noqa: BLE001 - whatever a check trips over is a finding
+        except ImportError as error:
+            why, fix = names.broken_import(error)
+            found[name] = Finding(name, Status.PROBLEM, f"could not be checked: {why}", fix)
+        except Exception as error:  # noqa: BLE001 - any failure of a check is a finding
             why = " ".join(str(error).split()) or type(error).__name__
-            found[name] = Finding(name, Status.PROBLEM, f"could not be checked: {why}")
+            found[name] = Finding(
+                name, Status.PROBLEM, f"could not be checked: {why}", "report this to us"
+            )
 
     until = time.monotonic() + deadline_s
     threads = [
@@ -72,6 +79,6 @@ def examine(
         thread.join(max(0.0, until - time.monotonic()))
     late = f"no answer within {deadline_s:g} s"
     return [
-        found.get(name) or Finding(name, Status.WARNING, late, "something it asks hangs")
+        found.get(name) or Finding(name, Status.WARNING, late, "a program or a disk it uses hangs")
         for name, _ in checks
     ]

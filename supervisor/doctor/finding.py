@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ class Status(StrEnum):
     """How much a finding matters."""
 
     OK = "ok"
-    """As it should be."""
+    """In order."""
     INFO = "info"
-    """A fact; runs work either way."""
+    """A fact that needs no action."""
     WARNING = "warning"
-    """Runs work, with less than they could have."""
+    """Runs work, but slower or without a feature."""
     PROBLEM = "problem"
-    """Runs fail, or a promise does not hold."""
+    """Runs fail, or a stop may be incomplete."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes
     ----------
     name : str
-        What was looked at, in a word or two.
+        What was checked, in a word or two.
     status : Status
         How much it matters.
     what : str
-        What was seen, on one line.
-    mend : str
-        What to do about it; empty if there is nothing to do.
+        What was observed, on one line.
+    fix : str
+        What to do about it, on one line; empty if there is nothing to do.
     """
 
     name: str
     status: Status
     what: str
-    mend: str = ""
+    fix: str = ""
 
     def to_json(self) -> dict[str, str]:
-        """Plain values."""
+        """Return the finding as plain values."""
         return asdict(self) | {"status": str(self.status)}

@@ -1,4 +1,4 @@
-"""What the kernel offers: the system calls and files that a run is built on."""
+"""What the kernel offers: the system calls and files that runs need."""
 
 from __future__ import annotations
 
@@ -17,46 +17,40 @@ from supervisor.doctor.ask import try_out
 from supervisor.doctor.finding import Finding, Status
 
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_NEWER_KERNEL = "use a newer kernel; in a container, one whose seccomp profile allows it"
+_NEWER_KERNEL = "use a newer kernel; in a container, a seccomp profile that allows the call"
 
 
 def platform_check() -> Finding:
-    """Linux, and which."""
+    """Check that this is Linux, and name the kernel."""
     here = f"{platform.system()} {platform.release()}, {platform.machine()}"
     if sys.platform != "linux":
         return Finding(
             "platform",
             Status.PROBLEM,
             f"{here}: allstop needs Linux (memfd, pidfd, futex)",
-            "on Windows it runs inside WSL2",
+            "on Windows, use WSL2",
         )
-    cores = len(os.sched_getaffinity(0))
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Finding(
-        "platform",
-        Status.OK,
-        f"{here}, {cores} usable core{'s' * (cores > 1)}, {ram / 2**30:.1f} GiB RAM",
-    )
+    return Finding("platform", Status.OK, here)
 
 
 def futex_check() -> Finding:
-    """A futex call of ours reaches the kernel: its number differs between architectures."""
+    """Check that futex(2) can be called; its number depends on the architecture."""
     from supervisor.errors import UnsupportedPlatformError
     from supervisor.ipc import futex
 
     word = ctypes.c_uint32(0)
     try:
-        # the word is not what we say we expect, so the kernel answers at once
+        # the word differs from the expected value, so the call returns at once
         futex.wait(ctypes.addressof(word), expected=1, deadline=time.monotonic() + 1.0)
     except UnsupportedPlatformError as error:
         return Finding("futex", Status.PROBLEM, str(error), "report the architecture to us")
     except OSError as error:
         return Finding("futex", Status.PROBLEM, f"futex(2): {error.strerror}", _NEWER_KERNEL)
-    return Finding("futex", Status.OK, f"answers on {platform.machine()}")
+    return Finding("futex", Status.OK, f"futex(2) works on {platform.machine()}")
 
 
 def pidfd() -> Finding:
-    """Signals go through pidfds: a reused pid is never hit."""
+    """Check pidfds: a signal sent through one cannot reach a reused pid."""
     try:
         fd = os.pidfd_open(os.getpid())
         try:
@@ -71,13 +65,13 @@ def pidfd() -> Finding:
             "pidfd",
             Status.PROBLEM,
             f"pidfd_open: {error.strerror}",
-            f"it needs Linux 5.3: {_NEWER_KERNEL}",
+            f"needs Linux 5.3: {_NEWER_KERNEL}",
         )
     return Finding("pidfd", Status.OK, "pidfd_open and pidfd_send_signal work")
 
 
 def memfd() -> Finding:
-    """Shared memory without names."""
+    """Check memfds: shared memory without a name that could be left behind."""
     try:
         fd = os.memfd_create("allstop-doctor", os.MFD_CLOEXEC)
         try:
@@ -92,7 +86,7 @@ def memfd() -> Finding:
 
 
 def children() -> Finding:
-    """Descendants are found through ``/proc/<pid>/task/<tid>/children``."""
+    """Check ``/proc/<pid>/task/<tid>/children``, by which descendants are found."""
     path = Path(f"/proc/self/task/{threading.get_native_id()}/children")
     try:
         path.read_text()
@@ -101,49 +95,49 @@ def children() -> Finding:
             "process tree",
             Status.PROBLEM,
             f"/proc/<pid>/task/<tid>/children: {error.strerror}: descendants cannot be found",
-            "use a kernel with CONFIG_PROC_CHILDREN, and a mounted /proc",
+            "mount /proc, and use a kernel with CONFIG_PROC_CHILDREN",
         )
     return Finding("process tree", Status.OK, "/proc lists the children of a process")
 
 
 def smaps_rollup() -> Finding:
-    """Memory is measured as PSS."""
+    """Check ``smaps_rollup``, by which memory is measured as PSS."""
     try:
-        there = "Pss:" in Path("/proc/self/smaps_rollup").read_text()
+        readable = "Pss:" in Path("/proc/self/smaps_rollup").read_text()
         why = "has no Pss"
     except OSError as error:
-        there, why = False, error.strerror or str(error)
-    if not there:
+        readable, why = False, error.strerror or str(error)
+    if not readable:
         return Finding(
             "memory figures",
             Status.WARNING,
-            f"/proc/<pid>/smaps_rollup: {why}: memory reads as 0",
-            "use a kernel of 4.14 or newer with CONFIG_PROC_PAGE_MONITOR",
+            f"/proc/<pid>/smaps_rollup: {why}: memory is reported as 0",
+            "use Linux 4.14 or newer, with CONFIG_PROC_PAGE_MONITOR",
         )
-    return Finding("memory figures", Status.OK, "/proc/<pid>/smaps_rollup tells PSS")
+    return Finding("memory figures", Status.OK, "/proc/<pid>/smaps_rollup has PSS")
 
 
 def containment() -> Finding:
-    """The containment that runs use here unless told otherwise: the strongest that works."""
+    """Name the containment that runs use by default: the strongest that works here."""
     strengths = {"pid_namespace": "pid-namespace", "cgroup": "cgroup", "subreaper": "subreaper"}
     name = next((name for what, name in strengths.items() if try_out(what)[0]), "none")
-    return Finding("containment", Status.INFO, f"runs use: {name}; tried on this machine:")
+    return Finding("containment", Status.INFO, f"runs use: {name}; results of trying each kind:")
 
 
 def pid_namespace() -> Finding:
-    """The strongest containment: the kernel kills everything with the warden."""
+    """Try the strongest containment: the kernel kills all processes with the warden."""
     works, said = try_out("pid_namespace")
     return Finding("  PID namespace", Status.INFO, said if works else f"not available: {said}")
 
 
 def cgroup() -> Finding:
-    """Containment by ``cgroup.kill``."""
+    """Try containment by ``cgroup.kill``."""
     works, said = try_out("cgroup")
     return Finding("  cgroup v2", Status.INFO, said if works else f"not available: {said}")
 
 
 def subreaper() -> Finding:
-    """Containment by parentage."""
+    """Try containment by adopting orphans (``PR_SET_CHILD_SUBREAPER``)."""
     works, said = try_out("subreaper")
     if works:
         return Finding("  subreaper", Status.OK, said)
@@ -151,7 +145,7 @@ def subreaper() -> Finding:
 
 
 def huge_pages(setting: Path = _HUGE_PAGES) -> Finding:
-    """Memory in 2 MiB pages is freed some thirty times as fast."""
+    """Check for 2 MiB pages: memory in them is freed about thirty times as fast."""
     try:
         text = setting.read_text()
     except OSError:

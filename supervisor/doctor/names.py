@@ -1,13 +1,14 @@
 """Whether ``supervisor``, ``workers``, ``slurm`` and ``bench`` are ours here.
 
 PyPI's ``supervisor`` (supervisord) installs into the same folder as our
-package. pip does not object: whichever comes second overwrites files of the
+package. pip does not object: the one installed second overwrites files of the
 first, and uninstalling one removes files of the other.
 """
 
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import importlib.util
 import os
@@ -17,20 +18,21 @@ from importlib import metadata
 from pathlib import Path
 
 from supervisor.doctor.finding import Finding, Status
+from supervisor.system.install import DISTRIBUTION, advice, is_source_tree, remove
+from supervisor.system.install import HOME as _HOME
 
-DISTRIBUTION = "allstop"
 PACKAGES = ("supervisor", "workers", "slurm", "bench")
 
-_HOME = Path(__file__).resolve().parents[2]
-_AGAIN = f"pip install --force-reinstall --no-deps {DISTRIBUTION}"
-_OWN_VENV = "if you need supervisord, give it an environment of its own (pipx install supervisor)"
+_OTHER_START = "use 'python -P -m supervisor', or start from another directory"
+
+_OWN_VENV = "if you need supervisord, install it into an environment of its own"
 
 
 def installation() -> Finding:
-    """Our files are there, and as they were installed."""
+    """Check that our files are present and unchanged since they were installed."""
     ours = next(iter(_distributions(DISTRIBUTION)), None)
     if ours is None:
-        return Finding("installation", Status.INFO, f"run from {_HOME}, not installed")
+        return Finding("installation", Status.INFO, f"runs from {_HOME}, not installed")
     what = f"{DISTRIBUTION} {ours.version} in {_HOME}"
     changed, missing = _damage(ours)
     if not changed and not missing:
@@ -40,12 +42,15 @@ def installation() -> Finding:
         f"{len(missing)} missing ({_some(missing)})" if missing else "",
     ]
     return Finding(
-        "installation", Status.PROBLEM, f"{what}: {', '.join(filter(None, facts))}", _AGAIN
+        "installation",
+        Status.PROBLEM,
+        f"{what}: {', '.join(filter(None, facts))}",
+        advice(again=True),
     )
 
 
 def clashes() -> Finding:
-    """No other distribution installs into our packages."""
+    """Check that no other distribution installs into our packages."""
     owners = {
         f"{name} {distribution.version}": packages
         for name, distribution in _others()
@@ -57,17 +62,19 @@ def clashes() -> Finding:
         f"{owner} also installs {', '.join(packages)}" for owner, packages in owners.items()
     )
     names = sorted({owner.split()[0] for owner in owners})
-    mend = f"pip uninstall {' '.join(names)}, then {_AGAIN}"
+    fix = remove(*names)
+    if not is_source_tree():  # in a source tree nothing of ours was overwritten
+        fix = f"{fix}; then {advice(again=True)}"
     return Finding(
         "name clashes",
         Status.PROBLEM,
         f"{facts}: each overwrites files of the other",
-        f"{mend}; {_OWN_VENV}" if "supervisor" in names else mend,
+        f"{fix}; {_OWN_VENV}" if "supervisor" in names else fix,
     )
 
 
 def local_folders() -> Finding:
-    """No folder of the user's is imported instead of a package of ours."""
+    """Check that no folder of the user is imported instead of a package of ours."""
     elsewhere = {name: place for name in PACKAGES if (place := _imported_from(name)) is not None}
     if elsewhere:
         facts = ", ".join(f"{name} from {place}" for name, place in elsewhere.items())
@@ -75,7 +82,9 @@ def local_folders() -> Finding:
             "local folders",
             Status.PROBLEM,
             f"Python imports {facts} instead of ours",
-            "start from another directory, rename yours, or use the command 'allstop'",
+            f"{_OTHER_START}, or rename yours"
+            if all(Path.cwd().resolve() in place.parents for place in elsewhere.values())
+            else "rename yours, or take its directory off PYTHONPATH",
         )
     here = [entry.name for name in PACKAGES for entry in _local(name)]
     if here:
@@ -84,21 +93,30 @@ def local_folders() -> Finding:
             Status.WARNING,
             f"{', '.join(here)} in this directory would be imported instead of ours by "
             "'python -m supervisor'",
-            "use the command 'allstop' here, start from another directory, or rename yours",
+            f"{_OTHER_START}, or rename yours",
         )
-    return Finding("local folders", Status.OK, "nothing hides our packages")
+    return Finding("local folders", Status.OK, "none hides a package of ours")
 
 
 def first_aid(error: ImportError) -> str:
-    """One line for a start that failed on an import: what is wrong here, and the mend.
+    """Return one line for a start that failed on an import: what is wrong, and the fix.
 
-    For ``__main__``: it must not end in a traceback when files of ours were
+    ``__main__`` prints it instead of a traceback when files of ours were
     overwritten.
     """
     for finding in (clashes(), local_folders(), installation()):
         if finding.status is Status.PROBLEM:
-            return f"{finding.what}: {finding.mend}"
-    return f"the installation is damaged ({error}): {_AGAIN}"
+            return f"{finding.what}: {finding.fix}"
+    return ": ".join(broken_import(error))
+
+
+def broken_import(error: ImportError) -> tuple[str, str]:
+    """Return what an import that failed says about the installation, and the fix."""
+    missing = (error.name or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and missing and missing not in PACKAGES:
+        return f"{missing} is not installed", advice()  # pip adds the dependencies that lack
+    why = " ".join(str(error).split())
+    return f"the installation is damaged ({why})", advice(again=True)
 
 
 def _others() -> Iterator[tuple[str, metadata.Distribution]]:
@@ -115,7 +133,7 @@ def _distributions(name: str) -> Iterator[metadata.Distribution]:
 
 
 def _name(distribution: metadata.Distribution) -> str:
-    """Normalised name, or empty where a removal left broken metadata behind."""
+    """Return the normalised name; empty where a removal left broken metadata behind."""
     facts: metadata.PackageMetadata | None = distribution.metadata
     if not facts or "Name" not in facts:
         return ""
@@ -123,33 +141,45 @@ def _name(distribution: metadata.Distribution) -> str:
 
 
 def _our_packages_in(distribution: metadata.Distribution) -> list[str]:
-    """Packages of ours that a distribution installs into."""
-    tops = {path.parts[0] for path in distribution.files or () if path.suffix == ".py"}
+    """Return the packages of ours that a distribution installs into."""
+    tops = {path.split("/")[0] for path, _ in _recorded(distribution) if path.endswith(".py")}
     tops |= set((distribution.read_text("top_level.txt") or "").split())
     tops |= {top.removesuffix(".py") for top in tops}
     return [name for name in PACKAGES if name in tops]
 
 
 def _damage(ours: metadata.Distribution) -> tuple[list[str], list[str]]:
-    """Files of ours that differ from what was installed, and those that are missing."""
+    """Return our files that differ from what was installed, and those that are missing."""
     changed: list[str] = []
     missing: list[str] = []
-    for path in ours.files or ():
-        if path.parts[0] not in PACKAGES or path.suffix != ".py" or path.hash is None:
+    for path, recorded in _recorded(ours):
+        if path.split("/")[0] not in PACKAGES or not path.endswith(".py") or not recorded:
             continue
         try:
-            content = Path(str(path.locate())).read_bytes()
+            content = Path(str(ours.locate_file(path))).read_bytes()
         except OSError:
-            missing.append(str(path))
+            missing.append(path)
             continue
-        digest = hashlib.new(path.hash.mode, content).digest()
-        if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != path.hash.value:
-            changed.append(str(path))
+        algorithm, _, expected = recorded.partition("=")
+        digest = hashlib.new(algorithm, content).digest()
+        if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != expected:
+            changed.append(path)
     return changed, missing
 
 
+def _recorded(distribution: metadata.Distribution) -> Iterator[tuple[str, str]]:
+    """Yield each file of a distribution's ``RECORD`` and its hash.
+
+    ``Distribution.files`` leaves out missing files from Python 3.12 on, and
+    those are what we look for.
+    """
+    for row in csv.reader((distribution.read_text("RECORD") or "").splitlines()):
+        if row:
+            yield row[0], "".join(row[1:2])
+
+
 def _imported_from(name: str) -> Path | None:
-    """Where Python finds a package of ours, if not where it should."""
+    """Return where Python finds a package of ours, if not in our own directory."""
     spec = importlib.util.find_spec(name)
     if spec is None:
         return None
@@ -160,7 +190,7 @@ def _imported_from(name: str) -> Path | None:
 
 
 def _local(name: str) -> Iterable[Path]:
-    """Things in the current directory that 'python -m' would import by one of our names."""
+    """Return what 'python -m' would import from the current directory by one of our names."""
     here = Path.cwd().resolve()
     if here == _HOME:
         return []

@@ -1,9 +1,9 @@
-"""Tries kinds of containment for real, in a process that ends at once.
+"""Tries each kind of containment for real, in a short-lived process.
 
-Run as a script by :func:`supervisor.doctor.ask.try_out`, isolated and with the
-standard library only: ``python -I -S probe.py WHAT``. Exit code 0 says that it
-works; the line it prints says how, or why not. Whatever it starts ends by
-itself after a few seconds, should it be killed itself.
+:func:`supervisor.doctor.ask.try_out` runs this file as a script, isolated and
+with the standard library only: ``python -I -S probe.py WHAT``. Exit code 0
+means that it works; the line printed says how, or why not. If the script is
+killed, the processes it started end by themselves after a few seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def pid_namespace() -> str:
-    """Kill the first process of a new PID namespace and see a daemonised one die with it."""
+    """Kill the first process of a new PID namespace and check that a daemon dies with it."""
     how = _unshare_pids()
     held, ours = os.pipe()
     ready, tell = os.pipe()
@@ -57,14 +57,14 @@ def pid_namespace() -> str:
 
 
 def cgroup() -> str:
-    """Make a cgroup, put a process in it, and kill it by ``cgroup.kill``."""
+    """Create a cgroup, put a process in it, and kill the process by ``cgroup.kill``."""
     home = _own_cgroup()
     mine = home / f"allstop-doctor-{os.getpid()}"
     mine.mkdir()
     try:
         kill = mine / "cgroup.kill"
         if not kill.exists():
-            raise OSError(0, "no cgroup.kill: it needs Linux 5.14")
+            raise OSError(0, "no cgroup.kill (needs Linux 5.14)")
         held, ours = os.pipe()
         child = os.fork()
         if child == 0:
@@ -80,14 +80,14 @@ def cgroup() -> str:
                 os.kill(child, signal.SIGKILL)  # our own child, not reaped yet
             os.waitpid(child, 0)
         if not gone:
-            raise OSError(0, "cgroup.kill killed nothing")
+            raise OSError(0, "cgroup.kill did not kill the process")
     finally:
         mine.rmdir()
-    return f"works: {home} is writable and cgroup.kill kills"
+    return f"works: {home} is writable and has cgroup.kill"
 
 
 def subreaper() -> str:
-    """See a daemonised process become our child."""
+    """Check that a daemonised process becomes our child."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -109,26 +109,26 @@ def subreaper() -> str:
         os.kill(int(orphan), signal.SIGKILL)  # our own child, not reaped yet
         os.waitpid(int(orphan), 0)
     if len(orphans) != 1:
-        raise OSError(0, "a daemonised process was not handed to us")
-    return "works: a daemonised process was handed to us"
+        raise OSError(0, "a daemonised process did not become our child")
+    return "works: a daemonised process became our child"
 
 
 def _unshare_pids() -> str:
-    """Have the next child be the first process of a new PID namespace."""
+    """Make the next child the first process of a new PID namespace."""
     uid, gid = os.getuid(), os.getgid()
     if _libc.unshare(_CLONE_NEWPID | _CLONE_NEWNS) == 0:
-        return "with privilege"
+        return "with privileges"
     if _libc.unshare(_CLONE_NEWPID | _CLONE_NEWNS | _CLONE_NEWUSER) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
     Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
-    return "without privilege, in a user namespace (setuid programs such as sudo fail in it)"
+    return "without privileges, in a user namespace (in it, setuid programs such as sudo fail)"
 
 
 def _mount_proc() -> None:
-    """Have a ``/proc`` that shows the new namespace; containers often forbid just this."""
+    """Mount a ``/proc`` of the new namespace; containers often forbid this step only."""
     for source, target, kind, flags in (
         (None, b"/", None, _MS_SLAVE | _MS_REC),
         (b"proc", b"/proc", b"proc", 0b1110),  # nosuid, nodev, noexec
@@ -139,7 +139,7 @@ def _mount_proc() -> None:
 
 
 def _own_cgroup() -> Path:
-    """Directory of our own cgroup in the v2 tree."""
+    """Return the directory of our own cgroup in the v2 tree."""
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         left, _, right = line.partition(" - ")
         if right.split()[0] == "cgroup2":
@@ -150,11 +150,11 @@ def _own_cgroup() -> Path:
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         if line.startswith("0::"):
             return Path(mount) / os.path.relpath(line[3:], root)
-    raise OSError(0, "this process is in no v2 cgroup")
+    raise OSError(0, "this process is not in a v2 cgroup")
 
 
 def _daemonise_and_wait(tell: int) -> NoReturn:
-    """As a namespace's first process: leave a daemonised process behind, say so, wait."""
+    """As the first process of a namespace: start a daemon, report it, wait."""
     if os.fork() == 0:
         os.setsid()
         if os.fork():
@@ -167,17 +167,17 @@ def _daemonise_and_wait(tell: int) -> NoReturn:
 
 
 def _wait_for_death() -> NoReturn:
-    select.select([], [], [], 2 * _PATIENCE_S)  # ends by itself if nobody is left to kill us
+    select.select([], [], [], 2 * _PATIENCE_S)  # ends by itself if the script died
     os._exit(0)
 
 
 def _ended(held: int) -> bool:
-    """Whether everybody who holds the other end of a pipe has ended, in time."""
+    """Whether all holders of the other end of a pipe have ended, in time."""
     return bool(select.select([held], [], [], _PATIENCE_S)[0])
 
 
 def main(what: str) -> int:
-    """Try it; print one line."""
+    """Try one kind of containment; print one line."""
     try:
         print({"pid_namespace": pid_namespace, "cgroup": cgroup, "subreaper": subreaper}[what]())
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Findings as aligned lines: for files, pipes, and where rich is missing."""
+"""Findings as aligned lines, for files and pipes, and where rich is not installed."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from supervisor.doctor.finding import Finding, Status
 
 
 def plain_lines(findings: Sequence[Finding]) -> Iterator[str]:
-    """Yield a line per finding, one more per mend, and the verdict."""
+    """Yield a line per finding, one more per fix, and the summary."""
     width = max((len(finding.name) for finding in findings), default=0)
     for finding in findings:
         yield f"{finding.status:<7}  {finding.name:<{width}}  {finding.what}"
-        if finding.mend:
-            yield f"{'':<{width + 11}}→ {finding.mend}"
-    yield verdict(findings)
+        if finding.fix:
+            yield f"{'':<{width + 11}}→ {finding.fix}"
+    yield summary(findings)
 
 
-def verdict(findings: Sequence[Finding]) -> str:
+def summary(findings: Sequence[Finding]) -> str:
     """Return how many problems and warnings there are, in words."""
     counts = [
         f"{count} {status}{'s' * (count > 1)}"

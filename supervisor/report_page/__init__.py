@@ -20,6 +20,7 @@ from supervisor.records.report import Report
 from supervisor.report_page import heat, history
 from supervisor.report_page.facts import Facts
 from supervisor.report_page.page import render
+from supervisor.system.install import advice
 
 _BEST_SHOWN = 15
 
@@ -88,7 +89,7 @@ def plotly_script() -> str:
         If plotly is not installed.
     """
     if importlib.util.find_spec("plotly") is None:
-        raise ConfigError("--html needs plotly: pip install 'allstop[plots]'", key="html")
+        raise ConfigError(f"--html needs plotly: {advice('plots')}", key="html")
     from plotly.offline import get_plotlyjs
 
     return str(get_plotlyjs())

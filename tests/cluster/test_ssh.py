@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import socket
@@ -32,6 +33,7 @@ from slurm.errors import (
 from slurm.local import LocalTransport
 from slurm.ssh.transport import SshTransport
 from slurm.transport import Transport
+from supervisor.system.install import advice
 from tests.cluster.daemon import Home, new_directory
 from tests.cluster.install import SSH, why_not
 from tests.cluster.proxy import Proxy, Way
@@ -546,7 +548,7 @@ def test_without_paramiko_one_line_says_so(
     for name in ("slurm.ssh.hop", "slurm.ssh.link", "slurm.ssh.login"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "paramiko", None)
-    with pytest.raises(LinkRefusedError, match=r"pip install 'allstop\[slurm\]'"):
+    with pytest.raises(LinkRefusedError, match=re.escape(advice("slurm"))):
         connect("cluster", sshd).run(["true"])
 
 

@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import multiprocess
 import numpy as np
 import pytest
 
@@ -343,25 +345,16 @@ def test_a_report_asked_for_too_early_is_an_error(inside: Place) -> None:
     assert run.stop() == 143
 
 
-class Event:
-    def __init__(self) -> None:
-        self.asked = 0
-        self.value = False
-
-    def is_set(self) -> bool:
-        self.asked += 1
-        return self.value
-
-
-def test_an_event_of_the_callers_is_mirrored(inside: Place) -> None:
-    stop = Event()
+@pytest.mark.parametrize("make_event", [multiprocess.Event, threading.Event])
+def test_an_event_of_the_callers_is_mirrored(inside: Place, make_event: Any) -> None:
+    stop = make_event()
     with supervisor.sweep(
         holding(inside.root, 5), {"a": range(200)}, inside.data, workers=2,
         run_dir=inside.root / "run", stop_event=stop,
     ) as run:  # fmt: skip
         marked(inside, "ready", 2)
         assert run.running
-        stop.value = True
+        stop.set()
         report = run.wait(DEADLINE_S)
     assert report is not None
     assert (report.status, report.stop.requested_by) == ("stopped", "stop_event")

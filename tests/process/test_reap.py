@@ -126,7 +126,7 @@ def test_reap_speaks_to_people_and_names_the_next_step(place: Place) -> None:
     (finding,) = [f for f in json.loads(said.stdout) if f["name"] == "dead runs"]
     assert finding["status"] == "warning"
     assert run_id in finding["what"]
-    assert "allstop reap" in finding["mend"]
+    assert "allstop reap" in finding["fix"]
     said = place.command("reap")
     assert said.returncode == 0
     assert said.stdout.startswith(

@@ -9,6 +9,7 @@ import signal
 
 import pytest
 
+from supervisor.system.install import advice
 from supervisor.system.process import Identity
 from tests.support.cli import POLITE, Place, Started
 
@@ -117,7 +118,7 @@ def test_without_plotly_there_is_one_line(place: Place, done: Started) -> None:
     )
     place.env["PYTHONPATH"] = f"{hidden}{os.pathsep}{place.env['PYTHONPATH']}"
     said = refused(place, str(done.run_dir), "--html")
-    assert said == "allstop: --html needs plotly: pip install 'allstop[plots]'\n"
+    assert said == f"allstop: --html needs plotly: {advice('plots')}\n"
     assert not (done.run_dir / "report.html").exists()
 
 

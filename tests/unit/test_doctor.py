@@ -13,6 +13,7 @@ import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ import pytest
 from supervisor.doctor import ask, devices, disk, examine, kernel, names, software, text
 from supervisor.doctor.finding import Finding, Status
 from supervisor.errors import UnsupportedPlatformError
+from supervisor.system.install import advice
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 90
@@ -62,8 +64,8 @@ def test_every_check_answers_by_its_name() -> None:
     assert [finding.name for finding in findings] == [name for name, _ in examine.CHECKS]
     for finding in findings:
         assert "could not be checked" not in finding.what
-        assert "\n" not in finding.what + finding.mend
-        assert finding.status is not Status.PROBLEM or finding.mend
+        assert "\n" not in finding.what + finding.fix
+        assert finding.status is not Status.PROBLEM or finding.fix
 
 
 def test_a_check_that_raises_is_a_finding() -> None:
@@ -74,8 +76,19 @@ def test_a_check_that_raises_is_a_finding() -> None:
         return Finding("fine", Status.OK, "is fine")
 
     first, second = examine.examine([("broken", broken), ("fine", fine)])
-    assert first == Finding("broken", Status.PROBLEM, "could not be checked: two lines")
+    assert first.status is Status.PROBLEM
+    assert first.what == "could not be checked: two lines"
     assert second.status is Status.OK
+
+
+def test_a_check_whose_package_is_missing_says_how_to_install_it() -> None:
+    def needs_more() -> Finding:
+        raise ModuleNotFoundError("No module named 'psutil._psutil'", name="psutil._psutil")
+
+    (finding,) = examine.examine([("machine", needs_more)])
+    assert finding.status is Status.PROBLEM
+    assert finding.what == "could not be checked: psutil is not installed"
+    assert finding.fix == advice()
 
 
 def test_a_check_that_hangs_is_given_up() -> None:
@@ -122,7 +135,7 @@ def test_huge_pages(tmp_path: Path, setting: str | None, status: Status) -> None
         path.write_text(setting + "\n")
     finding = kernel.huge_pages(path)
     assert finding.status is status
-    assert bool(finding.mend) == (setting is not None and status is Status.WARNING)
+    assert bool(finding.fix) == (setting is not None and status is Status.WARNING)
 
 
 def test_an_unknown_architecture_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +158,7 @@ def test_a_refused_system_call_is_a_problem(
     finding = check()
     assert finding.status is Status.PROBLEM
     assert "Operation not permitted" in finding.what
-    assert finding.mend
+    assert finding.fix
 
 
 def test_the_subreaper_is_tried_and_leaves_nobody() -> None:
@@ -163,7 +176,7 @@ def test_a_foreign_runtime_dir_is_a_problem(
     (own_state / "runtime" / "allstop").symlink_to(own_state / "elsewhere")
     finding = disk.runtime_dir()
     assert finding.status is Status.PROBLEM
-    assert "XDG_RUNTIME_DIR" in finding.mend
+    assert "XDG_RUNTIME_DIR" in finding.fix
 
 
 def test_a_runtime_dir_too_long_for_sockets_is_a_problem(
@@ -174,7 +187,7 @@ def test_a_runtime_dir_too_long_for_sockets_is_a_problem(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
     finding = disk.runtime_dir()
     assert finding.status is Status.PROBLEM
-    assert "shorter" in finding.mend
+    assert "shorter" in finding.fix
 
 
 def test_the_state_dir_must_be_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +202,7 @@ def test_the_kernel_cache_must_be_writable(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("ALLSTOP_CACHE_DIR", "/proc/nowhere")
     finding = disk.kernel_cache()
     assert finding.status is Status.WARNING
-    assert "ALLSTOP_CACHE_DIR" in finding.mend
+    assert "ALLSTOP_CACHE_DIR" in finding.fix
 
 
 def test_kernels_are_warm_once_each_has_machine_code(
@@ -239,14 +252,18 @@ def test_slurm_is_found_by_its_commands(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_cuda_says_that_runs_use_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(devices, "_has_driver", lambda: False)
-    assert devices.cuda() == Finding("CUDA", Status.INFO, "not found: runs compute on the CPU")
+    monkeypatch.setattr(devices, "_driver_cuda", lambda: None)
+    said = "no NVIDIA driver: runs compute on the CPU"
+    assert devices.cuda() == Finding("CUDA", Status.INFO, said)
     fake_program(tmp_path, "nvidia-smi", "GPU 0: Something")
     assert devices.cuda().status is Status.WARNING
-    monkeypatch.setattr(devices, "_has_driver", lambda: True)
-    finding = devices.cuda()
-    assert finding.status is Status.OK
-    assert "GPU 0: Something" in finding.what
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    for newest, extra in ((0, "cuda12"), (12, "cuda12"), (13, "cuda13")):
+        monkeypatch.setattr(devices, "_driver_cuda", lambda newest=newest: newest)
+        finding = devices.cuda()
+        assert finding.status is Status.OK
+        assert "GPU 0: Something" in finding.what
+        assert finding.fix == f"for strategies that use CuPy: {advice(extra)}"
 
 
 def test_extras_import_nothing() -> None:
@@ -256,15 +273,50 @@ def test_extras_import_nothing() -> None:
     assert "installed" in finding.what
 
 
+def test_one_command_installs_an_extra_and_the_others_are_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    finding = software.extras()
+    assert finding.what == "not installed: plotly, streamlit, cupy, torch"
+    assert finding.fix.startswith(f"for HTML reports: {advice('plots')}; instead of [plots], ")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: object())
+    assert software.extras().fix == ""
+
+
+@pytest.mark.parametrize(
+    ("available_bytes", "status"), [(2**29 - 1, Status.WARNING), (2**29, Status.OK)]
+)
+def test_scarce_memory_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, available_bytes: int, status: Status
+) -> None:
+    assert software.machine().status in (Status.OK, Status.WARNING)
+    ram = SimpleNamespace(total=8 * 2**30, available=available_bytes)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: ram)
+    monkeypatch.setattr("psutil.swap_memory", lambda: SimpleNamespace(total=0))
+    finding = software.machine()
+    assert finding.status is status
+    assert "8.0 GiB RAM, 0.5 GiB of it available, no swap" in finding.what
+
+
+def test_a_required_package_that_is_missing_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert software.packages().status is Status.OK
+    monkeypatch.setattr(software, "_installed", lambda name: name not in ("numba", "plotly"))
+    finding = software.packages()
+    assert finding.status is Status.PROBLEM
+    assert finding.what == "not installed: numba"  # plotly is for an extra
+    assert finding.fix == advice()
+
+
 def test_lines_are_aligned() -> None:
     findings = [
         Finding("a", Status.OK, "fine"),
-        Finding("long name", Status.PROBLEM, "bad", "mend it"),
+        Finding("long name", Status.PROBLEM, "bad", "fix it"),
     ]
     assert list(text.plain_lines(findings)) == [
         "ok       a          fine",
         "problem  long name  bad",
-        "                    → mend it",
+        "                    → fix it",
         "1 problem",
     ]
 
@@ -291,8 +343,8 @@ def test_supervisord_beside_us_is_a_problem(tmp_path: Path, staged: dict[str, An
     finding = doctor(tmp_path, tmp_path / "site")["name clashes"]
     assert finding["status"] == "problem"
     assert "supervisor 4.2.5 also installs supervisor" in finding["what"]
-    assert "pip uninstall supervisor" in finding["mend"]
-    assert "pipx" in finding["mend"]
+    assert finding["fix"].startswith(f"{sys.executable} -m pip uninstall supervisor; ")
+    assert "environment of its own" in finding["fix"]
 
 
 def test_any_owner_of_our_names_is_named_and_others_are_not(tmp_path: Path) -> None:
@@ -303,7 +355,7 @@ def test_any_owner_of_our_names_is_named_and_others_are_not(tmp_path: Path) -> N
     finding = doctor(tmp_path, site)["name clashes"]
     assert "some-tools 1.0 also installs workers, bench:" in finding["what"]
     assert "harmless" not in finding["what"]
-    assert "pipx" not in finding["mend"]
+    assert finding["fix"] == f"{sys.executable} -m pip uninstall some-tools"
 
 
 @pytest.mark.parametrize("made", ["workers/__init__.py", "workers.py"])
@@ -331,10 +383,14 @@ def test_a_local_folder_that_could_hide_a_package_is_a_warning(
     assert "slurm.py" in finding.what
 
 
-def test_first_aid_has_a_mend_for_every_import_error() -> None:
-    said = names.first_aid(ImportError("cannot import name 'RunStatus'"))
+def test_first_aid_has_a_fix_for_every_import_error() -> None:
+    said = names.first_aid(ImportError("cannot import name 'RunStatus'", name="supervisor.states"))
     assert "cannot import name 'RunStatus'" in said
-    assert "pip install --force-reinstall" in said
+    assert said.endswith(advice(again=True))
+    ours = ModuleNotFoundError("No module named 'slurm.book'", name="slurm.book")
+    assert names.first_aid(ours).endswith(advice(again=True))
+    theirs = ModuleNotFoundError("No module named 'pydantic'", name="pydantic")
+    assert names.first_aid(theirs) == f"pydantic is not installed: {advice()}"
 
 
 @pytest.mark.slow
@@ -365,7 +421,7 @@ def test_an_installation_overwritten_by_supervisord_is_still_examined(tmp_path: 
             name: line.split()[0]
             for line in ended.stdout.splitlines()
             for name in ("installation", "name clashes", "local folders")
-            if name in line
+            if name in line and "→" not in line  # a fix names paths, which may contain these
         }
 
     assert findings() == {"installation": "ok", "name clashes": "ok", "local folders": "ok"}

@@ -22,6 +22,7 @@ from supervisor.report_page import charts, heat, history, page
 from supervisor.report_page.facts import Facts
 from supervisor.rows.grid import Grid
 from supervisor.states import RunStatus
+from supervisor.system.install import advice
 
 EVIL = "</script><img src=x onerror=alert(1)>&amp;"
 SCRIPT = "/* plotly.js stands here */"
@@ -320,5 +321,5 @@ def test_a_page_without_results_has_no_picture_of_them(tmp_path: Path) -> None:
 
 def test_without_plotly_there_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(ConfigError, match=re.escape("pip install 'allstop[plots]'")):
+    with pytest.raises(ConfigError, match=re.escape(advice("plots"))):
         report_page.plotly_script()
