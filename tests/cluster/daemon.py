@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from supervisor.system.process import Identity, descendants
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 COOKIE = "ALLSTOP_CLUSTER"
 """Environment variable that names the directory a process belongs to."""
@@ -129,8 +129,13 @@ class Home:
 class Daemon:
     """A program that runs in the background, and what can befall it.
 
-    It is nobody's child and inherits nothing: no descriptor, no lock, no terminal, no
-    variable of the caller's.
+    It is no child of the caller's and inherits nothing: no descriptor, no lock, no terminal,
+    no variable.
+
+    Attributes
+    ----------
+    harmed : bool
+        Whether it was frozen, stopped or killed; the owner clears it once all is well again.
     """
 
     def __init__(
@@ -140,6 +145,7 @@ class Daemon:
         self.argv = argv
         self.log = directory / f"{name}.log"
         self._pid_file = directory / f"{name}.pid"
+        self.harmed = False
         self._env = clean_environment(PATH=_SYSTEM_PATH, **{COOKIE: str(directory)}, **env or {})
 
     @property
@@ -162,22 +168,23 @@ class Daemon:
             raise ClusterError(self._story("has ended"))
         self._pid_file.write_text(f"{identity.pid} {identity.start_time} {identity.boot}\n")
 
-    def until(self, ready: Callable[[], object], what: str) -> None:
+    def until(self, ready: Callable[[], object], what: str, timeout_s: float = DEADLINE_S) -> None:
         """Wait for a sign of readiness; if it dies meanwhile or never gives one, say why."""
         try:
-            wait_for(lambda: ready() or self.identity is None, what)
+            wait_for(lambda: ready() or self.identity is None, what, timeout_s=timeout_s)
         except AssertionError:
             raise ClusterError(self._story(f"did not come to this: {what}")) from None
         if self.identity is None:
             raise ClusterError(self._story("has ended"))
 
     def freeze(self) -> None:
-        """Let it hang: its sockets stay open, nobody answers."""
+        """Let it hang: its sockets stay open, it does not answer."""
+        self.harmed = True
         if self.identity is not None:
             freeze(self.identity)
 
     def thaw(self) -> None:
-        """Let it carry on."""
+        """Let it continue."""
         if self.identity is not None:
             self.identity.send(signal.SIGCONT)
 
@@ -190,6 +197,7 @@ class Daemon:
         self._end(signal.SIGKILL)
 
     def _end(self, number: int) -> None:
+        self.harmed = True
         identity = self.identity
         if identity is not None:
             identity.send(number)

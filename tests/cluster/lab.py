@@ -14,6 +14,7 @@ from tests.cluster.slurm_conf import GPUS, cgroup_conf, gres_conf, slurm_conf
 from tests.support.waiting import wait_for
 
 _ITS_VARIABLES = re.compile(r"(SLURM|SLURMD|SBATCH|SALLOC|SRUN|SCANCEL|SQUEUE|SINFO|SACCT)_")
+_IN_SERVICE = {"idle", "mixed", "allocated", "completing"}
 _NODE_PORT = re.compile(r"NodeName=(\S+) .*Port=(\d+)")
 
 
@@ -78,15 +79,24 @@ class Lab:
             # of one that was started again the controller thinks as it did before: a job that it
             # sends too early is lost, and comes back by a requeue, if at all
             slurmd.until(partial(listens, int(ports[name])), "listening")
-            slurmd.until(partial(self._usable, name), "registered with the controller")
+        self._wait_in_service()
+        for daemon in self.daemons():
+            daemon.harmed = False
 
-    def mend(self) -> None:
-        """Undo whatever befell it: every daemon runs, every node is in service, no job is left."""
+    def revive(self) -> None:
+        """Have every daemon run that was frozen, stopped or killed."""
+        if all(one.identity and not one.harmed for one in self.daemons()):
+            return
         for daemon in self.daemons():
             daemon.thaw()
             daemon.start()
         self.wait_ready()
+
+    def reset(self) -> None:
+        """Undo what a test did to it: daemons run, nodes are in service, no job is left."""
+        self.revive()
         wait_for(self._empty, "no job left", tell=lambda: self._ask("squeue", "--states=all"))
+        self._wait_in_service()
 
     def run(self, *argv: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run a command that speaks to this cluster."""
@@ -138,16 +148,29 @@ class Lab:
     def _ask(self, *argv: str) -> str:
         return self.run(*argv).stdout
 
-    def _usable(self, node: str) -> bool:
-        state = self._ask("sinfo", "-h", "-N", "-n", node, "-p", "main", "-o", "%T").strip()
-        if "drain" in state or state == "down":  # it was asked for a job that it had already
-            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        return state in {"idle", "mixed", "allocated", "completing"}
+    def _wait_in_service(self) -> None:
+        """Wait until every node could take a job."""
+        try:
+            wait_for(lambda: not self._out_of_service(), "every node in service")
+        except AssertionError:
+            for name in self._out_of_service():  # the log of the first one tells
+                self.slurmd[name].until(lambda: False, "registered with the controller", 0.0)
+            raise
+
+    def _out_of_service(self) -> list[str]:
+        said = self._ask("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T")
+        states = dict(line.split() for line in said.splitlines())
+        for node, state in states.items():
+            if "drain" in state or state == "down":  # it was asked for a job that it had already
+                self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        return [node for node in self.nodes if states.get(node) not in _IN_SERVICE]
 
     def _empty(self) -> bool:
-        jobs = self._ask("squeue", "-h", "-o", "%F").split()
+        jobs = set(self._ask("squeue", "-h", "-o", "%F").split())
         if jobs:
-            self.run("scancel", *set(jobs))
+            # at once: a job that ignores SIGTERM would be waited for
+            self.run("scancel", "--signal=KILL", "--full", *jobs)
+            self.run("scancel", *jobs)
         return not jobs
 
 

@@ -90,11 +90,11 @@ class ClusterPlace(Place):
             found = [job for job, states in self.jobs().items() if state in states]
             return found if len(found) >= n else []
 
-        return wait_for(look, f"{n} jobs {state}", tell=lambda: f"{self.jobs()}\n{self._tell()}")
+        return wait_for(look, f"{n} jobs {state}", tell=lambda: f"{self.jobs()}\n{self.tell()}")
 
     def assert_no_jobs(self) -> None:
         """No job of ours is alive, now; the bystander is."""
-        assert not self.alive_jobs(), f"{self.alive_jobs()}\n{self._tell()}"
+        assert not self.alive_jobs(), f"{self.alive_jobs()}\n{self.tell()}"
         self.lab.wait_state(self.bystander, "RUNNING")  # it may not have begun yet
 
     @property
@@ -129,7 +129,7 @@ class ClusterPlace(Place):
             rows.setdefault(job, set()).add(state)
         return rows
 
-    def _tell(self) -> str:
+    def tell(self) -> str:
         return "\n".join(_texts(self.root)) + "\n".join(s.tell() for s in self.started[-1:])
 
     def wait_sent_for(self) -> None:

@@ -204,14 +204,14 @@ def test_a_dead_node_comes_back(lab: Lab) -> None:
     lab.wait_state(job, "COMPLETED")
 
 
-def test_mending_undoes_it_all(lab: Lab) -> None:
+def test_a_reset_undoes_it_all(lab: Lab) -> None:
     job = lab.submit("sleep 600", "--output=/dev/null")
     lab.wait_state(job, "RUNNING")
     lab.slurmd["n1"].freeze()
     lab.slurmd["n3"].kill()
     lab.munged.kill()
     lab.slurmctld.freeze()
-    lab.mend()
+    lab.reset()
     assert lab.states(job) == ["CANCELLED"]
     assert lab.run("srun", "--nodes=4", "true", timeout_s=90).returncode == 0
 

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.chaos.workload import Behaviour, Hold
+from tests.chaos.local.workload import Behaviour, Hold
 
 
 class Deed(StrEnum):
@@ -77,7 +77,7 @@ class Blow:
     pick: float = 0.0
 
     def __str__(self) -> str:
-        whom = "" if self.deed in _FROM_OUTSIDE else f" to {self.target}"
+        whom = "" if self.deed in FROM_OUTSIDE else f" to {self.target}"
         return f"{1000 * self.delay_s:.1f} ms after [{self.phase}]: {self.deed}{whom}"
 
 
@@ -144,7 +144,7 @@ class Scenario:
         return "\n".join(lines)
 
 
-_FROM_OUTSIDE = (Deed.STOP, Deed.STOP_NOW, Deed.DRAIN)
+FROM_OUTSIDE = (Deed.STOP, Deed.STOP_NOW, Deed.DRAIN)
 _EARLY = (Phase.SPAWNED, Phase.STARTER, Phase.ASKED, Phase.BEGUN, Phase.WORKING)
 _AT_WORK = (Phase.WORKING, Phase.ROWS, Phase.ROWS, Phase.INPUTS, Phase.LOST)
 _LATE = (

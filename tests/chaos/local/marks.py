@@ -1,4 +1,4 @@
-"""Finding a round's processes by what they cannot shake off, see :mod:`tests.chaos.workload`."""
+"""Finding a round's processes by marks that they cannot shed: see ``workload``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from supervisor.system.environment import RUN_ID
 from supervisor.system.process import Identity, command_name, state_letter
-from tests.chaos.workload import FIFO, MARK
+from tests.chaos.local.workload import FIFO, MARK
 from tests.support.cli import Place
 from tests.support.processes import COOKIE
 
