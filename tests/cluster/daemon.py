@@ -136,6 +136,8 @@ class Daemon:
     ----------
     harmed : bool
         Whether it was frozen, stopped or killed; the owner clears it once all is well again.
+    before_kill : callable
+        Called before it is killed.
     """
 
     def __init__(
@@ -146,6 +148,7 @@ class Daemon:
         self.log = directory / f"{name}.log"
         self._pid_file = directory / f"{name}.pid"
         self.harmed = False
+        self.before_kill: Callable[[], object] = lambda: None
         self._env = clean_environment(PATH=_SYSTEM_PATH, **{COOKIE: str(directory)}, **env or {})
 
     @property
@@ -194,6 +197,7 @@ class Daemon:
 
     def kill(self) -> None:
         """Kill it, and wait until it is gone."""
+        self.before_kill()
         self._end(signal.SIGKILL)
 
     def _end(self, number: int) -> None:

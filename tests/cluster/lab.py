@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class Lab:
             f"--seed-file={directory}/munge.seed", "--force",
         )  # fmt: skip
         self.slurmctld = self._daemon("slurmctld", "slurmctld", "-D")
+        self.slurmctld.before_kill = self._see_earlier_ends_saved
+        self._jobs_ended_at = 0.0
         self.slurmd = {
             name: self._daemon(f"slurmd-{name}", "slurmd", "-D", "-N", name) for name in self.nodes
         }
@@ -168,10 +171,23 @@ class Lab:
     def _empty(self) -> bool:
         jobs = set(self._ask("squeue", "-h", "-o", "%F").split())
         if jobs:
+            self._jobs_ended_at = time.time()
             # at once: a job that ignores SIGTERM would be waited for
             self.run("scancel", "--signal=KILL", "--full", *jobs)
             self.run("scancel", *jobs)
         return not jobs
+
+    def _see_earlier_ends_saved(self) -> None:
+        """Wait until the controller, which saves every 5 s, has saved the ends of earlier tests.
+
+        Otherwise one that is killed and comes back would still count their jobs as running.
+        """
+        state = self.directory / "state" / "job_state"
+        if not self.slurmctld.harmed and self._jobs_ended_at:
+            wait_for(
+                lambda: state.exists() and state.stat().st_mtime >= self._jobs_ended_at,
+                "the state saved",
+            )
 
 
 def environment(slurm_conf: Path) -> dict[str, str]:

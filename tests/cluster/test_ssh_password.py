@@ -28,8 +28,8 @@ pytestmark = [
 
 PASSWORD = "open sesame"
 _HASH = (
-    "$6$allstop$nlLjPABLCtAKKIFRe/wouSKBZVw/3.KqtXqMrPGI3LY2nVdcap8f26/"
-    "b.dyFffSs5k1HZaEHB7C4dRUFs/Tf6/"
+    "$6$allstop$itjqyOqCpG7JwglWjJGcjYo6rHzbYqtvZasg/Ck7"
+    "VBa7txnyRyXU8jiasFzX9QOg9RrsBzkhV4AU8/.Z10tDV1"
 )
 IN_A_PLACE_OF_ITS_OWN = 'mount --bind "$0" /etc/shadow && exec "$@"'
 """Only this sshd and what it starts see the other file."""

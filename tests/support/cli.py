@@ -20,6 +20,7 @@ from supervisor.system import process
 from supervisor.system.process import Identity
 from tests.support.processes import COOKIE, kill, outside, present, with_cookie
 from tests.support.waiting import DEADLINE_S, wait_for
+from workers.registry import PRELOAD_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -118,10 +119,13 @@ class Place:
             ),
             "NUMBA_CACHE_DIR": str(root / "numba"),
             COOKIE: self.token,
+            PRELOAD_VARIABLE: "0",
         }
 
     def strategy(self, body: str, **constants: object) -> str:
         """Write a strategy file; return it as the command line wants it."""
+        if "numba" in body:
+            self.env.pop(PRELOAD_VARIABLE, None)
         values = "".join(f"{name} = {value!r}\n" for name, value in constants.items())
         (self.root / "strategy.py").write_text(PRELUDE + values + textwrap.dedent(body))
         return f"{self.root / 'strategy.py'}:f"

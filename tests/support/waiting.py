@@ -13,6 +13,9 @@ DEADLINE_S = 90.0
 """Far beyond what anything here takes on a machine with thirty times more to do than it can:
 it only bounds a hang."""
 
+SHORT_MARGIN_S = "0.5"
+"""For ``ALLSTOP_MARGIN_S``, in tests that wait until a silent warden is killed."""
+
 _LOOK_EVERY_S = 0.002
 _LOOK_AT_LEAST_EVERY_S = 0.02
 """Looks become rarer during a wait: many of them read all of ``/proc`` or ask SLURM."""
