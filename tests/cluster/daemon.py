@@ -51,7 +51,7 @@ class Home:
         self.directory = directory
 
     def make(self) -> None:
-        """Create the directory for nobody else's eyes; what was left of an earlier one goes."""
+        """Create the directory, readable by us alone; what was left of an earlier one goes."""
         self.clear()
         self.directory.mkdir(mode=0o700, parents=True)
         (self.directory / _MARK).touch()
@@ -127,7 +127,7 @@ class Home:
 
 
 class Daemon:
-    """A program that runs in the background, and what can befall it.
+    """A program that runs in the background, and can be frozen, stopped and killed.
 
     It is no child of the caller's and inherits nothing: no descriptor, no lock, no terminal,
     no variable.
@@ -242,7 +242,7 @@ def user() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports that nobody has, below those the kernel lends to outgoing connections."""
+    """Free TCP ports, below those the kernel lends to outgoing connections."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
@@ -254,7 +254,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody waits for TCP connections on a port of this machine."""
+    """Whether a process listens on a TCP port of this machine."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(words[1].endswith(f":{port:04X}") and words[3] == "0A" for words in lines)
 

@@ -18,7 +18,7 @@ from tests.cluster.place import ClusterPlace, thorough, verified
 from tests.cluster.proxy import Proxy
 from tests.cluster.sshd import Sshd
 from tests.support.cli import ROOT, Started, kept_in
-from tests.support.waiting import wait_for
+from tests.support.waiting import LONG_S, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -69,7 +69,7 @@ def bits(run_dir: Path) -> bytes:
 def wait_shards(there: ClusterPlace, begun: Started, n: int = 3) -> None:
     """Wait until so many shards have come to where they wait."""
     begun.wait_for(
-        lambda: len(list(there.root.glob("ready-*"))) >= n, f"{n} shards at work", timeout_s=150
+        lambda: len(list(there.root.glob("ready-*"))) >= n, f"{n} shards at work", timeout_s=LONG_S
     )
 
 
@@ -88,7 +88,7 @@ def rows(run_dir: Path) -> list[int]:
 def test_it_equals_the_local_run(there: ClusterPlace) -> None:
     there.mark("go").touch()
     begun = on_cluster(there)
-    assert begun.end(150) == 0, begun.tell()
+    assert begun.end(LONG_S) == 0, begun.tell()
     assert bits(begun.run_dir) == local(there)
     assert set(verified(begun.report).values()) == {"completed"}
     there.assert_nothing_owed()
@@ -101,7 +101,7 @@ def test_a_stop_in_the_middle_keeps_what_is_done_and_is_carried_on(
     begun = on_cluster(there)
     wait_shards(there, begun)
     begun.signal(signal.SIGINT)
-    assert begun.end(150) == 128 + signal.SIGINT, begun.tell()
+    assert begun.end(LONG_S) == 128 + signal.SIGINT, begun.tell()
     there.assert_no_jobs()
     assert set(verified(begun.report).values()) == {"cancelled"}
     assert begun.report["status"] == "stopped"
@@ -114,7 +114,7 @@ def test_a_stop_in_the_middle_keeps_what_is_done_and_is_carried_on(
         assert said.returncode == 0, said.stdout + said.stderr
     else:
         again = on_cluster(there, "--resume")
-        assert again.end(150) == 0, again.tell()
+        assert again.end(LONG_S) == 0, again.tell()
     assert bits(begun.run_dir) == local(there)
     there.assert_nothing_owed()
 
@@ -127,7 +127,7 @@ def test_requeued_shards_are_carried_on(there: ClusterPlace) -> None:
     for task, _ in tasks(there, job):
         assert there.lab.run("scontrol", "requeue", task).returncode == 0
     # SLURM waits as long as a credential holds before it starts one again
-    assert begun.end(150) == 0, begun.tell()
+    assert begun.end(LONG_S) == 0, begun.tell()
     assert {attempts(begun, shard) for shard in range(3)} == {2}
     assert bits(begun.run_dir) == local(there)
     there.assert_nothing_owed()
@@ -218,7 +218,7 @@ def test_a_stop_of_a_detached_sweep_before_it_is_let_go(there: ClusterPlace) -> 
     begun.wait_for(lambda: "submit_intended" in ledger(begun), "the call under way")
     begun.signal(signal.SIGINT)
     there.lab.slurmctld.thaw()
-    assert begun.end(150) != 0, begun.tell()
+    assert begun.end(LONG_S) != 0, begun.tell()
     assert begun.report["status"] != "completed"
     said = there.command("jobs", str(begun.run_dir), "--cancel")
     assert said.returncode == 0, said.stdout + said.stderr
@@ -311,7 +311,7 @@ def test_over_ssh_a_stop_fetches_what_is_done(
     if cut:
         begun.wait_for(lambda: "cancel_wanted" in ledger(begun), "the cancel under way")
         proxy.cut()
-    assert begun.end(150) == 128 + signal.SIGINT, begun.tell()
+    assert begun.end(LONG_S) == 128 + signal.SIGINT, begun.tell()
     remote.assert_no_jobs()
     assert set(verified(begun.report).values()) == {"cancelled"}
     assert len(rows(begun.run_dir)) >= 3 * 15
@@ -322,7 +322,7 @@ def test_over_ssh_a_stop_fetches_what_is_done(
         assert said.returncode == 0, said.stdout + said.stderr
     else:
         again = over_ssh(remote, "--resume")
-        assert again.end(150) == 0, again.tell()
+        assert again.end(LONG_S) == 0, again.tell()
     assert not copies(remote)
     assert bits(begun.run_dir) == local(remote)
     remote.assert_nothing_owed()

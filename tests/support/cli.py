@@ -256,7 +256,7 @@ class Started:
         return json.loads(path.read_text())
 
     def look(self) -> set[Identity]:
-        """Note who lives now, so that it can be seen later that nobody does."""
+        """Note which processes live now, so that it can be seen later that they are gone."""
         self.seen.update(self.place.alive())
         return self.seen
 

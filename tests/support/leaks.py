@@ -34,7 +34,7 @@ def shared_memory_names() -> set[str]:
 
 
 def unused(names: set[str]) -> set[str]:
-    """Those names that no living process has mapped: nobody will remove them any more."""
+    """Those names that no living process has mapped: none will remove them any more."""
     wanted = {name: f"{_SHM}/{name}" for name in names}
     for maps_of in Path("/proc").glob("[0-9]*/maps"):
         if wanted:

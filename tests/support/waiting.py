@@ -13,6 +13,9 @@ DEADLINE_S = 90.0
 """Far beyond what anything here takes on a machine with thirty times more to do than it can:
 it only bounds a hang."""
 
+LONG_S = 200.0
+"""The same for an end that is preceded by timeouts of SLURM, or by many jobs."""
+
 SHORT_MARGIN_S = "0.5"
 """For ``ALLSTOP_MARGIN_S``, in tests that wait until a silent warden is killed."""
 

@@ -21,10 +21,9 @@ from tests.chaos.cluster.site import Site
 from tests.cluster.place import ClusterPlace
 from tests.support.cli import ROOT, Started
 from tests.support.processes import present
-from tests.support.waiting import DEADLINE_S, let_pass, until, wait_for
+from tests.support.waiting import LONG_S, let_pass, until, wait_for
 
 _MOMENT_S = 20.0  # for a moment that may never come
-_END_S = DEADLINE_S + 60.0  # a cancel that waits for a controller that was away
 
 
 class Round(engine.Round):
@@ -151,9 +150,9 @@ class Round(engine.Round):
 
     def _see_end(self, begun: Started) -> None:
         """The front's end, and one ``reap`` if it did not end in order."""
-        code = begun.end(_END_S)
+        code = begun.end(LONG_S)
         if self._stop is not None:
-            self._stop.wait(_END_S)
+            self._stop.wait(LONG_S)
         self.note(f"ended with {code}")
         if code in (-signal.SIGKILL, 3) or self._there.debts:
             self.outcome.counts["times reap was called"] += 1

@@ -1,4 +1,4 @@
-"""What must hold of a run's files after each attempt, and what befalls them between two."""
+"""What must hold of a run's files after each attempt, and the damage done to them between two."""
 
 from __future__ import annotations
 
