@@ -76,7 +76,7 @@ class Round(engine.Round):
         began = time.monotonic()
         known, jobs = self._work_off()
         self.outcome.end_s = time.monotonic() - began
-        self.outcome.counts[f"times: {_kind(learnt, jobs, known)}"] += 1
+        self.outcome.counts[f"clients killed: {_kind(learnt, jobs, known)}"] += 1
         self.outcome.deeds.append("SIGKILL to the client")
         if left := self._left():
             raise ViolationError(f"jobs left: {left}")
