@@ -13,6 +13,8 @@ from tests.chaos.engine import Outcome, ViolationError
 from tests.chaos.local.run import Run
 from tests.chaos.local.scenario import FROM_OUTSIDE, Blow, Deed, Target
 
+_BELOW = (Target.WORKER, Target.WORKERS, Target.GRANDCHILD)
+
 
 class Blows:
     """Strikes the current attempt of a run; notes what reached a process."""
@@ -26,6 +28,7 @@ class Blows:
         """Do one thing to the run."""
         if blow.deed in FROM_OUTSIDE:
             self._stop_from_outside(blow.deed)
+            self._run.asked_to_end = True
             self._did(blow, str(blow.deed))
             return
         victims = self._victims(blow)
@@ -35,6 +38,7 @@ class Blows:
             return
         self._did(blow, f"{blow.deed} to {blow.target}")
         self._run.struck.add(blow.target)
+        self._run.asked_to_end |= blow.deed is not Deed.SUSPEND and blow.target not in _BELOW
         self.worker_kills += blow.target in (Target.WORKER, Target.WORKERS)
         if blow.deed is Deed.SUSPEND:
             self._run.suspended += victims

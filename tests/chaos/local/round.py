@@ -127,10 +127,11 @@ class Round(engine.Round):
         if run.popen and run.popen.poll() is None:
             self.note("SIGTERM, for it would hold for ever")
             run.popen.terminate()
+            run.asked_to_end = True
 
     def _await_front(self) -> int:
-        run = self._run
+        run, limit_s = self._run, self._run.patience_s
         assert run.popen is not None
-        if not until(lambda: run.front_over, run.limit_s):
-            raise ViolationError(f"the command hangs after {run.limit_s:g} s")
+        if not until(lambda: run.front_over, limit_s):
+            raise ViolationError(f"the command hangs after {limit_s:g} s")
         return int(run.popen.returncode)

@@ -17,9 +17,9 @@ from tests.chaos.local.order import VERIFY_S, furnished
 from tests.chaos.local.scenario import Deed, Phase, Scenario, Target
 from tests.chaos.local.workload import ARMED
 from tests.support.cli import Place
-from tests.support.waiting import until
+from tests.support.waiting import DEADLINE_S, until
 
-MARGIN_S = 30.0
+MARGIN_S = 15.0
 """Granted beyond the rungs before an end counts as a hang: the machine may be busy."""
 
 _START_S = 6.0  # for a run to begin, before a blow falls all the same
@@ -43,6 +43,8 @@ class Run:
     struck, suspended, stops
         What was done to the current attempt: targets reached, processes stopped by SIGSTOP,
         ``stop`` commands.
+    asked_to_end
+        Whether the current attempt was stopped, or lost its front or warden: it must end soon.
     """
 
     def __init__(self, scenario: Scenario, root: Path, note: Callable[[str], None]) -> None:
@@ -57,6 +59,7 @@ class Run:
         self.struck: set[Target] = set()
         self.suspended: list[Identity] = []
         self.stops: list[tuple[subprocess.Popen[str], Deed]] = []
+        self.asked_to_end = False
         self._warden_pid = 0
         self._events_from = 0
         self._journals_from = 0
@@ -78,6 +81,7 @@ class Run:
         self._journals_from = self._journal_bytes()
         self._results_before = self._inode("results.parquet")
         self.struck, self.suspended, self.stops = set(), [], []
+        self.asked_to_end = False
         # a session of its own: the process group is that of the front
         started = self.place.start(self.place.argv(*command), start_new_session=True)
         self.popen = started.popen
@@ -117,6 +121,11 @@ class Run:
         if self._warden_pid or self.front is None:
             return self._warden_pid
         return (process.children(self.front.pid) or [0])[-1]
+
+    @property
+    def patience_s(self) -> float:
+        """Within which the current attempt must end; without a stop, it may compute to its end."""
+        return self.limit_s if self.asked_to_end else DEADLINE_S
 
     def is_worker(self, pid: int) -> bool:
         """Whether a process bears a worker's name."""
