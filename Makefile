@@ -23,7 +23,7 @@ run: $(VENV)/.core
 
 test: $(VENV)/.test check
 	@$(BIN)/python -m tests.cluster install  # what cannot be installed is named and left out
-	$(BIN)/python -m tests.suites $(PYTEST_ARGS)
+	$(BIN)/pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ bench: $(VENV)/.test
 
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --rounds 1000 $(CHAOS_ARGS)
-	$(BIN)/python -m tests.cluster.chaos --rounds 1000 --labs 4 $(CLUSTER_CHAOS_ARGS)
+	$(BIN)/python -m tests.chaos --cluster --rounds 1000 --jobs 4 $(CLUSTER_CHAOS_ARGS)
 
 cluster-up: $(VENV)/.core
 	@$(BIN)/python -m tests.cluster up $(CLUSTER_ARGS)

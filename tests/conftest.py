@@ -21,6 +21,20 @@ settings.load_profile("allstop")
 as_from_a_terminal()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Twice as many workers as cores: most tests wait for processes, not for a core."""
+    return 2 * len(os.sched_getaffinity(0))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give an xdist worker a short temporary directory: paths of unix sockets are limited."""
+    if hasattr(config, "workerinput"):
+        basetemp = Path(config.option.basetemp)
+        config.option.basetemp = basetemp.with_name(basetemp.name.removeprefix("popen-gw"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]

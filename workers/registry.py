@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from supervisor.market.bars import Bars
 from supervisor.records.plan import Plan, Source
 from workers.backend import Backend
+
+PRELOAD_VARIABLE = "ALLSTOP_PRELOAD"
+"""Environment variable; with ``0`` a function's imports are left to each worker, for functions
+that do not use Numba: its import takes longer than many a test."""
 
 
 def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
@@ -54,7 +60,8 @@ def preload(strategy: str) -> None:
 
 def _load_for_functions() -> None:
     """Import what most users' functions import, so that each forked worker has it."""
-    import dill  # noqa: F401
-    import numba  # noqa: F401
-
     import workers.user_function  # noqa: F401
+
+    if os.environ.get(PRELOAD_VARIABLE) != "0":
+        import dill  # noqa: F401
+        import numba  # noqa: F401

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -10,13 +11,16 @@ from pathlib import Path
 import pytest
 
 from supervisor.system.process import Identity
-from tests.chaos.driver import play, replay
-from tests.chaos.marks import Marks
-from tests.chaos.round import Expected, Round, until
-from tests.chaos.scenario import Attempt, Damage, Deed, Phase, Target, scenario
-from tests.chaos.workload import FIFO, Behaviour, Hold
+from tests.chaos.engine import play
+from tests.chaos.local.game import games
+from tests.chaos.local.marks import Marks
+from tests.chaos.local.order import Expected
+from tests.chaos.local.round import Round
+from tests.chaos.local.scenario import Attempt, Damage, Deed, Phase, Target, scenario
+from tests.chaos.local.workload import FIFO, Behaviour, Hold
+from tests.chaos.verdict import check_verdict
 from tests.support.cli import Place
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, until, wait_for
 
 ROUNDS = int(os.environ.get("ALLSTOP_CHAOS_ROUNDS", "12"))
 FIRST_SEED = int(os.environ.get("ALLSTOP_CHAOS_SEED", "1"))
@@ -26,13 +30,10 @@ ALL = ("cgroup", "pid-namespace", "subreaper")
 @pytest.mark.chaos
 @pytest.mark.timeout(120 + 30 * ROUNDS)
 def test_random_kills_leave_nothing_and_lose_nothing(tmp_path: Path, no_leaks: None) -> None:
-    tally = play(range(FIRST_SEED, FIRST_SEED + ROUNDS), tmp_path)
+    tally = play(games(tmp_path), range(FIRST_SEED, FIRST_SEED + ROUNDS), tmp_path)
     print(*tally.lines(), sep="\n")
     assert len(tally.outcomes) == ROUNDS
-    assert not tally.failed, "\n\n".join(
-        f"{outcome.violation}\n{outcome.story}\nreplay: {replay(outcome.scenario.seed)}"
-        for outcome in tally.failed
-    )
+    assert not tally.failed, tally.stories()
 
 
 def test_a_seed_tells_a_round_entirely() -> None:
@@ -54,7 +55,7 @@ def test_every_deed_and_behaviour_is_drawn() -> None:
     assert {s.containment for s in drawn} == {"auto", *ALL}
 
 
-# --- the driver sees what it is there to see ---------------------------------------------------
+# --- a round sees what it is there to see ---------------------------------------------------
 
 SHEDS_ALL = """
 import os, sys
@@ -84,17 +85,17 @@ def test_a_daemon_that_sheds_environment_and_arguments_holds_the_fifo(
     daemon = Identity.of(int(started.out))
     assert daemon is not None
     try:
-        assert until(lambda: not marks.found(), 60)
+        assert until(lambda: not marks.found(), DEADLINE_S)
         assert marks.held()
     finally:
         daemon.send(signal.SIGKILL)
         started.end()
-    assert until(lambda: not marks.held(), 60)
+    assert until(lambda: not marks.held(), DEADLINE_S)
 
 
 @pytest.mark.parametrize("fault", ["process", "socket", "row"])
-def test_the_driver_goes_red_for_what_is_left_or_lost(tmp_path: Path, fault: str) -> None:
-    """One round that is left alone, but for what is planted when it believes to be done."""
+def test_a_round_goes_red_for_what_is_left_or_lost(tmp_path: Path, fault: str) -> None:
+    """One round that is left alone, but for what is planted once it is over."""
     quiet = replace(
         scenario(1, ALL), built_in=False, behaviour=Behaviour.STEADY, hold=Hold.NONE, fails=False,
         n=30, containment="subreaper", attempts=(Attempt(()),),
@@ -111,3 +112,31 @@ def test_the_driver_goes_red_for_what_is_left_or_lost(tmp_path: Path, fault: str
         strategy.write_text(strategy.read_text().replace("a % 7", "a % 7 + (a == 29)"))
     violation = played.play().violation
     assert {"process": "sleep", "socket": "left", "row": "other results"}[fault] in violation
+
+
+@pytest.mark.parametrize(
+    ("changed", "wrong"),
+    [
+        ({}, []),
+        ({"exit_code": 1}, ["status completed with exit code 1"]),
+        ({"status": "failed", "reason": "r", "exit_code": 2}, []),
+        ({"status": "stopped", "reason": "r", "exit_code": 143}, []),
+        ({"status": "stopped", "reason": "r", "exit_code": 0}, ["status stopped with exit code 0"]),
+        (
+            {"status": "failed", "reason": "r", "exit_code": 130},
+            ["status failed with exit code 130"],
+        ),
+        ({"status": "failed", "exit_code": 1}, ["status failed with the reason ''"]),
+        ({"jobs": [{"verified": False}], "exit_code": 3}, []),
+        ({"jobs": [{"verified": False}]}, ["exit code 0, though there are survivors"]),
+        ({"stop": {"survivors": ["pid 7"]}}, ["exit code 0, though there are survivors"]),
+    ],
+)
+def test_a_verdict_that_disagrees_with_itself_is_seen(
+    tmp_path: Path, changed: dict[str, object], wrong: list[str]
+) -> None:
+    report = {"status": "completed", "reason": "", "exit_code": 0, "stop": None, "jobs": []}
+    (tmp_path / "report.json").write_text(json.dumps(report | changed))
+    found = check_verdict(tmp_path)
+    assert len(found) == len(wrong)
+    assert all(one.startswith(start) for one, start in zip(found, wrong, strict=True))

@@ -1,4 +1,4 @@
-"""A cluster for the session, an sshd and a proxy for each test.
+"""A cluster for each process that runs tests, an sshd and a proxy for each test.
 
 What is not installed leaves the tests out and says so; what is installed and does
 not start fails them, with the end of the daemon's log.
@@ -22,7 +22,7 @@ from tests.cluster.sshd import Sshd, why_no_login
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
-    """A cluster of four nodes. A test may do to it what it likes: it is mended afterwards."""
+    """A cluster of four nodes. A test may do to it what it likes: it is reset afterwards."""
     _need(SLURM)
     cluster = Lab(new_directory())
     cluster.up()
@@ -31,12 +31,12 @@ def lab() -> Iterator[Lab]:
 
 
 @pytest.fixture(autouse=True)
-def mended(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The session's cluster, if a test has used it, whole and empty for the next one."""
+def reset(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The cluster, if a test has used it, whole and empty for the next one."""
     cluster = request.getfixturevalue("lab") if "lab" in request.fixturenames else None
     yield
     if cluster is not None:
-        cluster.mend()
+        cluster.reset()
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def there(lab: Lab, tmp_path: Path, no_leaks: None) -> Iterator[ClusterPlace]:
     root.mkdir()
     here = ClusterPlace(root, lab)
     yield here
-    lab.mend()
+    lab.revive()
     here.wait_sent_for()
     left = here.clear()
     assert not left, f"processes left behind: {left}"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from supervisor.system.process import Identity, descendants
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 COOKIE = "ALLSTOP_CLUSTER"
 """Environment variable that names the directory a process belongs to."""
@@ -51,7 +51,7 @@ class Home:
         self.directory = directory
 
     def make(self) -> None:
-        """Create the directory for nobody else's eyes; what was left of an earlier one goes."""
+        """Create the directory, readable by us alone; what was left of an earlier one goes."""
         self.clear()
         self.directory.mkdir(mode=0o700, parents=True)
         (self.directory / _MARK).touch()
@@ -127,10 +127,17 @@ class Home:
 
 
 class Daemon:
-    """A program that runs in the background, and what can befall it.
+    """A program that runs in the background, and can be frozen, stopped and killed.
 
-    It is nobody's child and inherits nothing: no descriptor, no lock, no terminal, no
-    variable of the caller's.
+    It is no child of the caller's and inherits nothing: no descriptor, no lock, no terminal,
+    no variable.
+
+    Attributes
+    ----------
+    harmed : bool
+        Whether it was frozen, stopped or killed; the owner clears it once all is well again.
+    before_kill : callable
+        Called before it is killed.
     """
 
     def __init__(
@@ -140,6 +147,8 @@ class Daemon:
         self.argv = argv
         self.log = directory / f"{name}.log"
         self._pid_file = directory / f"{name}.pid"
+        self.harmed = False
+        self.before_kill: Callable[[], object] = lambda: None
         self._env = clean_environment(PATH=_SYSTEM_PATH, **{COOKIE: str(directory)}, **env or {})
 
     @property
@@ -162,22 +171,23 @@ class Daemon:
             raise ClusterError(self._story("has ended"))
         self._pid_file.write_text(f"{identity.pid} {identity.start_time} {identity.boot}\n")
 
-    def until(self, ready: Callable[[], object], what: str) -> None:
+    def until(self, ready: Callable[[], object], what: str, timeout_s: float = DEADLINE_S) -> None:
         """Wait for a sign of readiness; if it dies meanwhile or never gives one, say why."""
         try:
-            wait_for(lambda: ready() or self.identity is None, what)
+            wait_for(lambda: ready() or self.identity is None, what, timeout_s=timeout_s)
         except AssertionError:
             raise ClusterError(self._story(f"did not come to this: {what}")) from None
         if self.identity is None:
             raise ClusterError(self._story("has ended"))
 
     def freeze(self) -> None:
-        """Let it hang: its sockets stay open, nobody answers."""
+        """Let it hang: its sockets stay open, it does not answer."""
+        self.harmed = True
         if self.identity is not None:
             freeze(self.identity)
 
     def thaw(self) -> None:
-        """Let it carry on."""
+        """Let it continue."""
         if self.identity is not None:
             self.identity.send(signal.SIGCONT)
 
@@ -187,9 +197,11 @@ class Daemon:
 
     def kill(self) -> None:
         """Kill it, and wait until it is gone."""
+        self.before_kill()
         self._end(signal.SIGKILL)
 
     def _end(self, number: int) -> None:
+        self.harmed = True
         identity = self.identity
         if identity is not None:
             identity.send(number)
@@ -230,7 +242,7 @@ def user() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports that nobody has, below those the kernel lends to outgoing connections."""
+    """Free TCP ports, below those the kernel lends to outgoing connections."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []
         while len(ports) < count:
@@ -242,7 +254,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody waits for TCP connections on a port of this machine."""
+    """Whether a process listens on a TCP port of this machine."""
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return any(words[1].endswith(f":{port:04X}") and words[3] == "0A" for words in lines)
 

@@ -39,7 +39,7 @@ def missing(programs: dict[str, str]) -> list[str]:
 
 
 def why_not(programs: dict[str, str]) -> str:
-    """One line that says what is missing, and the mend; empty: nothing is."""
+    """One line that says what is missing, and the fix; empty: nothing is."""
     packages = " ".join(missing(programs))
     return packages and f"not installed: {packages} (as root: apt-get install {packages})"
 
@@ -95,10 +95,10 @@ def _apt(*arguments: str) -> None:
 def _services_kept_off(packages: list[str]) -> Iterator[None]:
     """Keep the packages' own services from starting, now and at the next boot.
 
-    A cluster has daemons of its own; nobody has asked for an sshd on port 22.
+    A cluster has daemons of its own; an sshd on port 22 was not asked for.
     """
     if _POLICY.exists() and _POLICY.read_text(errors="replace") == _POLICY_TEXT:
-        _POLICY.unlink()  # of somebody who was killed meanwhile
+        _POLICY.unlink()  # left by an installation that was killed
     ours = not _POLICY.exists()
     if ours:
         _POLICY.write_text(_POLICY_TEXT)

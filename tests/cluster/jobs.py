@@ -15,7 +15,7 @@ from slurm import Client
 from slurm.cancel import Cancelled
 from supervisor.system.process import Identity
 from tests.cluster.lab import Lab
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 LONG = ["sleep", "600"]
 
@@ -83,7 +83,7 @@ def meanwhile(work: Callable[[], object]) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join(120.0)
+        thread.join(DEADLINE_S)
     assert not thread.is_alive(), "it hangs"
     if failed:
         raise failed[0]

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tests.cluster.slurm_conf import GPUS, cgroup_conf, gres_conf, slurm_conf
 from tests.support.waiting import wait_for
 
 _ITS_VARIABLES = re.compile(r"(SLURM|SLURMD|SBATCH|SALLOC|SRUN|SCANCEL|SQUEUE|SINFO|SACCT)_")
+_IN_SERVICE = {"idle", "mixed", "allocated", "completing"}
 _NODE_PORT = re.compile(r"NodeName=(\S+) .*Port=(\d+)")
 
 
@@ -45,6 +47,8 @@ class Lab:
             f"--seed-file={directory}/munge.seed", "--force",
         )  # fmt: skip
         self.slurmctld = self._daemon("slurmctld", "slurmctld", "-D")
+        self.slurmctld.before_kill = self._see_earlier_ends_saved
+        self._jobs_ended_at = 0.0
         self.slurmd = {
             name: self._daemon(f"slurmd-{name}", "slurmd", "-D", "-N", name) for name in self.nodes
         }
@@ -78,15 +82,24 @@ class Lab:
             # of one that was started again the controller thinks as it did before: a job that it
             # sends too early is lost, and comes back by a requeue, if at all
             slurmd.until(partial(listens, int(ports[name])), "listening")
-            slurmd.until(partial(self._usable, name), "registered with the controller")
+        self._wait_in_service()
+        for daemon in self.daemons():
+            daemon.harmed = False
 
-    def mend(self) -> None:
-        """Undo whatever befell it: every daemon runs, every node is in service, no job is left."""
+    def revive(self) -> None:
+        """Have every daemon run that was frozen, stopped or killed."""
+        if all(one.identity and not one.harmed for one in self.daemons()):
+            return
         for daemon in self.daemons():
             daemon.thaw()
             daemon.start()
         self.wait_ready()
+
+    def reset(self) -> None:
+        """Undo what a test did to it: daemons run, nodes are in service, no job is left."""
+        self.revive()
         wait_for(self._empty, "no job left", tell=lambda: self._ask("squeue", "--states=all"))
+        self._wait_in_service()
 
     def run(self, *argv: str, timeout_s: float = 30.0) -> subprocess.CompletedProcess[str]:
         """Run a command that speaks to this cluster."""
@@ -138,17 +151,43 @@ class Lab:
     def _ask(self, *argv: str) -> str:
         return self.run(*argv).stdout
 
-    def _usable(self, node: str) -> bool:
-        state = self._ask("sinfo", "-h", "-N", "-n", node, "-p", "main", "-o", "%T").strip()
-        if "drain" in state or state == "down":  # it was asked for a job that it had already
-            self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
-        return state in {"idle", "mixed", "allocated", "completing"}
+    def _wait_in_service(self) -> None:
+        """Wait until every node could take a job."""
+        try:
+            wait_for(lambda: not self._out_of_service(), "every node in service")
+        except AssertionError:
+            for name in self._out_of_service():  # the log of the first one tells
+                self.slurmd[name].until(lambda: False, "registered with the controller", 0.0)
+            raise
+
+    def _out_of_service(self) -> list[str]:
+        said = self._ask("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T")
+        states = dict(line.split() for line in said.splitlines())
+        for node, state in states.items():
+            if "drain" in state or state == "down":  # it was asked for a job that it had already
+                self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        return [node for node in self.nodes if states.get(node) not in _IN_SERVICE]
 
     def _empty(self) -> bool:
-        jobs = self._ask("squeue", "-h", "-o", "%F").split()
+        jobs = set(self._ask("squeue", "-h", "-o", "%F").split())
         if jobs:
-            self.run("scancel", *set(jobs))
+            self._jobs_ended_at = time.time()
+            # at once: a job that ignores SIGTERM would be waited for
+            self.run("scancel", "--signal=KILL", "--full", *jobs)
+            self.run("scancel", *jobs)
         return not jobs
+
+    def _see_earlier_ends_saved(self) -> None:
+        """Wait until the controller, which saves every 5 s, has saved the ends of earlier tests.
+
+        Otherwise one that is killed and comes back would still count their jobs as running.
+        """
+        state = self.directory / "state" / "job_state"
+        if not self.slurmctld.harmed and self._jobs_ended_at:
+            wait_for(
+                lambda: state.exists() and state.stat().st_mtime >= self._jobs_ended_at,
+                "the state saved",
+            )
 
 
 def environment(slurm_conf: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.lab import Lab
 from tests.support.cli import ROOT, Place, Started
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 thorough = pytest.mark.skipif(
     "ALLSTOP_THOROUGH" not in os.environ, reason="takes long: set ALLSTOP_THOROUGH=1"
@@ -90,16 +90,16 @@ class ClusterPlace(Place):
             found = [job for job, states in self.jobs().items() if state in states]
             return found if len(found) >= n else []
 
-        return wait_for(look, f"{n} jobs {state}", tell=lambda: f"{self.jobs()}\n{self._tell()}")
+        return wait_for(look, f"{n} jobs {state}", tell=lambda: f"{self.jobs()}\n{self.tell()}")
 
     def assert_no_jobs(self) -> None:
         """No job of ours is alive, now; the bystander is."""
-        assert not self.alive_jobs(), f"{self.alive_jobs()}\n{self._tell()}"
+        assert not self.alive_jobs(), f"{self.alive_jobs()}\n{self.tell()}"
         self.lab.wait_state(self.bystander, "RUNNING")  # it may not have begun yet
 
     @property
     def debts(self) -> list[Path]:
-        """What is written down as owed."""
+        """Cancels that are recorded as outstanding."""
         return sorted((self.root / "state" / "allstop" / "jobs").glob("*"))
 
     @property
@@ -109,7 +109,7 @@ class ClusterPlace(Place):
         return path.read_text() if path.exists() else ""
 
     def assert_nothing_owed(self) -> None:
-        """Nobody owes a job, and no run is registered."""
+        """No cancel is outstanding, and no run is registered."""
         assert not self.debts, [path.read_text() for path in self.debts]
         assert not list((self.root / "state" / "allstop" / "runs").glob("*.json"))
         assert not list((self.root / "home").glob(".allstop/leases/*"))
@@ -121,7 +121,7 @@ class ClusterPlace(Place):
         return json.loads(said.stdout)
 
     def _rows(self) -> dict[str, set[str]]:
-        said = self.lab.run("squeue", "-h", "-r", "-t", "all", "-o", "%F|%T", timeout_s=60)
+        said = self.lab.run("squeue", "-h", "-r", "-t", "all", "-o", "%F|%T", timeout_s=DEADLINE_S)
         assert said.returncode == 0, said.stderr
         rows: dict[str, set[str]] = {}
         for line in said.stdout.split():
@@ -129,14 +129,14 @@ class ClusterPlace(Place):
             rows.setdefault(job, set()).add(state)
         return rows
 
-    def _tell(self) -> str:
+    def tell(self) -> str:
         return "\n".join(_texts(self.root)) + "\n".join(s.tell() for s in self.started[-1:])
 
     def wait_sent_for(self) -> None:
-        """Wait for the end of those whom runs have sent for to clear up: nobody else does."""
+        """Wait for the end of the processes that runs have started to clean up after them."""
         wait_for(
             lambda: not [one for one in self.alive() if _was_sent_for(one.pid)],
-            "the end of those that were sent for",
+            "the end of the clean-up",
         )
 
     def clear(self) -> list[str]:

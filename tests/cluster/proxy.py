@@ -50,7 +50,7 @@ class _Link:
 
 
 class Proxy:
-    """Carries connections to a port of this machine until it is told to misbehave.
+    """Forwards connections to a port of this machine until it is told to misbehave.
 
     Methods may be called from any thread; when they return, it has happened.
 
@@ -61,7 +61,7 @@ class Proxy:
     accepted : int
         Connections that have come so far.
     passed : dict of Way to int
-        Bytes that have been carried so far.
+        Bytes that have been forwarded so far.
     cuts : int
         How often connections were cut, by :meth:`cut` or :meth:`cut_after`.
     """
@@ -109,7 +109,7 @@ class Proxy:
         self._in_loop(arm)
 
     def stall(self, *ways: Way) -> None:
-        """Make a hole: nothing gets through (in these directions), nobody is told."""
+        """Make a hole: nothing gets through (in these directions), neither end is told."""
 
         def stall() -> None:
             for way in ways or Way:
@@ -122,7 +122,7 @@ class Proxy:
         self._in_loop(lambda: setattr(self, "_refuses", True))
 
     def heal(self) -> None:
-        """Carry everything again; what was stalled arrives late."""
+        """Forward everything again; what was stalled arrives late."""
 
         def heal() -> None:
             self._refuses = False

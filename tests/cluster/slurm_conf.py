@@ -41,7 +41,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
 GresTypes=gpu
 
-# nobody gets mail
+# no mail
 MailProg=/bin/true
 ReturnToService=2
 SlurmdTimeout=3600

@@ -102,7 +102,7 @@ class Sshd:
             freeze(process)
 
     def thaw(self) -> None:
-        """Let it carry on."""
+        """Let it continue."""
         for process in self._all():
             process.send(signal.SIGCONT)
 
@@ -148,7 +148,7 @@ def why_no_login() -> str:
     try:
         shell = pwd.getpwuid(os.geteuid()).pw_shell or "/bin/sh"
     except KeyError:
-        return f"sshd lets nobody in who has no name, as uid {os.geteuid()}"
+        return f"sshd admits no user without a name, such as uid {os.geteuid()}"
     if Path(shell).name in {"nologin", "false"} or not os.access(shell, os.X_OK):
         return f"sshd runs no command for {user()}, whose login shell is {shell}"
     return ""

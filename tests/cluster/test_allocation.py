@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.place import ClusterPlace, thorough
 from tests.cluster.test_cluster_sweep import bits
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, LONG_S, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -133,7 +133,7 @@ def test_it_resumes_after_a_requeue(there: ClusterPlace, why: str) -> None:
     assert stopped["status"] == "stopped"
     assert stopped["combos_done"] >= 20
     wait_for(
-        lambda: there.lab.states(job) == ["COMPLETED"], "carried on", timeout_s=90,
+        lambda: there.lab.states(job) == ["COMPLETED"], "carried on", timeout_s=DEADLINE_S,
         tell=lambda: tell(there),
     )  # fmt: skip
     told = report(there)
@@ -164,7 +164,7 @@ def test_the_time_limit(there: ClusterPlace) -> None:
     job = submit(there, script(there), "--time=1")
     wait_ready(there)
     wait_for(
-        lambda: there.lab.states(job) == ["TIMEOUT"], "the time limit", timeout_s=150,
+        lambda: there.lab.states(job) == ["TIMEOUT"], "the time limit", timeout_s=LONG_S,
         tell=lambda: tell(there),
     )  # fmt: skip
     stopped_in_order(there)

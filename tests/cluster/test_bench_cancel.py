@@ -12,12 +12,13 @@ import pytest
 from bench.harness.record import Document, Row
 from tests.cluster.jobs import left
 from tests.cluster.lab import Lab
+from tests.support.waiting import LONG_S
 
 
 def measured(tmp_path: Path, env: dict[str, str]) -> tuple[Row, ...]:
     done = subprocess.run(
         [sys.executable, "-P", "-m", "bench", "--quick", "cancel", "--json", "-"],
-        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=200,
+        cwd=tmp_path, env=env, capture_output=True, text=True, timeout=LONG_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (measurement,) = Document.from_json(json.loads(done.stdout)).measurements

@@ -19,7 +19,7 @@ from slurm.records.book import Keeper
 from slurm.records.tokens import token_variables
 from tests.cluster.jobs import LONG, all_gone, deaf, left, ready, running, saver, wait_state
 from tests.cluster.lab import Lab
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -286,7 +286,7 @@ def test_jobs_that_the_controller_has_forgotten_are_gone(lab: Lab, here: Path) -
             wait_for(
                 lambda: lab.run("scontrol", "show", "job", job).returncode != 0,
                 "forgotten",
-                timeout_s=60,
+                timeout_s=DEADLINE_S,
             )
         finally:
             lab.slurm_conf.write_text(conf)
@@ -335,7 +335,7 @@ def test_a_full_disk_stops_no_cancel(lab: Lab, here: Path) -> None:
     root = Path(__file__).parents[2]
     said = subprocess.run(
         [sys.executable, "-P", "-c", FULL], env=os.environ | {"PYTHONPATH": str(root)},
-        capture_output=True, text=True, timeout=60,
+        capture_output=True, text=True, timeout=DEADLINE_S,
     )  # fmt: skip
     assert said.stdout.split("\n") == ["LedgerWriteError", "True None", ""], said.stderr
     assert not left(lab)

@@ -5,17 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.chaos import (
-    FAULTS,
-    MOMENTS,
-    TARGETS,
-    WAYS,
-    Site,
-    lines,
-    play,
-    replay,
-    scenario,
-)
+from tests.chaos.cluster.game import ClusterGame
+from tests.chaos.cluster.scenario import FAULTS, MOMENTS, TARGETS, WAYS, scenario
+from tests.chaos.cluster.site import Site
+from tests.chaos.engine import play
 from tests.cluster.lab import Lab
 from tests.cluster.proxy import Proxy
 from tests.cluster.sshd import Sshd
@@ -31,14 +24,11 @@ FIRST_SEED = int(os.environ.get("ALLSTOP_CHAOS_SEED", "1"))
 def test_random_kills_leave_no_job(
     lab: Lab, sshd: Sshd, proxy: Proxy, tmp_path: Path, no_leaks: None
 ) -> None:
-    site = Site(lab, sshd, proxy)
-    outcomes = play(range(FIRST_SEED, FIRST_SEED + ROUNDS), tmp_path, [site])
-    print(*lines(outcomes), sep="\n")
-    assert len(outcomes) == ROUNDS
-    failed = [outcome for outcome in outcomes if outcome.violation]
-    assert not failed, "\n\n".join(
-        f"{o.violation}\n{o.story}\nreplay: {replay(o.scenario.seed)}" for o in failed
-    )
+    games = [ClusterGame(Site(lab, sshd, proxy))]
+    tally = play(games, range(FIRST_SEED, FIRST_SEED + ROUNDS), tmp_path)
+    print(*tally.lines(), sep="\n")
+    assert len(tally.outcomes) == ROUNDS
+    assert not tally.failed, tally.stories()
 
 
 def test_a_seed_tells_a_round_and_everything_is_drawn() -> None:

@@ -32,7 +32,7 @@ from tests.cluster.jobs import (
 )
 from tests.cluster.lab import Lab
 from tests.cluster.place import thorough
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
@@ -170,7 +170,7 @@ def test_a_controller_that_restarts_in_the_middle_is_waited_for(lab: Lab, here: 
 def test_a_stranger_with_a_reused_id_is_left_alone(lab: Lab, here: Path) -> None:
     """The controller dies before it has saved our job; the next one gets its id."""
     client = Client(lease_s=0)
-    wait_for(lambda: _forgets(lab, client), "a reused id", timeout_s=90)
+    wait_for(lambda: _forgets(lab, client), "a reused id", timeout_s=DEADLINE_S)
     lost = client.known()[-1].id
     stranger = lab.submit("sleep 600")
     assert str(stranger) == lost

@@ -19,7 +19,7 @@ import pytest
 from supervisor.system.process import command_name
 from tests.cluster.daemon import COOKIE, ClusterError, Home, new_directory
 from tests.cluster.lab import Lab
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -204,16 +204,16 @@ def test_a_dead_node_comes_back(lab: Lab) -> None:
     lab.wait_state(job, "COMPLETED")
 
 
-def test_mending_undoes_it_all(lab: Lab) -> None:
+def test_a_reset_undoes_it_all(lab: Lab) -> None:
     job = lab.submit("sleep 600", "--output=/dev/null")
     lab.wait_state(job, "RUNNING")
     lab.slurmd["n1"].freeze()
     lab.slurmd["n3"].kill()
     lab.munged.kill()
     lab.slurmctld.freeze()
-    lab.mend()
+    lab.reset()
     assert lab.states(job) == ["CANCELLED"]
-    assert lab.run("srun", "--nodes=4", "true", timeout_s=90).returncode == 0
+    assert lab.run("srun", "--nodes=4", "true", timeout_s=DEADLINE_S).returncode == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="who is an ordinary user has tested that already")
@@ -224,7 +224,7 @@ def test_an_ordinary_user_has_a_cluster_too(lab: Lab) -> None:
 
     def say(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*as_user, *argv], capture_output=True, text=True, cwd=ROOT, timeout=120,
+            [*as_user, *argv], capture_output=True, text=True, cwd=ROOT, timeout=DEADLINE_S,
             env={"PATH": os.environ["PATH"], "HOME": str(place), "PYTHONPATH": str(ROOT)} | env,
         )  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.install import SLURMRAY_HOME
 from tests.cluster.place import ClusterPlace, verified
 from tests.support.cli import Started
-from tests.support.waiting import wait_for
+from tests.support.waiting import LONG_S, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -79,7 +79,7 @@ def started(there: ClusterPlace, package: str) -> tuple[Started, int]:
     there.env["USER"] = "somebody"
     run = there.argv("run", "--run-dir", str(there.root / "run"), "--", sys.executable)
     begun = there.start([*run, str(script)], start_new_session=True)
-    begun.wait_for(there.mark("ready").exists, "the launcher at work", timeout_s=150)
+    begun.wait_for(there.mark("ready").exists, "the launcher at work", timeout_s=LONG_S)
     there.wait_jobs(jobs)
     return begun, jobs
 

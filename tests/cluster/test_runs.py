@@ -12,7 +12,7 @@ import pytest
 from tests.cluster.jobs import asked
 from tests.cluster.place import ClusterPlace, job, thorough, verified
 from tests.support.cli import Started
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -119,7 +119,7 @@ def test_drain_lets_the_command_and_its_jobs_end(there: ClusterPlace) -> None:
     stop = subprocess.Popen(drain, env=there.env, cwd=there.work, stdout=subprocess.PIPE)
     begun.wait_for(lambda: "stop_requested" in begun.events, "the drain heard")
     there.mark("go").touch()
-    said, _ = stop.communicate(timeout=90)
+    said, _ = stop.communicate(timeout=DEADLINE_S)
     assert stop.returncode == 0, said
     assert begun.end() == 0, begun.tell()
     assert verified(begun.report) == {there.ids["a"]: "completed"}

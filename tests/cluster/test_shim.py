@@ -15,7 +15,7 @@ from slurm.records.book import Keeper
 from slurm.shim import install
 from supervisor.system.process import Identity, children
 from tests.cluster.place import ClusterPlace, verified
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.slurm
 
@@ -145,7 +145,7 @@ def test_it_steps_aside(there: ClusterPlace, behind: Behind, lack: str) -> None:
         if lack == "ledger unwritable":
             ledger.mkdir()
     with behind.call("--parsable", "--output=/dev/null", "--wrap=true") as shim:
-        out, err = shim.communicate(timeout=90)
+        out, err = shim.communicate(timeout=DEADLINE_S)
     assert (shim.returncode, err) == (0, b"")
     there.lab.wait_state(int(out), "COMPLETED")
 
@@ -153,7 +153,7 @@ def test_it_steps_aside(there: ClusterPlace, behind: Behind, lack: str) -> None:
 def test_no_sbatch_after_it(there: ClusterPlace, behind: Behind) -> None:
     behind.environment["PATH"] = str(behind.shim)
     with behind.call("--wrap=true") as shim:
-        _, err = shim.communicate(timeout=90)
+        _, err = shim.communicate(timeout=DEADLINE_S)
     assert shim.returncode == 127
     assert b"not found on the PATH" in err
 
@@ -167,7 +167,7 @@ def test_half_an_id_is_not_an_id(there: ClusterPlace, behind: Behind) -> None:
         assert os.read(shim.stdout.fileno(), 100) == b"Submitted batch job 12"
         assert not behind.ids()
         fifo.write_text("go on\n")
-        out, _ = shim.communicate(timeout=90)
+        out, _ = shim.communicate(timeout=DEADLINE_S)
     assert out == b"34\n"
     assert behind.ids() == {"1234"}
 
@@ -178,7 +178,7 @@ def test_an_id_of_another_cluster_is_not_one_of_this(
 ) -> None:
     behind.put_behind(there, f"echo '{said}'")
     with behind.call() as shim:
-        out, _ = shim.communicate(timeout=90)
+        out, _ = shim.communicate(timeout=DEADLINE_S)
     assert out.decode() == said + "\n"
     assert not behind.ids()
     assert not behind.keeper.book.open
@@ -199,7 +199,7 @@ def test_many_at_a_time(there: ClusterPlace, behind: Behind) -> None:
     ids = set()
     for shim in calls:
         with shim:
-            ids.add(shim.communicate(timeout=90)[0].decode().strip())
+            ids.add(shim.communicate(timeout=DEADLINE_S)[0].decode().strip())
     assert behind.ids() == ids
     assert len(ids) == 16
     assert not behind.keeper.book.open

@@ -38,7 +38,7 @@ from tests.cluster.daemon import Home, new_directory
 from tests.cluster.install import SSH, why_not
 from tests.cluster.proxy import Proxy, Way
 from tests.cluster.sshd import PASSPHRASE, Sshd, why_no_login
-from tests.support.waiting import wait_for
+from tests.support.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.ssh
 
@@ -735,7 +735,7 @@ def test_a_process_ends_whatever_its_connections_do(sshd: Sshd, proxy: Proxy) ->
         assert process.stdout.readline() == b"ready\n"
         proxy.cut()
         began = time.monotonic()
-        _, said = process.communicate(b"\n", timeout=60)
+        _, said = process.communicate(b"\n", timeout=DEADLINE_S)
     assert (process.returncode, said) == (0, b"")
     assert time.monotonic() - began < 25.0  # less than the time for a connection
 

@@ -13,7 +13,7 @@ from supervisor.front.link import keep_warden, release_wardens, take_warden
 from supervisor.market.bars import load_bars
 from supervisor.system.process import descendants
 from tests.support.cli import Place, bars_csv
-from tests.support.leaks import FAILED, nothing_left_behind, open_descriptors
+from tests.support.leaks import FAILED, nothing_left_behind, only_new_garbage, open_descriptors
 from tests.support.processes import COOKIE
 from tests.support.waiting import wait_for
 
@@ -55,9 +55,10 @@ def inside(
     here.token = os.environ[COOKIE]
     keep_warden(take_warden())
     descriptors = set(open_descriptors())
-    yield here
-    here.end_inside()
-    gc.collect()
+    with only_new_garbage():
+        yield here
+        here.end_inside()
+        gc.collect()
     wardens = [link.pid for link in link_module._spare]
     wait_for(
         lambda: not set(descendants(os.getpid())) - set(wardens),

@@ -8,10 +8,11 @@ import time
 import pytest
 
 from supervisor.ipc.stopflag import Level
+from supervisor.records.plan import MARGIN_VARIABLE
 from supervisor.system import process
 from tests.support.cli import DEAF, POLITE, Place, Started
 from tests.support.inside import kept_wardens, sweep_inside
-from tests.support.waiting import wait_for
+from tests.support.waiting import SHORT_MARGIN_S, wait_for
 
 DONE = 20
 GRACE_S, TERMINATE_S = 0.4, 0.3
@@ -116,7 +117,10 @@ def test_a_stopped_warden_ends_the_run_all_the_same(inside: Place) -> None:
     run.assert_nothing_lost(DONE)
 
 
-def test_a_warden_stopped_in_the_middle_of_the_stop_is_given_up_on(inside: Place) -> None:
+def test_a_warden_stopped_in_the_middle_of_the_stop_is_given_up_on(
+    inside: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARGIN_VARIABLE, SHORT_MARGIN_S)
     # it must not have ended them before it is stopped itself: they have so long
     run = sweep_inside(inside, DEAF, times=times(4, 0.1, 0.4), DONE=DONE)
     run.wait_marks("ready", 2)

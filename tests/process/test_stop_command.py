@@ -12,11 +12,11 @@ from contextlib import contextmanager
 import pytest
 
 from supervisor.ipc import control_socket, messages
-from supervisor.records.plan import margin_s
+from supervisor.records.plan import MARGIN_VARIABLE
 from supervisor.system import process
 from supervisor.system.process import Identity
 from tests.support.cli import DEAF, POLITE, Place, Started
-from tests.support.waiting import wait_for
+from tests.support.waiting import SHORT_MARGIN_S, wait_for
 from workers.user_function import KEEP_ROWS
 
 DONE = 50
@@ -281,6 +281,7 @@ def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
     place: Place, front: str
 ) -> None:
     # workers that do not end when asked: in the moment it is awake the warden could see them end
+    place.env[MARGIN_VARIABLE] = SHORT_MARGIN_S
     run = place.sweep(GATED, "--grace", "3", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
     workers = run.wait_marks("ready", 2)
     if front == "suspended":
@@ -305,6 +306,7 @@ def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
 
 
 def test_a_drain_does_not_wait_for_a_warden_that_hangs(place: Place) -> None:
+    place.env[MARGIN_VARIABLE] = SHORT_MARGIN_S
     run = place.sweep(GATED, "--grace", "0.2", "--terminate", "0.1", "--verify", "0.2", DONE=DONE)
     run.wait_marks("ready", 2)
     warden = Identity.of(run.warden)
@@ -324,12 +326,13 @@ def test_a_drain_does_not_wait_for_a_warden_that_hangs(place: Place) -> None:
 
 def test_a_drain_waits_for_a_warden_that_answers_however_long_it_takes(place: Place) -> None:
     times = ["--grace", "0.1", "--terminate", "0.1", "--verify", "2"]  # the last one is for them
+    place.env[MARGIN_VARIABLE] = "1.5"
     run = place.sweep(GATED, *times, DONE=DONE)
     run.wait_marks("ready", 2)
     with ThreadPoolExecutor(1) as pool:
         drain = pool.submit(place.command, "stop", "--drain", "--json")
         run.wait_for(lambda: '"draining"' in run.events, "the drain")
-        longer = time.monotonic() + 1.5 * (2.2 + margin_s())
+        longer = time.monotonic() + 1.5 * (2.2 + 1.5)
         run.wait_for(lambda: time.monotonic() > longer, "longer than a silent one is waited for")
         assert not drain.done()
         (place.root / "gate").touch()

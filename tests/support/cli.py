@@ -22,6 +22,7 @@ from supervisor.system.process import Identity
 from tests.support.processes import COOKIE, kill, outside, present, with_cookie
 from tests.support.verdict import check_verdict
 from tests.support.waiting import DEADLINE_S, wait_for
+from workers.registry import PRELOAD_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -120,10 +121,13 @@ class Place:
             ),
             "NUMBA_CACHE_DIR": str(root / "numba"),
             COOKIE: self.token,
+            PRELOAD_VARIABLE: "0",
         }
 
     def strategy(self, body: str, **constants: object) -> str:
         """Write a strategy file; return it as the command line wants it."""
+        if "numba" in body:
+            self.env.pop(PRELOAD_VARIABLE, None)
         values = "".join(f"{name} = {value!r}\n" for name, value in constants.items())
         (self.root / "strategy.py").write_text(PRELUDE + values + textwrap.dedent(body))
         return f"{self.root / 'strategy.py'}:f"
@@ -254,7 +258,7 @@ class Started:
         return json.loads(path.read_text())
 
     def look(self) -> set[Identity]:
-        """Note who lives now, so that it can be seen later that nobody does."""
+        """Note which processes live now, so that it can be seen later that they are gone."""
         self.seen.update(self.place.alive())
         return self.seen
 

@@ -2,7 +2,7 @@
 
 A shell starts what it puts in the background with SIGINT and SIGQUIT ignored, ``nohup``
 ignores SIGHUP, and what is ignored stays so in every program below. Ctrl+C in a test would
-reach nobody, and the test would wait for its effect.
+reach no process, and the test would wait for its effect.
 """
 
 from __future__ import annotations

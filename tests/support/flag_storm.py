@@ -49,7 +49,7 @@ VICTIMS = {"poll": poll, "wait": wait, "wait_for_ever": wait_for_ever, "set": se
 
 
 def kill(victim: str, count: int) -> None:
-    """Kill one at a random instant; whoever is left must not notice."""
+    """Kill one at a random instant; those that are left must not notice."""
     flag = StopFlag()
     generator = random.Random(count)
     for _ in range(count):
@@ -70,7 +70,7 @@ def kill(victim: str, count: int) -> None:
 
 
 def climb(_: str, count: int) -> None:
-    """Many write levels in any order; whoever looks sees them rise and never fall."""
+    """Many write levels in any order; each reader sees them rise and never fall."""
     flag = StopFlag()
     everything = [Level.DRAIN, Level.STOP, Level.KILL]
 
@@ -104,7 +104,7 @@ def watch_of(flag: StopFlag):
 
 
 def waiters(_: str, count: int) -> None:
-    """One set wakes everybody, whoever of them was killed meanwhile."""
+    """One set wakes every waiter, whichever of them were killed meanwhile."""
     for _ in range(count):
         flag = StopFlag()
         pids = [forked(flag.wait) for _ in range(8)]

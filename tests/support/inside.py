@@ -85,7 +85,7 @@ def sweep_inside(
 
 
 def see_idle(link: WardenLink) -> None:
-    """Wait until a warden has put its last run away: it closes what comes too late only then."""
+    """Wait until a warden is done with its last run: only then it closes what came too late."""
     ours, theirs = os.pipe()
     try:
         link.send(messages.DumpStacks(), [theirs])

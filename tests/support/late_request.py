@@ -1,6 +1,6 @@
 """A run that is asked to end in the very instant in which it has ended.
 
-``python -P -m tests.support.late_request DIRECTORY``: carries a run with one child out,
+``python -P -m tests.support.late_request DIRECTORY``: executes a run with one child,
 whose wait finds both that the child has died and, after it, the front's request. Prints
 the names of the messages to the front, in order.
 """

@@ -32,11 +32,11 @@ def with_cookie(token: str) -> list[Identity]:
 
 
 def carriers(run_id: str) -> list[Identity]:
-    """Living processes that carry a run's id, once nobody is in doubt: amid an exec, say."""
+    """Living processes that carry a run's id, once no process is in doubt (amid an exec)."""
     search = Search(run_id)
     return wait_for(
         lambda: (found := list(search.look())) is not None and search.certain and [found],
-        "a look that leaves nobody in doubt",
+        "a look that leaves no process in doubt",
     )[0]
 
 

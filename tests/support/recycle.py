@@ -3,8 +3,9 @@
 ``python -P -m tests.support.recycle CASE [without]``, as the first process of a PID
 namespace, where the next pid can be chosen. What is tested runs again and again. Each
 time, just before another one of its system calls, its victim dies, is reaped, and a
-stranger comes to be under the victim's pid, with a child. What happens between two system
-calls shows to nobody, so these are all the instants there are. Both strangers must live on.
+stranger gets the victim's pid, with a child. What happens between two system
+calls is visible to no process, so these are all the instants there are. Both strangers must
+live on.
 
 The first process is the keeper: strangers are its children, and no kin of who is tested.
 ``without`` takes the guard away: then strangers must die, or the test would prove nothing.
@@ -222,7 +223,7 @@ def at_every_instant(
 
 
 def _outlive(identity: Identity) -> None:
-    """Wait until nobody new can have the start time of this one: it is told in ticks."""
+    """Wait until no new process can have the start time of this one: it is in ticks."""
     while time.clock_gettime(time.CLOCK_BOOTTIME) < (identity.start_time + 2) / _TICKS_PER_S:
         time.sleep(0.1 / _TICKS_PER_S)
 
@@ -294,7 +295,7 @@ def ancestors(keeper: Keeper) -> dict[str, Any]:
 
 
 def _free_pid() -> int:
-    """A pid that nobody has had for a while, with more of them behind it."""
+    """A pid that no process has had for a while, with more of them behind it."""
     return (int(_LAST_PID.read_text()) + 100) % 20_000 + 1_000
 
 
@@ -304,7 +305,7 @@ def leftovers(keeper: Keeper) -> dict[str, Any]:
 
 
 def _entry(run_dir: Path, **who: Identity) -> Entry:
-    me = Identity(os.getpid(), 0)  # nobody
+    me = Identity(os.getpid(), 0)  # no process
     entry = Entry(RUN_ID, run_dir, who.get("front", me), who.get("warden", me))
     durable.write_json(run_dir / rundir.RUN_FILE, {"run_id": RUN_ID})
     registry.add(entry)
@@ -329,7 +330,7 @@ def stopped(keeper: Keeper) -> dict[str, Any]:
 
 
 def unchecked() -> Any:
-    """Take the guards away: whoever has the pid is taken for who had it."""
+    """Take the guards away: the process that has the pid is taken for the one that had it."""
     patches = contextlib.ExitStack()
     alive = property(lambda self: process.state_letter(self.pid) not in (None, "Z", "X"))
     patches.enter_context(mock.patch.object(Identity, "alive", alive))

@@ -188,7 +188,7 @@ def test_close_is_preferred_to_adjusted_close(tmp_path: Path) -> None:
 
 def test_gzip(tmp_path: Path, sample: Bars) -> None:
     path = tmp_path / "Sample.CSV.GZ"
-    path.write_bytes(gzip.compress(CSV.encode()))
+    path.write_bytes(gzip.compress(CSV.encode(), mtime=0))
     assert same(load_bars(str(path)), sample)
 
 
@@ -347,11 +347,11 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str, expected: str) -> None:
         ("b.csv", CSV.replace("1.20,", "1.2\xe9,").encode("latin-1"), "is not UTF-8 text"),
         ("b.csv", codecs.BOM_UTF16_LE + CSV.encode("utf-16-le"), "is UTF-16 text"),
         ("b.csv", CSV.encode("utf-16-le"), "is not text"),
-        ("b.csv", gzip.compress(CSV.encode()), "is gzip-compressed: name it .csv.gz"),
+        ("b.csv", gzip.compress(CSV.encode(), mtime=0), "is gzip-compressed: name it .csv.gz"),
         ("b.csv", b"PAR1" + b"x" * 50, "is a Parquet file: name it .parquet"),
         ("b.csv", b"PK\x03\x04" + b"x" * 50, "zip archive"),
         ("b.csv.gz", CSV.encode(), "is not a whole gzip file"),
-        ("b.csv.gz", gzip.compress(CSV.encode())[:-20], "is not a whole gzip file"),
+        ("b.csv.gz", gzip.compress(CSV.encode(), mtime=0)[:-20], "is not a whole gzip file"),
         ("b.parquet", CSV.encode(), "is not a Parquet file"),
         ("b.parquet", b"PAR1" + b"x" * 50, "is a damaged Parquet file"),
         ("b.parquet", b"", "is empty"),

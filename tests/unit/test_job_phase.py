@@ -147,7 +147,8 @@ def test_a_warden_whose_part_is_over_is_not_killed(
     monkeypatch.setenv(MARGIN_VARIABLE, "0.1")
     for patience in ("_LISTENS_S", "_JOBS_S"):
         monkeypatch.setattr(stop, patience, 0.1)
-    durable.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": {}})
+    times = {"grace_s": 0.1, "terminate_s": 0.1, "verify_s": 0.1}
+    durable.write_json(entry.run_dir / rundir.RUN_FILE, {"run_id": RUN, "times": times})
     outcome = stop.RunStop.begin(entry, Level.STOP).confirm()
     assert (outcome.gone, outcome.escalated) == (True, [])
 

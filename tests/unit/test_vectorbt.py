@@ -10,7 +10,8 @@ import pytest
 from supervisor.rows.grid import Grid
 from tests.support.chunks import FakeBars, backtest_all
 
-pytestmark = pytest.mark.peer
+# its import takes ten seconds: only one process is to do it
+pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("vectorbt")]
 
 FEE = 0.0005
 FAST, SLOW = [3, 5, 8, 13, 21, 34], [10, 30, 55, 89, 144, 300]

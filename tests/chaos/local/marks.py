@@ -1,4 +1,4 @@
-"""Finding a round's processes by what they cannot shake off, see :mod:`tests.chaos.workload`."""
+"""Finding a round's processes by marks that they cannot shed: see ``workload``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from supervisor.system.environment import RUN_ID
 from supervisor.system.process import Identity, command_name, state_letter
-from tests.chaos.workload import FIFO, MARK
+from tests.chaos.local.workload import FIFO, MARK
 from tests.support.cli import Place
 from tests.support.processes import COOKIE
 
@@ -38,7 +38,7 @@ class Found(NamedTuple):
 
 
 class Marks:
-    """The marks of one round: made before anybody is started."""
+    """The marks of one round: made before any process is started."""
 
     def __init__(self, place: Place) -> None:
         self._token = place.token.encode()
@@ -52,7 +52,7 @@ class Marks:
         os.close(self._fifo)
 
     def held(self) -> bool:
-        """Whether anybody has the FIFO's other end: what the kernel knows, no list is needed."""
+        """Whether a process has the FIFO's other end: the kernel knows, no list is needed."""
         try:
             return os.read(self._fifo, 1) != b""
         except BlockingIOError:
@@ -81,7 +81,7 @@ class Marks:
                 or self._token in command
                 or self._mark in (entry / "maps").read_bytes()
             )
-            # looked at twice: the pid was not given to somebody else in between
+            # looked at twice: the pid was not reused in between
             if bears and who.alive:
                 bare = not any(word.startswith(f"{RUN_ID}=".encode()) for word in environment)
                 return Found(who, command.replace(b"\0", b" ").decode(errors="replace"), bare)

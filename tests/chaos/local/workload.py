@@ -2,7 +2,7 @@
 
 Every process that a strategy starts can be found again whatever it does to hide. It
 inherits the test's token in its environment, the write end of a FIFO (whose EOF proves
-that nobody has it any more) and the mapping of a file named after the round. Closing
+that no process has it any more) and the mapping of a file named after the round. Closing
 descriptors leaves the mapping, another environment too; a program that is executed with
 an empty environment has the token among its arguments.
 """
@@ -84,7 +84,7 @@ def child(work):
 
 
 def daemon(work):
-    '''Fork twice, with a session of its own in between: nobody is its parent.'''
+    '''Fork twice, with a session of its own in between: it has no parent of ours.'''
     def middle():
         os.setsid()
         child(work)
@@ -102,7 +102,7 @@ def execute(environment):
 
 
 def chain(left=100):
-    '''Every link lives for some ms only: whoever looks, finds somebody else.'''
+    '''Every link lives for some ms only: each look finds another process.'''
     while left and child(lambda: None):
         time.sleep(0.01)
         pid = os.fork()

@@ -1,4 +1,4 @@
-"""What a round does, drawn from its seed: workload, run, and who is struck when and how."""
+"""What a round does, drawn from its seed: workload, run, and the blows to its processes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import random
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tests.chaos.workload import Behaviour, Hold
+from tests.chaos.local.workload import Behaviour, Hold
 
 
 class Deed(StrEnum):
-    """What is done to somebody."""
+    """What is done to a process."""
 
     KILL = "SIGKILL"
     INT = "SIGINT"
@@ -77,12 +77,12 @@ class Blow:
     pick: float = 0.0
 
     def __str__(self) -> str:
-        whom = "" if self.deed in _FROM_OUTSIDE else f" to {self.target}"
+        whom = "" if self.deed in FROM_OUTSIDE else f" to {self.target}"
         return f"{1000 * self.delay_s:.1f} ms after [{self.phase}]: {self.deed}{whom}"
 
 
 class Damage(StrEnum):
-    """What befalls the journals between two attempts."""
+    """Damage to the journals between two attempts."""
 
     NONE = "none"
     TORN = "the last bytes of a journal are lost"
@@ -91,12 +91,12 @@ class Damage(StrEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """A run or a resume of it, what is done to it, and what befalls its files afterwards."""
+    """A run or a resume of it, what is done to it, and the damage to its files afterwards."""
 
     blows: tuple[Blow, ...]
     damage: Damage = Damage.NONE
     by_order: bool = False
-    """Carried on by ``run --resume``, not by ``resume``."""
+    """Resumed by ``run --resume``, not by ``resume``."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class Scenario:
         return "\n".join(lines)
 
 
-_FROM_OUTSIDE = (Deed.STOP, Deed.STOP_NOW, Deed.DRAIN)
+FROM_OUTSIDE = (Deed.STOP, Deed.STOP_NOW, Deed.DRAIN)
 _EARLY = (Phase.SPAWNED, Phase.STARTER, Phase.ASKED, Phase.BEGUN, Phase.WORKING)
 _AT_WORK = (Phase.WORKING, Phase.ROWS, Phase.ROWS, Phase.INPUTS, Phase.LOST)
 _LATE = (
@@ -248,7 +248,7 @@ def _twice(chance: random.Random) -> tuple[Blow, ...]:
 
 
 def _finisher(chance: random.Random) -> tuple[Blow, ...]:
-    """The front dies, and then whoever does its work."""
+    """The front dies, and then the warden that does its work."""
     second = chance.choice((Phase.FRONT_GONE, *_RUNGS, Phase.ENDED, Phase.COMPACTING))
     return (
         Blow(_phase(chance), _delay(chance), Deed.KILL, Target.FRONT),

@@ -1,0 +1,1 @@
+"""Rounds with a cluster: random kills and faults of runs that have jobs there."""

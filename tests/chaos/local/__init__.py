@@ -1,0 +1,1 @@
+"""Rounds on this machine: random kills at random instants over random workloads."""
