@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import numpy as np
@@ -10,16 +11,19 @@ import pytest
 from supervisor.rows.grid import Grid
 from tests.support.chunks import FakeBars, backtest_all
 
-# its import takes ten seconds: only one process is to do it
-pytestmark = [pytest.mark.peer, pytest.mark.xdist_group("vectorbt")]
+pytestmark = pytest.mark.peer
 
 FEE = 0.0005
 FAST, SLOW = [3, 5, 8, 13, 21, 34], [10, 30, 55, 89, 144, 300]
 
 
-@pytest.mark.parametrize("n", [1000, 20_000])
-@pytest.mark.parametrize("seed", [1, 2])
-def test_sma_cross_is_what_vectorbt_computes(n: int, seed: int) -> None:
+def test_sma_cross_is_what_vectorbt_computes() -> None:
+    """One test for all: the import of vectorbt takes ten seconds of each process that does it."""
+    for n, seed in itertools.product([1000, 20_000], [1, 2]):
+        check_sma_cross(n, seed)
+
+
+def check_sma_cross(n: int, seed: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vectorbt's own, while it is imported
         vbt = pytest.importorskip("vectorbt", reason="the test extra brings vectorbt")
