@@ -23,12 +23,13 @@ from bench.harness.bare import BareChunk, bare_processes, prepared, reap
 from bench.harness.errors import NotMeasuredError
 from bench.harness.interleave import interleave
 from bench.harness.machine import peak_rss_bytes
-from bench.harness.peer import Listed, Pair, list_peers
+from bench.harness.peer import Pair
 from bench.harness.processes import PlainProcesses
 from bench.harness.record import Comparison, Row, Target, compare
 from bench.harness.shape import Shape
 from bench.harness.turns import TURN_S, Contender, take_turns
 from bench.harness.workspace import CommandRun, Workspace, wait_until
+from bench.peers import Listed, list_peers
 from supervisor.market.example import example_bars
 from supervisor.records.events import read_events
 from supervisor.rows.grid import Grid

@@ -1,7 +1,7 @@
 """Runs parameter sweeps that stop at once, completely, and lose nothing.
 
 The public names below are loaded on first use: every worker process executes
-this file, so it imports nothing itself.
+this file, so it imports next to nothing itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from supervisor.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from supervisor.api import Run as Run

@@ -166,14 +166,14 @@ def _write_page(
     y: str | None,
     metric: str | None,
 ) -> Path:
-    from supervisor import report_page
+    from supervisor.report_page import build, plotly_script
 
-    report_page.plotly_script()  # missing: say so before the results are read
+    plotly_script()  # missing: say so before the results are read
     results = run_dir / rundir.RESULTS_FILE
     where = (out or run_dir / PAGE_FILE).absolute()
     try:
         chosen = _metric(results, plan, metric)
-        page = report_page.build(run_dir, plan, found, metric=chosen, x=x, y=y, asked=asked)
+        page = build(run_dir, plan, found, metric=chosen, x=x, y=y, asked=asked)
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
     temporary = where.with_name(f".{where.name}.{os.getpid()}.tmp")

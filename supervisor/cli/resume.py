@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +17,6 @@ from supervisor.lifecycle.options import Group, Use
 from supervisor.lifecycle.prepare import Changes
 from supervisor.lifecycle.resuming import complete, prepare
 from supervisor.records import registry, rundir
-from supervisor.records.report import Report
 from supervisor.system import durable
 
 
@@ -45,19 +42,9 @@ def resume(
     run_dir = registry.find_dir(str(check_path(run, "run")))
     done = complete(run_dir, changes)
     if done is not None:
-        return say_complete(done, run_dir, as_json=as_json)
+        return show.say_complete(done, run_dir, as_json=as_json)
     # the warden loads its libraries while the data is read and checked
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
     wanted = changes.containment or str(asked.get("containment", "auto"))
     keep_warden(WardenLink(Launch(str(asked.get("strategy", "")), wanted)))
     return run_prepared(prepare(str(run_dir), changes), as_json=as_json)
-
-
-def say_complete(report: Report, run_dir: Path, *, as_json: bool) -> int:
-    """Say that there is nothing left to compute."""
-    if as_json:
-        print(json.dumps(report.to_json(), default=str))
-    else:
-        print(f"run {report.run_id} is complete: nothing is left to compute")
-        print(f"results: {show.shorten(run_dir)}")
-    return 0

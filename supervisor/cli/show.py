@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 import sys
 import time
@@ -178,3 +179,13 @@ def shorten(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
+
+
+def say_complete(report: Report, run_dir: Path, *, as_json: bool) -> int:
+    """Say that there is nothing left to compute."""
+    if as_json:
+        print(json.dumps(report.to_json(), default=str))
+    else:
+        print(f"run {report.run_id} is complete: nothing is left to compute")
+        print(f"results: {shorten(run_dir)}")
+    return 0

@@ -94,10 +94,9 @@ def _front(prepared: Prepared, cluster: ClusterOrder | None) -> Front:
 
 
 def _resume(order: Order, changes: Changes, *, as_json: bool, cluster: ClusterOrder | None) -> int:
-    from supervisor.cli.resume import say_complete
     from supervisor.lifecycle.resuming import prepare_order
 
     found = prepare_order(order, changes)
     if isinstance(found, Prepared):
         return run_prepared(found, as_json=as_json, cluster=cluster)
-    return say_complete(found, Path(found.run_dir), as_json=as_json)
+    return show.say_complete(found, Path(found.run_dir), as_json=as_json)

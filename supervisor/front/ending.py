@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING
 
+from supervisor.front.host import Host
 from supervisor.front.phase import Ended
 from supervisor.ipc import messages
 from supervisor.lifecycle import gather
@@ -17,9 +17,6 @@ from supervisor.states import ExitCode
 from supervisor.system import process
 from supervisor.system.meanwhile import Meanwhile
 
-if TYPE_CHECKING:
-    from supervisor.front.run import Front
-
 _DONE = (Work.DONE, Work.ELSEWHERE)
 
 
@@ -28,11 +25,11 @@ class Ending:
 
     Parameters
     ----------
-    front : Front
+    front : Host
         The run's, in its last phase.
     """
 
-    def __init__(self, front: Front) -> None:
+    def __init__(self, front: Host) -> None:
         if not isinstance(front.phase, Ended):
             raise TypeError("the run's work has not ended")
         self._front = front

@@ -11,18 +11,15 @@ import contextlib
 import select
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING
 
 from slurm.watch import JobsView, JobWatch
 from supervisor.errors import ConfigError
+from supervisor.front.host import Host
 from supervisor.ipc import messages
 from supervisor.ipc.control_socket import Answer, ControlSocket
 from supervisor.ipc.stopflag import Level
 from supervisor.records.verdict import Jobs
 from supervisor.states import RunStatus
-
-if TYPE_CHECKING:
-    from supervisor.front.run import Front
 
 _TICK_S = 0.1
 
@@ -30,12 +27,12 @@ HowEnded = tuple[Jobs, str, bool]
 """How the jobs ended, the reason, and whether the user can fix what failed."""
 
 
-def see_out(front: Front, *, wait: bool) -> HowEnded:
+def see_out(front: Host, *, wait: bool) -> HowEnded:
     """Block until there is nothing more to wait for; requests are obeyed meanwhile.
 
     Parameters
     ----------
-    front : Front
+    front : Host
         The run's, with :attr:`~supervisor.front.work.Work.jobs`.
     wait : bool
         Let the jobs end by themselves, as long as the warden lives to cancel them should we
@@ -83,7 +80,7 @@ def how_ended(jobs: JobsView, *, detached: bool, unguarded: str) -> HowEnded:
     return Jobs.SETTLED, "", False
 
 
-def _serve(front: Front, jobs: JobWatch, *, guarded: bool) -> str:
+def _serve(front: Host, jobs: JobWatch, *, guarded: bool) -> str:
     """Serve callers, signals and requests until the jobs are over.
 
     Returns
@@ -117,7 +114,7 @@ def _serve(front: Front, jobs: JobWatch, *, guarded: bool) -> str:
     return unguarded
 
 
-def _status(front: Front) -> messages.Status:
+def _status(front: Host) -> messages.Status:
     """How the run is doing, for ``status``."""
     progress = front.progress()
     return messages.Status(

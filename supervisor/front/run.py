@@ -296,12 +296,13 @@ class Front:
             "stop_requested", level=request.level.name, reason=request.reason, by=request.by
         )
 
-    def _note_stop(self, request: Request) -> None:
+    def _note_stop(self, request: Request, *, relayed: bool = False) -> None:
         if not self.asked:
             # of a run whose processes have ended the flag tells of their end
             at = 0.0 if isinstance(self.phase, Ended) else self.flag.requested_at
             self.asked_at = at or time.monotonic()
-        self.asked.note(request.level.name.lower(), request.reason, request.by)
+        level = request.level.name.lower()
+        self.asked.note(level, request.reason, request.by, relayed=relayed)
         self._begin_stopping(request.level)
 
     def _begin_stopping(self, level: Level) -> None:
@@ -343,7 +344,8 @@ class Front:
                 self.advance(message.finished)
             case messages.StopBegun():
                 self.hear_requests()  # if it was our own doing, we know more about it
-                self._note_stop(Request(Level(message.level), message.reason, message.requested_by))
+                told = Request(Level(message.level), message.reason, message.requested_by)
+                self._note_stop(told, relayed=True)
             case messages.RungReached():
                 self.asked.rung(message.name, message.at_s, message.acted_on)
             case messages.WorkerLost():

@@ -13,11 +13,11 @@ import platform
 from pathlib import Path
 from typing import Any
 
-import supervisor
 from supervisor.errors import ConfigError
 from supervisor.records import rundir
 from supervisor.records.claim import Claim, claim_directory
 from supervisor.system import durable
+from supervisor.version import __version__
 
 
 def write_run_file(run_dir: Path, asked: dict[str, Any]) -> Claim:
@@ -71,7 +71,7 @@ def take_snapshot() -> dict[str, Any]:
 def library_versions() -> dict[str, str]:
     """Return the versions of allstop, Python and the libraries that rows depend on."""
     return {
-        "allstop": supervisor.__version__,
+        "allstop": __version__,
         "python": platform.python_version(),
         **{name: _version(name) for name in ("numpy", "numba", "pyarrow")},
     }

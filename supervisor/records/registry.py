@@ -126,6 +126,14 @@ def find(run_id: str) -> Entry | None:
     return _read(state_dir() / f"{run_id}.json")
 
 
+def remove_torn() -> None:
+    """Remove what processes have left that were killed while they wrote an entry."""
+    for path in state_dir().glob(".*.tmp"):
+        writer = path.name.split(".")[-2]
+        if not (writer.isdecimal() and Path(f"/proc/{writer}").exists()):
+            path.unlink(missing_ok=True)
+
+
 def unreadable() -> list[Path]:
     """Return the files of entries that cannot be read."""
     return [path for path in _files() if path.exists() and _read(path) is None]

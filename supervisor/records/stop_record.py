@@ -29,8 +29,9 @@ class StopRecord:
         Of the first request; empty: there was none.
     level : str
         The highest that was asked for: ``drain``, ``stop`` or ``kill``.
-    signal : int
-        The last signal that asked; 0: none did.
+    own_signal, relayed_signal : int
+        The last signal by which the front was asked, as the front says and as the warden
+        passes it on; 0: none did.
     rungs : list of Rung
         What the warden did about it.
     """
@@ -38,13 +39,22 @@ class StopRecord:
     requested_by: str = ""
     reason: str = ""
     level: str = ""
-    signal: int = 0
+    own_signal: int = 0
+    relayed_signal: int = 0
     rungs: list[Rung] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         return bool(self.requested_by)
 
-    def note(self, level: str, reason: str, by: str) -> None:
+    @property
+    def signal(self) -> int:
+        """The last signal that asked; 0: none did.
+
+        The front's word counts: what the warden passes on may arrive after the next signal.
+        """
+        return self.own_signal or self.relayed_signal
+
+    def note(self, level: str, reason: str, by: str, *, relayed: bool = False) -> None:
         """Take one more request in.
 
         Parameters
@@ -55,12 +65,17 @@ class StopRecord:
             Why; empty: there is no more to say than who asked.
         by : str
             A signal's name, ``stop command``, ``python``, ``warden``, or :data:`ECHO`.
+        relayed : bool
+            It is the warden that tells of it; the front may have told of it, too.
         """
         if not self or (self.requested_by == ECHO != by):
             self.requested_by, self.reason = by, reason or by
         if not self.level or _LEVELS.index(level) > _LEVELS.index(self.level):
             self.level = level
-        self.signal = _number(by) or self.signal
+        if relayed:
+            self.relayed_signal = _number(by) or self.relayed_signal
+        else:
+            self.own_signal = _number(by) or self.own_signal
 
     def rung(self, name: str, at_s: float, acted_on: int) -> None:
         """Note a rung that was reached ``at_s`` seconds after the request."""

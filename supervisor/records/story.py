@@ -105,7 +105,9 @@ class Story:
                 peak = max(self.memory.ram_peak_bytes, int(fields["ram_bytes"]))
                 self.memory.ram_peak_bytes = peak
             case "front.stop_requested" | "warden.stop_requested":
-                self.stop.note(fields["level"].lower(), fields["reason"], fields["by"])
+                relayed = fact.name.startswith("warden.")
+                level = fields["level"].lower()
+                self.stop.note(level, fields["reason"], fields["by"], relayed=relayed)
             case "warden.rung_reached":
                 self.stop.rung(fields["rung"], fields["at_s"], fields["acted_on"])
             case "warden.command_ended":

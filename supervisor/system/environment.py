@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 
-import supervisor
-
 RUN_ID = "ALLSTOP_RUN_ID"
 """The variable that identifies a run's processes, see
 :mod:`supervisor.containment.cookie`."""
@@ -27,7 +25,7 @@ def child_environment() -> dict[str, str]:
     """Return the environment for another process of this package, limited to one thread."""
     env = dict(os.environ) | _ONE_THREAD
     # not pathlib, which takes longer to load than everything else that a launch needs
-    root = os.path.dirname(os.path.dirname(os.path.abspath(supervisor.__file__)))  # noqa: PTH100, PTH120
+    root = os.path.abspath(f"{__file__}/../../..")  # noqa: PTH100
     if os.path.basename(root) not in ("site-packages", "dist-packages"):  # noqa: PTH119
         # run from a checkout: -P keeps the current directory off sys.path, so add the checkout
         env["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [env.get("PYTHONPATH")])])

@@ -13,10 +13,10 @@ from bench.__main__ import MEASUREMENTS
 from bench.harness.errors import NotMeasuredError
 from bench.harness.interleave import interleave
 from bench.harness.machine import available_bytes, describe_machine, peak_rss_bytes
-from bench.harness.peer import list_peers
 from bench.harness.record import Comparison, Document, Measurement, Row, Spread, Target, compare
 from bench.harness.report import table_of
 from bench.harness.shape import Shape
+from bench.peers import list_peers
 from supervisor.errors import ConfigError
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -195,3 +196,17 @@ def test_entries_that_nothing_can_be_learnt_from_are_listed(tmp_path: Path) -> N
     assert list(registry.entries()) == [entry]
     assert registry.find("one") == entry
     assert registry.find("bad") is registry.find("nothing") is None
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not() -> None:
+    folder = registry.state_dir()
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    torn = folder / f".run.json.{dead.pid}.tmp"
+    written = folder / f".run.json.{os.getpid()}.tmp"
+    torn.touch()
+    written.touch()
+    registry.remove_torn()
+    assert not torn.exists()
+    assert written.exists()
+    written.unlink()

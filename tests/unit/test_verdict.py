@@ -147,6 +147,17 @@ def test_the_first_request_gives_the_reason_and_the_last_signal_the_exit_code() 
     assert record.signal == signal.SIGTERM
 
 
+def test_what_the_warden_passes_on_late_is_not_the_last_signal() -> None:
+    record = StopRecord()
+    record.note("stop", "SIGTERM", "SIGTERM")
+    record.note("kill", "SIGINT", "SIGINT")
+    record.note("stop", "SIGTERM", "SIGTERM", relayed=True)
+    assert record.signal == signal.SIGINT
+    alone = StopRecord()
+    alone.note("stop", "SIGHUP", "SIGHUP", relayed=True)
+    assert alone.signal == signal.SIGHUP
+
+
 def test_a_flag_seen_before_its_request_is_not_taken_for_another_request() -> None:
     record = StopRecord()
     record.note("stop", "the stop flag was set", ECHO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -33,6 +34,7 @@ class Round(engine.Round):
         self._blows = Blows(self._run, self.outcome)
         self._aftermath = Aftermath(self._run, scenario, self.outcome)
         self._files = Files(self._run, scenario, self.outcome)
+        self._report_before = 0
 
     def carry_out(self) -> None:
         """Play every attempt."""
@@ -64,7 +66,7 @@ class Round(engine.Round):
     def _disturbed(self, attempt: Attempt) -> None:
         run, holds = self._run, self._scenario.hold is not Hold.NONE
         run.arm(holds)
-        run.start(self._command(by_order=attempt.by_order))
+        self._start(self._command(by_order=attempt.by_order))
         for blow in attempt.blows:
             run.await_phase(blow.phase)
             let_pass(blow.delay_s)
@@ -102,10 +104,21 @@ class Round(engine.Round):
 
     def _check(self) -> None:
         self._files.check()
-        self.check_report(self._run.run_dir)
+        if self._report_written() != self._report_before:  # another attempt's: damaged since
+            self.check_report(self._run.run_dir)
+
+    def _report_written(self) -> int:
+        """When the report that is there was written, in ns; 0: there is none."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self._run.run_dir / "report.json").stat().st_mtime_ns
+        return 0
+
+    def _start(self, command: list[str]) -> None:
+        self._report_before = self._report_written()
+        self._run.start(command)
 
     def _finish(self, command: list[str]) -> dict[str, Any]:
-        self._run.start(command)
+        self._start(command)
         code = self._await_front()
         self._aftermath.await_quiet()
         self.note(f"ended with {code}")
