@@ -398,7 +398,8 @@ def _are_dead_runs() -> bool:
     from slurm.records.outstanding import orphaned
 
     with contextlib.suppress(ConfigError, OSError):
-        return any(not entry.alive for entry in registry.entries()) or any(orphaned())
+        dead = any(not entry.alive for entry in registry.entries())
+        return dead or bool(registry.torn()) or any(orphaned())
     return False
 
 

@@ -79,7 +79,8 @@ def reap() -> Iterator[Reaped]:
         reaped = reap_run(entry)
         if reaped is not None:
             yield reaped
-    registry.remove_torn()
+    for path in registry.torn():  # its run had not begun: there is nothing else of it
+        path.unlink(missing_ok=True)
     for path in registry.unreadable():
         path.unlink(missing_ok=True)
         yield Reaped(path.stem, "", notes=[f"{path} could not be read: removed"])

@@ -126,12 +126,14 @@ def find(run_id: str) -> Entry | None:
     return _read(state_dir() / f"{run_id}.json")
 
 
-def remove_torn() -> None:
-    """Remove what processes have left that were killed while they wrote an entry."""
-    for path in state_dir().glob(".*.tmp"):
+def torn() -> list[Path]:
+    """Return what processes have left that were killed while they wrote an entry."""
+
+    def abandoned(path: Path) -> bool:
         writer = path.name.split(".")[-2]
-        if not (writer.isdecimal() and Path(f"/proc/{writer}").exists()):
-            path.unlink(missing_ok=True)
+        return not (writer.isdecimal() and Path(f"/proc/{writer}").exists())
+
+    return [path for path in state_dir().glob(".*.tmp") if abandoned(path)]
 
 
 def unreadable() -> list[Path]:

@@ -204,3 +204,16 @@ def test_a_run_that_is_being_finished_or_carried_on_is_left_to_who_does_it(place
         assert not (run.run_dir / "report.json").exists()
     assert len(reaped(place)) == 1
     run.assert_gone()
+
+
+def test_what_a_front_left_that_was_killed_while_it_wrote_its_entry_is_removed(
+    place: Place,
+) -> None:
+    with subprocess.Popen(["true"]) as dead:
+        pass
+    runs = place.root / "state" / "allstop" / "runs"
+    runs.mkdir(parents=True, mode=0o700)
+    (runs / f".20260101-000000-abcdef.json.{dead.pid}.tmp").touch()
+    said = place.command("reap")
+    assert said.returncode == 0, said
+    assert list(runs.iterdir()) == []

@@ -198,15 +198,12 @@ def test_entries_that_nothing_can_be_learnt_from_are_listed(tmp_path: Path) -> N
     assert registry.find("bad") is registry.find("nothing") is None
 
 
-def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not() -> None:
+def test_what_a_killed_writer_left_is_told_from_what_a_living_one_writes() -> None:
     folder = registry.state_dir()
     with subprocess.Popen(["true"]) as dead:
         pass
-    torn = folder / f".run.json.{dead.pid}.tmp"
+    abandoned = folder / f".run.json.{dead.pid}.tmp"
     written = folder / f".run.json.{os.getpid()}.tmp"
-    torn.touch()
+    abandoned.touch()
     written.touch()
-    registry.remove_torn()
-    assert not torn.exists()
-    assert written.exists()
-    written.unlink()
+    assert registry.torn() == [abandoned]

@@ -125,7 +125,10 @@ class Aftermath:
         left = self.left()
         if not left:
             return
-        if not both and Target.BOTH not in struck and not self.may_leave_bare():
+        # the front was killed while it wrote the run's entry: nothing else knows of the file
+        torn = {Target.FRONT, Target.GROUP} & struck and all(path.endswith(".tmp") for path in left)
+        could_not_act = both or Target.BOTH in struck or torn or self.may_leave_bare()
+        if not could_not_act:
             raise ViolationError("left, though front or warden could act: " + "; ".join(left))
         self._see_workers_gone()
         self._run.note("reap, for there is " + "; ".join(left))
