@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def test_a_run_that_is_being_finished_or_carried_on_is_left_to_who_does_it(place
     run.assert_gone()
 
 
-def test_what_a_front_left_that_was_killed_while_it_wrote_its_entry_is_removed(
+def test_an_entry_that_a_killed_front_was_writing_is_removed(
     place: Place,
 ) -> None:
     with subprocess.Popen(["true"]) as dead:
