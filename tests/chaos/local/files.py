@@ -31,6 +31,10 @@ class Files:
         for name in ("stdout", "stderr"):
             if "Traceback" in run.out(name) and "warden.run_started" in events:
                 raise ViolationError("the command shows a traceback")
+        if events.splitlines()[-1:] and "front.run_requested" in events.splitlines()[-1]:
+            # killed before its entry was written: it is found by its directory alone
+            said = run.place.command("report", str(run.run_dir))
+            run.note(f"nothing had begun: report {said.returncode}")
         if "front.run_requested" in events and not run.size("report.json"):
             raise ViolationError("no report")
         kept = self._kept()
