@@ -1,7 +1,7 @@
 """A program that is supervised instead of a sweep: its plan, and what it inherits.
 
-The program should not notice: it inherits the caller's directory, environment and standard
-streams, and nothing of the warden, which starts it.
+The program should not notice the supervision: it inherits the caller's directory, environment
+and standard streams, and nothing of the warden, which starts it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def read_plan(plain: dict[str, Any]) -> AnyPlan:
 
 
 def shown(command: tuple[str, ...]) -> str:
-    """Show a command as a shell takes it; what cannot be shown is escaped."""
+    """Show a command as a shell takes it; bytes that cannot be shown are escaped."""
     return shlex.join(command).encode(errors="backslashreplace").decode()
 
 
