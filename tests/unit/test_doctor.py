@@ -161,7 +161,7 @@ def test_a_refused_system_call_is_a_problem(
     assert finding.fix
 
 
-def test_the_subreaper_is_tried_and_leaves_nobody() -> None:
+def test_the_subreaper_is_tried_and_leaves_no_process() -> None:
     assert kernel.subreaper().status is Status.OK
     works, said = ask.try_out("pid_namespace")
     assert works or said  # a container may forbid it: then the reason is told
