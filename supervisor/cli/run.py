@@ -37,7 +37,7 @@ def run(
     Ctrl+C stops the run completely and keeps every finished result; a second Ctrl+C kills at
     once. Options given here replace those of the TOML file.
 
-    "run -- CMD ARG…" runs any command instead; a stop ends everything that it started.
+    "run -- CMD ARG…" runs any command instead; a stop ends everything it has started.
     """
     invocation: Invocation = context.obj
     if invocation.command is None:

@@ -32,7 +32,7 @@ _SUFFIX = ".bars"
 
 
 class Stamp(str):
-    """What tells one state of a file from every other, as a name for its copy."""
+    """Identifies one state of a file; the name of its cached copy."""
 
     __slots__ = ()
 

@@ -21,7 +21,7 @@ COMMAND_KEY = "command"
 
 @dataclass(frozen=True, slots=True)
 class CommandPlan:
-    """What a run that supervises a command was asked to do.
+    """The plan of a run that supervises a command.
 
     Attributes
     ----------
@@ -91,7 +91,7 @@ class Streams:
     given : list of int
         Those of 0, 1 and 2 that were open when this process began.
     keep : frozenset of int
-        Those that this process goes on using after the command has them.
+        Those that this process keeps using after the command has them.
     """
 
     given: list[int]

@@ -1,4 +1,4 @@
-"""What a run is asked to do: frozen, validated, and the same in every process."""
+"""The plan of a run: what it computes; frozen, validated, the same in every process."""
 
 from __future__ import annotations
 
