@@ -7,7 +7,7 @@ in a thread. :mod:`~slurm.transport` is the port through which SLURM's commands 
 :mod:`~slurm.local` and :mod:`slurm.ssh` are the two ways there.
 
 Below the verbs are :mod:`slurm.records` (what is known of jobs, and written down),
-:mod:`slurm.batch` (what is submitted) and :mod:`slurm.controller` (how SLURM is asked).
+:mod:`slurm.batch` (what is submitted) and :mod:`slurm.controller` (calls to SLURM).
 
 ``slurm.Client`` and ``slurm.Job`` are loaded when they are first used, because a front
 needs them only where there is a cluster.

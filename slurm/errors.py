@@ -15,7 +15,7 @@ class TransportError(AllstopError):
     message : str
         One line that names the other side and the fix.
     may_have_run : bool
-        Whether the command may have run all the same. Then a cancel is repeated, and a
+        Whether the command may have run nevertheless. Then a cancel is repeated, and a
         submission is looked for by its token.
     """
 

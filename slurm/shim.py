@@ -233,7 +233,7 @@ def _open_streams() -> None:
 
 
 def _write(fd: int, data: bytes) -> None:
-    with contextlib.suppress(OSError):  # the reader is gone: the real sbatch would go on, too
+    with contextlib.suppress(OSError):  # the reader is gone: the real sbatch would continue, too
         while data:
             data = data[os.write(fd, data) :]
 

@@ -76,8 +76,8 @@ def sweep(
     ----------
     strategy : str or callable
         A built-in's name, ``module:function``, ``path.py:function``, or a
-        callable ``f(bars, params, stop) -> dict of floats``; closures and
-        notebook functions too.
+        callable ``f(bars, params, stop) -> dict of floats``, which may be a closure
+        or a notebook function.
     grid : mapping of str to values
         Values of each parameter; the last one varies fastest.
     data : path, DataFrame, pyarrow.Table, mapping of arrays or Bars, optional
@@ -104,7 +104,7 @@ def sweep(
     Raises
     ------
     ConfigError
-        If something cannot be done as asked; nothing has been started then.
+        If an argument cannot be used; nothing has been started then.
 
     Examples
     --------
@@ -163,7 +163,7 @@ def resume(
     workers, grace_s, terminate_s, verify_s, containment
         As in :func:`sweep`; as before when left out.
     retry_failed : bool
-        Compute combinations that failed once more.
+        Compute failed combinations again.
     changed_code : bool
         Accept a strategy file that was edited since the run began.
     stop_event : object with ``is_set``, optional
@@ -208,7 +208,7 @@ class Run:
     run_id : str
         Its id.
     run_dir : Path
-        Where everything of it lies.
+        Its directory.
     """
 
     def __init__(
@@ -244,7 +244,7 @@ class Run:
         return self._end(Level.STOP)
 
     def drain(self) -> Report:
-        """Finish the chunks in hand, start no more; return when verified."""
+        """Finish the chunks that workers compute now, start no more; return when verified."""
         return self._end(Level.DRAIN)
 
     def kill(self) -> Report:
@@ -271,7 +271,7 @@ class Run:
     def _see_over(self, timeout: float | None = None) -> bool:
         """Wait for the end of the run, at most ``timeout`` seconds.
 
-        A Ctrl+C is welcome at any instant: ``Thread.is_alive`` and ``join`` take a
+        Ctrl+C may come at any instant: ``Thread.is_alive`` and ``join`` take a
         living thread for a dead one when they are interrupted (bpo-45274), and what
         is built on ``Condition`` may be left locked.
         """
@@ -282,12 +282,12 @@ class Run:
                 return False
             with contextlib.suppress(queue.Empty):
                 self._end_told.get(timeout=min(left, _LOOK_EVERY_S))
-                self._end_told.put(None)  # for the next who waits
+                self._end_told.put(None)  # for the next thread that waits
         return True
 
     @property
     def progress(self) -> Progress:
-        """How the run stands now."""
+        """The current progress of the run."""
         return self._front.progress()
 
     @property
@@ -297,7 +297,7 @@ class Run:
         Raises
         ------
         ConfigError
-            If the run could not start because of something the user can mend.
+            If the run could not start because of something that the user can fix.
         RunFailedError
             If the run is not over, or its front broke.
         """
@@ -349,7 +349,7 @@ class Run:
     def _carry_out(self) -> None:
         try:
             self._front.run()
-        except BaseException as error:  # noqa: BLE001 - shown to whoever asks for the report
+        except BaseException as error:  # noqa: BLE001 - raised again by `report`
             self._crash = error
         finally:
             self._over = True
@@ -364,7 +364,7 @@ class Run:
 
 
 def raise_if_failed(report: Report) -> None:
-    """Raise what a failed run failed of; rows of which every one failed are rows all the same."""
+    """Raise the error of a failed run; a run whose combinations all failed still has its rows."""
     if report.status is not RunStatus.FAILED or report.cause == Cause.ALL_FAILED:
         return
     error: AllstopError
@@ -387,7 +387,7 @@ class _Given:
         self._ranges: list[tuple[int, int]] = []
 
     def fresh_rows(self, frame: Frame) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a frame that were not given before; none of a damaged one."""
+        """Yield the rows of a frame that were not yielded before; none of a damaged frame."""
         try:
             check_frame(frame, self._space)
         except JournalError:

@@ -1,4 +1,4 @@
-"""How a run can stand, as everybody else is told."""
+"""The status of a run, as `status` and reports show it, and the exit codes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class RunStatus(StrEnum):
     RUNNING = "running"
     """Workers compute."""
     STOPPING = "stopping"
-    """A stop, a drain or the end of the work is being carried out."""
+    """A stop, a drain or the end of the work is under way."""
     COMPLETED = "completed"
     """Every combination has its row (or is recorded as failed); nothing is left running."""
     STOPPED = "stopped"
@@ -21,7 +21,7 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     """Could not go on; what was finished is in ``results.parquet``."""
     DEAD = "dead"
-    """Nobody of ours is alive, and no report was written: killed, or the power went."""
+    """Front and warden are gone without a report: they were killed, or the power failed."""
 
     @property
     def final(self) -> bool:
@@ -36,7 +36,7 @@ class ExitCode:
     FAILED = 1
     USAGE = 2
     INCOMPLETE = 3
-    """The stop was not complete: survivors are listed."""
+    """A process or a cluster job was not seen to end: survivors are listed."""
 
     @staticmethod
     def from_signal(number: int) -> int:

@@ -63,7 +63,7 @@ class Chunk(Protocol):
 
         Parameters are those of :meth:`supervisor.rows.journal.JournalWriter.append`. Where
         no combination from ``start`` to ``stop`` is accepted there are no rows, and the
-        range is recorded as finished all the same.
+        range is recorded as finished nevertheless.
         """
         ...
 

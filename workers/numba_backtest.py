@@ -114,7 +114,7 @@ class NumbaBacktest:
     def evaluate(self, chunk: Chunk) -> int:
         """Compute a chunk batch by batch; see :meth:`workers.backend.Backend.evaluate`.
 
-        A stop gives up the batch in hand, some tenths of a second of work; every batch
+        A stop discards the current batch, some tenths of a second of work; every batch
         before it is kept.
         """
         if self._space.count(chunk.start, chunk.stop) == 0:

@@ -6,4 +6,4 @@ from supervisor.errors import AllstopError
 
 
 class NotMeasuredError(AllstopError):
-    """One row cannot be measured here; the others go on, and the table says why."""
+    """One row cannot be measured here; the others are, and the table gives the reason."""

@@ -1,1 +1,1 @@
-"""How the controller is asked: one call, what its answer means, and pauses between two."""
+"""Calls to the controller: one call, what its answer means, and pauses between calls."""

@@ -1,6 +1,6 @@
 """Calls SLURM's commands, and classifies their failures.
 
-A command that reports a timeout may have been obeyed all the same, or may yet be: the
+A command that reports a timeout may have taken effect, or may still do so: the
 controller reads its socket when it is running again.
 
 References

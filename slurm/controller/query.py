@@ -72,7 +72,7 @@ def jobs_of_user(cluster: Cluster, timeout_s: float = ASK_TIMEOUT_S) -> list[Row
     lines = [line.removeprefix(begin) for line in answer.stdout.split("\n") if begin in line[:9]]
     # the header is there even if there are no jobs. Output without it is no answer, whatever the
     # exit status: a process that ignores SIGCHLD always sees 0. A header alone together with an
-    # error message is no answer either: squeue says so, with status 0, of a user id without a name
+    # error message is no answer either: squeue prints one, and exits with 0, for an unknown user id
     if not lines or (len(lines) == 1 and answer.stderr.strip()):
         said = answer.complaint or "nothing"
         raise SlurmError(cluster.name, "squeue", answer.code, said, transient=True)

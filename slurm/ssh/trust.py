@@ -59,7 +59,7 @@ class HostTrust:
         Raises
         ------
         LinkRefusedError
-            If it is unknown, changed or revoked; says how to go on.
+            If it is unknown, changed or revoked; names the fix.
         """
         kind, blob = key.get_name(), key.asbytes()
         shown = f"{kind} {fingerprint(blob)}"

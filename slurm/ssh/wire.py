@@ -160,7 +160,7 @@ def bounded(call: Callable[[], T], limit_s: float) -> T:
     def ask() -> None:
         try:
             answers.put((call(), None))
-        except BaseException as error:  # noqa: BLE001 - raised again where it was asked
+        except BaseException as error:  # noqa: BLE001 - raised again in the calling thread
             answers.put((None, error))
 
     threading.Thread(target=ask, name="slurm-ssh-ask", daemon=True).start()

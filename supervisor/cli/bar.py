@@ -16,7 +16,7 @@ from supervisor.ipc.stopflag import Level
 from supervisor.states import RunStatus
 
 _ASKED = {
-    Level.DRAIN: "draining: finishing the chunks in hand",
+    Level.DRAIN: "draining: finishing current chunks",
     Level.STOP: "stopping; Ctrl+C again kills",
     Level.KILL: "killing",
 }

@@ -37,7 +37,7 @@ def refuse_sweep_options(spec: Path | None, typed: Mapping[str, Any]) -> None:
     ]
     for shown, key in refused:
         raise ConfigError(
-            f"{shown} belongs to a sweep, and a command follows --: leave one of them out",
+            f"{shown} is for sweeps only, and a command follows --: leave one of them out",
             key=key,
         )
 
@@ -95,7 +95,7 @@ def _say(line: str) -> None:
 
 
 def _news(report: Report) -> list[str]:
-    """Say what the user has to know; nothing, of a command that went well."""
+    """Say what the user has to know; nothing if the command succeeded."""
     from supervisor.cli.text import error_lines, memory_lines, stop_lines
 
     if report.status is RunStatus.COMPLETED and not report.errors and report.stop is None:

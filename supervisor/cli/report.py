@@ -1,4 +1,4 @@
-"""``report``: what became of a run, as text, as JSON, or as a page with plots."""
+"""``report``: how a run ended, as text, as JSON, or as a page with plots."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PAGE_FILE = "report.html"
 
 def report(
     run: Annotated[
-        str | None, typer.Argument(help="A run's id or directory; the latest if left out.")
+        str | None, typer.Argument(help="Id or directory of a run; the latest run if omitted.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print report.json.")] = False,
     as_html: Annotated[
@@ -42,23 +42,26 @@ def report(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to write the page.", show_default=f"<run directory>/{PAGE_FILE}"),
+        typer.Option(
+            help="File to write the page to; implies --html.",
+            show_default=f"<run directory>/{PAGE_FILE}",
+        ),
     ] = None,
-    x: Annotated[str | None, typer.Option(help="Parameter across the heat map.")] = None,
-    y: Annotated[str | None, typer.Option(help="Parameter up the heat map.")] = None,
+    x: Annotated[str | None, typer.Option(help="Parameter on the x axis of the heat map.")] = None,
+    y: Annotated[str | None, typer.Option(help="Parameter on the y axis of the heat map.")] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Column the page ranks by.", show_default="sharpe")
+        str | None, typer.Option(help="Column that the page ranks by.", show_default="sharpe")
     ] = None,
 ) -> None:
-    """Show what became of a run.
+    """Show how a run ended, and its best results.
 
-    Of a run that was killed with its warden, or had no room for them, results and report are
-    written now, from what its journals hold.
+    If results or report are missing, because the run and its warden were killed or the disk was
+    full, they are written now, from the run's journals.
     """
     as_html = as_html or out is not None
     for option, given in (("x", x), ("y", y), ("metric", metric)):
         if given is not None and not as_html:
-            raise ConfigError(f"--{option} belongs to --html: give that too", key=option)
+            raise ConfigError(f"--{option} needs --html: add it", key=option)
     run_dir = registry.find_dir(run)
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
     plan = _plan(asked, run_dir)
@@ -71,7 +74,7 @@ def report(
     plain = found.to_json()
     if as_html:
         if isinstance(plan, CommandPlan):
-            raise ConfigError("--html shows a sweep's results, and this run supervised a command")
+            raise ConfigError("--html shows the results of a sweep; this run supervised a command")
         where = _write_page(run_dir, plan, found, asked, out=out, x=x, y=y, metric=metric)
         if not as_json:
             print(where)
@@ -87,7 +90,7 @@ def _plan(asked: dict[str, Any], run_dir: Path) -> AnyPlan:
     try:
         return read_plan(asked)
     except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not what a run was asked") from None
+        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not the plan of a run") from None
 
 
 def _show_running(plan: AnyPlan, run_dir: Path, *, as_json: bool, as_html: bool) -> None:
@@ -102,11 +105,11 @@ def _show_running(plan: AnyPlan, run_dir: Path, *, as_json: bool, as_html: bool)
 
 
 def _load(run_dir: Path, *, said: bool) -> Report:
-    """Read a run's report; of a dead run, write it first."""
+    """Read a run's report; write it first if the run was killed before it had one."""
     path = run_dir / rundir.REPORT_FILE
     if not path.exists():
         if said:
-            print("its front and warden were killed: writing what the journals hold")
+            print("the run was killed with its warden: writing results from its journals")
         try:
             with claim_directory(run_dir, PATIENCE_S):
                 if not path.exists():
@@ -119,7 +122,7 @@ def _load(run_dir: Path, *, said: bool) -> Report:
 
 
 def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
-    """Write results that are not there, if now they can be; return the report as it is then."""
+    """Write missing results, if that is possible now; return the current report."""
     if not lacks_results(found, plan):
         return found
     run_dir = Path(found.run_dir)
@@ -132,7 +135,7 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
             return found
         found = corrected
         if said and not there:
-            print(f"there was no {rundir.RESULTS_FILE}: written now, from the journals")
+            print(f"{rundir.RESULTS_FILE} was missing: written now, from the journals")
     return found
 
 
@@ -188,7 +191,7 @@ def _write_page(
 
 
 def _metric(results: Path, plan: Plan, asked: str | None) -> str | None:
-    """Column to rank by: as asked, else as the summary does."""
+    """Column to rank by: the one requested, otherwise that of the summary."""
     if not results.is_file():
         return None
     if asked is None:

@@ -22,7 +22,7 @@ from supervisor.system import durable
 
 @takes_options(Use.RESUME, unset="as before")
 def resume(
-    run: Annotated[str, typer.Argument(help="A run's id or its directory.")],
+    run: Annotated[str, typer.Argument(help="Id or directory of a run.")],
     *,
     as_json: Annotated[
         bool,

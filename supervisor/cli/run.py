@@ -1,7 +1,7 @@
 """``run``: a sweep from data to results, or any command.
 
-Here is only what both have in common: the code of the one or the other is imported when it is
-known which is asked for.
+Only what both have in common is here: the code of each is imported when it is known which of
+them is requested.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def run(
     Ctrl+C stops the run completely and keeps every finished result; a second Ctrl+C kills at
     once. Options given here replace those of the TOML file.
 
-    "run -- CMD ARG…" runs any command instead, and stops it just as completely.
+    "run -- CMD ARG…" runs any command instead; a stop ends everything it has started.
     """
     invocation: Invocation = context.obj
     if invocation.command is None:

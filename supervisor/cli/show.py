@@ -1,4 +1,4 @@
-"""Progress of a run and its summary, for people at a terminal."""
+"""Progress of a run and its summary, as text for a terminal."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Screen:
             self._bar = None
 
     def _begin(self) -> None:
-        """Say what is run, and where."""
+        """Show what is computed, and where."""
         self._begun = True
         plan = self._prepared.plan
         where = self._where or f"{plan.workers} worker{'s' * (plan.workers > 1)}"
@@ -101,8 +101,8 @@ def summary(report: Report, plan: Plan) -> None:
         lines.append(f"results: {shorten(results)}")
     else:
         lines.append(
-            "results: not written; every finished row is in the journals: "
-            f"allstop report {quoted(report.run_dir)} tries again"
+            "results: not written, but every finished row is in the journals; to write them: "
+            f"allstop report {quoted(report.run_dir)}"
         )
     with _terminal_may_be_gone():
         for line in lines:

@@ -14,7 +14,7 @@ STRENGTHS = (PidNamespace.name, Cgroup.name, Subreaper.name)
 """Strongest first."""
 
 Introduce = Callable[[Containment, list[int]], None]
-"""Tells the front of the warden: its containment, and pidfds of failed attempts to reap."""
+"""Introduces the warden to the front: its containment, and pidfds of failed attempts to reap."""
 
 
 def contain(wanted: str, introduce: Introduce) -> Containment:

@@ -232,7 +232,7 @@ def _be_first(introduce: Introduce, tell: int, ids: tuple[int, int] | None) -> P
     try:
         containment = _settle_in(ids)
         introduce(containment)
-    except BaseException as error:  # noqa: BLE001 - told to the parent, which goes on
+    except BaseException as error:  # noqa: BLE001 - reported to the parent, which continues
         os.write(tell, str(error).encode()[:_MAX_WHY_BYTES])
         os._exit(1)
     with contextlib.suppress(BrokenPipeError):  # the parent was killed; the front knows us already

@@ -81,7 +81,7 @@ def local_folders() -> Finding:
         return Finding(
             "local folders",
             Status.PROBLEM,
-            f"Python imports {facts} instead of ours",
+            f"Python imports {facts} instead of allstop's own",
             f"{_OTHER_START}, or rename yours"
             if all(Path.cwd().resolve() in place.parents for place in elsewhere.values())
             else "rename yours, or take its directory off PYTHONPATH",
@@ -91,11 +91,11 @@ def local_folders() -> Finding:
         return Finding(
             "local folders",
             Status.WARNING,
-            f"{', '.join(here)} in this directory would be imported instead of ours by "
+            f"{', '.join(here)} in this directory would be imported instead of allstop's by "
             "'python -m supervisor'",
             f"{_OTHER_START}, or rename yours",
         )
-    return Finding("local folders", Status.OK, "none hides a package of ours")
+    return Finding("local folders", Status.OK, "none hides a package of allstop")
 
 
 def first_aid(error: ImportError) -> str:

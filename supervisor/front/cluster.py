@@ -1,8 +1,8 @@
-"""A sweep that a cluster computes, seen from its front: an array job, a shard to each task.
+"""A sweep that a cluster computes, seen from its front: an array job with a shard per task.
 
-Here nothing is computed. The shards' journals come together in the run directory, on
-a file system that the nodes share, or fetched from where they lie; results are put
-together from them as from a local run's.
+Nothing is computed on this machine. The shards' journals are in the run directory, if it is on
+a file system that the nodes share, or are fetched from the cluster. Results are compacted from
+them as in a local run.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ def cluster_front(prepared: Prepared, link: WardenLink, order: ClusterOrder) -> 
     prepared : Prepared
         What to run; its directory must be on a file system that the nodes share.
     link : WardenLink
-        A warden without a run, to stand guard; the front owns it from now on.
+        A warden without a run, which guards the jobs; the front owns it from now on.
     order : ClusterOrder
-        How it is spread.
+        How it is divided and submitted.
     """
     return Front(prepared, link, lambda run: ClusterSweep(run, prepared, order), keep_warden=False)
 
 
 class ClusterSweep(Work):
-    """A sweep of which nothing is computed here.
+    """A sweep of which nothing is computed on this machine.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class ClusterSweep(Work):
     prepared : Prepared
         What to compute.
     order : ClusterOrder
-        How it is spread.
+        How it is divided and submitted.
     """
 
     elsewhere = True
@@ -88,7 +88,7 @@ class ClusterSweep(Work):
         self.jobs = JobWatch(client, run.nudge, begin=self._submit, observe=self._count)
 
     def count(self) -> Count:
-        """Combinations that have come back so far."""
+        """Combinations whose rows have been seen so far."""
         return Count(done=self._run.finished, total=self._plan.combos_total)
 
     def status_line(self) -> str:
@@ -126,7 +126,7 @@ class ClusterSweep(Work):
         )  # fmt: skip
 
     def _count(self, _client: Client) -> None:
-        """See how much has come back; it is for show, so what goes wrong may go right later."""
+        """Count the rows so far; an error is ignored, since only the display depends on it."""
         with contextlib.suppress(AllstopError, OSError):
             if time.monotonic() >= self._fetch_at:
                 self._fetch_at = time.monotonic() + _FETCH_EVERY_S
@@ -145,12 +145,12 @@ class ClusterSweep(Work):
     # -- what depends on the work --------------------------------------------
 
     def hand_over(self) -> None:
-        """Have the warden stand guard: should we die, it has the jobs cancelled."""
+        """Have the warden guard the jobs: if this process dies, it has them cancelled."""
         message = messages.StartGuard(str(self._run.run_dir))
         self._run.link.send(message, [self._run.flag.fileno()])
 
     def show_where(self) -> None:
-        """Show how far the run is: no process of it is here."""
+        """Show how far the run is: it has no process on this machine."""
         self._run.display.say(self.status_line())
 
     def gather(self) -> Gathered:
@@ -163,19 +163,19 @@ class ClusterSweep(Work):
         try:
             self._staging.fetch()
         except (AllstopError, OSError) as error:
-            self._run.notes.note(f"results could not be fetched, they stay where they are: {error}")
+            self._run.notes.note(f"results could not be fetched and stay on the cluster: {error}")
         self._recount()
 
     def complete(self, report: Report) -> None:
-        """Remove the copies on the cluster, once nothing in them is needed."""
+        """Remove the copy on the cluster when nothing in it is needed any more."""
         nothing_to_keep = report.usage and not self._run.finished
         if report.status is RunStatus.COMPLETED or nothing_to_keep:
-            with contextlib.suppress(AllstopError):  # it is litter there, and nothing is lost
+            with contextlib.suppress(AllstopError):  # a copy that stays costs only space
                 self._staging.clear()
 
 
 def _indices(shards: list[int]) -> str:
-    """Name array indices as ``sbatch`` takes them: runs of them as ranges."""
+    """Write array indices as ``sbatch`` takes them, consecutive ones as ranges."""
     ranges: list[list[int]] = []
     for index in shards:
         if ranges and ranges[-1][1] == index - 1:

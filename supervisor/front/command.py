@@ -41,15 +41,15 @@ class PreparedCommand:
 def prepare_command(
     command: list[str], times: StopTimes, run_dir: Path | None, containment: str
 ) -> PreparedCommand:
-    """Check what is asked for and make the run directory.
+    """Check the request and make the run directory.
 
-    Whether there is such a program is seen when it is started: a look before
-    would only say what was.
+    Whether the program exists is seen when it is started: an earlier check could be outdated by
+    then.
 
     Raises
     ------
     ConfigError
-        If it cannot be done as asked; nothing is left behind.
+        If the request cannot be met; nothing is left behind.
     """
     plan = CommandPlan(
         rundir.new_run_id(),
@@ -76,7 +76,7 @@ def command_front(
     streams : Streams
         What the command reads and writes.
     detach : bool
-        Let the cluster jobs outlive the run that it submits.
+        Let the cluster jobs that it submits outlive the run.
     """
     return Front(
         prepared,
@@ -87,7 +87,7 @@ def command_front(
 
 
 class Command(Work):
-    """A program and all that it starts; there is nothing to count.
+    """A program and all that it starts; it has no combinations to count.
 
     Parameters
     ----------
@@ -146,10 +146,10 @@ class Command(Work):
         self._streams.let_go()
 
     def _expect_jobs(self, environment: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
-        """Be ready for cluster jobs that the command submits; return the variables for it.
+        """Prepare for cluster jobs that the command submits; return the variables it needs.
 
-        What its user has set is left alone: on some clusters only certain wckeys are
-        let through. Then the shim alone tells which jobs are the run's.
+        Variables that the user has set are not changed: some clusters accept only certain
+        wckeys. Then only the shim tells which jobs are the run's.
         """
         from slurm.controller.presence import cluster_within_reach
 

@@ -9,7 +9,7 @@ from supervisor.front.host import Host
 from supervisor.front.phase import Ended
 from supervisor.ipc import messages
 from supervisor.lifecycle import gather
-from supervisor.lifecycle.finish import Measured, conclude, put_away
+from supervisor.lifecycle.finish import Measured, conclude, write_report
 from supervisor.records import registry
 from supervisor.records.report import Gathered, MemoryReport, Report
 from supervisor.records.verdict import Jobs, Observed, Work
@@ -50,18 +50,18 @@ class Ending:
         gathered = front.work.gather()
         report = self._conclude(survivors, ghosts, gathered, memory_back)
         front.work.complete(report)
-        self._put_away(report)
+        self._write_report(report)
         front.keep_warden = front.keep_warden and none_left
         return report
 
     def _end_leftovers(self) -> list[str]:
-        """End what a warden that was lost, or had to be killed, has left; return what lives."""
+        """End the processes that a lost or killed warden has left; return the survivors."""
         front = self._front
         if not self._end.by_force:
             return list(self._end.survivors)
         front.link.kill()
         if not front.handed_over:
-            return []  # it has not heard of the run
+            return []  # the warden has not received the run
         from supervisor.containment.leftovers import end_leftovers
 
         if front.link.see_dead():
@@ -74,10 +74,10 @@ class Ending:
         return survivors
 
     def _see_memory_back(self, *, rest: bool) -> MemoryReport | None:
-        """Measure memory, then let go of the warden's own, unless the warden is still needed.
+        """Measure memory, then have the warden release its own, unless it is still needed.
 
-        Beside the writing of results: the kernel walks through page tables for the one, and
-        takes as long for the other, for which the front would wait at its end.
+        Done while results are written: measuring walks page tables in the kernel, and so does
+        the release, for which the front would otherwise wait at its end.
         """
         front = self._front
         measured = None
@@ -140,9 +140,9 @@ class Ending:
         )
         return conclude(front.plan, front.run_dir, observed, gathered, measured, front.notes.errors)
 
-    def _put_away(self, report: Report) -> None:
+    def _write_report(self, report: Report) -> None:
         try:
-            put_away(report)
+            write_report(report)
         except OSError as error:
             report.errors.append(f"report.json could not be written: {error.strerror}")
         # last: if we are killed before, the entry leads to what is missing. A warden that was

@@ -1,4 +1,4 @@
-"""What a front is asked from outside its loop: by other threads, and by signals."""
+"""Requests to a front from outside its loop: from other threads, and by signals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from supervisor.records.plan import ALLOCATION
 
 
 class Request(NamedTuple):
-    """End the run at ``level``, because of ``reason``; ``by``: what has asked for it."""
+    """End the run at ``level``, because of ``reason``; ``by``: the origin of the request."""
 
     level: Level
     reason: str
@@ -23,7 +23,7 @@ class Request(NamedTuple):
 
 
 class Inbox:
-    """Requests to end a run, and signals: whatever arrives wakes the front's loop.
+    """Requests to end a run, and signals; each of them wakes the front's loop.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Inbox:
         self._stop_signalled = False
 
     def listen_to(self, signals: SignalQueue | None) -> None:
-        """Take signals in, too: only a command line's main thread has any."""
+        """Receive signals, too: only the main thread of a command line has any."""
         self._signals = signals
 
     @property
@@ -82,13 +82,13 @@ class Inbox:
         self.request(Level.KILL if kill else Level.STOP, number.name, number.name)
 
     def close(self) -> None:
-        """Let go of the descriptor; what arrives from now on is lost."""
+        """Close the descriptor; requests that arrive from now on are lost."""
         os.close(self._wake)
 
 
 def _is_echo(number: signal.Signals) -> bool:
-    """Whether SLURM and the batch shell may both have sent what one of them meant.
+    """Whether a second SIGTERM may be a copy of the first, from SLURM and from the batch shell.
 
-    The cluster kills by itself when its KillWait is over: no SIGTERM has to.
+    It need not kill: the cluster does when its KillWait is over.
     """
     return number == signal.SIGTERM and ALLOCATION in os.environ

@@ -70,7 +70,7 @@ def how_ended(jobs: JobsView, *, detached: bool, unguarded: str) -> HowEnded:
     if jobs.refused:
         return Jobs.REFUSED, str(jobs.refused), isinstance(jobs.refused, ConfigError)
     if detached:
-        return Jobs.DETACHED, f"{len(jobs.jobs)} cluster job(s) run on", False
+        return Jobs.DETACHED, f"{len(jobs.jobs)} cluster job(s) are still running", False
     if unguarded:
         return Jobs.UNGUARDED, unguarded, False
     if jobs.cut_short:
@@ -128,7 +128,7 @@ def _status(front: Host) -> messages.Status:
 
 
 def waiting_for(jobs: JobsView) -> str:
-    """What is waited for, for people; empty while that is not known."""
+    """The jobs still awaited, as text; empty while that is not known."""
     alive = [job for job in jobs.jobs if not job.verified]
     if not alive:
         return ""
@@ -183,6 +183,6 @@ class _Callers:
             self._door.broadcast(messages.RunEnded(outcome, reason, 0.0, survivors[:100]))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         if self._door:
             self._door.close()

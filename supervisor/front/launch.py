@@ -1,7 +1,7 @@
-"""Starting the process that is to be the warden: the first thing that ``run`` does.
+"""Starting the process that becomes the warden: the first thing that ``run`` does.
 
-It loads its libraries while the command loads others, so it should begin at once: here
-is imported only what that takes. Everything else about a warden is in
+The warden loads its libraries while the command loads others, so it should start at once: this
+module imports only what that needs. Everything else about a warden is in
 :mod:`supervisor.front.link`.
 """
 
@@ -16,7 +16,7 @@ from supervisor.system.environment import child_environment, with_room
 
 
 class Launch:
-    """A process that has been started to be a warden.
+    """A process that was started to become a warden.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class Launch:
         The strategy that will probably run: its libraries, and a built-in's kernels, are
         loaded early; empty: unknown yet. None: no library, for a command or a guard.
     containment : str
-        The strength that is wanted, or ``auto``.
+        The requested strength, or ``auto``.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Launch:
     process : subprocess.Popen
         The process itself.
     pidfd : int
-        Stands for it, whatever becomes of its pid.
+        Means this process, even if its pid is used again.
     """
 
     def __init__(self, preload: str | None = "", containment: str = "auto") -> None:

@@ -1,4 +1,4 @@
-"""The front's line to a warden: meeting it, keeping one warm, handing it a run.
+"""The front's connection to a warden: starting one, keeping it warm, handing it a run.
 
 A warden that has just finished a run holds nothing of it: no process, no bars,
 no results. Inside one Python process it is kept, with its libraries loaded, so
@@ -22,7 +22,7 @@ from supervisor.front.launch import Launch
 from supervisor.ipc import messages
 from supervisor.system.process import Identity, pid_of
 
-_BIRTH_S = 10.0  # for what a killed starter has already set going to introduce itself
+_BIRTH_S = 10.0  # for a warden that a killed starter has already made to introduce itself
 _DEATH_S = 10.0
 """For a warden that has hung up, or was killed, to be dead, where something depends on it. The
 first process of a PID namespace is dead only when all in it are, and it hangs up before that."""
@@ -30,7 +30,7 @@ _END_S = 2.0  # beyond this a killed warden waits for a process in D state: it i
 
 
 class WardenLink:
-    """A warden process and the line to it.
+    """A warden process and the connection to it.
 
     The process that is started may not be the one that is the warden in the end
     (see :mod:`supervisor.containment.pid_namespace`): that one introduces itself
@@ -49,7 +49,7 @@ class WardenLink:
     pidfd : int
         Readable once the warden is dead.
     wanted, containment : str
-        The strength that was asked for, and the one there is; empty: not known yet.
+        The requested strength, and the one in use; empty: not known yet.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -64,7 +64,7 @@ class WardenLink:
 
     @property
     def born(self) -> bool:
-        """Whether the warden has introduced itself, as far as its line has been heard."""
+        """Whether the warden has introduced itself, as far as its messages have been read."""
         return self._pid > 0
 
     @property
@@ -95,7 +95,7 @@ class WardenLink:
         return self._heard.pop(0)
 
     def _listen(self) -> bool:
-        """Take in one message; False when there is none that anybody but us would want."""
+        """Read one message; False if none has arrived that a caller of :meth:`receive` needs."""
         try:
             message, fds = messages.receive(self.sock)
         except BlockingIOError:
@@ -108,7 +108,7 @@ class WardenLink:
         return self._listen()
 
     def _meet(self, message: messages.WardenBorn, fds: list[int]) -> None:
-        """Take the warden for the one that holds this pidfd; who was spent on the way is reaped."""
+        """Adopt the process of this pidfd as the warden; reap those of failed attempts."""
         warden, *spent = fds
         self.containment, self._pid = message.containment, pid_of(warden)
         if self._pid != self._process.pid:
@@ -122,12 +122,12 @@ class WardenLink:
             os.close(fd)
 
     def send(self, message: messages.Message, fds: list[int] | None = None) -> None:
-        """Send a message; one to a dead warden is lost, and its death is told by the pidfd."""
+        """Send a message; one to a dead warden is lost, and the pidfd shows its death."""
         messages.send(self.sock, message, fds)
 
     @property
     def usable(self) -> bool:
-        """Whether the warden is this very process's own, and alive."""
+        """Whether the warden belongs to this process, and is alive."""
         if self._owner != os.getpid():
             return False  # a forked copy: it serves the process that forked us
         for _ in range(2):  # a starter that ends between the two looks has named its successor
@@ -146,7 +146,7 @@ class WardenLink:
         _kill(self.pidfd)
 
     def wake(self) -> None:
-        """SIGCONT the warden, in case somebody stopped it."""
+        """SIGCONT the warden, in case it was suspended."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGCONT)
 
@@ -171,10 +171,10 @@ class WardenLink:
         return _wait_readable(self.pidfd, patience_s=_DEATH_S)
 
     def close(self) -> None:
-        """Hang up and see the warden gone.
+        """Close the connection and wait until the warden is gone.
 
-        Called when it holds no run (then there is nothing an orderly end
-        would add) or when it has been given up on.
+        Called when it has no run (an orderly end would add nothing) or when it has been given
+        up.
         """
         gone = True
         if self._owner == os.getpid():  # in a forked copy the warden is not our child
@@ -194,18 +194,18 @@ class WardenLink:
                 os.close(fd)
 
     def abandon(self) -> None:
-        """Hang up only: the warden takes it for our death and ends the run by itself."""
+        """Close the connection only: the warden takes it for our death and ends the run."""
         self.sock.close()
         self._reap_later()
 
     def _reap_later(self) -> None:
-        """Have the warden collected when it ends: it is our child, and nobody else's."""
+        """Reap the warden when it ends: it is our child, so no other process does."""
 
         def collect() -> None:
             self._wait()
             os.close(self.pidfd)
 
-        with contextlib.suppress(RuntimeError):  # no thread is to be had: our own end reaps it
+        with contextlib.suppress(RuntimeError):  # no thread can be started: our own end reaps it
             threading.Thread(target=collect, name="allstop-reaper", daemon=True).start()
 
     def _wait(self, patience_s: float | None = None) -> int | None:
@@ -217,7 +217,7 @@ class WardenLink:
         return _reap(self.pidfd)
 
     def _await_birth(self) -> bool:
-        """After the starter's death: hear whether it had a successor. EOF says that it had not."""
+        """After the starter's death: wait for its successor. EOF means that there is none."""
         deadline = time.monotonic() + _BIRTH_S
         while not self.born and not any(message is None for message, _ in self._heard):
             if not _wait_readable(self.sock.fileno(), patience_s=deadline - time.monotonic()):
@@ -240,7 +240,7 @@ def _kill(pidfd: int) -> None:
 
 
 def _reap(pidfd: int) -> int | None:
-    """Reap a dead or dying child; return its status, None if somebody else has done so."""
+    """Reap a dead or dying child; return its status, None if it was reaped already."""
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED)
     except ChildProcessError:
@@ -268,7 +268,7 @@ def take_warden(preload: str | None = "", containment: str = "auto") -> WardenLi
 def keep_warden(link: WardenLink) -> None:
     """Keep a warden for this process's next run.
 
-    Its last one has ended cleanly, or it is loading for one that is about to be asked for.
+    Its last run has ended cleanly, or it is loading for one that is about to be requested.
     """
     with _spare_lock:
         if not _spare and link.usable:

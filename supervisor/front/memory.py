@@ -1,4 +1,4 @@
-"""Memory of a run's processes: sampled while it runs, and measured until it is back."""
+"""Memory of a run's processes: sampled during the run, measured until it is released."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class MemoryWatch:
     Parameters
     ----------
     events : EventLog
-        Gets a sample twice a second, more often while a stop is under way.
+        Receives a sample twice a second, more often during a stop.
     """
 
     def __init__(self, events: EventLog) -> None:
@@ -40,7 +40,7 @@ class MemoryWatch:
         return self._sampler.due
 
     def watch(self, warden: int) -> None:
-        """Learn the warden's pid."""
+        """Watch the warden of this pid, and its descendants."""
         self._sampler.root = warden
 
     def begin(self, started: Started) -> None:
@@ -63,7 +63,7 @@ class MemoryWatch:
     def see_back(
         self, started: Started, end: End, *, stop_at: float, verify_s: float
     ) -> MemoryReport:
-        """Look until memory is back at its baseline, or the verification runs out.
+        """Measure until memory is back at its baseline, or ``verify_s`` is over.
 
         Parameters
         ----------
@@ -72,7 +72,7 @@ class MemoryWatch:
         stop_at : float
             ``time.monotonic()`` instant of the request to end it; 0: there was none.
         verify_s : float
-            How long to look, in s.
+            How long to measure, in s.
         """
         since = stop_at or time.monotonic() - end.elapsed_s
         deadline = time.monotonic() + verify_s

@@ -1,4 +1,4 @@
-"""What a run's report should mention besides the verdict."""
+"""Errors that a run's report lists besides the verdict."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Notes:
         self.errors = list(known)
 
     def note(self, error: str) -> None:
-        """Note an error; of very many, only the first are kept for the report."""
+        """Note an error; only the first hundred are kept for the report."""
         self._events.emit("error_noted", error=error)
         if len(self.errors) < _MAX_KEPT:
             self.errors.append(error)

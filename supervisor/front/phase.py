@@ -1,8 +1,8 @@
-"""Where a run is, as its front sees it: each phase carries its own data.
+"""The phases of a run as its front sees them; each has its own data.
 
 ::
 
-    Starting ── the warden forks ──> Running ── a stop is asked for ──> Stopping
+    Starting ── the warden forks ──> Running ── a stop is requested ──> Stopping
         │                               │                                  │
         └──────── refused, stopped, or the warden died ──> Ended <─────────┘
 """
@@ -49,9 +49,9 @@ class End:
     survivors : tuple of str
         What the warden could not end.
     elapsed_s : float
-        How long the way out took the warden, in s.
+        How long the warden took to end the work, in s.
     by_force : bool
-        The warden is dead, or has to be killed: what it has left is ours to end.
+        The warden is dead, or has to be killed; the front ends the processes that it left.
     """
 
     work: Work
@@ -63,7 +63,7 @@ class End:
 
     @classmethod
     def told(cls, ended: messages.RunEnded, *, elsewhere: bool) -> Self:
-        """The end that the warden has seen and reported."""
+        """The end that the warden has reported."""
         return cls(
             ended_as(RunStatus(ended.outcome), elsewhere=elsewhere),
             ended.reason,
@@ -85,7 +85,7 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """The warden makes ready; no worker exists."""
+    """The warden prepares; no worker exists yet."""
 
     started: None = None
 
@@ -105,7 +105,7 @@ class Stopping:
     ----------
     give_up_at : float or None
         ``time.monotonic()`` instant at which a warden that does not answer is killed; None: a
-        drain, which takes as long as the chunks in hand.
+        drain, which takes as long as the current chunks.
     """
 
     started: Started
@@ -114,7 +114,7 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """No process of the work is left but those that its end names."""
+    """The work has ended; only the survivors that its end names are left."""
 
     started: Started | None
     end: End

@@ -1,4 +1,4 @@
-"""How a run is doing, and who is told about it."""
+"""The progress of a run, and its display."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TICK_S = 0.25  # drawing a bar takes 3 ms
 
 
 class Count(NamedTuple):
-    """What a run's work has come to so far.
+    """How many combinations of a run are done so far.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How a run is doing.
+    """The progress of a run.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Progress:
     best : (dict, float) or None
         Parameters and value of the best combination so far.
     stop_level : Level or None
-        How it was asked to end.
+        The level of the stop that was requested.
     """
 
     status: RunStatus
@@ -82,7 +82,7 @@ def describe(progress: Progress) -> str:
 
 
 class Display:
-    """Shows a run to the user, where there is one to show it to.
+    """Shows a run to the user, if there is a terminal or a callback to show it on.
 
     Parameters
     ----------
@@ -100,18 +100,18 @@ class Display:
 
     @property
     def due(self) -> float | None:
-        """``time.monotonic()`` instant of the next tick; None: nobody looks."""
+        """``time.monotonic()`` instant of the next tick; None: nothing displays it."""
         return self._next_tick if self._on_tick else None
 
     def tick(self, progress: Callable[[], Progress]) -> None:
-        """Show how the run is doing, if it is time to."""
+        """Show the progress, if the next tick is due."""
         now = time.monotonic()
         if self._on_tick and now >= self._next_tick:
             self._next_tick = now + _TICK_S
             self._on_tick(progress())
 
     def show(self, progress: Progress) -> None:
-        """Show how the run is doing now."""
+        """Show the progress now."""
         if self._on_tick:
             self._on_tick(progress)
 
@@ -121,7 +121,7 @@ class Display:
             self._say(line)
 
     def say_once(self, line: str) -> None:
-        """Show a line about the run, unless it was the last one shown or is empty."""
+        """Show a line about the run, unless it is empty or the same as the last one."""
         if line and line != self._told:
             self._told = line
             self.say(f"allstop: {line}")

@@ -40,7 +40,7 @@ from supervisor.system.process import Identity
 
 
 class Front:
-    """Carries one run from its plan to its report, whatever the work is.
+    """Runs one plan, up to its report, whatever the work is.
 
     Parameters
     ----------
@@ -93,10 +93,10 @@ class Front:
         self.keep_warden = keep_warden
         self._claim = prepared.claim
         self._made_at = time.monotonic()
-        # no circle: descriptors are closed as soon as the last one lets go of the front
+        # no reference cycle: descriptors are closed with the last reference to the front
         self.work = hire(weakref.proxy(self))
 
-    # -- asked from other threads ------------------------------------------
+    # -- called from other threads ------------------------------------------
 
     def request(self, level: Level, reason: str = "", by: str = "python") -> None:
         """Ask the run to end. From any thread; returns at once, the flag set."""
@@ -257,7 +257,7 @@ class Front:
                 run_dir=str(self.run_dir),
             )
 
-    # -- hearing -----------------------------------------------------------
+    # -- messages, signals, requests -----------------------------------------------------------
 
     def hear_requests(self) -> None:
         """Act on the signals and requests that have arrived."""
@@ -286,7 +286,7 @@ class Front:
             case Running() | Stopping():
                 self.link.wake()
                 self.link.send(messages.RequestStop(int(request.level), request.reason, request.by))
-                self.memory.sample(stopping=True)  # what there is to be freed
+                self.memory.sample(stopping=True)  # the memory that the stop will free
             case Ended():
                 pass  # only cluster jobs are left
             case never:
@@ -407,5 +407,5 @@ def _clear_dead_runs() -> None:
     """Have what was left cleared away, now that this run's results are written."""
     from supervisor.lifecycle.reap import send
 
-    with contextlib.suppress(OSError, RuntimeError):  # no process, no thread to be had
+    with contextlib.suppress(OSError, RuntimeError):  # no process or thread can be started
         send()

@@ -20,7 +20,7 @@ WATCHED = (*STOPPING, signal.SIGUSR1, signal.SIGQUIT)
 class SignalQueue:
     """Collects the signals a front listens to, in the order they came.
 
-    A context manager: the handlers that were there come back on leaving.
+    A context manager: leaving it restores the previous handlers.
     """
 
     def __init__(self) -> None:

@@ -108,7 +108,7 @@ class Sweep(Work):
         self.due = at + _KEEP_AFTER_S
 
     def keep_time(self) -> None:
-        """Begin to keep what a resume needs, if it is time to."""
+        """Start to write what a resume needs, when that is due."""
         if self.due is not None and time.monotonic() >= self.due:
             self._begin_keeping()
             if self._keeper.ident is None:
@@ -122,12 +122,12 @@ class Sweep(Work):
             self._given_up += 1
 
     def show_where(self) -> None:
-        """Show where every worker is; one that does not answer is shown by its state."""
+        """Show the stack of every worker; of one that does not answer, its process state."""
         logs = sorted((self._run.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
         sizes = {log: log.stat().st_size for log in logs}
         self._run.link.send(messages.DumpStacks())
         pids = [int(pid) for pid in self._table.rows["pid"] if pid]
-        # who is suspended cannot answer
+        # a suspended worker cannot answer
         answering = [pid for pid in pids if process.state_letter(pid) not in (None, *"TtZX")]
         deadline = time.monotonic() + _DUMP_WAIT_S
         seen, since = sizes, time.monotonic()
@@ -156,7 +156,7 @@ class Sweep(Work):
     # -- the end -----------------------------------------------------------
 
     def wrap_up(self, *, done: bool) -> None:
-        """See the writing of what a resume needs to its end, if it has begun or is needed."""
+        """Finish writing what a resume needs, if that has begun or is needed."""
         self._have_inputs_kept(wanted=not done)
 
     def let_go(self) -> None:
@@ -164,7 +164,7 @@ class Sweep(Work):
         self._kept_enough.set()
 
     def _have_inputs_kept(self, *, wanted: bool) -> None:
-        """See the writing of what resuming needs to its end, if it has begun or is wanted."""
+        """Finish writing what a resume needs, if that has begun or is wanted."""
         if self.due is not None and wanted:
             self._begin_keeping()
         if self._keeper.ident is not None:
@@ -175,15 +175,15 @@ class Sweep(Work):
         self.due = None
         try:
             self._keeper.start()
-        except RuntimeError:  # no thread is to be had: here and now, and once
+        except RuntimeError:  # no thread can be started: write it here, once
             self._kept_enough.set()
             self._keep()
 
     def _keep(self) -> None:
-        """See onto the disk what a resumed run will need, while the workers compute.
+        """Write to disk what a resumed run will need, while the workers compute.
 
-        They don't wait for the disk, and neither does the loop: a power loss takes what was
-        finished in the last few seconds, no more.
+        Neither the workers nor the loop wait for the disk. A power loss takes only what was
+        finished in the last few seconds.
         """
         prepared = self._prepared
         try:
@@ -206,7 +206,7 @@ class Sweep(Work):
         return gather(self._run.run_dir, self._plan, self._run.notes.note)
 
     def complete(self, report: Report) -> None:
-        """Clear the cluster's copies of a run that was begun there and completed here."""
+        """Remove the copies on a cluster if the run began there and was completed here."""
         begun_on_a_cluster = (self._run.run_dir / rundir.LEDGER_FILE).exists()
         if report.status is RunStatus.COMPLETED and begun_on_a_cluster:
             from supervisor.lifecycle.staging import clear_what_is_left
@@ -214,13 +214,13 @@ class Sweep(Work):
             report.errors += clear_what_is_left(self._run.run_dir)
 
     def close(self) -> None:
-        """Let go of the progress table."""
+        """Close the progress table."""
         self._table.close()
 
 
 def _import_early() -> None:
     """Load what the end of the run needs while the workers compute, not after the stop."""
-    with contextlib.suppress(RuntimeError):  # no thread is to be had: after the stop, then
+    with contextlib.suppress(RuntimeError):  # no thread can be started: they load after the stop
         threading.Thread(target=_load_libraries, name="allstop-import", daemon=True).start()
 
 

@@ -1,9 +1,9 @@
-"""What a run's work is, and what it may ask of the run: the two sides of one seam.
+"""The interface between a run and its work: what each may ask of the other.
 
 The front (:mod:`supervisor.front.run`) knows when a run begins and ends; its work
 (:mod:`supervisor.front.sweep`, :mod:`supervisor.front.command`,
 :mod:`supervisor.front.cluster`) knows what is computed, where, and how that is shown. The
-warden has the same seam, see :mod:`supervisor.warden.workforce`.
+warden has the same division, see :mod:`supervisor.warden.workforce`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class PreparedLike(Protocol):
 
     @property
     def plan(self) -> AnyPlan:
-        """What was asked for."""
+        """The plan."""
         ...
 
     @property
@@ -49,7 +49,7 @@ class PreparedLike(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the report should mention besides."""
+        """Remarks for the report."""
         ...
 
 
@@ -69,15 +69,15 @@ class Run(Protocol):
         ...
 
     def nudge(self) -> None:
-        """Have the run's loop look for news. From any thread."""
+        """Wake the run's loop. From any thread."""
         ...
 
     def advance(self, finished: int) -> None:
-        """Note how many combinations are finished, and tell the listeners."""
+        """Note how many combinations are finished, and wake the listeners."""
         ...
 
     def progress(self) -> Progress:
-        """How the run is doing now."""
+        """The current progress."""
         ...
 
 
@@ -91,7 +91,7 @@ class Work:
     jobs : JobWatch or None
         The run's cluster jobs.
     detach : bool
-        They are to outlive the run.
+        Whether they are to outlive the run.
     due : float or None
         ``time.monotonic()`` instant at which :meth:`keep_time` wants to be called.
     """
@@ -106,11 +106,11 @@ class Work:
         raise NotImplementedError
 
     def count(self) -> Count:
-        """How far it is."""
+        """How many combinations are done."""
         return Count()
 
     def status_line(self) -> str:
-        """How the run is doing now, in a line."""
+        """The current progress as one line."""
         raise NotImplementedError
 
     def begun(self, at: float) -> None:
@@ -120,23 +120,23 @@ class Work:
         """Do what is due."""
 
     def hear(self, message: messages.Message) -> None:
-        """Take in a message of the warden's that only this kind of work knows."""
+        """Handle a message of the warden's that only this kind of work knows."""
 
     def show_where(self) -> None:
-        """Show where every process of the run is."""
+        """Show what every process of the run is doing."""
 
     def let_go(self) -> None:
-        """Another process finishes the run: end what goes on beside the loop."""
+        """End background threads: another process finishes the run."""
 
     def wrap_up(self, *, done: bool) -> None:
-        """Have everything else on disk before the report; ``done``: all work is done."""
+        """Write everything but the report to disk; ``done``: all work is done."""
 
     def gather(self) -> Gathered:
-        """Put results together."""
+        """Compact the results."""
         return Gathered()
 
     def complete(self, report: Report) -> None:
-        """Clear away what this kind of work needs no longer, before the report is written."""
+        """Remove what this kind of work no longer needs, before the report is written."""
 
     @property
     def command_status(self) -> int | None:
@@ -144,4 +144,4 @@ class Work:
         return None
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release all resources."""

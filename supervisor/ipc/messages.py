@@ -61,7 +61,7 @@ class StartGuard(NamedTuple):
 
 
 class RequestStop(NamedTuple):
-    """End the run at ``level`` (1 drain, 2 stop, 3 kill); ``by``: what the front was asked by."""
+    """End the run at ``level`` (1 drain, 2 stop, 3 kill); ``by``: the origin of the request."""
 
     level: int
     reason: str = ""

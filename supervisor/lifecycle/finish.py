@@ -3,8 +3,8 @@
 The front does this at the end of its run. Where the front was killed, the warden has ended
 the run's processes and starts this module as a fresh process to do the rest:
 ``python -P -m supervisor.lifecycle.finish RUN_DIR``. Front and finisher build the report in
-one function, :func:`conclude`, from what was observed: the front remembers it, the finisher
-reads it from the run's facts.
+one function, :func:`conclude`, from observations: the front has made them itself, the finisher
+reads them from the run's facts.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Measured:
     memory : MemoryReport or None
         None: not measured.
     jobs : sequence of dict
-        What became of each cluster job.
+        The last known state of each cluster job.
     command_status : int or None
         Exit status of a supervised command.
     """
@@ -71,7 +71,7 @@ def conclude(
     measured: Measured,
     errors: list[str],
 ) -> Report:
-    """Judge how a run ended, and put its report together; nothing is written yet."""
+    """Judge how a run ended, and build its report; nothing is written yet."""
     status, reason, exit_code, cause = verdict(observed)
     if gathered.unwritten and reason != gathered.unwritten:
         errors = [*errors, gathered.unwritten]
@@ -97,10 +97,10 @@ def conclude(
     )
 
 
-def put_away(report: Report) -> None:
-    """Leave on disk what a run that has ended leaves: its report, or nothing at all.
+def write_report(report: Report) -> None:
+    """Write a run's report; a run that failed because of a user's mistake is removed instead.
 
-    A mistake that the user can fix leaves nothing behind, unless something was computed before.
+    It is kept if anything was computed before.
 
     Raises
     ------
@@ -119,8 +119,8 @@ def put_away(report: Report) -> None:
 def finish_dead_run(run_dir: Path) -> Report:
     """Write results and report of a run whose front is gone and whose processes have ended.
 
-    The caller holds the :class:`~supervisor.records.claim.Claim` on the directory, and strikes
-    the run off the registry once it has seen that no process is left.
+    The caller holds the :class:`~supervisor.records.claim.Claim` on the directory, and removes
+    the registry entry when it has seen that no process is left.
     """
     plan = read_plan(durable.read_json(run_dir / rundir.RUN_FILE))
     errors: list[str] = []
@@ -139,7 +139,7 @@ def finish_dead_run(run_dir: Path) -> Report:
     )
     observed = _observed(story, jobs, gathered, left=bool(left))
     report = conclude(plan, run_dir, observed, gathered, measured, errors + story.errors)
-    put_away(report)
+    write_report(report)
     return report
 
 
@@ -163,7 +163,7 @@ def _observed(
 
 
 def _how_jobs_ended(jobs: list[dict[str, Any]]) -> tuple[Jobs, str]:
-    """How the jobs of a run ended that had no front any more to see them out."""
+    """How the cluster jobs of a run ended whose front died before they did."""
     from slurm.records.states import JobState
 
     if any(job["state"] == JobState.CANCELLED or not job["verified"] for job in jobs):
@@ -178,9 +178,10 @@ def _stop_elapsed_s(story: Story) -> float:
 
 
 def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
-    """Cancel the cluster jobs that the run still owes, and fetch what they have written.
+    """Cancel the run's outstanding cluster jobs, and fetch what they have written.
 
-    Returns what became of each. Bounded: what cannot be cancelled now stays owed.
+    Returns the last known state of each. Bounded: jobs that cannot be cancelled now stay
+    outstanding.
     """
     ledger = run_dir / rundir.LEDGER_FILE
     if not ledger.exists():
@@ -229,9 +230,9 @@ def read_report(run_dir: Path) -> Report:
 
 
 def lacks_results(report: Report, plan: Plan) -> bool:
-    """Whether a run's results are not there, or its report does not know yet that they are.
+    """Whether a run's results are missing, or its report still says so.
 
-    The process that writes them later may be killed before it corrects the report.
+    A process that writes them later may be killed before it corrects the report.
     """
     run_dir = Path(report.run_dir)
     unwritten = report.observed.get("results") == Results.UNWRITTEN
@@ -240,10 +241,10 @@ def lacks_results(report: Report, plan: Plan) -> bool:
 
 
 def write_late_results(report: Report, plan: Plan) -> Report | None:
-    """Write the results of a run that had no room for them, and judge it again.
+    """Write results that could not be written when the run ended, and judge the run again.
 
-    The caller holds the claim on the run's directory. Only what was observed of the results
-    has changed, so the verdict is what it would have been had they been written at once.
+    The caller holds the claim on the run's directory. Only the observation of the results
+    changes, so the verdict is the same as if they had been written at once.
 
     Returns
     -------
@@ -276,7 +277,7 @@ def write_late_results(report: Report, plan: Plan) -> Report | None:
 
 
 def _observed_before(report: Report) -> Observed:
-    """What a report's verdict was given; from the run's facts where it does not say."""
+    """The observations behind a report's verdict; from the run's facts if it lacks them."""
     try:
         return Observed.from_json(report.observed)
     except (KeyError, ValueError, TypeError):
@@ -288,18 +289,18 @@ def main() -> None:
     """Entry point of the process that a warden starts after its front has died."""
     run_dir = Path(sys.argv[1])
     if not (run_dir / rundir.RUN_FILE).exists():
-        return  # a mistake of the user's, which leaves nothing behind
+        return  # a run that failed because of a user's mistake was removed
     try:
         with claim_directory(run_dir, PATIENCE_S):
             written = run_dir / rundir.REPORT_FILE
-            if written.exists():  # the front was killed between writing it and striking the run off
+            if written.exists():  # the front was killed before it removed the registry entry
                 report = Report.from_json(durable.read_json(written))
             else:
                 report = finish_dead_run(run_dir)
             if report.exit_code != ExitCode.INCOMPLETE:
                 registry.remove(report.run_id)  # the warden saw everything gone
     except RunBusyError:
-        pass  # the run is being resumed or cleared away already: that process writes both
+        pass  # the run is being resumed or cleaned up already: that process writes both
 
 
 if __name__ == "__main__":

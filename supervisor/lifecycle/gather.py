@@ -1,4 +1,4 @@
-"""Results put together from the journals, and what there is of them."""
+"""Results compacted from the journals, and the state they are in."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ NOT_WRITTEN = f"{rundir.RESULTS_FILE} could not be written"
 
 
 def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered:
-    """Write ``results.parquet``; where that cannot be, count what the journals hold.
+    """Write ``results.parquet``; if that fails, count what the journals hold.
 
     Parameters
     ----------
     run_dir : Path
         The run's directory.
     plan : Plan
-        What it was asked to compute.
+        The run's plan.
     note : callable
-        Given a line for each journal that is damaged.
+        Receives a line for each damaged journal.
     """
     try:
         done = _compact(run_dir, plan)
@@ -40,7 +40,7 @@ def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered
 
 
 def observed(gathered: Gathered) -> dict[str, Any]:
-    """What a verdict has to know of the results: fields of :class:`.verdict.Observed`."""
+    """What a verdict needs to know of the results: fields of :class:`.verdict.Observed`."""
     return {
         "results": _state(gathered),
         "unwritten_reason": gathered.unwritten,
@@ -78,5 +78,5 @@ def count_covered(run_dir: Path, plan: Plan) -> int:
 
 
 def drop_checkpoints(run_dir: Path) -> None:
-    """Remove what unfinished combinations had saved, once there are none."""
+    """Remove the saved states of unfinished combinations: the run is complete."""
     shutil.rmtree(run_dir / rundir.CHECKPOINT_DIR, ignore_errors=True)

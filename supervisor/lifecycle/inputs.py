@@ -95,7 +95,7 @@ def bars_again(run_dir: Path, plan: Plan, note: Callable[[str], None]) -> Bars:
     run_dir : Path
         Its directory.
     plan : Plan
-        What it was asked to do.
+        Its plan.
     note : callable
         Receives what could not be verified.
 

@@ -1,4 +1,4 @@
-"""The cluster jobs of runs: which there are, what they are doing, and their end on request."""
+"""The cluster jobs of runs: list them with their states, and cancel them on request."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def see_jobs(run: str | None) -> Iterator[JobsSeen]:
 
 
 def cancel_jobs(run: str | None) -> Iterator[JobsSeen]:
-    """Cancel the jobs that :func:`see_jobs` looks at, detached ones too, and see them gone."""
+    """Cancel the jobs that :func:`see_jobs` lists, detached ones too; wait until they are gone."""
     for ledger in _ledgers(run):
         yield _visit(ledger, cancelling=True)
 

@@ -1,7 +1,7 @@
 """Every option of a run, once: the command line, spec files and Python derive theirs from here.
 
 A row of :data:`OPTIONS` says how an option is named in each place, what its values are, how
-one is checked, and what it is good for. From the table come the parameters and ``--help`` of
+one is checked, and where it may be used. From the table come the parameters and ``--help`` of
 ``run`` and ``resume`` (:mod:`supervisor.cli.parameters`), the keys of a spec file
 (:mod:`supervisor.lifecycle.spec`), the checks of :func:`supervisor.sweep` and
 :func:`supervisor.resume`, and what each of them says about a bad value.
@@ -26,7 +26,7 @@ Given = dict[str, Any]
 
 
 class Use(Flag):
-    """What an option is good for."""
+    """Where an option may be used."""
 
     SWEEP = auto()
     """``run`` of a sweep."""
@@ -37,7 +37,7 @@ class Use(Flag):
     PYTHON = auto()
     """A keyword of :func:`supervisor.sweep`."""
     CLUSTER = auto()
-    """Has a sweep computed on a cluster."""
+    """Makes a sweep run on a cluster."""
 
 
 class Kind(Enum):
@@ -76,7 +76,7 @@ class Option:
     kind : Kind
         What its values look like.
     use : Use
-        What it is good for.
+        Where it may be used.
     group : Group
         Where ``--help`` shows it.
     help : str
@@ -204,7 +204,7 @@ OPTIONS = (
     ),
     Option(
         "resume", Kind.FLAG, Use.SWEEP, Group.PLACE,
-        "If --run-dir holds this very sweep, compute only what is missing.",
+        "If --run-dir already holds this sweep, compute only what is missing.",
         checks.check_flag, default=False,
     ),
     Option(
@@ -225,7 +225,7 @@ OPTIONS = (
     ),
     Option(
         "job", Kind.TABLE, _CLUSTER, Group.CLUSTER,
-        "What each job needs: time_limit=2:00:00, cpus=8, memory=4G … Repeat it for each.",
+        "What each job needs: time_limit=2:00:00, cpus=8, memory=4G … Repeat it for each option.",
         checks.check_job, metavar="KEY=VALUE", section="slurm",
     ),
     Option(
@@ -235,17 +235,17 @@ OPTIONS = (
     ),
     Option(
         "lease", Kind.WHOLE, _CLUSTER, Group.CLUSTER,
-        "Jobs end themselves when this process has been silent for so many seconds; 0: never.",
+        "Jobs end themselves when this process has been silent for this many seconds; 0: never.",
         checks.check_lease, default=300, metavar="SECONDS", section="slurm", keyword="lease_s",
     ),
     Option(
         "detach", Kind.FLAG, _CLUSTER | Use.COMMAND, Group.CLUSTER,
-        "Let the cluster jobs run on when this process ends.",
+        "Leave the cluster jobs running when this process ends.",
         checks.check_flag, default=False,
     ),
     Option(
         "retry_failed", Kind.FLAG, Use.RESUME, Group.WORK,
-        "Compute combinations that failed once more.",
+        "Compute failed combinations again.",
         checks.check_flag, default=False,
     ),
     Option(
@@ -259,7 +259,7 @@ BY_NAME = {option.name: option for option in OPTIONS}
 
 
 def used_for(use: Use) -> list[Option]:
-    """Return the options that are good for any of some uses."""
+    """Return the options that may be used in any of these places."""
     return [option for option in OPTIONS if option.use & use]
 
 
@@ -324,7 +324,7 @@ def _may_be_none(option: Option, use: Use) -> bool:
 
 
 def _parse(option: Option, value: Any) -> Any:
-    """Turn an option's text into a value; a text that is none is left for the check to refuse."""
+    """Turn an option's text into a value; the check refuses text that is not a number."""
     if option.name == "grid":
         return _axes(value)
     if option.name == "job":

@@ -1,4 +1,4 @@
-"""From what a user asks for to a plan on disk.
+"""Makes a plan on disk from a user's order.
 
 Each option was checked on its own (:mod:`supervisor.lifecycle.options`); what depends on
 several is checked here: the cheap things first, the data next, and the run directory last. A
@@ -82,7 +82,7 @@ class Changes:
     times : dict of str to float
         Timers of the escalation, by the names of :class:`~supervisor.records.plan.StopTimes`.
     retry_failed : bool
-        Compute combinations that failed once more.
+        Compute failed combinations again.
     changed_code : bool
         Accept a strategy file that was edited since the run began.
     containment : str or None
@@ -115,7 +115,7 @@ class Prepared:
     finished: int = 0
     """Combinations that earlier attempts have finished."""
     notes: tuple[str, ...] = ()
-    """What the report should mention besides."""
+    """Remarks for the report."""
 
 
 def prepare(order: Order) -> Prepared:
@@ -124,7 +124,7 @@ def prepare(order: Order) -> Prepared:
     Raises
     ------
     ConfigError
-        If anything about it cannot be done as asked; nothing is left behind.
+        If it cannot be met; nothing is left behind.
     """
     plan, bars, function = check(order)
     run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / plan.run_id)
@@ -133,12 +133,12 @@ def prepare(order: Order) -> Prepared:
 
 
 def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
-    """Check an order, as far as that goes without a directory: plan, data, dilled callable.
+    """Check an order without making a directory; return plan, data and dilled callable.
 
     Raises
     ------
     ConfigError
-        If anything about it cannot be done as asked.
+        If it cannot be met.
     """
     check_platform()
     strategy, source, function = _strategy(order.strategy)

@@ -82,10 +82,10 @@ def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
     Raises
     ------
     ConfigError
-        If the directory holds a run of another order; names what differs.
+        If the directory holds a different sweep; names the difference.
     """
     if order.run_dir is None:
-        raise ConfigError("--resume needs --run-dir: which run?", key="run_dir")
+        raise ConfigError("--resume needs --run-dir, the directory of the run", key="run_dir")
     if not _holds_run(order.run_dir):
         return prepare_new(order)
     wanted, bars, _ = check(order)
@@ -94,7 +94,7 @@ def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
     difference = _difference(there, wanted) or _other_data(run_dir, there, wanted, bars)
     if difference:
         raise ConfigError(
-            f"run directory {run_dir} holds a run of another order: {difference}; "
+            f"run directory {run_dir} holds a different sweep: {difference}; "
             "name another directory",
             key="run_dir",
         )

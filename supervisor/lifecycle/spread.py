@@ -1,4 +1,4 @@
-"""How a sweep is spread over a SLURM cluster."""
+"""How a sweep is divided into jobs of a SLURM cluster."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from supervisor.lifecycle.options import Given, Use
 
 @dataclass(frozen=True, slots=True)
 class ClusterOrder:
-    """How a sweep is to be spread over a cluster; each value was checked on its own.
+    """How a sweep is divided into cluster jobs; each value was checked on its own.
 
     Attributes
     ----------
@@ -23,7 +23,7 @@ class ClusterOrder:
     job : dict
         What each of them needs, see :class:`slurm.batch.job.Job`.
     lease_s : int
-        How long the jobs live on when this process is silent, in s; 0: for ever.
+        How long the jobs keep running when this process is silent, in s; 0: without limit.
     detach : bool
         Let them outlive the run.
     python : str

@@ -37,7 +37,7 @@ _JOBS_S = 75.0  # the front itself waits for cluster jobs a little less long
 _ASK_EVERY_S = 1.0
 
 _REQUESTED, _STARTED, _ENDED = "front.run_requested", "warden.run_started", "warden.run_ended"
-_BY_COMMAND = "asked by the stop command"
+_BY_COMMAND = "requested by the stop command"
 
 
 @dataclass(slots=True)
@@ -267,7 +267,7 @@ class _Request:
     ) -> tuple[messages.RunEnded | None, float]:
         """Receive the warden's messages until it reports the end; return the deadline too.
 
-        A chunk in hand may take long, so in a drain each answer of the warden moves the
+        A chunk may take long, so in a drain each answer of the warden moves the
         deadline.
         """
         draining = self.level is Level.DRAIN

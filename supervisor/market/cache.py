@@ -2,8 +2,8 @@
 
 Reading, parsing and checking half a million bars takes longer than computing a
 thousand backtests on them, and the same file is swept many times. A kept copy
-is found by everything the kernel knows of the file, its change time included, which
-nobody can set: a file that was touched in any way is read anew. A file that was
+is found by everything the kernel knows of the file. This includes its change time, which
+no program can set: a file that was touched in any way is read again. A file that was
 written a moment ago is not kept at all, for it may be written again within the same
 tick of the kernel's clock.
 """
@@ -32,7 +32,7 @@ _SUFFIX = ".bars"
 
 
 class Stamp(str):
-    """What tells one state of a file from every other, as a name for its copy."""
+    """Identifies one state of a file; the name of its cached copy."""
 
     __slots__ = ()
 

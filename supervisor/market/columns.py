@@ -112,7 +112,7 @@ def times(values: Any, name: str) -> NDArray[np.int64]:
     Parameters
     ----------
     values : ndarray, Arrow array or sequence
-        Timestamps or dates of any unit, epochs (their unit told by their size)
+        Timestamps or dates of any unit, epochs (their size shows their unit)
         or text. What bears no zone is UTC.
     name : str
         The column's name, for messages.
@@ -299,7 +299,7 @@ def _refuse_missing(column: Any, name: str) -> None:
 
 
 def _epochs(values: NDArray[Any], name: str) -> NDArray[np.int64]:
-    """Convert numbers since 1970 to nanoseconds; their size tells their unit."""
+    """Convert numbers since 1970 to nanoseconds; their size shows their unit."""
     if len(values) == 0:
         return np.empty(0, dtype=np.int64)
     if values.dtype.kind == "f":

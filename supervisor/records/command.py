@@ -1,7 +1,7 @@
 """A program that is supervised instead of a sweep: its plan, and what it inherits.
 
-The program should not notice: it inherits the caller's directory, environment and standard
-streams, and nothing of the warden, which starts it.
+The program should not notice the supervision: it inherits the caller's directory, environment
+and standard streams, and nothing of the warden, which starts it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ COMMAND_KEY = "command"
 
 @dataclass(frozen=True, slots=True)
 class CommandPlan:
-    """What a run that supervises a command was asked to do.
+    """The plan of a run that supervises a command.
 
     Attributes
     ----------
@@ -78,7 +78,7 @@ def read_plan(plain: dict[str, Any]) -> AnyPlan:
 
 
 def shown(command: tuple[str, ...]) -> str:
-    """Show a command as a shell takes it; what cannot be shown is escaped."""
+    """Show a command as a shell takes it; bytes that cannot be shown are escaped."""
     return shlex.join(command).encode(errors="backslashreplace").decode()
 
 
@@ -91,7 +91,7 @@ class Streams:
     given : list of int
         Those of 0, 1 and 2 that were open when this process began.
     keep : frozenset of int
-        Those that this process goes on using after the command has them.
+        Those that this process keeps using after the command has them.
     """
 
     given: list[int]

@@ -1,4 +1,4 @@
-"""What a run is asked to do: frozen, validated, and the same in every process."""
+"""The plan of a run: what it computes; frozen, validated, the same in every process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Source(StrEnum):
 
 
 class Origin(StrEnum):
-    """Where the bars of a run come from, and a resumed run finds them."""
+    """Where the bars of a run come from, and where a resumed run finds them."""
 
     EXAMPLE = "example"
     """The embedded example, generated again."""
@@ -57,7 +57,7 @@ class Provenance:
     code : str
         Digest of the strategy's own file; empty where none was found.
     cwd : str
-        Directory the run was asked for in: modules are imported from there.
+        Directory in which the run was started: modules are imported from there.
     """
 
     origin: Origin = Origin.EXAMPLE

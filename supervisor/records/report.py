@@ -1,4 +1,4 @@
-"""What became of a run: ``report.json``, field by field (a contract).
+"""How a run ended: ``report.json``, field by field (a contract).
 
 Everything in it was observed. What was not measured is null, never zero.
 """
@@ -16,7 +16,7 @@ from supervisor.system import durable
 
 @dataclass(slots=True)
 class Rung:
-    """One step of the escalation: when it was taken, and how many processes it met."""
+    """One step of the escalation: when it was taken, and how many processes were alive then."""
 
     name: str
     at_s: float
@@ -32,13 +32,13 @@ class StopReport:
     requested_by : str
         A signal's name, ``stop command``, ``python``, ``warden`` …
     level : str
-        ``drain``, ``stop`` or ``kill``: the highest that was asked for.
+        ``drain``, ``stop`` or ``kill``: the highest that was requested.
     elapsed_s : float
         From the request until no process and no cluster job of the run was left, in s.
     rungs : list of Rung
-        What it took.
+        The steps that were taken.
     survivors : list of str
-        What could not be ended, each named with its state.
+        Processes and jobs that were not seen to end, each with its state.
     """
 
     requested_by: str
@@ -59,14 +59,14 @@ class MemoryReport:
     ram_peak_bytes : int
         Largest sample.
     ram_after_bytes : int or None
-        After the last process of the run was gone; None: nobody was left to look.
+        After the last process of the run was gone; None: not measured.
     ram_freed_bytes : int or None
         Peak less after.
     vram_baseline_bytes, vram_peak_bytes, vram_after_bytes, vram_freed_bytes : int or None
         The same on the GPU; None: not measured.
     settled_s : float or None
         From the request (or the last chunk) until memory was back at its
-        baseline, in s; None if it did not come back in time.
+        baseline, in s; None if it was not back in time.
     """
 
     ram_baseline_bytes: int
@@ -81,7 +81,7 @@ class MemoryReport:
 
 
 class Gathered(NamedTuple):
-    """What came of putting a run's results together.
+    """The outcome of compacting a run's results.
 
     Attributes
     ----------
@@ -101,7 +101,7 @@ class Gathered(NamedTuple):
 
 @dataclass(slots=True)
 class Report:
-    """A run's report. See DESIGN: the names are a contract."""
+    """A run's report; the names of its fields are a contract."""
 
     run_id: str
     status: RunStatus
@@ -131,7 +131,7 @@ class Report:
 
     @property
     def usage(self) -> bool:
-        """Whether the run failed of something that the user can fix: an option, a file."""
+        """Whether the run failed because of something that the user can fix: an option, a file."""
         return self.exit_code == ExitCode.USAGE
 
     def to_json(self) -> dict[str, Any]:
@@ -152,13 +152,13 @@ class Report:
         return cls(**known)
 
     def write(self) -> None:
-        """Write ``report.json`` into the run's directory, to stay there whatever happens."""
+        """Write ``report.json`` into the run's directory, durably."""
         durable.write_json(Path(self.run_dir) / rundir.REPORT_FILE, self.to_json(), named=False)
         rundir.sync_names(Path(self.run_dir))
 
 
 def unseen(jobs: list[dict[str, Any]]) -> list[str]:
-    """Name the jobs of a report's that nobody has seen to end, for people."""
+    """Name the jobs of a report that were not seen to end, as text."""
     return [
         f"job {job['id'] or '(id unknown)'}, state {job['state']}"
         for job in jobs

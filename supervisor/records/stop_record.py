@@ -1,8 +1,8 @@
-"""The requests to end one run, in the order they came, and what they led to.
+"""The requests to end one run, in the order they came, and what followed.
 
-The front keeps one while it runs; whatever reads a run's events afterwards folds the same
-requests into the same record. So both say the same of who asked first, and of which signal
-came last.
+The front keeps one while it runs. A process that reads the run's events later folds the same
+requests into the same record, so both agree on which request came first, and which signal
+last.
 """
 
 from __future__ import annotations
@@ -13,27 +13,26 @@ from dataclasses import dataclass, field
 from supervisor.records.report import Rung, StopReport
 
 ECHO = "flag"
-"""What the warden gives as the origin of a stop when it sees the flag before the request that
-set it: the request knows more."""
+"""Origin that the warden gives to a stop if it sees the flag before the request that set it. The
+request, when it comes, replaces it."""
 
 _LEVELS = ("drain", "stop", "kill")
 
 
 @dataclass(slots=True)
 class StopRecord:
-    """What was asked of a run, and the rungs that followed.
+    """The requests to end a run, and the rungs that followed.
 
     Attributes
     ----------
     requested_by, reason : str
         Of the first request; empty: there was none.
     level : str
-        The highest that was asked for: ``drain``, ``stop`` or ``kill``.
+        The highest that was requested: ``drain``, ``stop`` or ``kill``.
     own_signal, relayed_signal : int
-        The last signal by which the front was asked, as the front says and as the warden
-        passes it on; 0: none did.
+        The last signal that requested a stop, as the front and as the warden tell; 0: none did.
     rungs : list of Rung
-        What the warden did about it.
+        The steps that the warden took.
     """
 
     requested_by: str = ""
@@ -48,25 +47,25 @@ class StopRecord:
 
     @property
     def signal(self) -> int:
-        """The last signal that asked; 0: none did.
+        """The last signal that requested a stop; 0: none did.
 
         The front's word counts: what the warden passes on may arrive after the next signal.
         """
         return self.own_signal or self.relayed_signal
 
     def note(self, level: str, reason: str, by: str, *, relayed: bool = False) -> None:
-        """Take one more request in.
+        """Add a request.
 
         Parameters
         ----------
         level : str
             ``drain``, ``stop`` or ``kill``.
         reason : str
-            Why; empty: there is no more to say than who asked.
+            Why; empty: only the origin is known.
         by : str
             A signal's name, ``stop command``, ``python``, ``warden``, or :data:`ECHO`.
         relayed : bool
-            It is the warden that tells of it; the front may have told of it, too.
+            The warden reports it; the front may have reported it, too.
         """
         if not self or (self.requested_by == ECHO != by):
             self.requested_by, self.reason = by, reason or by
@@ -83,7 +82,7 @@ class StopRecord:
             self.rungs.append(Rung(name, round(at_s, 6), acted_on))
 
     def report(self, elapsed_s: float, survivors: list[str]) -> StopReport | None:
-        """Say how the run was ended on request; None: nothing asked for it."""
+        """Describe how the run was ended on request; None: there was no request."""
         if not self:
             return None
         return StopReport(self.requested_by, self.level, elapsed_s, self.rungs, survivors)

@@ -1,4 +1,4 @@
-"""What a run's facts tell of its end, for a process that was not there to see it."""
+"""The end of a run, read from its facts by a process that did not observe it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NOT_SEEN = "its front and its warden were killed"
 
 
 def ended_as(outcome: RunStatus, *, elsewhere: bool) -> Work:
-    """How the work ended, in the warden's word; ``elsewhere``: cluster jobs compute the sweep.
+    """How the work ended, from the warden's outcome; ``elsewhere``: cluster jobs compute the sweep.
 
     Raises
     ------
     ValueError
-        If that is no way to end.
+        If the outcome is not final.
     """
     match outcome:
         case RunStatus.COMPLETED:
@@ -29,7 +29,7 @@ def ended_as(outcome: RunStatus, *, elsewhere: bool) -> Work:
             return Work.STOPPED
         case RunStatus.FAILED:
             return Work.FAILED
-    raise ValueError(f"{outcome} is no way to end")
+    raise ValueError(f"{outcome} is not the end of a run")
 
 
 @dataclass(slots=True)
@@ -47,17 +47,17 @@ class Story:
     elsewhere : bool
         Cluster jobs compute the sweep.
     jobs : Jobs or None
-        How the cluster jobs ended, with ``jobs_reason``; None: the front did not see them out.
+        How the cluster jobs ended, with ``jobs_reason``; None: the front died before they did.
     stop : StopRecord
-        What was asked of the run.
+        The requests to stop the run.
     survivors : list of str
         Processes that could not be ended.
     memory : MemoryReport or None
-        What was measured while there was a front to measure it.
+        What the front measured while it was alive.
     command_status : int or None
         Exit status of a supervised command.
     errors : list of str
-        What the report should mention besides.
+        Remarks for the report.
     """
 
     began: float = 0.0
@@ -86,7 +86,7 @@ class Story:
         return story
 
     def take_in(self, fact: Fact) -> None:
-        """Take in a fact; one of an unknown kind, or that lacks a field, says nothing."""
+        """Add a fact; one of an unknown kind, or without a field that is needed, is ignored."""
         try:
             self._take_in(fact)
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -122,7 +122,7 @@ class Story:
                 work = ended_as(RunStatus(fields["outcome"]), elsewhere=self.elsewhere)
                 self._end(work, str(fields["reason"]), usage=fields["usage"] is True)
             case "front.finishing":
-                # it was there, and has seen what the warden could not say: its death, for one
+                # the front has observed what the warden could not report: its death, for one
                 self.survivors = list(map(str, fields["survivors"]))
                 self._end(
                     Work(fields["work"]), str(fields["reason"]), usage=fields["usage"] is True

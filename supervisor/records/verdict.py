@@ -22,13 +22,13 @@ class Work(StrEnum):
     DONE = "done"
     """Everything was computed, or the command ended with status 0."""
     ELSEWHERE = "elsewhere"
-    """There was none here: cluster jobs compute the sweep."""
+    """There was none on this machine: cluster jobs compute the sweep."""
     STOPPED = "stopped"
     """It was ended on request."""
     FAILED = "failed"
-    """It could not begin, or could not go on."""
+    """It could not start, or could not continue."""
     LOST = "lost"
-    """No process saw its end: the warden died."""
+    """Its end was not observed: the warden died."""
 
 
 class Jobs(StrEnum):
@@ -39,26 +39,26 @@ class Jobs(StrEnum):
     FAILED = "failed"
     """None is left; some that were awaited failed."""
     CUT_SHORT = "cut_short"
-    """Some were cancelled by us."""
+    """allstop cancelled some of them."""
     REFUSED = "refused"
     """They could not be submitted."""
     UNGUARDED = "unguarded"
     """The warden died while they were awaited, so they were cancelled."""
     DETACHED = "detached"
-    """They run on, as asked."""
+    """They keep running, as requested."""
 
 
 class Results(StrEnum):
-    """What there is of the results of the combinations that the plan asks for."""
+    """The results of the combinations that the plan asks for."""
 
     WHOLE = "whole"
-    """All there, with at least one success; or the work has none to write."""
+    """All are there, at least one succeeded; or the work has none to write."""
     MISSING = "missing"
     """Some combinations are in no journal."""
     UNWRITTEN = "unwritten"
     """``results.parquet`` could not be written."""
     ALL_FAILED = "all_failed"
-    """All there, and every combination failed."""
+    """All are there, and every combination failed."""
 
 
 class Cause(StrEnum):
@@ -86,11 +86,11 @@ class Observed:
     work, jobs, results
         How each of them ended.
     stop_reason : str
-        Why the run was asked to end; empty: it was not.
+        Why a stop was requested; empty: none was.
     signal : int
-        The last signal that asked it to end; 0: none did.
+        The last signal that requested a stop; 0: none did.
     work_reason, jobs_reason : str
-        What there is to say about work and jobs.
+        Explanations of how work and jobs ended.
     unwritten_reason : str
         Why ``results.parquet`` could not be written.
     missing : int
@@ -165,7 +165,7 @@ WORK_AND_JOBS: dict[tuple[Work, Jobs], tuple[RunStatus, Cause]] = {
     (Work.DONE, Jobs.REFUSED): _JOBS_FAILED,
     (Work.DONE, Jobs.UNGUARDED): _JOBS_FAILED,
     (Work.DONE, Jobs.DETACHED): _COMPLETED,
-    # here the results tell whether the jobs have done the work: one may fail and be run again
+    # the results tell whether the jobs have done the work: a job may fail and be run again
     (Work.ELSEWHERE, Jobs.SETTLED): _COMPLETED,
     (Work.ELSEWHERE, Jobs.FAILED): _COMPLETED,
     (Work.ELSEWHERE, Jobs.CUT_SHORT): _STOPPED,
@@ -189,13 +189,13 @@ OF_COMPLETED: dict[Results, tuple[RunStatus, Cause]] = {
     Results.UNWRITTEN: (RunStatus.FAILED, Cause.UNWRITTEN),
     Results.ALL_FAILED: (RunStatus.FAILED, Cause.ALL_FAILED),
 }
-"""What becomes of a run whose work and jobs are all done."""
+"""Status and cause of a run whose work and jobs are all done."""
 
 OF_DETACHED: dict[Results, tuple[RunStatus, Cause]] = {
     **OF_COMPLETED,
     Results.MISSING: _LEFT_RUNNING,
 }
-"""The same, where jobs that compute were left running: what is missing will still come."""
+"""The same, if jobs that compute were left running: what is missing will still be computed."""
 
 
 def verdict(observed: Observed) -> Verdict:
@@ -232,11 +232,11 @@ def _missing(observed: Observed) -> str:
     if observed.work is Work.ELSEWHERE:
         why = observed.jobs_reason or "its jobs have ended"
         return (
-            f"{observed.missing:,} combinations did not come back ({why}): see logs/shard-*.log, "
+            f"{observed.missing:,} combinations have no result ({why}): see logs/shard-*.log, "
             "and resume the run with allstop resume"
         )
     return (
-        f"{observed.missing:,} combinations were computed and are in no journal any more: "
+        f"{observed.missing:,} combinations were computed, but are in no journal any more: "
         "resume the run with allstop resume"
     )
 

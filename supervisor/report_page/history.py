@@ -32,7 +32,7 @@ class History:
     ram_bytes : list of int
         Memory of the run's processes at these instants.
     stop : Mark or None
-        When and by whom a stop was requested.
+        Time and origin of the request to stop.
     rungs : list of Mark
         Rungs of the escalation.
     gone_s : float or None

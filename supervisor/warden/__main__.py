@@ -1,4 +1,4 @@
-"""How a warden comes to be: ``python -P -m supervisor.warden SOCKET FRONT_PID CONTAINMENT
+"""Starts a warden: ``python -P -m supervisor.warden SOCKET FRONT_PID CONTAINMENT
 [STRATEGY]``; without a strategy no numeric library is loaded.
 
 The containment is set up first, while the process is small: a PID namespace takes another
@@ -60,7 +60,7 @@ def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) 
 
 
 def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoReturn:
-    """Tell the front what is missing, then wait until it hangs up.
+    """Tell the front what is missing, then wait until it closes the connection.
 
     Exiting at once could hide the reason behind the warden's death. The front may name the
     run only after this; then the refusal is recorded there too.

@@ -225,7 +225,7 @@ class Dispatcher:
 
     @property
     def idle(self) -> bool:
-        """Whether no worker has a chunk in hand."""
+        """Whether no worker has a chunk."""
         return not self._in_hand
 
     @property

@@ -20,7 +20,7 @@ class State(Enum):
     RUNNING = auto()
     """Chunks are handed out, lost workers are replaced."""
     DRAINING = auto()
-    """Chunks in hand are finished, none is handed out."""
+    """Workers finish their current chunks; no further one is handed out."""
     FLAGGED = auto()
     """The stop word is set; workers return at their next poll."""
     TERMINATED = auto()
@@ -40,7 +40,7 @@ class Event(Enum):
     STOP = auto()
     KILL = auto()
     WORK_DONE = auto()
-    """No chunk is in hand and none will be handed out."""
+    """No worker has a chunk, and none will be handed out."""
     GONE = auto()
     """No descendant is left."""
     DEADLINE = auto()

@@ -118,8 +118,8 @@ class RunInHand:
         return not self._front_lost
 
     def _begin(self) -> None:
-        for strength, why, mend in self.containment.passed_over:
-            self.events.emit("containment_passed_over", strength=strength, why=why, mend=mend)
+        for strength, why, fix in self.containment.passed_over:
+            self.events.emit("containment_passed_over", strength=strength, why=why, fix=fix)
         self.containment.begin(self.run_id, self.events.emit)
         self._workforce.prepare()
         baseline = memory.tree_bytes(os.getpid())

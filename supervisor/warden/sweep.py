@@ -137,7 +137,7 @@ class Sweep:
 
     @property
     def idle(self) -> bool:
-        """Whether no chunk is in hand."""
+        """Whether no worker has a chunk."""
         return self._dispatcher.idle
 
     @property

@@ -112,9 +112,9 @@ class Round(engine.Round):
     def _cancel_outstanding(self) -> tuple[int, int]:
         """Cancel all that is outstanding; return how many ids were known, and jobs there."""
         known, jobs = 0, 0
-        for debt in all_outstanding():
-            known += len(Book.of(read_ledger(debt.ledger)).ids)
-            cancelled = cancel_outstanding(debt)
+        for outstanding in all_outstanding():
+            known += len(Book.of(read_ledger(outstanding.ledger)).ids)
+            cancelled = cancel_outstanding(outstanding)
             jobs += len(cancelled.jobs)
             if not cancelled.complete:
                 raise ViolationError(f"the cancel is not complete: {cancelled}")

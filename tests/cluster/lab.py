@@ -80,7 +80,7 @@ class Lab:
         ports = dict(_NODE_PORT.findall(self.slurm_conf.read_text()))
         for name, slurmd in self.slurmd.items():
             # of one that was started again the controller thinks as it did before: a job that it
-            # sends too early is lost, and comes back by a requeue, if at all
+            # sends too early is lost, and starts again by a requeue, if at all
             slurmd.until(partial(listens, int(ports[name])), "listening")
         self._wait_in_service()
         for daemon in self.daemons():
@@ -180,7 +180,7 @@ class Lab:
     def _see_earlier_ends_saved(self) -> None:
         """Wait until the controller, which saves every 5 s, has saved the ends of earlier tests.
 
-        Otherwise one that is killed and comes back would still count their jobs as running.
+        Otherwise one that is killed and started again would still count their jobs as running.
         """
         state = self.directory / "state" / "job_state"
         if not self.slurmctld.harmed and self._jobs_ended_at:

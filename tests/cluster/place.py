@@ -98,7 +98,7 @@ class ClusterPlace(Place):
         self.lab.wait_state(self.bystander, "RUNNING")  # it may not have begun yet
 
     @property
-    def debts(self) -> list[Path]:
+    def outstanding(self) -> list[Path]:
         """Cancels that are recorded as outstanding."""
         return sorted((self.root / "state" / "allstop" / "jobs").glob("*"))
 
@@ -108,9 +108,9 @@ class ClusterPlace(Place):
         path = self.root / "run" / "ledger"
         return path.read_text() if path.exists() else ""
 
-    def assert_nothing_owed(self) -> None:
+    def assert_nothing_outstanding(self) -> None:
         """No cancel is outstanding, and no run is registered."""
-        assert not self.debts, [path.read_text() for path in self.debts]
+        assert not self.outstanding, [path.read_text() for path in self.outstanding]
         assert not list((self.root / "state" / "allstop" / "runs").glob("*.json"))
         assert not list((self.root / "home").glob(".allstop/leases/*"))
 

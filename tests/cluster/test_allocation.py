@@ -133,7 +133,7 @@ def test_it_resumes_after_a_requeue(there: ClusterPlace, why: str) -> None:
     assert stopped["status"] == "stopped"
     assert stopped["combos_done"] >= 20
     wait_for(
-        lambda: there.lab.states(job) == ["COMPLETED"], "carried on", timeout_s=DEADLINE_S,
+        lambda: there.lab.states(job) == ["COMPLETED"], "completed", timeout_s=DEADLINE_S,
         tell=lambda: tell(there),
     )  # fmt: skip
     told = report(there)
@@ -154,7 +154,7 @@ def test_submitted_through_a_run_it_is_stopped_with_it(there: ClusterPlace, tmp_
     assert begun.end() == 143
     there.assert_no_jobs()
     stopped_in_order(there)
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 @thorough

@@ -91,7 +91,7 @@ def test_it_equals_the_local_run(there: ClusterPlace) -> None:
     assert begun.end(LONG_S) == 0, begun.tell()
     assert bits(begun.run_dir) == local(there)
     assert set(verified(begun.report).values()) == {"completed"}
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 @pytest.mark.parametrize("how", ["resume", "run --resume --slurm"])
@@ -107,7 +107,7 @@ def test_a_stop_in_the_middle_keeps_what_is_done_and_is_carried_on(
     assert begun.report["status"] == "stopped"
     assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
     assert len(rows(begun.run_dir)) >= 3 * 15
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
     there.mark("go").touch()
     if how == "resume":
         said = there.command("resume", str(begun.run_dir))
@@ -116,7 +116,7 @@ def test_a_stop_in_the_middle_keeps_what_is_done_and_is_carried_on(
         again = on_cluster(there, "--resume")
         assert again.end(LONG_S) == 0, again.tell()
     assert bits(begun.run_dir) == local(there)
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_requeued_shards_are_carried_on(there: ClusterPlace) -> None:
@@ -130,7 +130,7 @@ def test_requeued_shards_are_carried_on(there: ClusterPlace) -> None:
     assert begun.end(LONG_S) == 0, begun.tell()
     assert {attempts(begun, shard) for shard in range(3)} == {2}
     assert bits(begun.run_dir) == local(there)
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 @thorough
@@ -148,11 +148,11 @@ def test_shards_whose_node_dies_are_carried_on(there: ClusterPlace) -> None:
     assert begun.end(240) == 0, begun.tell()
     assert {attempts(begun, shard) for shard in range(3)} == {2}
     assert bits(begun.run_dir) == local(there)
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def attempts(begun: Started, shard: int) -> int:
-    """How often a shard was carried on; the first time counts."""
+    """How often a shard was resumed; the first time counts."""
     plan = begun.run_dir / "shards" / f"{shard:05d}" / "run.json"
     return int(json.loads(plan.read_text())["resumed"])
 
@@ -163,14 +163,14 @@ def tasks(there: ClusterPlace, job: str) -> list[tuple[str, str]]:
     return [(line.split()[0], line.split()[1]) for line in lines]
 
 
-def see_it_put_away(there: ClusterPlace, begun: Started) -> None:
+def see_it_cleared(there: ClusterPlace, begun: Started) -> None:
     """See a run whose front was killed finished by others: no job left, no row lost."""
     wait_for(lambda: not there.alive_jobs(), "the jobs gone", tell=begun.tell)
     report = begun.wait_report()
     assert set(verified(report).values()) == {"cancelled"}
     assert rows(begun.run_dir) == sorted(finished(begun.run_dir))
     assert len(rows(begun.run_dir)) >= 3 * 15
-    wait_for(lambda: not there.debts, "no outstanding jobs")
+    wait_for(lambda: not there.outstanding, "no outstanding jobs")
 
 
 @pytest.mark.parametrize("who", ["front", pytest.param("both", marks=thorough)])
@@ -183,7 +183,7 @@ def test_killed_processes_leave_no_shard_and_lose_nothing(there: ClusterPlace, w
     begun.kill_front()
     if who == "both":
         assert there.command("reap").returncode == 0
-    see_it_put_away(there, begun)
+    see_it_cleared(there, begun)
     there.mark("go").touch()
     assert there.command("resume", str(begun.run_dir)).returncode == 0
     assert bits(begun.run_dir) == local(there)
@@ -208,7 +208,7 @@ def test_a_detached_sweep_is_collected(there: ClusterPlace) -> None:
     said = there.command("resume", str(begun.run_dir))
     assert said.returncode == 0, said.stdout + said.stderr
     assert bits(begun.run_dir) == local(there)
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_a_stop_of_a_detached_sweep_before_it_is_let_go(there: ClusterPlace) -> None:
@@ -254,7 +254,7 @@ def test_what_cannot_be_is_one_line_and_leaves_nothing(
     assert said in complaint[0]
     assert "Traceback" not in begun.err
     assert not begun.run_dir.exists()
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_no_slurm_here_is_one_line(there: ClusterPlace) -> None:
@@ -267,7 +267,7 @@ def test_no_slurm_here_is_one_line(there: ClusterPlace) -> None:
     assert begun.end() == 2, begun.tell()
     assert "no sbatch on its PATH" in begun.err
     assert not begun.run_dir.exists()
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 @pytest.fixture
@@ -325,7 +325,7 @@ def test_over_ssh_a_stop_fetches_what_is_done(
         assert again.end(LONG_S) == 0, again.tell()
     assert not copies(remote)
     assert bits(begun.run_dir) == local(remote)
-    remote.assert_nothing_owed()
+    remote.assert_nothing_outstanding()
 
 
 @pytest.mark.ssh
@@ -336,7 +336,7 @@ def test_over_ssh_the_front_is_killed_and_nothing_is_lost(
     wait_shards(remote, begun)
     begun.look_below()
     begun.kill_front()
-    see_it_put_away(remote, begun)
+    see_it_cleared(remote, begun)
     assert copies(remote)
     remote.mark("go").touch()
     said = remote.command("resume", str(begun.run_dir))
@@ -355,4 +355,4 @@ def test_over_ssh_a_module_cannot_be_carried(remote: ClusterPlace) -> None:
     assert len([line for line in begun.err.splitlines() if line.startswith("allstop:")]) == 1
     assert not begun.run_dir.exists()
     assert not copies(remote)
-    remote.assert_nothing_owed()
+    remote.assert_nothing_outstanding()

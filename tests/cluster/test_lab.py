@@ -216,7 +216,7 @@ def test_a_reset_undoes_it_all(lab: Lab) -> None:
     assert lab.run("srun", "--nodes=4", "true", timeout_s=DEADLINE_S).returncode == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="who is an ordinary user has tested that already")
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests ran as an ordinary user")
 def test_an_ordinary_user_has_a_cluster_too(lab: Lab) -> None:
     place = new_directory()
     os.chown(place, NOBODY, NOBODY)
@@ -255,7 +255,7 @@ def test_an_ordinary_user_has_a_cluster_too(lab: Lab) -> None:
 
 
 def test_a_cookie_is_not_handed_to_jobs(lab: Lab) -> None:
-    """So whoever is found by it is a daemon: a job is found by its own variables."""
+    """So a process found by it is a daemon: a job is found by its own variables."""
     job = lab.submit("env", "--output=env.out")
     lab.wait_state(job, "COMPLETED")
     assert COOKIE not in output(lab, "env.out")

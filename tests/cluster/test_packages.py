@@ -93,7 +93,7 @@ def test_a_stop_cancels_its_jobs(there: ClusterPlace, package: str) -> None:
     assert begun.end() == 128 + signal.SIGINT, begun.tell()
     there.assert_no_jobs()
     assert len(verified(begun.report)) >= jobs
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
     begun.assert_gone()
 
 
@@ -106,5 +106,5 @@ def test_its_jobs_go_when_everything_is_killed(there: ClusterPlace, package: str
     wait_for(lambda: not there.alive_jobs(), "the jobs gone", tell=begun.tell)
     assert len(verified(begun.wait_report())) >= jobs
     there.assert_no_jobs()
-    wait_for(lambda: not there.debts, "no outstanding jobs")
+    wait_for(lambda: not there.outstanding, "no outstanding jobs")
     begun.assert_gone()

@@ -64,7 +64,7 @@ def test_whatever_way_a_job_is_submitted_a_stop_cancels_it(there: ClusterPlace) 
     assert set(verified(begun.report)) == set(ids.values())
     assert set(verified(begun.report).values()) == {"cancelled"}
     assert begun.report["status"] == "stopped"
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
     begun.assert_gone()
 
 
@@ -81,7 +81,7 @@ def test_a_command_that_ends_before_its_jobs_is_waited_for(there: ClusterPlace) 
     assert verified(begun.report) == {there.ids["a"]: "completed"}
     assert begun.report["status"] == "completed"
     assert begun.err.count("1 running") == 1
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_a_job_that_fails_fails_the_run(there: ClusterPlace) -> None:
@@ -108,7 +108,7 @@ def test_stop_while_the_command_runs(
     assert begun.end() == 128 + signal.SIGTERM, (begun.report, begun.events, said.stdout)
     assert verified(begun.report) == {there.ids["long"]: "cancelled"}
     assert begun.report["stop"]["level"] == level
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_drain_lets_the_command_and_its_jobs_end(there: ClusterPlace) -> None:
@@ -123,7 +123,7 @@ def test_drain_lets_the_command_and_its_jobs_end(there: ClusterPlace) -> None:
     assert stop.returncode == 0, said
     assert begun.end() == 0, begun.tell()
     assert verified(begun.report) == {there.ids["a"]: "completed"}
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_stop_while_only_jobs_are_left(there: ClusterPlace) -> None:
@@ -165,7 +165,7 @@ def test_a_second_ctrl_c_leaves_the_rest_to_who_comes_next(there: ClusterPlace, 
     assert "Traceback" not in begun.err
     assert there.ids["long"] in begun.err
     assert [j["verified"] for j in begun.report["jobs"]] == [False]
-    assert there.debts
+    assert there.outstanding
     there.lab.slurmctld.thaw()
     if heir == "reap":
         said = there.command("reap")
@@ -175,10 +175,10 @@ def test_a_second_ctrl_c_leaves_the_rest_to_who_comes_next(there: ClusterPlace, 
         assert said.returncode == 0, said.stdout + said.stderr
     # the run that was given up has started a reap, too, which may be first with the jobs and
     # not be done with the rest
-    wait_for(lambda: not there.debts, "no outstanding jobs")
+    wait_for(lambda: not there.outstanding, "no outstanding jobs")
     there.assert_no_jobs()
     wait_for(lambda: not there.alive(), "the end of those that were sent for")
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_stop_cancels_the_jobs_of_a_front_that_hangs(there: ClusterPlace) -> None:
@@ -191,18 +191,18 @@ def test_stop_cancels_the_jobs_of_a_front_that_hangs(there: ClusterPlace) -> Non
     assert said.returncode == 0, said.stdout + said.stderr
     assert any("cluster jobs" in line for line in stopped["escalated"])
     there.assert_no_jobs()  # already
-    assert not there.debts
+    assert not there.outstanding
     begun.signal(signal.SIGCONT)
     assert begun.end() != 0
     assert there.ids["long"] in [job["id"] for job in begun.report["jobs"]]
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_detached_jobs_live_on_until_they_are_cancelled(there: ClusterPlace) -> None:
     begun = there.shell(LONG, "--detach")
     assert begun.end() == 0, begun.tell()
     there.wait_jobs(1)
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
     assert there.command("reap").stdout == "nothing to clean up\n"
     there.wait_jobs(1)
     assert begun.report["status"] == "completed"
@@ -225,7 +225,7 @@ def test_without_slurm_on_the_path_nothing_changes(there: ClusterPlace) -> None:
     )
     assert not (run_dir / "ledger").exists()
     assert not (run_dir / "bin").exists()
-    assert not there.debts
+    assert not there.outstanding
 
 
 def test_the_environment_of_the_command_is_else_its_own(there: ClusterPlace) -> None:
@@ -250,9 +250,9 @@ def test_a_controller_that_is_gone_delays_a_stop_briefly(there: ClusterPlace, he
     there.lab.wait_ready()
     if heir == "reap":
         assert there.command("reap").returncode == 0
-    wait_for(lambda: not there.debts, "no outstanding jobs")
+    wait_for(lambda: not there.outstanding, "no outstanding jobs")
     wait_for(lambda: not there.alive(), "the end of those that were sent for")
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_without_a_configured_cluster_no_job_is_outstanding(there: ClusterPlace) -> None:
@@ -267,7 +267,7 @@ def test_without_a_configured_cluster_no_job_is_outstanding(there: ClusterPlace)
     begun = there.shell("true")
     assert begun.end() == 0, begun.tell()
     assert begun.report["errors"] == []
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 NOTHING_COMES_OF_IT = f"""
@@ -281,7 +281,7 @@ def test_calls_that_submit_no_job_are_not_waited_for(there: ClusterPlace) -> Non
     begun = there.shell(NOTHING_COMES_OF_IT)
     assert begun.end() == 0, begun.tell()
     assert list(verified(begun.report).values()) == ["completed"]
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_a_submission_that_was_cut_off_is_found(there: ClusterPlace) -> None:
@@ -302,7 +302,7 @@ def test_a_submission_that_was_cut_off_is_found(there: ClusterPlace) -> None:
     assert begun.end() == 128 + signal.SIGINT, begun.tell()
     there.assert_no_jobs()
     assert list(verified(begun.report).values()) == ["cancelled"]
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 @pytest.mark.parametrize("who", ["front", "warden", "both", "group"])
@@ -327,7 +327,7 @@ def test_killed_processes_leave_no_jobs(there: ClusterPlace, who: str) -> None:
     report = begun.wait_report()
     assert set(verified(report)) == set(there.ids.values())
     there.assert_no_jobs()
-    wait_for(lambda: not there.debts, "no outstanding jobs")
+    wait_for(lambda: not there.outstanding, "no outstanding jobs")
     begun.assert_gone()
 
 
@@ -341,7 +341,7 @@ def test_the_warden_killed_while_only_jobs_are_left(there: ClusterPlace) -> None
     assert verified(begun.report) == {there.ids["long"]: "cancelled"}
     assert begun.report["status"] == "failed"
     assert "warden" in begun.report["reason"]
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_a_controller_that_is_away_in_the_middle_of_a_stop(there: ClusterPlace, 
     there.assert_no_jobs()
     # one that was killed may have forgotten the jobs that it was given last
     assert set(verified(begun.report).values()) <= {"cancelled", "gone"}
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def outlast(begun: Started, seconds: float) -> None:

@@ -62,7 +62,7 @@ def test_it_behaves_as_the_real_one(there: ClusterPlace) -> None:
     assert len(forms) == 33
     assert [form for form, ours, theirs in forms if ours != theirs] == [], forms
     there.assert_no_jobs()
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 class Behind:
@@ -213,7 +213,7 @@ def test_a_run_within_a_run(there: ClusterPlace) -> None:
     assert verified(begun.report) == {there.ids["a"]: "completed"}
     report = json.loads((there.root / "inner" / "report.json").read_text())
     assert verified(report) == {there.ids["a"]: "completed"}
-    there.assert_nothing_owed()
+    there.assert_nothing_outstanding()
 
 
 def test_the_job_does_not_inherit_the_run_s_variables(there: ClusterPlace) -> None:

@@ -98,7 +98,7 @@ def test_a_longer_turn_is_for_more_work() -> None:
     assert len(long.turns) == 1 < len(short.turns)
 
 
-def test_nobody_else_begins_before_the_first_has_come_to_its_work() -> None:
+def test_no_other_begins_before_the_first_works() -> None:
     looks = iter([False] * 10)
     with contextlib.ExitStack() as stack:
         second = Contender(begin(stack, [Diary().work]), turn_s=0.05)
@@ -116,14 +116,14 @@ def test_nobody_else_begins_before_the_first_has_come_to_its_work() -> None:
     assert ended - begun > 10 * 0.01
 
 
-def test_whoever_ends_before_it_has_come_to_its_work_is_not_waited_for() -> None:
+def test_one_that_ends_before_it_works_is_not_waited_for() -> None:
     with contextlib.ExitStack() as stack:
         contender = Contender(begin(stack, [int]), first_turn_until=lambda _: False)
         take_turns([contender])
         assert contender.running.reap() == [0]
 
 
-def test_whoever_does_not_end_is_given_up() -> None:
+def test_one_that_does_not_end_is_given_up() -> None:
     with contextlib.ExitStack() as stack:
         endless = Contender(begin(stack, [signal.pause]), turn_s=0.01)
         with pytest.raises(NotMeasuredError, match="of turns"):
@@ -131,7 +131,7 @@ def test_whoever_does_not_end_is_given_up() -> None:
         assert endless.seconds() > 0.05
 
 
-def test_a_benchmark_that_is_terminated_leaves_nobody_suspended(tmp_path: Path) -> None:
+def test_a_benchmark_that_is_terminated_leaves_no_process_suspended(tmp_path: Path) -> None:
     command = [sys.executable, "-P", "-m", "bench", "sweep", "--quick", "--no-peers"]
     settings = ["--set", "compute_s=60", "--set", "bars=5000"]
     with subprocess.Popen([*command, *settings], cwd=tmp_path, stderr=subprocess.DEVNULL) as bench:
@@ -151,7 +151,7 @@ def test_seconds_are_counted_within_an_interval() -> None:
     assert contender.seconds(12.5, 19.0) == 0.0
 
 
-def test_nobody_stays_suspended_when_another_cannot_begin() -> None:
+def test_no_process_stays_suspended_when_another_cannot_begin() -> None:
     with contextlib.ExitStack() as stack:
         first = Contender(begin(stack, [Diary().work]), turn_s=0.05)
 

@@ -164,7 +164,7 @@ def test_nothing_behind_the_dashes(place: Place) -> None:
     ids=lambda options: options[0],
 )  # fmt: skip
 def test_options_of_a_sweep_are_refused(place: Place, options: list[str]) -> None:
-    refused(place, ["touch", "began"], "belongs to a sweep", options=options)
+    refused(place, ["touch", "began"], "is for sweeps only", options=options)
     assert not (place.work / "began").exists()
 
 
@@ -242,7 +242,7 @@ def test_it_gets_three_descriptors_and_no_signal_ignored(place: Place) -> None:
     # straight from exec: Python would ignore SIGPIPE itself
     done = carry_out(place, "sh", "-c", "grep -E 'Sig(Ign|Blk)' /proc/self/status")
     masks = [int(line.split()[1], 16) for line in done.stdout.splitlines()]
-    # 32 and 33 are the C library's own: whoever started us may have left them ignored
+    # 32 and 33 are the C library's own: our parent may have left them ignored
     assert [mask & ~(0b11 << 31) for mask in masks] == [0, 0]
     (place.root / "run").rename(place.root / "first")
     done = carry_out(place, sys.executable, "-c", look)
@@ -290,7 +290,7 @@ def test_a_reader_that_goes(place: Place) -> None:
     run.assert_gone()
 
 
-def test_nobody_holds_its_streams_open_but_itself(place: Place) -> None:
+def test_only_the_command_holds_its_streams_open(place: Place) -> None:
     """Who talks to it through pipes sees what it closes when it closes it."""
     command = argv(place, "sh", "-c", "echo out; exec <&- >&-; sleep 1000")
     popen = subprocess.Popen(
@@ -315,7 +315,7 @@ def read_to_the_end(pipe: int) -> bytes:
     said = b""
     while True:
         ready, _, _ = select.select([pipe], [], [], DEADLINE_S)
-        assert ready, "somebody holds the pipe open"
+        assert ready, "another process holds the pipe open"
         more = os.read(pipe, 4096)
         if not more:
             return said

@@ -226,7 +226,7 @@ def test_a_stop_before_the_work_has_begun_leaves_nothing_either(
 
 
 def _write_end(fifo: Path) -> int | None:
-    """Open a FIFO once somebody reads it: that one waits then, for what is never written."""
+    """Open a FIFO once a process reads it: it then waits for data that is never written."""
     with contextlib.suppress(OSError):
         return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     return None
@@ -286,7 +286,7 @@ def test_pids_are_those_of_outside(place: Place, strength: str) -> None:
     run.wait_marks("ready", 2)
     workers = sorted(process.children(run.warden))
     assert [process.command_name(pid)[:9] for pid in workers] == ["allstop-w"] * 2
-    assert process.children(run.front) == [run.warden]  # whoever made it is gone and reaped
+    assert process.children(run.front) == [run.warden]  # the starter is gone and reaped
     said = json.loads(place.command("status", "--json").stdout)
     assert sorted(said["workers"]) == workers
     facts = [json.loads(line) for line in run.events.splitlines()]
@@ -389,7 +389,7 @@ def test_where_it_is_forbidden_auto_takes_the_next(
     facts = [fact.fields for fact in read_events(run.run_dir) if "passed_over" in fact.name]
     assert [fact["strength"] for fact in facts] == STRENGTHS[: STRENGTHS.index(strength)]
     assert "no more of them are allowed" in facts[0]["why"]
-    assert "max_user_namespaces" in facts[0]["mend"]
+    assert "max_user_namespaces" in facts[0]["fix"]
     for command in ("report", "status"):
         said = place.command(command, str(run.run_dir)).stdout
         (line,) = [line.strip() for line in said.splitlines() if "containment" in line]
@@ -478,7 +478,7 @@ def test_a_warden_that_is_closed_before_it_was_born_is_gone(here: Path) -> None:
 
 
 @pytest.mark.parametrize("strength", ["auto", "subreaper"])
-def test_a_warden_at_rest_is_small_and_finishes_what_a_dead_front_owes(
+def test_a_warden_at_rest_is_small_and_finishes_the_run_of_a_dead_front(
     here: Path, strength: str
 ) -> None:
     from supervisor.front.launch import Launch
@@ -511,7 +511,7 @@ def test_a_warden_at_rest_is_small_and_finishes_what_a_dead_front_owes(
 
 
 @pytest.mark.parametrize("strength", ["auto", "subreaper"])
-def test_a_starter_that_is_killed_leaves_nobody(here: Path, strength: str) -> None:
+def test_a_starter_that_is_killed_leaves_no_process(here: Path, strength: str) -> None:
     """Whatever instant it is killed at: before the fork, or with a child just made."""
     from supervisor.errors import WardenLostError
     from supervisor.front.launch import Launch

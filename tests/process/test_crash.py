@@ -305,7 +305,7 @@ def test_a_worker_that_dies_amid_a_chunk_changes_no_result(inside: Place) -> Non
 
 
 def test_what_dead_workers_had_not_kept_is_not_done(inside: Place) -> None:
-    """Workers that die while the run ends: nobody comes after them."""
+    """Workers that die while the run ends are not replaced."""
     body = """
     def f(bars, params, stop):
         if params["a"] == 30:
@@ -349,7 +349,7 @@ def test_a_combination_that_was_never_begun_is_not_to_blame(inside: Place) -> No
     assert len(run.report["errors"]) == 2
 
 
-def test_a_combination_is_not_to_blame_for_a_worker_that_somebody_killed(inside: Place) -> None:
+def test_a_combination_is_not_to_blame_for_a_worker_killed_from_outside(inside: Place) -> None:
     body = """
     def f(bars, params, stop):
         if len(marked("here")) < 3:

@@ -214,7 +214,7 @@ def test_daemons_do_not_outlive_a_run_that_ends_by_itself(inside: Place) -> None
 
 def test_nothing_foreign_is_touched(inside: Place) -> None:
     """A process that only looks like ours: same name, same environment, not our child."""
-    env = inside.env | {"ALLSTOP_RUN_ID": "somebody else's", "ALLSTOP_TEST": "bystander"}
+    env = inside.env | {"ALLSTOP_RUN_ID": "another run", "ALLSTOP_TEST": "bystander"}
     bystander = subprocess.Popen(["sleep", "1000"], env=env)
     try:
         run = sweep_inside(inside, DEAF, times=times(0, 0), DONE=DONE)

@@ -76,7 +76,9 @@ def test_when_the_front_is_killed_the_warden_ends_the_run(
     assert_struck_off(place)
 
 
-def test_a_front_whose_line_somebody_else_holds_open_is_missed_all_the_same(place: Place) -> None:
+def test_a_front_whose_line_another_process_holds_open_is_missed(
+    place: Place,
+) -> None:
     """EOF never comes while a child of the front's has its end of the line; the pidfd tells."""
     run = place.sweep(POLITE, DONE=DONE)
     run.wait_marks("ready", 2)
@@ -153,7 +155,7 @@ def test_a_front_that_breaks_but_lives_on_hangs_up(place: Place) -> None:
         assert run.report["status"] == "stopped"
         run.assert_nothing_lost(DONE)
         caller.communicate("")
-    run.assert_gone()  # whoever wrote the report ends a moment later
+    run.assert_gone()  # the finisher ends a moment after it has written the report
 
 
 @pytest.mark.parametrize("instant_s", [0.0, 0.3, 0.6])
@@ -189,7 +191,7 @@ def test_kill_9_of_front_during_its_own_stop(place: Place) -> None:
 
 
 def test_kill_9_of_the_front_while_it_writes_the_results(place: Place) -> None:
-    """The warden has said its last word by then; what the front owes is written all the same."""
+    """The warden has sent its last message by then; results and report are written all the same."""
     body = "def f(bars, params, stop):\n    return row(params)\n"
     n = 200_000  # whose results take a while to write
     run = place.sweep(body, *TIMES, n=n)
@@ -236,7 +238,7 @@ def test_when_front_and_warden_are_killed_at_once_the_workers_die(place: Place) 
     run.wait_marks("ready", 2)
     everyone(run)
     warden = run.warden
-    for pid in (run.popen.pid, warden):  # nobody can react in between
+    for pid in (run.popen.pid, warden):  # no process can react in between
         os.kill(pid, signal.SIGSTOP)
     wait_for(lambda: process.state_letter(warden) == "T", "a stopped warden")
     os.kill(warden, signal.SIGKILL)
@@ -272,7 +274,7 @@ def test_killing_any_one_of_ours_at_random_instants_leaves_nothing(place: Place)
         run.end()
         run.assert_gone()
         # a worker that dies between a row's writing and its counting leaves it to be written twice
-        assert place.command("report", str(run.run_dir)).returncode == 0  # if nobody was left to
+        assert place.command("report", str(run.run_dir)).returncode == 0
         assert sorted(row["a"] for row in run.results()) == sorted(run.kept())
         for mark in place.root.glob("alive-*"):
             mark.unlink()

@@ -90,7 +90,7 @@ def test_what_could_not_be_killed_is_left_to_reap(place: Place, freezer: Path) -
     run.signal(signal.SIGINT)
     assert run.end() == 3, run.tell()
     (entry,) = (place.root / "state" / "allstop" / "runs").iterdir()
-    # the run itself sends for somebody who tries once more; the frozen stays
+    # the run itself starts a process that tries once more; the frozen one stays
     wait_for(lambda: [who.pid for who in place.alive()] == [frozen], "the end of who tries")
     assert place.command("stop").returncode == 2
     said = place.command("stop", entry.stem)
@@ -115,7 +115,7 @@ def test_what_could_not_be_killed_is_left_to_reap(place: Place, freezer: Path) -
 
 
 def test_a_run_over_is_over_though_its_front_lives_on(inside: Place, freezer: Path) -> None:
-    """Survivors keep its entry; to ``stop`` it is no running run, and whoever reaps finds it."""
+    """Survivors keep its entry: for ``stop`` it is not running, and ``reap`` finds it."""
     times = {"grace_s": 0.2, "terminate_s": 0.1, "verify_s": 0.5}
     procs = str(freezer / "cgroup.procs")
     run = sweep_inside(inside, FROZEN, times=times, PROCS=procs)
@@ -210,7 +210,7 @@ def test_hundreds_of_workers_are_gone_at_once(place: Place) -> None:
 
 
 def test_a_tree_of_stopped_processes_that_stops_itself_again(place: Place) -> None:
-    """SIGCONT wakes them for a moment at most: SIGKILL needs nobody to be awake."""
+    """SIGCONT wakes them for a moment at most: SIGKILL ends suspended processes too."""
     body = """
     def f(bars, params, stop):
         if params["a"] < 20:

@@ -1,4 +1,4 @@
-"""What is on the disk when, and a real run carried on after a power loss."""
+"""What is on the disk when, and a real run resumed after a power loss."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def f(bars, params, stop):
 
 
 def die(run: Started) -> None:
-    """Kill front and warden at once, so that nobody is left to finish the run."""
+    """Kill front and warden at once, so that no process is left to finish the run."""
     run.look_below()
     warden = Identity.of(run.warden)
     assert warden is not None
@@ -168,7 +168,7 @@ def test_reap_strikes_off_what_cannot_be_finished(place: Place) -> None:
     recycled.assert_gone()
 
 
-def test_an_entry_from_before_a_reboot_matches_nobody(place: Place) -> None:
+def test_an_entry_from_before_a_reboot_matches_no_process(place: Place) -> None:
     """Pid and start time of a living process, but of an earlier boot."""
     run = dead_run(place)
     (path,) = entries(place)

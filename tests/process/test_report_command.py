@@ -93,7 +93,7 @@ def test_the_page_goes_where_it_is_sent_with_the_axes_that_are_named(
         (["--html", "--y", "q"], "--y 'q'"),
         (["--html", "--x", "a", "--y", "a"], "name two parameters"),
         (["--html", "--metric", "q"], "its metrics: sharpe, twice, total_return"),
-        (["--x", "a"], "--x belongs to --html"),
+        (["--x", "a"], "--x needs --html"),
         (["--out", "nowhere/page.html"], "No such file or directory"),
         (["--out", "."], "cannot be written"),
     ],
@@ -166,7 +166,7 @@ def test_a_dead_run_is_finished_from_its_journals(place: Place) -> None:
     assert not (run.run_dir / "report.json").exists()
     ended = place.command("report", str(run.run_dir))
     assert ended.returncode == 0, ended.stderr
-    assert "its front and warden were killed" in ended.stdout
+    assert "was killed with its warden" in ended.stdout
     # what a worker had in hand was not in its journal yet
     assert f"{len(run.kept())} of 1,000 combinations" in ended.stdout
     run.assert_nothing_lost(at_least=1)
@@ -177,7 +177,7 @@ def test_a_dead_run_is_finished_from_its_journals(place: Place) -> None:
 def test_results_that_could_not_be_written_are_said_to_be_missing_and_written_later(
     place: Place,
 ) -> None:
-    """At the run's end there was no room for them, say; here, something is in their place."""
+    """Results that could not be written at the run's end: here, a directory has their name."""
     run = place.sweep(POLITE, json=False, DONE=50)
     run.wait_marks("ready", 2)
     results = run.run_dir / "results.parquet"
@@ -220,7 +220,7 @@ def f(bars, params, stop):
 
 
 def test_a_run_without_results_has_failed_until_they_are_written(place: Place) -> None:
-    """Whoever goes on from exit code 0 wants to read them."""
+    """A script that continues after exit code 0 will read them."""
     run = without_results(place, WAITS)
     assert run.report["status"] == "failed"
     assert "results.parquet could not be written" in run.report["reason"]
@@ -260,7 +260,9 @@ def test_a_run_whose_journal_is_cut_is_not_completed_by_its_results(place: Place
     assert json.loads(again.stdout.splitlines()[-1])["status"] == "completed"
 
 
-def test_a_report_is_corrected_though_whoever_wrote_the_results_was_killed(place: Place) -> None:
+def test_a_report_is_corrected_though_the_writer_of_the_results_was_killed(
+    place: Place,
+) -> None:
     run = without_results(place, WAITS)
     before = (run.run_dir / "report.json").read_bytes()
     place.command("report", str(run.run_dir))
@@ -313,7 +315,7 @@ def test_a_run_may_be_moved(place: Place, done: Started) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("run.json", "{}", "not what a run was asked"),
+        ("run.json", "{}", "not the plan of a run"),
         ("run.json", "[", "not a JSON file"),
         ("report.json", "{}", "not a run's report"),
         ("report.json", "x", "not a JSON file"),

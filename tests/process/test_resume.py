@@ -73,7 +73,7 @@ def test_a_strategy_edited_within_a_second_is_computed_as_it_is(place: Place) ->
     assert seen == [1.0, 1.0, 2.0, 2.0]
 
 
-def test_whoever_asks_is_told_what_earlier_attempts_and_the_given_up_come_to(
+def test_status_counts_earlier_attempts_and_combinations_given_up(
     place: Place,
 ) -> None:
     """From the front by SIGUSR1, and from the warden by ``status``."""
@@ -123,7 +123,7 @@ def killed(run: Started, victims: list[int]) -> None:
     """SIGKILL processes of a run, so that none can act on another's death, and see it end."""
     run.look_below()
     found = [Identity.of(pid) for pid in victims]
-    assert all(found), "somebody ended before being killed"
+    assert all(found), "a process ended before it was killed"
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for who in filter(None, found):
             who.send(number)
@@ -147,7 +147,7 @@ def refused(place: Place, *words: str) -> None:
 
 
 def kill_and_resume(place: Place, run: Started, resumes: int, step: int, seed: int) -> Started:
-    """Kill somebody as often as asked, each time some rows later; return the last attempt."""
+    """Kill a process as often as asked, each time some rows later; return the last attempt."""
     chance = random.Random(seed)
     for _ in range(resumes):
         enough = sum(run.kept().values()) + chance.randrange(1, step)
@@ -361,8 +361,8 @@ def test_a_run_is_carried_on_from_anywhere(place: Place) -> None:
 
 FAILS = """
 def f(bars, params, stop):
-    if params["a"] % 10 == 3 and not (HERE / "mended").exists():
-        raise ValueError(f"not mended: {params['a']}")
+    if params["a"] % 10 == 3 and not (HERE / "fixed").exists():
+        raise ValueError(f"not fixed: {params['a']}")
     if params["a"] >= DONE:
         mark("ready")
         stop.wait()
@@ -373,7 +373,7 @@ def f(bars, params, stop):
 def test_what_failed_stays_failed_unless_it_is_to_be_tried_again(place: Place) -> None:
     report = finished(place.sweep(FAILS, n=40, DONE=1000))
     assert (report["combos_failed"], report["combos_done"]) == (4, 40)
-    (place.root / "mended").touch()
+    (place.root / "fixed").touch()
     assert finished(resume(place))["combos_failed"] == 4
     run = resume(place, "--retry-failed")
     report = finished(run)
@@ -396,7 +396,7 @@ class Scaled:
         self.by = by
 
 def f(bars, params, stop):
-    if params["a"] >= {done} and not os.path.exists({mended!r}):
+    if params["a"] >= {done} and not os.path.exists({fixed!r}):
         open({marks!r} + f"/ready-{{os.getpid()}}", "w").close()
         stop.wait()
         return None
@@ -412,15 +412,15 @@ with sweep(f, {{"a": range(200)}}, frame, workers=2, run_dir={run_dir!r}) as run
 def test_a_notebooks_closure_and_dataframe_are_carried_on_from_the_command_line(
     place: Place,
 ) -> None:
-    mended = place.root / "mended"
+    fixed = place.root / "fixed"
     code = CALLER.format(
-        done=DONE, mended=str(mended), marks=str(place.root), run_dir=str(place.root / "run")
+        done=DONE, fixed=str(fixed), marks=str(place.root), run_dir=str(place.root / "run")
     )
     run = place.start([sys.executable, "-P", "-c", code])
     run.wait_marks("ready", 2)
     run.wait_for((run.run_dir / "inputs.json").exists, "what resuming needs")
     killed(run, [run.popen.pid, run.warden])
-    mended.touch()
+    fixed.touch()
     again = resume(place)
     report = finished(again)
     assert report["combos_done"] == 200

@@ -104,7 +104,7 @@ def test_a_hundred_signals_do_no_harm(place: Place) -> None:
     for _ in range(100):
         if run.popen.poll() is None:
             run.popen.send_signal(signal.SIGINT)
-    # one that comes when the run is over and its report written ends the front as it ends anybody
+    # one that comes when the report is written ends the front as it ends any process
     assert run.end() in (130, -signal.SIGINT), run.tell()
     assert run.report["exit_code"] == 130
     assert "Traceback" not in run.err

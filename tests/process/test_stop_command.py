@@ -237,7 +237,7 @@ def test_two_runs_side_by_side_are_told_apart(place: Place) -> None:
     assert stop.returncode == 0
     assert other.end() == 143
     memory = json.loads((place.root / "other" / "report.json").read_text())["memory"]
-    assert memory["settled_s"] is not None, memory  # whoever else comes and goes meanwhile
+    assert memory["settled_s"] is not None, memory  # whatever else the machine does meanwhile
     first.assert_gone()
 
 
@@ -259,7 +259,7 @@ def test_a_suspended_warden_is_woken(place: Place) -> None:
 
 @contextmanager
 def kept_suspended(warden: Identity) -> Iterator[None]:
-    """Suspend it again whenever somebody wakes it; for a moment it may be at work in between."""
+    """Suspend it again whenever it is woken; in between it may work for a moment."""
     over = threading.Event()
 
     def keep_suspended() -> None:
@@ -298,7 +298,7 @@ def test_a_warden_that_stays_suspended_is_killed_and_its_workers_with_it(
         run.popen.send_signal(signal.SIGCONT)
     assert run.end() == 1, run.tell()
     if front == "suspended" or "did not end the run in time" not in run.report["reason"]:
-        # a front that has heard of the stop waits as long: either may be the first
+        # a front that has received the stop waits as long: either may be the first
         assert "SIGKILL" in said["escalated"][-1]
         assert str(warden.pid) in said["escalated"][-1]
     run.assert_gone()

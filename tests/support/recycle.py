@@ -7,7 +7,7 @@ stranger gets the victim's pid, with a child. What happens between two system
 calls is visible to no process, so these are all the instants there are. Both strangers must
 live on.
 
-The first process is the keeper: strangers are its children, and no kin of who is tested.
+The first process is the keeper: strangers are its children, unrelated to the process under test.
 ``without`` takes the guard away: then strangers must die, or the test would prove nothing.
 
 Prints a JSON object: how many instants were tried, and at which of them a stranger died.

@@ -152,7 +152,7 @@ def is_bank_of_curves(thing: object) -> bool:
     return isinstance(thing, Bank) and thing.length == TILE_BARS
 
 
-def test_killed_half_way_leaves_a_row_nobody_takes_for_written() -> None:
+def test_killed_half_way_leaves_a_row_that_does_not_count_as_written() -> None:
     def die_half_way(line: NDArray[np.int64], slot: int, row: Row) -> bool:
         row[: LENGTH // 2] = -1
         os.kill(os.getpid(), signal.SIGKILL)
@@ -293,7 +293,7 @@ def test_own_rows_are_kept_as_long_as_they_fit(monkeypatch: pytest.MonkeyPatch) 
         assert found is not None
         flat, at = found
         assert [flat[a + LENGTH - 1] for a in at] == [slot**2 for slot in slots]
-    # 15 and 16 took the places of 13 and 14, which nobody had asked for the longest; 13 that of 12
+    # 15 and 16 took the places of 13 and 14, the least recently requested; 13 that of 12
     assert fill.calls == [10, 11, 12, 1, 13, 14, 0, 15, 16, 13]
 
 

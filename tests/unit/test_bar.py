@@ -18,7 +18,7 @@ from supervisor.states import RunStatus
     [
         (RunStatus.RUNNING, None, "running"),
         (RunStatus.STOPPING, Level.STOP, "stopping; Ctrl+C again kills"),
-        (RunStatus.STOPPING, Level.DRAIN, "draining: finishing the chunks in hand"),
+        (RunStatus.STOPPING, Level.DRAIN, "draining: finishing current chunks"),
     ],
 )
 def test_on_80_columns_only_parameters_of_the_best_are_cut_off(

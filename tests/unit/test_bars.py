@@ -195,7 +195,7 @@ def test_gzip(tmp_path: Path, sample: Bars) -> None:
 @pytest.mark.parametrize(
     ("name", "n_bars", "per_year"), [("EURUSD.csv", 5000, 8760), ("GOOG.csv", 2148, 365)]
 )
-def test_real_files_nobody_here_wrote(name: str, n_bars: int, per_year: float) -> None:
+def test_real_files_from_other_programs(name: str, n_bars: int, per_year: float) -> None:
     bars = load_bars(REAL / name)
     expected = pd.read_csv(REAL / name, index_col=0, parse_dates=True)
     assert len(bars) == n_bars

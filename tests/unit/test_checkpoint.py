@@ -38,7 +38,7 @@ def test_what_only_dill_can_pickle_is_kept_too(file: CheckpointFile) -> None:
     assert file.load()() == 4
 
 
-def test_what_nobody_can_pickle_is_an_error(file: CheckpointFile) -> None:
+def test_what_cannot_be_pickled_is_an_error(file: CheckpointFile) -> None:
     file.save("before")
     with pytest.raises(CheckpointError, match="generator"):
         file.save(number for number in range(3))

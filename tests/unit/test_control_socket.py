@@ -132,7 +132,7 @@ def test_too_many_callers_are_hung_up_on(served: Served) -> None:
     assert served.clients == []
 
 
-def test_a_caller_that_does_not_read_blocks_nobody(served: Served) -> None:
+def test_a_caller_that_does_not_read_blocks_no_other(served: Served) -> None:
     with call() as deaf:
         for _ in range(2000):
             messages.send(deaf, messages.AskStatus())
@@ -141,7 +141,7 @@ def test_a_caller_that_does_not_read_blocks_nobody(served: Served) -> None:
     served.turn()
 
 
-def test_nobody_there() -> None:
+def test_no_process_listens() -> None:
     assert connect("no-such-run") is None
     registry.socket_path(RUN).touch()
     assert connect(RUN) is None

@@ -241,7 +241,7 @@ def test_many_guilty_ones_side_by_side_do_not_hide_the_innocent() -> None:
 
 
 def sizes_of_chunks(n: int, n_workers: int, batch: int = 1) -> list[int]:
-    """Sizes of the chunks of a grid that one worker computes alone, whoever else might."""
+    """Sizes of the chunks of a grid that one worker of several computes alone."""
     dispatcher = Dispatcher([(0, n)], n_workers, batch=batch)
     sizes = []
     now = 0.0
@@ -262,7 +262,7 @@ def test_chunks_grow_to_what_takes_the_target_time_and_shrink_at_the_end() -> No
     assert sum(sizes) == 1_000_000
 
 
-def test_a_worker_that_nobody_waits_for_has_whole_chunks_to_the_end() -> None:
+def test_a_lone_worker_has_whole_chunks_to_the_end() -> None:
     sizes = sizes_of_chunks(100_000, n_workers=1)
     full = round(CHUNK_TARGET_S / COST_S)
     grown = sizes[sizes.index(max(sizes)) : -1]  # the very last one is what is left
@@ -347,7 +347,7 @@ def test_what_was_given_ahead_is_not_blamed_for_a_death() -> None:
     assert dispatcher.in_hand(0) is None
     again = dispatcher.take(0, now)
     assert again == chunk._replace(crashes=1)
-    assert dispatcher.take_ahead(0, now) is None, "one at a time while somebody is being looked for"
+    assert dispatcher.take_ahead(0, now) is None, "one at a time during the search"
     dispatcher.returned(0, again.stop, now)
     assert dispatcher.take(0, now) == ahead
 
@@ -390,8 +390,8 @@ def test_a_huge_grid_costs_no_more_than_a_small_one() -> None:
     assert len(dispatcher._todo) == 1
 
 
-def test_a_message_from_nobody_in_particular_is_no_catastrophe() -> None:
-    """A worker that forked and came back speaks twice."""
+def test_a_message_of_an_unknown_worker_is_ignored() -> None:
+    """A worker whose forked child returned sends its messages twice."""
     dispatcher = Dispatcher([(0, 10)], 1, first_chunk=4)
     chunk = dispatcher.take(0, 0.0)
     dispatcher.returned(0, chunk.stop, 1.0)

@@ -161,7 +161,7 @@ def test_a_refused_system_call_is_a_problem(
     assert finding.fix
 
 
-def test_the_subreaper_is_tried_and_leaves_nobody() -> None:
+def test_the_subreaper_is_tried_and_leaves_no_process() -> None:
     assert kernel.subreaper().status is Status.OK
     works, said = ask.try_out("pid_namespace")
     assert works or said  # a container may forbid it: then the reason is told
@@ -210,13 +210,13 @@ def test_kernels_are_warm_once_each_has_machine_code(
     home.mkdir()
     cache.mkdir(parents=True)
     source = home / "entries.py"
-    source.write_text('one = Kernel("sweep", "one")\ntwo = Kernel("tape", "two")\n')
+    source.write_text('one = Kernel("sweep", "one")\ntwo = Kernel("curves", "two")\n')
     monkeypatch.setattr(disk, "_kernels_home", lambda: home)
     monkeypatch.setenv("ALLSTOP_CACHE_DIR", str(tmp_path / "cache"))
     finding = disk.kernels()
     assert finding.status is Status.INFO
     assert finding.what.startswith("0 of 2 compiled")
-    for name in ("sweep.one", "tape.two"):
+    for name in ("sweep.one", "curves.two"):
         (cache / f"{name}-0123-4567.o").touch()
     assert disk.kernels().what == "2 of 2 compiled and cached"
     later = source.stat().st_mtime + 60

@@ -47,7 +47,7 @@ def test_there_is_no_cell_too_many() -> None:
 
 
 @pytest.mark.parametrize(("state", "event"), list(product(State, Event)))
-def test_nobody_goes_back_a_step(state: State, event: Event) -> None:
+def test_no_event_goes_back_a_step(state: State, event: Event) -> None:
     following = step(state, event).state
     if state in FINAL:
         assert step(state, event) == escalation.Step(state)
@@ -68,7 +68,7 @@ def test_kill_kills_at_once_wherever_it_comes(state: State) -> None:
 
 
 def test_a_timed_state_has_a_deadline_that_leads_on() -> None:
-    """Whoever enters a state that waits for a deadline has armed it."""
+    """A transition to a state that waits for a deadline arms it."""
     arming = {
         State.FLAGGED: Action.ARM_GRACE,
         State.TERMINATED: Action.ARM_TERMINATE,
@@ -250,14 +250,14 @@ class Loop(RuleBasedStateMachine):
             assert kills[0] >= self.at(Action.SIGNAL_TERM)[0] + TERMINATE_S - 1e-9
 
     @invariant()
-    def nobody_survives_without_a_sigkill_and_the_time_to_die(self) -> None:
+    def no_process_survives_without_a_sigkill_and_the_time_to_die(self) -> None:
         if self.state is State.SURVIVED:
             assert self.at(Action.SIGNAL_KILL)
             reported = self.at(Action.REPORT_SURVIVORS)[0]
             assert reported >= self.at(Action.ARM_VERIFY)[0] + VERIFY_S - 1e-9
 
     @invariant()
-    def clean_means_that_nobody_is_left(self) -> None:
+    def clean_means_that_no_process_is_left(self) -> None:
         if self.state is State.CLEAN:
             assert not self.living()
 
@@ -282,7 +282,7 @@ class Loop(RuleBasedStateMachine):
         self.ask(Event.STOP)
         self.pass_time(GRACE_S + TERMINATE_S + VERIFY_S)
         assert self.state in FINAL
-        self.nobody_survives_without_a_sigkill_and_the_time_to_die()
+        self.no_process_survives_without_a_sigkill_and_the_time_to_die()
         self.nothing_is_done_after_the_end()
 
 

@@ -110,7 +110,7 @@ def test_a_warden_that_puts_its_socket_away_once_more_does_not_take_the_front_s(
     front.join(DEADLINE_S)
 
 
-def test_the_front_listens_as_soon_as_nobody_else_does(entry: Entry) -> None:
+def test_the_front_listens_as_soon_as_no_other_process_does(entry: Entry) -> None:
     wardens, jobs = ControlSocket(RUN, lambda _: None), Jobs()
     front = seeing_jobs_out(jobs, entry)
     wardens.close()

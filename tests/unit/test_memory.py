@@ -68,7 +68,7 @@ def test_untouched_memory_is_not_held() -> None:
         assert memory.pss_bytes(pid) < 100 * MB
 
 
-def test_whoever_is_gone_holds_nothing() -> None:
+def test_a_process_that_is_gone_holds_no_memory() -> None:
     with subprocess.Popen(["true"]) as child:
         child.wait()
     assert memory.pss_bytes(child.pid) == 0

@@ -226,9 +226,9 @@ def test_a_command_takes_only_the_options_that_are_marked_for_one() -> None:
             continue
         with pytest.raises(ConfigError) as caught:
             refuse_sweep_options(None, {"grace": "1", option.name: typed})
-        one_line(caught.value, f"{option.flag} belongs to a sweep", option.name)
+        one_line(caught.value, f"{option.flag} is for sweeps only", option.name)
     refuse_sweep_options(None, {"data": None, "resume": False, "grid": []})
-    with pytest.raises(ConfigError, match=r"'s\.toml' belongs to a sweep"):
+    with pytest.raises(ConfigError, match=r"'s\.toml' is for sweeps only"):
         refuse_sweep_options(Path("s.toml"), {})
 
 

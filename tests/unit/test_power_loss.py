@@ -1,4 +1,4 @@
-"""What a power loss does to files: a run that is carried on afterwards equals one without it.
+"""What a power loss does to files: a run that is resumed afterwards equals one without it.
 
 Bytes that were not on the disk yet are missing at the end, or are there as zeros, or as
 what the disk held before.

@@ -242,10 +242,10 @@ def test_names_with_brackets_and_spaces_are_read_right() -> None:
 
 
 def test_what_is_not_there_is_none() -> None:
-    nobody = 2**22 - 1
-    assert Identity.of(nobody) is None
-    assert process.state_letter(nobody) is None
-    assert process.command_name(nobody) == "?"
-    assert process.children(nobody) == []
-    assert process.descendants(nobody) == []
-    assert process.signal_descendants(nobody, signal.SIGKILL) == 0
+    unused = 2**22 - 1
+    assert Identity.of(unused) is None
+    assert process.state_letter(unused) is None
+    assert process.command_name(unused) == "?"
+    assert process.children(unused) == []
+    assert process.descendants(unused) == []
+    assert process.signal_descendants(unused, signal.SIGKILL) == 0

@@ -136,7 +136,7 @@ def test_a_runtime_directory_that_is_a_link_is_refused(own_state: Path) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to give a directory away")
-def test_a_runtime_directory_of_somebody_else_is_refused(own_state: Path) -> None:
+def test_a_runtime_directory_of_another_user_is_refused(own_state: Path) -> None:
     theirs = own_state / "runtime" / "allstop"
     theirs.mkdir()
     os.chown(theirs, 65534, 65534)
@@ -167,7 +167,7 @@ def test_what_is_written_is_json_for_others_too(tmp_path: Path) -> None:
     assert plain["front"] == {"pid": me().pid, "start_time": me().start_time, "boot": boot_id()}
 
 
-def test_an_identity_of_another_boot_is_nobody(tmp_path: Path) -> None:
+def test_an_identity_of_another_boot_is_no_process(tmp_path: Path) -> None:
     before = Identity(me().pid, me().start_time, "another boot")
     assert not before.alive
     assert not before.send(0)

@@ -116,7 +116,7 @@ def test_a_wait_interrupted_by_signals_goes_on(flag: StopFlag, interrupting: boo
     assert bool(caught) is interrupting
 
 
-SIGNAL_WHOEVER_SLEEPS = """
+SIGNAL_SLEEPERS = """
 import os, signal, sys
 from pathlib import Path
 stat = Path(f"/proc/{sys.argv[1]}/stat")
@@ -129,7 +129,7 @@ os.kill(int(sys.argv[1]), signal.SIGUSR1)
 def test_a_wait_ends_when_a_signal_handler_sets_the_flag(flag: StopFlag) -> None:
     before = signal.signal(signal.SIGUSR1, lambda *_: flag.set())
     # another process: a thread of ours would have us wait for the interpreter's lock
-    signaller = subprocess.Popen([sys.executable, "-c", SIGNAL_WHOEVER_SLEEPS, str(os.getpid())])
+    signaller = subprocess.Popen([sys.executable, "-c", SIGNAL_SLEEPERS, str(os.getpid())])
     try:
         assert flag.wait(60) is True
     finally:
@@ -140,7 +140,7 @@ def test_a_wait_ends_when_a_signal_handler_sets_the_flag(flag: StopFlag) -> None
 # --- generations -------------------------------------------------------------------------------
 
 
-def test_clearing_hides_no_stop_from_whoever_is_attached(flag: StopFlag) -> None:
+def test_clearing_hides_no_stop_from_attached_objects(flag: StopFlag) -> None:
     holder = attached(flag)
     line = holder.array
     flag.set()
@@ -208,7 +208,7 @@ def test_levels_only_rise(flag: StopFlag, first: Level, second: Level) -> None:
     assert flag.requested_at == at
 
 
-def test_levels_only_rise_whoever_writes_at_the_same_time() -> None:
+def test_levels_only_rise_when_several_write_at_the_same_time() -> None:
     storm("climb", "-", 60)
 
 
@@ -252,7 +252,7 @@ def test_a_pickled_flag_keeps_its_generation(flag: StopFlag) -> None:
 @pytest.mark.parametrize(
     ("victim", "count"), [("poll", 1500), ("wait", 1500), ("wait_for_ever", 1000), ("set", 1000)]
 )
-def test_killing_whoever_uses_it_hangs_nobody(victim: str, count: int) -> None:
+def test_killing_a_user_of_the_flag_hangs_no_other(victim: str, count: int) -> None:
     """``multiprocessing.Event`` hangs its owner in up to all of these (cpython#126434)."""
     storm("kill", victim, count)
 

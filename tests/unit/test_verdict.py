@@ -142,7 +142,7 @@ def test_the_first_request_gives_the_reason_and_the_last_signal_the_exit_code() 
     record.note("drain", "", "python")
     record.note("stop", "SIGINT", "SIGINT")
     record.note("kill", "SIGTERM", "SIGTERM")
-    record.note("stop", "asked by the stop command", "stop command")
+    record.note("stop", "requested by the stop command", "stop command")
     assert (record.requested_by, record.reason, record.level) == ("python", "python", "kill")
     assert record.signal == signal.SIGTERM
 

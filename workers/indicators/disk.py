@@ -2,7 +2,7 @@
 
 Off by default: on a fast machine computing a row takes as long as reading it.
 A file is written whole under another name and then renamed, so none is ever
-seen half-written; one that is damaged all the same is ignored and replaced.
+seen half-written; a damaged file is ignored and replaced.
 """
 
 from __future__ import annotations

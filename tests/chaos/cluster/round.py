@@ -154,7 +154,7 @@ class Round(engine.Round):
         if self._stop is not None:
             self._stop.wait(LONG_S)
         self.note(f"ended with {code}")
-        if code in (-signal.SIGKILL, 3) or self._there.debts:
+        if code in (-signal.SIGKILL, 3) or self._there.outstanding:
             self.outcome.counts["times reap was called"] += 1
             said = self._there.command("reap")
             assert said.returncode == 0, f"reap: {said.stdout}{said.stderr}"
@@ -172,7 +172,7 @@ class Round(engine.Round):
             # the report names the jobs that were given up; that they are gone was seen above
             assert not lost or report["exit_code"] == 3, f"not verified: {lost}"
             self.check_report(begun.run_dir)
-        wait_for(lambda: not there.debts, "nothing outstanding")
+        wait_for(lambda: not there.outstanding, "nothing outstanding")
         # a shell that dies of SIGTERM may leave its child on the node: the cluster's own doing
         begun.seen = {one for one in begun.seen | set(there.alive()) if not _in_job(one)}
         wait_for(
