@@ -89,7 +89,7 @@ def report(
 def _plan(asked: dict[str, Any], run_dir: Path) -> AnyPlan:
     try:
         return read_plan(asked)
-    except (KeyError, TypeError, ValueError):
+    except (LookupError, TypeError, ValueError):
         raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not the plan of a run") from None
 
 

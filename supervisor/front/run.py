@@ -33,7 +33,7 @@ from supervisor.ipc.stopflag import Level, StopFlag
 from supervisor.records import registry
 from supervisor.records.events import EventLog
 from supervisor.records.report import Report
-from supervisor.records.stop_record import StopRecord
+from supervisor.records.stop_record import ECHO, StopRecord
 from supervisor.records.verdict import Work as HowWorkEnded
 from supervisor.states import RunStatus
 from supervisor.system.process import Identity
@@ -282,7 +282,6 @@ class Front:
                 # it loads libraries or compiles kernels and would not receive this for seconds;
                 # no worker exists (it says so before it forks one): there is nothing to lose
                 self.link.kill()
-                self._end(End(HowWorkEnded.STOPPED, by_force=True))
             case Running() | Stopping():
                 self.link.wake()
                 self.link.send(messages.RequestStop(int(request.level), request.reason, request.by))
@@ -295,6 +294,9 @@ class Front:
         self.events.emit(
             "stop_requested", level=request.level.name, reason=request.reason, by=request.by
         )
+        if isinstance(self.phase, Starting):
+            # after its cause: if we die now, the process that finishes the run knows of both
+            self._end(End(HowWorkEnded.STOPPED, by_force=True))
 
     def _note_stop(self, request: Request, *, relayed: bool = False) -> None:
         if not self.asked:
@@ -343,7 +345,8 @@ class Front:
             case messages.Finished():
                 self.advance(message.finished)
             case messages.StopBegun():
-                self.hear_requests()  # if it was our own doing, we know more about it
+                if message.requested_by == ECHO:
+                    self.hear_requests()  # it was our own doing: we know more about it
                 told = Request(Level(message.level), message.reason, message.requested_by)
                 self._note_stop(told, relayed=True)
             case messages.RungReached():

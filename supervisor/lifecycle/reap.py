@@ -141,9 +141,11 @@ def _clear(entry: Entry) -> Reaped:
         else:
             report = finish_dead_run(entry.run_dir)
         reaped.status = str(report.status)
-        if COMMAND_KEY not in durable.read_json(entry.run_dir / rundir.RUN_FILE):
-            reaped.combos_done = report.combos_done
         reaped.notes += report.errors
+        if not entry.intact:
+            reaped.notes.append(f"it could not begin, and left nothing: {report.reason}")
+        elif COMMAND_KEY not in durable.read_json(entry.run_dir / rundir.RUN_FILE):
+            reaped.combos_done = report.combos_done
     except (AllstopError, OSError, KeyError, TypeError, ValueError) as error:
         reaped.error = " ".join(str(error).split()) or type(error).__name__
         return reaped

@@ -25,6 +25,7 @@ from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim, claim_directory
 from supervisor.records.command import COMMAND_KEY
 from supervisor.records.environment_snapshot import library_versions
+from supervisor.records.events import EventLog
 from supervisor.records.plan import ALLOCATION, Origin, Plan, StopTimes
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid
@@ -167,6 +168,10 @@ def _begin(
     history = [*asked.get("resumed_at", []), now]
     again = asked | plan.to_json() | {"resumed_at": history}
     durable.write_json(run_dir / rundir.RUN_FILE, again, named=False)
+    # if we die now, the process that finishes this attempt must not report the earlier one
+    events = EventLog(run_dir, "front")
+    events.emit("resume_begun", resumed=plan.resumed)
+    events.close()
     # a report says that its run has ended: the earlier one must not be taken for this attempt's
     report = run_dir / rundir.REPORT_FILE
     if report.exists():

@@ -117,6 +117,6 @@ def read_events(run_dir: Path) -> Iterator[Fact]:
     for line in text.splitlines():
         try:
             fields = json.loads(line)
-            yield Fact(fields.pop("event"), fields.pop("at"), fields)
-        except (ValueError, KeyError, AttributeError, TypeError):
+            yield Fact(fields.pop("event"), float(fields.pop("at")), fields)
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             continue

@@ -5,6 +5,7 @@ Everything in it was observed. What was not measured is null, never zero.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,21 +141,54 @@ class Report:
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Report:
-        """Rebuild a report from what :meth:`to_json` gave; unknown keys are left out."""
+        """Rebuild a report from what :meth:`to_json` gave; unknown keys are left out.
+
+        Raises
+        ------
+        KeyError, ValueError, TypeError
+            If it is not what :meth:`to_json` gave.
+        """
         known = {name: plain[name] for name in cls.__slots__ if name in plain}
         known["status"] = RunStatus(known["status"])
-        if known.get("stop"):
+        if known.get("stop") is not None:
             stop = dict(known["stop"])
             stop["rungs"] = [Rung(**rung) for rung in stop["rungs"]]
             known["stop"] = StopReport(**stop)
-        if known.get("memory"):
+            _check_kinds(known["stop"], _KINDS_OF_STOP)
+            for rung in known["stop"].rungs:
+                _check_kinds(rung, _KINDS_OF_RUNG)
+        if known.get("memory") is not None:
             known["memory"] = MemoryReport(**known["memory"])
-        return cls(**known)
+            _check_kinds(known["memory"], dict.fromkeys(MemoryReport.__slots__, _MAYBE_NUMBER))
+        report = cls(**known)
+        _check_kinds(report, _KINDS)
+        return report
 
     def write(self) -> None:
         """Write ``report.json`` into the run's directory, durably."""
         durable.write_json(Path(self.run_dir) / rundir.REPORT_FILE, self.to_json(), named=False)
         rundir.sync_names(Path(self.run_dir))
+
+
+Kinds = Mapping[str, type | tuple[type, ...]]
+
+_NUMBER: tuple[type, ...] = (int, float)
+_MAYBE_NUMBER: tuple[type, ...] = (*_NUMBER, type(None))
+_KINDS_OF_RUNG: Kinds = {"name": str, "at_s": _NUMBER, "acted_on": int}
+_KINDS_OF_STOP: Kinds = {"requested_by": str, "level": str, "elapsed_s": _NUMBER, "survivors": list}
+_KINDS: Kinds = {
+    "run_id": str, "reason": str, "exit_code": int, "containment": str, "combos_total": int,
+    "combos_done": int, "combos_failed": int, "elapsed_s": _NUMBER, "run_dir": str, "jobs": list,
+    "components_cleaned": list, "errors": list, "resumed": int, "cause": str, "observed": dict,
+    "command_status": (int, type(None)),
+}  # fmt: skip
+
+
+def _check_kinds(found: object, kinds: Kinds) -> None:
+    """Raise TypeError if a field read from a file is of another kind than its reader needs."""
+    for name, kind in kinds.items():
+        if not isinstance(getattr(found, name), kind):
+            raise TypeError(f"{name}: {getattr(found, name)!r}")
 
 
 def unseen(jobs: list[dict[str, Any]]) -> list[str]:

@@ -26,7 +26,8 @@ class StopRecord:
     Attributes
     ----------
     requested_by, reason : str
-        Of the first request; empty: there was none.
+        Of the first request, in the order in which the warden received them; empty: there was
+        none. Requests that the warden never received count only if it received no other.
     level : str
         The highest that was requested: ``drain``, ``stop`` or ``kill``.
     own_signal, relayed_signal : int
@@ -41,6 +42,7 @@ class StopRecord:
     own_signal: int = 0
     relayed_signal: int = 0
     rungs: list[Rung] = field(default_factory=list)
+    _ordered: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.requested_by)
@@ -67,10 +69,12 @@ class StopRecord:
         relayed : bool
             The warden reports it; the front may have reported it, too.
         """
-        if not self or (self.requested_by == ECHO != by):
-            self.requested_by, self.reason = by, reason or by
         if not self.level or _LEVELS.index(level) > _LEVELS.index(self.level):
             self.level = level
+        first_in_order = relayed and by != ECHO and not self._ordered
+        if not self or first_in_order or (self.requested_by == ECHO != by):
+            self.requested_by, self.reason = by, reason or by
+        self._ordered = self._ordered or first_in_order
         if relayed:
             self.relayed_signal = _number(by) or self.relayed_signal
         else:

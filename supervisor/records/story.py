@@ -13,6 +13,9 @@ from supervisor.states import RunStatus
 
 NOT_SEEN = "its front and its warden were killed"
 
+_BEGINNINGS = ("front.resume_begun", "front.run_requested")
+"""What begins an attempt: a resumed one may die before it has a warden to ask."""
+
 
 def ended_as(outcome: RunStatus, *, elsewhere: bool) -> Work:
     """How the work ended, from the warden's outcome; ``elsewhere``: cluster jobs compute the sweep.
@@ -80,7 +83,7 @@ class Story:
         """Read a run's facts; those of earlier attempts are left out."""
         story = cls()
         for fact in read_events(run_dir):
-            if fact.name == "front.run_requested":
+            if fact.name in _BEGINNINGS:
                 story = cls()
             story.take_in(fact)
         return story
@@ -89,7 +92,7 @@ class Story:
         """Add a fact; one of an unknown kind, or without a field that is needed, is ignored."""
         try:
             self._take_in(fact)
-        except (KeyError, TypeError, ValueError, AttributeError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             return
 
     def _take_in(self, fact: Fact) -> None:

@@ -75,7 +75,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ConfigError(f"{path}: not a JSON file") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: not a JSON object")

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from supervisor.records.events import EventLog
+from supervisor.records.report import Report
 from supervisor.records.stop_record import ECHO, StopRecord
 from supervisor.records.story import Story
 from supervisor.records.verdict import (
@@ -158,6 +159,17 @@ def test_what_the_warden_passes_on_late_is_not_the_last_signal() -> None:
     assert alone.signal == signal.SIGHUP
 
 
+def test_the_warden_s_order_decides_which_request_was_first() -> None:
+    front, finisher = StopRecord(), StopRecord()
+    front.note("stop", "SIGINT", "SIGINT")
+    front.note("stop", "asked by the stop command", "stop command", relayed=True)
+    finisher.note("stop", "asked by the stop command", "stop command", relayed=True)
+    finisher.note("stop", "SIGINT", "SIGINT", relayed=True)
+    finisher.note("stop", "SIGINT", "SIGINT")
+    assert (front.reason, front.signal) == (finisher.reason, finisher.signal)
+    assert front.reason == "asked by the stop command"
+
+
 def test_a_flag_seen_before_its_request_is_not_taken_for_another_request() -> None:
     record = StopRecord()
     record.note("stop", "the stop flag was set", ECHO)
@@ -252,3 +264,47 @@ def test_only_the_latest_attempt_is_told(tmp_path: Path) -> None:
 def test_a_damaged_fact_says_nothing(tmp_path: Path, fields: dict[str, Any]) -> None:
     write_facts(tmp_path, REQUESTED, STARTED, ("warden.run_ended", fields))
     assert Story.of(tmp_path).work is Work.LOST
+
+
+def test_an_attempt_that_died_before_it_had_a_warden_does_not_inherit_a_stop(
+    tmp_path: Path,
+) -> None:
+    asked = ("warden.stop_requested", {"by": "SIGTERM", "level": "STOP", "reason": "SIGTERM"})
+    again = ("front.resume_begun", {"resumed": 1})
+    write_facts(tmp_path, REQUESTED, STARTED, asked, run_ended("stopped"), again)
+    story = Story.of(tmp_path)
+    assert story.work is Work.LOST
+    assert not story.stop
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "warden.run_started", "at": "x", "containment": "c", "ram_baseline_bytes": 7}',
+        '{"event": "warden.run_started", "at": 1, "containment": "c", "ram_baseline_bytes": 1e999}',
+        "[" * 100_000,
+    ],
+    ids=["no instant", "infinite", "deep"],
+)
+def test_a_line_that_is_no_fact_says_nothing(tmp_path: Path, line: str) -> None:
+    write_facts(tmp_path, REQUESTED)
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write(line + "\n")
+    write_facts(tmp_path, run_ended("completed"))
+    story = Story.of(tmp_path)
+    assert (story.work, story.began) == (Work.DONE, 0.0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"combos_done": None}, {"elapsed_s": "x"}, {"errors": 7}, {"observed": []}, {"stop": {}},
+        {"memory": []},
+        {"stop": {"requested_by": "x", "level": "stop", "rungs": [], "survivors": 7}},
+    ],
+)  # fmt: skip
+def test_a_report_of_other_kinds_is_no_report(change: dict[str, Any]) -> None:
+    plain = Report("id", RunStatus.COMPLETED, "", 0, "none", 1, 1, 0, 0.1, "run").to_json()
+    assert Report.from_json(plain).run_id == "id"
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Report.from_json(plain | change)
