@@ -1,16 +1,18 @@
 # allstop: `make run` shows it, `make test` proves it. CI calls the same targets.
 
 PYTHON ?= python3
+PYTHONS := 3.11 3.12 3.13 3.14
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test check bench chaos cluster-up cluster-down clean help
+.PHONY: run test pythons check bench chaos cluster-up cluster-down clean help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run     install into $(VENV) and run the example sweep (Ctrl+C stops it)"
 	@echo "make test    install what the tests need and run all checks and tests"
+	@echo "make pythons  make test on each of Python $(PYTHONS) that is installed"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   measure against floors and peers"
 	@echo "make chaos   1,000 rounds of random kills at random instants, here and on a cluster (hours)"
@@ -24,6 +26,12 @@ run: $(VENV)/.core
 test: $(VENV)/.test check
 	@$(BIN)/python -m tests.cluster install  # what cannot be installed is named and left out
 	$(BIN)/pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+
+pythons:
+	@for v in $(PYTHONS); do \
+	  if command -v python$$v >/dev/null; then \
+	    $(MAKE) test PYTHON=python$$v VENV=.venv-$$v || exit 1; \
+	  else echo "python$$v is not installed: left out"; fi; done
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -45,7 +53,7 @@ cluster-down: $(VENV)/.core
 	@$(BIN)/python -m tests.cluster down $(CLUSTER_ARGS)
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
