@@ -170,7 +170,7 @@ def advised_extras() -> Iterator[tuple[str, str]]:
         ("pip install --force-reinstall --no-deps allstop", True),
         ("pipx install fullstop", True),
         ("uv pip install allstop>=0.1", True),
-        ("pip install '/work/allstop[plots]'", False),
+        ("pip install '/srv/allstop[plots]'", False),
         ("pip install ./dist/allstop-0.1.0-py3-none-any.whl", False),
         ("pip install 'allstop[plots] @ git+https://x/allstop.git@0123'", False),
         ("pip install 'submitit>=1.5,<1.6'", False),
