@@ -140,7 +140,7 @@ class RunInHand:
             pause = max(0.0, due - now)
             timeout = pause if timeout is None else min(timeout, pause)
         for key, _ in self._selector.select(self._front.outbox.patience(timeout)):
-            if not _closed(key.fileobj):  # by the call for an earlier one
+            if self._watches(key):  # the call for an earlier one may have closed this one
                 key.data()
         self._workforce.report()
         if self._deadline is not None and time.monotonic() >= self._deadline:
@@ -163,6 +163,14 @@ class RunInHand:
         """Stop watching a descriptor; harmless when repeated."""
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
+
+    def _watches(self, key: selectors.SelectorKey) -> bool:
+        """Whether it is open and watched still, by the same call: numbers are reused."""
+        if isinstance(key.fileobj, socket.socket) and key.fileobj.fileno() < 0:
+            return False
+        with contextlib.suppress(KeyError):
+            return self._selector.get_key(key.fileobj) is key
+        return False
 
     def post(self, message: messages.Message) -> None:
         """Send a message to the front; never blocks."""
@@ -411,7 +419,3 @@ def _in_time(left_s: float) -> float:
     was asked for.
     """
     return max(0.0, left_s if left_s < _NEAR_S else 0.99 * left_s)
-
-
-def _closed(watched: object) -> bool:
-    return isinstance(watched, socket.socket) and watched.fileno() < 0

@@ -122,3 +122,9 @@ def test_a_containment_that_is_refused_is_a_fact_of_the_run_that_was_to_have_it(
         refusing.wait(DEADLINE_S)
     fields = the(list(read_events(tmp_path)), "warden.run_refused")
     assert fields == {"error": refusal.error, "usage": True}
+
+
+def test_what_a_call_has_closed_is_not_called_in_the_same_instant(own_state: Path) -> None:
+    told, facts = tell_and_facts(own_state / "run", "tests.support.forgotten_descriptor")
+    assert told.split() == ["read"]
+    assert the(facts, "warden.run_ended")["outcome"] == "completed"
