@@ -25,6 +25,7 @@ from supervisor.system.vram import GpuLost, Nvml, NvmlUnavailable
 try:
     nvml = Nvml.open()
     said = {"driver": nvml.driver_version, "cuda": nvml.cuda_version, "divided": nvml.divided()}
+    said["unreachable"] = nvml.unreachable()
     said["devices"] = [asdict(one) for one in nvml.devices()]
     for uuid in sys.argv[1:] or [one["uuid"] for one in said["devices"]]:
         said[uuid] = {
@@ -161,7 +162,7 @@ def test_a_lost_device_leaves_the_others(fake: FakeNvml) -> None:
     assert ask(fake, UUID)["lost"] == UUID
     assert ask(fake, "GPU-c")["why"] == "there is no GPU GPU-c"
     fake.say(gpu(error=nvml.LOST))
-    assert "has lost" in ask(fake)["why"]
+    assert ask(fake)["unreachable"] == ["GPU 0: the driver has lost a GPU"]
 
 
 def test_a_divided_gpu_stands_for_its_instances(fake: FakeNvml) -> None:
