@@ -14,6 +14,8 @@ import pytest
 from tests.process.test_reap import die, entries, escaped
 from tests.support.cli import Place, Started
 from tests.support.gpu.fake_nvml import MIB, UUID, FakeNvml, gpu, living, process
+from tests.support.gpu.holder import hold, let_go
+from tests.support.verdict import check_verdict
 from tests.support.waiting import let_pass, wait_for
 
 pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
@@ -138,6 +140,38 @@ def test_vram_that_is_not_back_is_said(place: Place, fake: FakeNvml) -> None:
     assert memory["ram_settled_s"] is not None
     said = place.command("report", str(run.run_dir)).stdout
     assert "NOT back at its baseline" in said
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_holder_is_a_survivor_only_with_the_runs_cookie(
+    place: Place, fake: FakeNvml, ours: bool
+) -> None:
+    run = started(place, fake)
+    use(run, fake)
+    run_id = facts(run, "front.run_requested")[0]["run_id"]
+    holder = hold(
+        fake.files / "nvidia0", fake.files / "nvidia-uvm",
+        env={"ALLSTOP_RUN_ID": run_id if ours else "another-run"},
+    )  # fmt: skip
+    try:
+        fake.say(gpu(used=600 * MIB), process(holder.pid, 600 * MIB if ours else "none"))
+        code = run.stop()
+        assert holder.poll() is None, "NVML's word is no reason for a signal"
+        named = f"pid {holder.pid} (python"
+        assert named in run.report["errors"][0], run.report["errors"]
+        survivors = run.report["stop"]["survivors"]
+        if ours:
+            assert code == 3, run.tell()
+            assert any(one.startswith(named) and "holds VRAM of GPU 0" in one for one in survivors)
+        else:
+            assert code == 128 + signal.SIGTERM, run.tell()
+            assert survivors == []
+        assert check_verdict(run.run_dir) == []
+    finally:
+        let_go(holder)
+    if ours:
+        fake.say(gpu())
+        assert place.command("reap").returncode == 0
 
 
 def test_a_stranger_that_grows_is_told_apart(place: Place, fake: FakeNvml) -> None:
