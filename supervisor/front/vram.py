@@ -38,7 +38,7 @@ _GRACE_S = 1.0
 _NOT_USED = "the run used no GPU"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Outcome:
     """What was found on the devices that a run has used.
 
