@@ -33,10 +33,11 @@ from supervisor.system.cuda import Attribute, CudaError, Driver
 FORCED_BY = "ALLSTOP_DEVICE_FLAG"
 """Environment variable that names the tier to use, whatever else would work."""
 
-INCLUDE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to load than this file
+CUDA_INCLUDE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to load than this file
 """Directory of ``allstop.cuh``, for compilers of CUDA C++."""
 
 _WORD_BYTES = 8
+_NULL_STREAM = 0
 _SHORTEST_S = 50e-6
 _LONGEST_S = 0.002
 _SHARE = 64
@@ -338,7 +339,7 @@ def _open(
     ways: dict[Tier, Callable[[], int]] = {
         Tier.MAPPED: lambda: _map(driver, device, line, pages),
         Tier.VRAM: lambda: _follow(driver, context, line),
-        Tier.WAVES: lambda: _word(driver).pointer,
+        Tier.WAVES: lambda: _word(driver, _NULL_STREAM).pointer,
     }
     reasons = [f"{FORCED_BY}={wanted}"] if wanted not in (None, Tier.MAPPED) else []
     for tier in [wanted] if wanted else list(ways):
@@ -380,13 +381,12 @@ class _Word(NamedTuple):
     stream: int
 
 
-def _word(driver: Driver) -> _Word:
-    """Make a word in device memory that holds 0, with a stream and a source to write it from.
+def _word(driver: Driver, stream: int) -> _Word:
+    """Make a word in device memory that holds 0, and a source to write it from.
 
-    All is prepared here, and used once: while a kernel runs, an allocation may wait for it.
+    All is prepared here and was used once: while a kernel runs, an allocation may wait for it.
     """
     pointer = driver.allocate(_WORD_BYTES)
-    stream = driver.stream()
     source = _source(driver)
     driver.copy_to_device(pointer, ctypes.addressof(source), _WORD_BYTES, stream)
     driver.synchronise(stream)
@@ -407,7 +407,7 @@ def _source(driver: Driver) -> ctypes.c_int64:
 
 def _follow(driver: Driver, context: int, line: Line) -> int:
     """Have a thread write a word in device memory once a stop is requested."""
-    word = _word(driver)
+    word = _word(driver, driver.stream())
     word.source.value = 1
     thread = threading.Thread(
         target=_write_on_stop,
@@ -415,7 +415,10 @@ def _follow(driver: Driver, context: int, line: Line) -> int:
         name="allstop-device-flag",
         daemon=True,
     )
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise _Refused(str(error)) from None
     return word.pointer
 
 
