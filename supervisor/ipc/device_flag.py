@@ -233,24 +233,15 @@ class _Opened:
     another one at the same address would pass for registered.
     """
 
-    def __init__(self, *, before_fork: bool = False) -> None:
+    def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.pid = 0
         self.flags: dict[tuple[int, int], DeviceFlag] = {}
         self.pages: dict[int, mmap.mmap] = {}
-        self.before_fork = before_fork
 
 
 _opened = _Opened()
 _report: Callable[[DeviceFlag], None] | None = None
-
-
-def _after_fork() -> None:
-    global _opened  # noqa: PLW0603
-    # a new lock too: another thread of the parent may have held the old one
-    _opened = _Opened(before_fork=_opened.before_fork or bool(_opened.flags))
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def report_to(report: Callable[[DeviceFlag], None]) -> None:
@@ -306,17 +297,17 @@ def open_line(line: Line) -> DeviceFlag:
             f"{cuda.LIBRARY} cannot be loaded: there is no NVIDIA driver here, and without a GPU "
             "no kernel to stop"
         )
-    opened = _opened
-    if opened.before_fork:
-        raise cuda.forked_error("cuInit")
+    if _opened.pid not in (0, os.getpid()):
+        raise cuda.forked_error("fork")  # what was opened is the parent's
     context = driver.context()
     key = (id(line.memory), context)
-    with opened.lock:
-        flag = opened.flags.get(key)
+    with _opened.lock:
+        flag = _opened.flags.get(key)
         if flag is not None and flag.generation == line.generation:
             return flag
-        flag = _open(driver, context, line, wanted, opened.pages)
-        opened.flags[key] = flag
+        flag = _open(driver, context, line, wanted, _opened.pages)
+        _opened.flags[key] = flag
+        _opened.pid = os.getpid()
     if _report is not None:
         _report(flag)
     return flag

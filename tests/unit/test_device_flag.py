@@ -25,7 +25,7 @@ if os.fork() == 0:  # the stop comes from another process
     flag.set()
     os._exit(0)
 os.wait()
-print(opened.tier, opened.wait(kernel, timeout=60), opened.why)
+print(opened.tier, opened.wait(kernel, timeout=30), opened.why)
 """
 
 
@@ -103,7 +103,7 @@ def test_a_flag_that_is_gone_leaves_its_address_to_no_other(gpu: FakeCuda) -> No
         flag = StopFlag()
         kernel = Kernel(flag.cuda.pointer)
         flag.set()
-        assert flag.cuda.wait(kernel, timeout=5), "the kernel reads the page of a flag that is gone"
+        assert flag.cuda.wait(kernel, timeout=2), "the kernel reads the page of a flag that is gone"
         del flag
         gc.collect()
     print("heard")
@@ -164,6 +164,22 @@ def test_waves_where_no_thread_writes_either(gpu: FakeCuda) -> None:
         "mapped: cuMemHostRegister_v2: CUDA_ERROR_NOT_SUPPORTED (801); "
         "vram: cuStreamCreate: CUDA_ERROR_NOT_SUPPORTED (801)"
     )
+
+
+def test_waves_where_no_thread_can_be_started(gpu: FakeCuda) -> None:
+    gpu.set(REFUSED)
+    assert gpu.run("""
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+    threading.Thread.start = start
+    print(StopFlag().cuda.tier, StopFlag().cuda.why)
+    """).endswith("; vram: can't start new thread")
+
+
+def test_an_error_where_there_is_no_word_to_read(gpu: FakeCuda) -> None:
+    gpu.set(REFUSED, "cuMemAlloc_v2 2")
+    said = gpu.run("print(refused(lambda: StopFlag().cuda))")
+    assert said == "CudaError: cuMemAlloc_v2: CUDA_ERROR_OUT_OF_MEMORY (2)"
 
 
 def test_in_waves_a_kernel_reads_a_word_that_stays_zero(gpu: FakeCuda) -> None:
@@ -294,9 +310,22 @@ def test_a_fork_after_initialising_is_a_clear_error(gpu: FakeCuda, initialise: s
     print(StopFlag().cuda.tier)
     """)
     child, parent = said.splitlines()
-    assert child.startswith("CudaError: cuInit: CUDA_ERROR_NOT_INITIALIZED (3). CUDA cannot be")
+    assert ": CUDA_ERROR_NOT_INITIALIZED (3). CUDA cannot be used" in child
     assert "forked from one that had initialised CUDA" in child
     assert parent == "mapped"
+
+
+def test_a_forked_child_does_not_take_the_parent_s_flag_for_its_own(gpu: FakeCuda) -> None:
+    gpu.set("forgetful 1")
+    said = gpu.run("""
+    flag = StopFlag()
+    flag.cuda
+    if os.fork() == 0:
+        print(refused(lambda: flag.cuda), flush=True)
+        os._exit(0)
+    os.wait()
+    """)
+    assert said.startswith("CudaError: fork: CUDA_ERROR_NOT_INITIALIZED (3). CUDA cannot be used")
 
 
 def test_a_forked_worker_opens_the_flag_for_itself(gpu: FakeCuda) -> None:

@@ -5,6 +5,7 @@
  *     attribute N VALUE     what cuDeviceGetAttribute answers
  *     lost CODE             every call that needs a context fails with CODE
  *     slow MICROSECONDS     a registration takes that long
+ *     forgetful 1           a forked child is not told that CUDA is not its own
  * Every call appends to its file `calls`: pid, name, arguments, result.
  *
  * As on a device: nothing works before cuInit, nor in a child forked after it; calls need a
@@ -89,12 +90,16 @@ static int record(int code, const char *format, ...) {
     return code;
 }
 
+static int initialised(void) {
+    return initialised_by == getpid() || (initialised_by && setting("forgetful", 0));
+}
+
 static int not_ready(const char *name) {
-    return initialised_by != getpid() ? NOT_INITIALIZED : setting(name, 0);
+    return initialised() ? setting(name, 0) : NOT_INITIALIZED;
 }
 
 static int no_context(const char *name) {
-    int code = initialised_by != getpid() ? NOT_INITIALIZED : setting("lost", 0);
+    int code = initialised() ? setting("lost", 0) : NOT_INITIALIZED;
     return code ? code : !current ? INVALID_CONTEXT : setting(name, 0);
 }
 
