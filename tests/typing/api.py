@@ -11,6 +11,8 @@ from supervisor.records.report import Report
 
 
 def strategy(bars: Bars, params: Mapping[str, Any], stop: StopFlag) -> dict[str, float]:
+    assert_type(stop.device_pointer, int)
+    assert_type(stop.cuda.wait(lambda: True), bool)
     return {"last": float(bars.close[-1]), "stopped": float(stop.is_set())}
 
 
