@@ -11,8 +11,6 @@ from supervisor.records.report import Report
 
 
 def strategy(bars: Bars, params: Mapping[str, Any], stop: StopFlag) -> dict[str, float]:
-    assert_type(stop.device_pointer, int)
-    assert_type(stop.cuda.wait(lambda: True), bool)
     return {"last": float(bars.close[-1]), "stopped": float(stop.is_set())}
 
 
@@ -32,3 +30,8 @@ flag = StopFlag()
 assert_type(flag.checkpoint({"bar": 7}), bool)
 assert_type(flag.is_set(), bool)
 assert_type(flag.wait(0.1), bool)
+
+
+def on_a_gpu(stop: StopFlag) -> None:
+    assert_type(stop.device_pointer, int)
+    assert_type(stop.cuda.wait(lambda: True), bool)
