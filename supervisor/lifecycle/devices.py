@@ -11,41 +11,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from pathlib import Path
 
 from supervisor.errors import ConfigError
 from supervisor.lifecycle import checks, device_speed
+from supervisor.lifecycle.gpu_choice import HiddenGpuError, NoGpuError, asked_gpus, named
 from supervisor.records.placement import AUTO, DeviceRequest, Stack, Where, parse_device
 from supervisor.records.plan import Plan, Source
+from supervisor.system.gpus import Gpu
 from supervisor.system.install import advice
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-
-class GpuLike(Protocol):
-    """A GPU, or an instance of one, as NVML lists it."""
-
-    @property
-    def uuid(self) -> str:
-        """``GPU-…`` or ``MIG-…``."""
-        ...
-
-    @property
-    def index(self) -> int:
-        """Its number in the order of the PCI bus."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """Its product name."""
-        ...
-
-
-class NoGpuError(Exception):
-    """There is no GPU that the run could use; the text says why, in half a line."""
+_CONTROL_DEVICE = "/dev/nvidiactl"
+"""There is one where the NVIDIA kernel driver has found a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +72,7 @@ def place(plan: Plan, left: int, cores: int) -> Placed:
         return Placed(_on_cpu(plan, cores, "as asked: cpu"))
     _need(Stack.CUPY, asked.text)
     gpus = _asked_gpus(asked)
-    return Placed(_on_gpus(plan, Stack.CUPY, gpus, f"as asked: {_named(gpus)}, by CuPy"))
+    return Placed(_on_gpus(plan, Stack.CUPY, gpus, f"as asked: {named(gpus)}, by CuPy"))
 
 
 def refuse_for_function(asked: DeviceRequest, source: Source) -> None:
@@ -119,7 +98,7 @@ def _place_function(plan: Plan, asked: DeviceRequest, cores: int) -> Placed:
     if asked.where is not Where.GPU:
         return Placed(_on_cpu(plan, cores, "the function chooses for itself"))
     gpus = _asked_gpus(asked)
-    why = f"as asked: {_named(gpus)}, by the function itself"
+    why = f"as asked: {named(gpus)}, by the function itself"
     return Placed(_on_gpus(plan, Stack.NUMBA, gpus, why))
 
 
@@ -130,12 +109,12 @@ def _place_torch(plan: Plan, asked: DeviceRequest, cores: int) -> Placed:
     try:
         if cpu_only_torch():
             raise NoGpuError("the installed PyTorch is a build for the CPU only")  # noqa: TRY301
-        gpus = choose(asked, find_gpus(), os.environ.get(VISIBLE))
+        gpus = asked_gpus(asked)
     except NoGpuError as why:
         if asked.where is Where.GPU:
             raise _no_gpu(asked.text, why) from None
         return Placed(_on_cpu(plan, cores, f"PyTorch on the CPU: {why}", Stack.TORCH))
-    why_there = f"as asked: {_named(gpus)}, by PyTorch"
+    why_there = f"as asked: {named(gpus)}, by PyTorch"
     return Placed(_on_gpus(plan, Stack.TORCH, gpus, why_there))
 
 
@@ -144,16 +123,20 @@ def _place_auto(plan: Plan, left: int, cores: int) -> Placed:
     if not pays:
         return Placed(_on_cpu(plan, cores, f"the CPU: {why}"))
     try:
-        gpus = choose(parse_device(AUTO), find_gpus(), os.environ.get(VISIBLE))
-    except NoGpuError as none:
-        return Placed(_on_cpu(plan, cores, f"the CPU: {none}"))
+        gpus = asked_gpus(parse_device(AUTO))
+    except HiddenGpuError as hidden:
+        return Placed(_on_cpu(plan, cores, f"the CPU: {hidden}"))
+    except (NoGpuError, OSError, AttributeError) as none:  # the last: an old NVML binding's
+        there = Path(_CONTROL_DEVICE).exists()
+        notes = (f"computed on the CPU although this machine has a GPU: {none}",) if there else ()
+        return Placed(_on_cpu(plan, cores, f"the CPU: {none}"), notes)
     if not installed(Stack.CUPY):
         note = (
-            f"computed on the CPU although there is {_named(gpus)}: CuPy is not installed; "
+            f"computed on the CPU although there is {named(gpus)}: CuPy is not installed; "
             f"{advice(_CUDA_EXTRA)} installs it"
         )
         return Placed(_on_cpu(plan, cores, "the CPU: CuPy is not installed"), (note,))
-    chosen = _on_gpus(plan, Stack.CUPY, gpus, f"{_named(gpus)}, by CuPy: {why}")
+    chosen = _on_gpus(plan, Stack.CUPY, gpus, f"{named(gpus)}, by CuPy: {why}")
     return Placed(replace(chosen, fallback_workers=cores))
 
 
@@ -176,102 +159,9 @@ def _pays(plan: Plan, left: int, workers: int) -> tuple[bool, str]:
     )
 
 
-# -- which GPUs ------------------------------------------------------------
-
-
-def find_gpus() -> list[GpuLike]:
-    """Return the machine's GPUs as NVML lists them.
-
-    Raises
-    ------
-    NoGpuError
-        If NVML cannot say.
-    """
-    from supervisor.system.vram import Nvml, NvmlUnavailable
-
+def _asked_gpus(asked: DeviceRequest) -> list[Gpu]:
     try:
-        nvml = Nvml.open()
-    except NvmlUnavailable as error:
-        raise NoGpuError(str(error)) from None
-    try:
-        return list(nvml.devices())
-    except NvmlUnavailable as error:
-        raise NoGpuError(str(error)) from None
-    finally:
-        nvml.close()
-
-
-def choose(asked: DeviceRequest, gpus: Sequence[GpuLike], visible: str | None) -> list[GpuLike]:
-    """Choose the GPUs that were asked for among those that are there.
-
-    Parameters
-    ----------
-    asked : DeviceRequest
-        What was asked for.
-    gpus : sequence of GpuLike
-        The machine's GPUs.
-    visible : str or None
-        ``CUDA_VISIBLE_DEVICES`` of the caller.
-
-    Raises
-    ------
-    NoGpuError
-        If one that was asked for is not there or is hidden, or there is none at all.
-    """
-    if not gpus:
-        raise NoGpuError("no GPU was found")
-    seen = seen_by_cuda(gpus, visible)
-    if not seen:
-        raise NoGpuError(f"{VISIBLE}={visible} hides every GPU")
-    chosen: list[GpuLike] = []
-    for item in asked.gpus:
-        there = [gpu for gpu in gpus if _is(gpu, item)]
-        if not there:
-            raise NoGpuError(f"there is no GPU {item}; there are {_listed(gpus)}")
-        found = [gpu for gpu in there if gpu in seen]
-        if not found:
-            raise NoGpuError(f"{VISIBLE}={visible} hides GPU {item}")
-        if len(found) > 1:
-            raise NoGpuError(f"GPU {item} may be any of {_listed(found)}")
-        chosen += found
-    if len({gpu.uuid for gpu in chosen}) < len(chosen):
-        raise NoGpuError(f"{asked.text} names a GPU twice")
-    return chosen or seen
-
-
-def seen_by_cuda(gpus: Sequence[GpuLike], visible: str | None) -> list[GpuLike]:
-    """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` leaves, in its order.
-
-    Numbers are taken in the order of the PCI bus, the only one that NVML knows. CUDA's own
-    order differs where a machine has unlike GPUs and ``CUDA_DEVICE_ORDER`` does not say
-    ``PCI_BUS_ID``.
-
-    References
-    ----------
-    CUDA C++ Programming Guide, "CUDA Environment Variables": UUIDs may be shortened, and what
-    follows the first invalid entry is invisible.
-    """
-    if visible is None:
-        return list(gpus)
-    left: list[GpuLike] = []
-    for word in visible.split(","):
-        item: int | str = int(word) if word.strip().isdecimal() else word.strip()
-        found = [gpu for gpu in gpus if _is(gpu, item)]
-        if len(found) != 1 or found[0] in left:
-            break
-        left += found
-    return left
-
-
-def _is(gpu: GpuLike, item: int | str) -> bool:
-    if isinstance(item, int):
-        return gpu.index == item
-    return len(item) > len("GPU-") and gpu.uuid.startswith(item)
-
-
-def _asked_gpus(asked: DeviceRequest) -> list[GpuLike]:
-    try:
-        return choose(asked, find_gpus(), os.environ.get(VISIBLE))
+        return asked_gpus(asked)
     except NoGpuError as why:
         raise _no_gpu(asked.text, why) from None
 
@@ -279,17 +169,6 @@ def _asked_gpus(asked: DeviceRequest) -> list[GpuLike]:
 def _no_gpu(text: str, why: NoGpuError) -> ConfigError:
     return ConfigError(f"device {text}: {why}; give --device cpu to compute on the CPU",
                        key="device")  # fmt: skip
-
-
-def _named(gpus: Sequence[GpuLike]) -> str:
-    if len(gpus) == 1:
-        return f"{gpus[0].name} ({gpus[0].uuid})"
-    names = sorted({gpu.name for gpu in gpus})
-    return f"{len(gpus)} GPUs ({', '.join(names)})"
-
-
-def _listed(gpus: Sequence[GpuLike]) -> str:
-    return ", ".join(f"{gpu.index} ({gpu.uuid})" for gpu in gpus)
 
 
 # -- which libraries -------------------------------------------------------
@@ -335,7 +214,7 @@ def _on_cpu(plan: Plan, cores: int, why: str, stack: Stack = Stack.NUMBA) -> Pla
     )
 
 
-def _on_gpus(plan: Plan, stack: Stack, gpus: Sequence[GpuLike], why: str) -> Plan:
+def _on_gpus(plan: Plan, stack: Stack, gpus: Sequence[Gpu], why: str) -> Plan:
     """Give each worker a GPU, in turn; one worker per GPU where their number was left to us."""
     uuids = [gpu.uuid for gpu in gpus][: checks.MAX_WORKERS]
     workers = plan.workers_asked or len(uuids)
