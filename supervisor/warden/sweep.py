@@ -16,11 +16,13 @@ from supervisor.records import rundir
 from supervisor.records.placement import Stack
 from supervisor.records.plan import Plan, Source
 from supervisor.rows.index import covered, outstanding
-from supervisor.rows.journal import JournalWriter, journal_path, next_serial
+from supervisor.rows.journal import journal_path, next_serial
 from supervisor.system import cuda, memory
 from supervisor.system.process import describe_exit
 from supervisor.warden.dispatch import Chunk, Dispatcher
 from supervisor.warden.escalation import State
+from supervisor.warden.given_up import GivenUp
+from supervisor.warden.in_hand import InHand
 from supervisor.warden.kept_bars import bars_of
 from supervisor.warden.lines import Descriptors
 from supervisor.warden.placing import Devices
@@ -63,8 +65,7 @@ class Sweep:
         self._backend: Backend | None = None
         self._serial = next_serial(self._journals)
         self._earlier = 0
-        self._given_up = 0
-        self._failures: JournalWriter | None = None
+        self._given_up = GivenUp(run, plan.run_id)
         self._workers: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
         self._reported = 0
@@ -86,6 +87,7 @@ class Sweep:
             batch=self._backend.batch,
             count=space.count,
         )
+        self._in_hand = InHand(self._dispatcher, self._table)
         self._dispatcher.finished = self._earlier = space.count_all(done)
         self._backend.prepare()
 
@@ -146,7 +148,7 @@ class Sweep:
 
     def status(self) -> messages.Status:
         """Combinations done, and the workers' pids."""
-        counted = self._earlier + self._table.done() + self._given_up
+        counted = self._earlier + self._table.done() + self._given_up.count
         return messages.Status(
             run_id="",
             status="",
@@ -163,8 +165,7 @@ class Sweep:
 
     def close(self) -> None:
         """Release everything that was prepared: it is big, and an idle warden holds nothing."""
-        if self._failures:
-            self._failures.close()
+        self._given_up.close()
         for worker in self._workers.values():
             worker.link.close()
         for fd in (self._fds.bars, self._fds.function):
@@ -278,7 +279,7 @@ class Sweep:
         self._run.heed_flag()
         self._run.events.emit("worker_reaped", serial=worker.serial, pid=worker.outside, code=code)
         if self._run.state is not State.RUNNING:
-            self._take_back(worker.slot)
+            self._in_hand.take_back(worker.slot)
             self._table.drop_unkept(worker.slot)
             self._run.check_done()
             return
@@ -292,20 +293,19 @@ class Sweep:
         """Find out what a worker's death means for its chunk, and for its device."""
         why = describe_exit(code)
         self._run.post(messages.WorkerLost(worker.serial, worker.outside, why))
-        kept_until = self._kept_until(worker.slot)
         to_blame = self._to_blame(code)
         if worker.device and to_blame:
-            chunk = self._dispatcher.in_hand(worker.slot)
-            if chunk is not None and kept_until > chunk.start:
+            if self._in_hand.advanced(worker.slot):
                 self._devices.worked(worker.device)
             if self._devices.crashed(worker.device, ready=worker.ready):
                 error = f"workers keep dying on it with nothing finished (the last {why})"
                 self._lose(worker.device, error)
             if worker.device in self._devices.lost or not worker.ready:
-                self._take_back(worker.slot)
+                self._in_hand.take_back(worker.slot)
                 self._wake_idle()
                 return
-        blamed = to_blame and self._begun(worker.slot)
+        blamed = to_blame and self._in_hand.begun(worker.slot)
+        kept_until = self._in_hand.kept_until(worker.slot)
         verdict = self._dispatcher.crashed(worker.slot, kept_until, blamed=blamed)
         if verdict.failed is not None:
             self._give_up(
@@ -319,11 +319,9 @@ class Sweep:
     def _on_device_lost(self, worker: Worker, message: messages.DeviceLost) -> None:
         """Take back the chunk of a worker that ends: its device is lost, or broken for it."""
         worker.lost = message.error
-        kept_until = self._kept_until(worker.slot)
-        chunk = self._dispatcher.in_hand(worker.slot)
-        if chunk is not None and kept_until > chunk.start:
+        if self._in_hand.advanced(worker.slot):
             self._devices.worked(worker.device)
-        self._take_back(worker.slot)
+        self._in_hand.take_back(worker.slot)
         if message.gone or self._devices.crashed(worker.device, ready=worker.ready):
             self._lose(worker.device, message.error)
         else:
@@ -379,36 +377,11 @@ class Sweep:
         oom_kills, self._oom_kills = self._oom_kills, memory.oom_kills()
         return code != -signal.SIGKILL or self._oom_kills != oom_kills
 
-    def _take_back(self, slot: int) -> None:
-        while self._dispatcher.in_hand(slot) is not None:
-            self._dispatcher.returned(slot, self._kept_until(slot), time.monotonic())
-
-    def _kept_until(self, slot: int) -> int:
-        """First index of a dead worker's chunk that is not in its journal."""
-        chunk = self._dispatcher.in_hand(slot)
-        if chunk is None:
-            return 0
-        if not self._begun(slot):
-            return chunk.start
-        return int(min(max(self._table.rows[slot]["kept_until"], chunk.start), chunk.stop))
-
-    def _begun(self, slot: int) -> bool:
-        """Whether a dead worker had begun the chunk it was given."""
-        chunk, row = self._dispatcher.in_hand(slot), self._table.rows[slot]
-        return chunk is not None and chunk[:2] == (row["chunk_start"], row["chunk_stop"])
-
     def _give_up(self, index: int, error: str) -> None:
-        if self._failures is None:
+        if self._given_up.needs_journal:
             serial, self._serial = self._serial, self._serial + 1
-            path = journal_path(self._journals, serial)
-            self._failures = JournalWriter(path, self._plan.run_id, serial)
-        try:
-            self._failures.append_failed(index, error)
-        except AllstopError as problem:
-            self._run.fail(str(problem))
-        self._given_up += 1
-        self._run.events.emit("combination_failed", index=index, error=error)
-        self._run.post(messages.CombinationFailed(index, error))
+            self._given_up.begin(journal_path(self._journals, serial), serial)
+        self._given_up.add(index, error)
 
 
 def _cpu_instead(plan: Plan) -> str:
