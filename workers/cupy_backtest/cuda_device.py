@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from supervisor.errors import DeviceLostError
 from supervisor.system.cuda import CudaError
 from workers.cupy_backtest import cubin, faults
-from workers.cupy_backtest.device import Event, Grid, Staging, Stream
+from workers.cupy_backtest.device import Buffer, Event, Grid, Staging, Stream
 from workers.cupy_backtest.layout import SOURCES, STAGED, Struct
 
 CONTEXT_BYTES = 512 << 20
@@ -124,14 +124,14 @@ class CupyDevice:
                 self._runtime.memcpy(memory.address, array.ctypes.data, array.nbytes, _TO_DEVICE)
         return memory
 
-    def copy_in(self, source: Staging, target: DeviceMemory, stream: Stream) -> None:
+    def copy_in(self, source: Staging, target: Buffer, stream: Stream) -> None:
         """See :class:`workers.cupy_backtest.device.Device`."""
         with self._guard("copy to the GPU"):
             self._runtime.memcpyAsync(
                 target.address, source.ctypes.data, source.nbytes, _TO_DEVICE, stream.ptr
             )
 
-    def copy_back(self, source: DeviceMemory, start: int, target: Staging, stream: Stream) -> None:
+    def copy_back(self, source: Buffer, start: int, target: Staging, stream: Stream) -> None:
         """See :class:`workers.cupy_backtest.device.Device`."""
         with self._guard("copy from the GPU"):
             self._runtime.memcpyAsync(

@@ -46,6 +46,19 @@ class Buffer(Protocol):
     def n_bytes(self) -> int: ...
 
 
+def opened(buffer: Buffer | None) -> Buffer:
+    """What ``open()`` has put on the device.
+
+    Raises
+    ------
+    RuntimeError
+        If it was not called.
+    """
+    if buffer is None:
+        raise RuntimeError("open() comes first")
+    return buffer
+
+
 class Event(Protocol):
     """A point in a stream."""
 
