@@ -172,6 +172,7 @@ class _Opened:
         self.most = _most_at_once(device.n_multiprocessors)
         self.slots: list[Slot] = []
         self._n_columns = n_columns
+        device.load(program.kernels)
         self._allocate()
 
     def _allocate(self) -> None:
@@ -235,6 +236,7 @@ class _Sweep:
             rows = self._landed(flight)
             if rows is None:
                 break
+            flight = flight._replace(held=None)  # the next one may need the memory
             self._chunk.progress[0] += len(rows)
             try:
                 self._launch()

@@ -14,6 +14,7 @@ from workers.cupy_backtest.layout import (
     LEVELS,
     MOST_THREADS,
     SIGNALS,
+    SOURCES,
     Struct,
     struct,
 )
@@ -171,6 +172,7 @@ class SignalProgram:
         Both slots of each combination, from its digits.
     """
 
+    kernels: tuple[str, ...] = SOURCES["signals"] + SOURCES["fills"]
     n_inputs = 2
 
     def __init__(
