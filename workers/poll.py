@@ -37,8 +37,8 @@ def stop_requested(line: NDArray[np.int64]) -> bool:
     around a compiled step of a few microseconds.
 
     On a GPU each call is a read over PCIe, a microsecond or two. Let one thread of a block
-    ask, and all leave by its answer:
-    ``if cuda.syncthreads_or(cuda.threadIdx.x == 0 and stop_requested(flag)): return``.
+    ask, and all leave by its answer: ``if
+    cuda.syncthreads_or(np.int32(cuda.threadIdx.x == 0 and stop_requested(flag))): return``.
 
     References
     ----------
