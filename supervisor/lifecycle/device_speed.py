@@ -21,6 +21,11 @@ from supervisor.system import durable
 _VERSION = 1
 _LONGEST_S = 3_600.0
 
+_UNREADABLE = (
+    OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError,
+    RuntimeError,  # a user without a home directory
+)  # fmt: skip
+
 START_FACTOR = 1.5
 """A GPU is used where the CPU would take this many times as long as a GPU worker takes to start."""
 
@@ -59,7 +64,7 @@ def _path() -> Path:
 def recall() -> DeviceSpeed:
     """Read this machine's measurements; those that cannot be read, or true, are left out."""
     found = DeviceSpeed()
-    with contextlib.suppress(OSError, ValueError, RecursionError, KeyError, AttributeError):
+    with contextlib.suppress(*_UNREADABLE):
         plain = json.loads(_path().read_text(encoding="utf-8"))
         if plain["version"] != _VERSION:
             return found
@@ -92,7 +97,7 @@ def _write(speed: DeviceSpeed) -> None:
         "gpu_start_s": None if speed.gpu_start_s is None else round(speed.gpu_start_s, 3),
         "cpu_bars_per_s": {name: round(rate) for name, rate in speed.cpu_bars_per_s.items()},
     }
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):
         _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         durable.write_json(_path(), plain, named=False)
 

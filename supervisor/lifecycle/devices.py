@@ -13,18 +13,15 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from supervisor.errors import ConfigError
 from supervisor.lifecycle import checks, device_speed
 from supervisor.lifecycle.gpu_choice import HiddenGpuError, NoGpuError, asked_gpus, named
 from supervisor.records.placement import AUTO, DeviceRequest, Stack, Where, parse_device
 from supervisor.records.plan import Plan, Source
+from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu
 from supervisor.system.install import advice
-
-_CONTROL_DEVICE = "/dev/nvidiactl"
-"""There is one where the NVIDIA kernel driver has found a GPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +109,7 @@ def _place_torch(plan: Plan, asked: DeviceRequest, cores: int) -> Placed:
         gpus = asked_gpus(asked)
     except NoGpuError as why:
         if asked.where is Where.GPU:
-            raise _no_gpu(asked.text, why) from None
+            raise _no_gpu(asked, why) from None
         return Placed(_on_cpu(plan, cores, f"PyTorch on the CPU: {why}", Stack.TORCH))
     why_there = f"as asked: {named(gpus)}, by PyTorch"
     return Placed(_on_gpus(plan, Stack.TORCH, gpus, why_there))
@@ -127,9 +124,10 @@ def _place_auto(plan: Plan, left: int, cores: int) -> Placed:
     except HiddenGpuError as hidden:
         return Placed(_on_cpu(plan, cores, f"the CPU: {hidden}"))
     except (NoGpuError, OSError, AttributeError) as none:  # the last: an old NVML binding's
-        there = Path(_CONTROL_DEVICE).exists()
-        notes = (f"computed on the CPU although this machine has a GPU: {none}",) if there else ()
-        return Placed(_on_cpu(plan, cores, f"the CPU: {none}"), notes)
+        on_cpu = _on_cpu(plan, cores, f"the CPU: {none}")
+        if not gpu_files.present():
+            return Placed(on_cpu)
+        return Placed(on_cpu, (f"computed on the CPU although this machine has a GPU: {none}",))
     if not installed(Stack.CUPY):
         note = (
             f"computed on the CPU although there is {named(gpus)}: CuPy is not installed; "
@@ -163,12 +161,14 @@ def _asked_gpus(asked: DeviceRequest) -> list[Gpu]:
     try:
         return asked_gpus(asked)
     except NoGpuError as why:
-        raise _no_gpu(asked.text, why) from None
+        raise _no_gpu(asked, why) from None
 
 
-def _no_gpu(text: str, why: NoGpuError) -> ConfigError:
-    return ConfigError(f"device {text}: {why}; give --device cpu to compute on the CPU",
-                       key="device")  # fmt: skip
+def _no_gpu(asked: DeviceRequest, why: NoGpuError) -> ConfigError:
+    instead = "torch:cpu" if asked.stack is Stack.TORCH else "cpu"
+    return ConfigError(
+        f"device {asked.text}: {why}; give --device {instead} to compute on the CPU", key="device"
+    )
 
 
 # -- which libraries -------------------------------------------------------

@@ -76,20 +76,28 @@ class Sweep:
         """See what is left to compute, and load or compile what computes it."""
         space = self._plan.space
         done = covered(rundir.journal_dirs(self._run.run_dir), space, failed=not self._retry_failed)
-        built_in = self._plan.source is Source.BUILT_IN
         todo = outstanding(done, space, self._plan.span)
-        bars = bars_of(self._fds.bars)
-        self._backend = make_backend(self._plan, bars, self._fds.function)
+        try:
+            self._backend = self._make_backend()
+        except (AllstopError, ImportError) as error:
+            if not self._plan.fallback_workers:
+                raise
+            self._leave_gpus(f"GPUs cannot be used: {error}")
+            self._backend = self._make_backend()
         self._dispatcher = Dispatcher(
             todo,
             self._plan.workers,
-            even=built_in,
+            even=self._plan.source is Source.BUILT_IN,
             batch=self._backend.batch,
             count=space.count,
         )
         self._in_hand = InHand(self._dispatcher, self._table)
         self._dispatcher.finished = self._earlier = space.count_all(done)
-        self._backend.prepare()
+
+    def _make_backend(self) -> Backend:
+        backend = make_backend(self._plan, bars_of(self._fds.bars), self._fds.function)
+        backend.prepare()
+        return backend
 
     def start(self) -> None:
         """Fork a worker for every slot, if there is anything to compute."""
@@ -355,20 +363,25 @@ class Sweep:
             )
 
     def _fall_back(self) -> None:
-        """Compute the rest on the CPU, whose rows are the same bit for bit."""
-        self._run.events.emit("fell_back", workers=self._plan.fallback_workers)
-        self._run.post(messages.Remark("every GPU is lost: the rest is computed on the CPU"))
-        self._devices.give_up()
-        plan = replace(self._plan, stack=Stack.NUMBA, devices=(), fallback_workers=0)
+        """Compute the rest on the CPU."""
+        self._leave_gpus("every GPU is lost")
         try:
-            self._backend = make_backend(plan, bars_of(self._fds.bars), None)
-            self._backend.prepare()
+            self._backend = self._make_backend()
         except (AllstopError, ImportError, OSError) as error:
             self._run.fail(f"every GPU is lost, and the CPU cannot compute the rest: {error}")
             return
-        self._dispatcher.learn_anew(self._plan.fallback_workers, self._backend.batch)
-        for slot in range(self._plan.fallback_workers):
-            self._start_worker(slot)
+        self._dispatcher.learn_anew(self._plan.workers, self._backend.batch)
+        self.start()
+
+    def _leave_gpus(self, why: str) -> None:
+        """Plan what is left for the CPU, whose rows are those of CuPy bit for bit."""
+        workers = self._plan.fallback_workers
+        self._run.events.emit("gpus_left", why=why, workers=workers)
+        self._run.post(messages.Remark(messages.clip(f"{why}: the rest is computed on the CPU")))
+        self._devices.give_up()
+        self._plan = replace(
+            self._plan, stack=Stack.NUMBA, devices=(), workers=workers, fallback_workers=0
+        )
 
     def _to_blame(self, code: int) -> bool:
         """Whether a worker's computation may have killed it: a SIGKILL comes from another
