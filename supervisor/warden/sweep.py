@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import time
@@ -359,7 +360,8 @@ class Sweep:
             error = list(self._devices.lost.values())[-1]
             self._run.fail(
                 f"no GPU is left to compute on: {error}; finished rows are kept, and allstop "
-                f"resume {self._plan.run_id} --device {_cpu_instead(self._plan)} computes the rest"
+                f"resume {shlex.quote(str(self._run.run_dir))} --device "
+                f"{_cpu_instead(self._plan)} computes the rest"
             )
 
     def _fall_back(self) -> None:
