@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import shutil
 import subprocess
 import threading
@@ -257,7 +258,7 @@ def test_every_kernel_has_its_source() -> None:
     assert sorted(named) == sorted(KERNELS)
     for source, kernels in SOURCES.items():
         text = (cubin.SOURCE / f"{source}.cu").read_text()
-        found = [part.split("(")[0] for part in text.split("KERNEL void ")[1:]]
+        found = re.findall(r"^(?:ROOMY_)?KERNEL (?:void )?(\w+)\(", text, re.MULTILINE)
         assert sorted(found) == sorted(kernels)
 
 
