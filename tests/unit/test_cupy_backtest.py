@@ -400,6 +400,17 @@ def test_rows_are_not_dropped_while_they_are_being_filled(devices: Any) -> None:
     assert not device.freed_in_use
 
 
+def test_smaller_batches_leave_their_memory_to_rows(devices: Any) -> None:
+    grid = Grid.of({"window": range(2, 34), "width": [1.0, 2.0]})
+    bars = FakeBars.walk(300, seed=2)
+    device = devices(_without_rows(devices, bars, grid) + 20 * ROW_BYTES)  # of 96
+    backend = opened(device, bars, grid, "bollinger_reversion", 1_000_000)
+    assert backend._opened is not None
+    most = backend._opened.most
+    assert same(compute(backend, grid), backtest_all(bars, grid, "bollinger_reversion"))
+    assert backend._opened.most == most // 2
+
+
 def test_ranges_that_do_not_fit_are_done_without(devices: Any) -> None:
     grid = Grid.of({"fast": range(1, 65), "slow": range(64, 128)})
     bars = FakeBars.walk(300, seed=2)
