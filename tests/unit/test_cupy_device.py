@@ -323,3 +323,28 @@ def test_an_event_on_a_broken_context_is_not_waited_for() -> None:
 
 def test_codes_of_the_driver_are_among_them() -> None:
     assert all(CudaError("x", code, "X").unusable <= (code in faults.LOST) for code in range(1_000))
+
+
+# -- CuPy ----------------------------------------------------------------------------------------
+
+
+def test_cupy_has_what_is_used() -> None:
+    """Names only: without a driver none of them can be called."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    for owner, names in (
+        (cupy, "RawModule"),
+        (cupy.cuda, "Device Event MemoryPool PinnedMemory PinnedMemoryPointer Stream"),
+        (cupy.cuda.memory, "OutOfMemoryError"),
+        (cupy.cuda.driver, "CUDADriverError"),
+        (cupy.cuda.runtime, "CUDARuntimeError deviceGetAttribute eventQuery memcpy memcpyAsync"),
+        (cupy.cuda.runtime, "memGetInfo setDevice"),
+        (cupy.cuda.nvrtc, "NVRTCError compileProgram createProgram destroyProgram"),
+        (cupy.cuda.nvrtc, "getCUBIN getProgramLog getVersion"),
+        (cupy.cuda.MemoryPool, "free_all_blocks free_bytes get_limit malloc set_limit used_bytes"),
+        (cupy.cuda.Stream, "wait_event"),
+        (cupy.cuda.Event, "record"),
+        (cupy.RawModule, "get_function"),
+        (cupy.RawKernel, "max_dynamic_shared_size_bytes"),
+    ):
+        for name in names.split():
+            assert hasattr(owner, name), f"{owner}: {name}"
