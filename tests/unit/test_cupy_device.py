@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import re
 import shutil
 import subprocess
 import threading
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from supervisor.errors import AllstopError, ConfigError, DeviceLostError
+from supervisor.errors import AllstopError, DeviceLostError
 from supervisor.system.cuda import CudaError
 from tests.support.gpu.emulated_device import EmulatedDevice
 from workers.cupy_backtest import cubin, faults, layout
@@ -257,7 +258,7 @@ def test_every_kernel_has_its_source() -> None:
     assert sorted(named) == sorted(KERNELS)
     for source, kernels in SOURCES.items():
         text = (cubin.SOURCE / f"{source}.cu").read_text()
-        found = [part.split("(")[0] for part in text.split("KERNEL void ")[1:]]
+        found = re.findall(r"^(?:ROOMY_)?KERNEL (?:void )?(\w+)\(", text, re.MULTILINE)
         assert sorted(found) == sorted(kernels)
 
 
@@ -269,102 +270,6 @@ def test_a_struct_takes_addresses_and_numbers() -> None:
     assert int(made["words"]) == 0
     with pytest.raises(ValueError, match="no field"):
         struct(BREAKOUTS, rows=1)
-
-
-# -- cubins --------------------------------------------------------------------------
-
-
-class FakeCompiler:
-    """Knows devices up to sm_92."""
-
-    def __init__(self, version: str = "fake 1.0") -> None:
-        self.version = version
-        self.asked: list[tuple[str, str]] = []
-
-    def compile(self, name: str, arch: str) -> bytes:
-        self.asked.append((name, arch))
-        if int(arch[3:]) > 92:
-            raise cubin.CompilerError("nvrtc: invalid value for --gpu-architecture (-arch)")
-        return f"{name} {arch}".encode()
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("ALLSTOP_CACHE_DIR", str(tmp_path))
-    return tmp_path / "kernels"
-
-
-def test_a_cubin_is_compiled_once(cache: Path) -> None:
-    compiler = FakeCompiler()
-    assert cubin.cubin("fills", (9, 0), compiler) == b"fills sm_90"
-    assert cubin.cubin("fills", (9, 0), compiler) == b"fills sm_90"
-    assert compiler.asked == [("fills", "sm_90")]
-    (path,) = cache.iterdir()
-    assert path.name.startswith("cuda.fills-")
-    assert path.suffix == ".cubin"
-
-
-def test_another_device_compiler_or_file_has_its_own(cache: Path) -> None:
-    for capability in ((8, 0), (9, 0)):
-        for name in ("fills", "signals"):
-            for version in ("fake 1.0", "fake 1.1"):
-                compiler = FakeCompiler(version)
-                cubin.cubin(name, capability, compiler)
-                assert compiler.asked
-    assert len(list(cache.iterdir())) == 8
-
-
-def test_a_damaged_cubin_is_compiled_again(cache: Path) -> None:
-    cubin.cubin("fills", (9, 0), FakeCompiler())
-    (path,) = cache.iterdir()
-    path.write_bytes(path.read_bytes()[:-1])
-    compiler = FakeCompiler()
-    assert cubin.cubin("fills", (9, 0), compiler) == b"fills sm_90"
-    assert compiler.asked
-
-
-def test_older_sources_cubins_go(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cubin.cubin("fills", (9, 0), FakeCompiler())
-    monkeypatch.setattr(cubin, "_source_key", lambda: "0123456789ab")
-    cubin.cubin("fills", (9, 0), FakeCompiler())
-    (path,) = cache.iterdir()
-    assert "0123456789ab" in path.name
-
-
-def test_a_device_newer_than_the_compiler_gets_its_familys_code(cache: Path) -> None:
-    compiler = FakeCompiler()
-    assert cubin.cubin("fills", (9, 4), compiler) == b"fills sm_92"
-    with pytest.raises(cubin.CompilerError):
-        cubin.cubin("fills", (12, 1), compiler)
-    assert compiler.asked[-1] == ("fills", "sm_120")
-
-
-def test_no_compiler_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cubin, "_compilers", lambda: iter(()))
-    with pytest.raises(ConfigError, match="nvcc on PATH"):
-        cubin.cubin("fills", (9, 0))
-
-
-@pytest.mark.parametrize("kind", [cubin.Nvrtc, cubin.Nvcc])
-@pytest.mark.parametrize("name", list(SOURCES))
-def test_what_real_compilers_make(kind: Any, name: str) -> None:
-    compiler = real(kind)
-    code = compiler.compile(name, "sm_90")
-    assert code[:4] == b"\x7fELF"
-    for kernel in SOURCES[name]:
-        assert kernel.encode() in code
-    with pytest.raises(cubin.CompilerError) as caught:
-        compiler.compile(name, "sm_97")
-    assert caught.value.knows_no_such_device
-
-
-def real(kind: Any) -> cubin.Compiler:
-    if kind is cubin.Nvcc:
-        return cubin.Nvcc(cubin._nvcc() or pytest.skip("nvcc is not installed"))
-    try:
-        return cubin.Nvrtc()
-    except (ImportError, OSError, RuntimeError) as error:
-        pytest.skip(f"NVRTC cannot be loaded: {error}")
 
 
 # -- errors ---------------------------------------------------------------------------------
@@ -418,3 +323,28 @@ def test_an_event_on_a_broken_context_is_not_waited_for() -> None:
 
 def test_codes_of_the_driver_are_among_them() -> None:
     assert all(CudaError("x", code, "X").unusable <= (code in faults.LOST) for code in range(1_000))
+
+
+# -- CuPy ----------------------------------------------------------------------------------------
+
+
+def test_cupy_has_what_is_used() -> None:
+    """Names only: without a driver none of them can be called."""
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
+    for owner, names in (
+        (cupy, "RawModule"),
+        (cupy.cuda, "Device Event MemoryPool PinnedMemory PinnedMemoryPointer Stream"),
+        (cupy.cuda.memory, "OutOfMemoryError"),
+        (cupy.cuda.driver, "CUDADriverError"),
+        (cupy.cuda.runtime, "CUDARuntimeError deviceGetAttribute eventQuery memcpy memcpyAsync"),
+        (cupy.cuda.runtime, "memGetInfo setDevice"),
+        (cupy.cuda.nvrtc, "NVRTCError compileProgram createProgram destroyProgram"),
+        (cupy.cuda.nvrtc, "getCUBIN getProgramLog getVersion"),
+        (cupy.cuda.MemoryPool, "free_all_blocks free_bytes get_limit malloc set_limit used_bytes"),
+        (cupy.cuda.Stream, "wait_event"),
+        (cupy.cuda.Event, "record"),
+        (cupy.RawModule, "get_function"),
+        (cupy.RawKernel, "max_dynamic_shared_size_bytes"),
+    ):
+        for name in names.split():
+            assert hasattr(owner, name), f"{owner}: {name}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -179,11 +180,12 @@ class SignalProgram:
         self,
         enter: LevelRows | BreakoutRows,
         leave: LevelRows | BreakoutRows,
-        slots: Any,
+        slots: Callable[[Digits], tuple[Slots, Slots]],
     ) -> None:
         self._enter = enter
         self._leave = leave
         self._slots = slots
+        self._fits = False
 
     def open(self, device: Device) -> None:
         """See :class:`workers.cupy_backtest.programs.Program`."""

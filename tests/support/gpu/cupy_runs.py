@@ -6,6 +6,7 @@ import ctypes
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -15,13 +16,29 @@ from numpy.typing import NDArray
 from supervisor.ipc.device_flag import DeviceFlag, Line, Tier, Waves
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.rows.grid import Grid
-from tests.support.chunks import FakeBars, FakeChunk
+from tests.support.chunks import FakeBars, FakeChunk, backtest_all
 from tests.support.gpu.emulated_device import EmulatedDevice
 from workers.catalog import STRATEGIES
 from workers.cupy_backtest import CupyBacktest
-from workers.cupy_backtest.batches import Slot
 
 FEE = 0.0005
+
+AXES: dict[str, dict[str, list[Any]]] = {
+    "sma_cross": {"fast": [1, 2, 5, 20, 64], "slow": [2, 3, 20, 63, 65, 300]},
+    "bollinger_reversion": {"window": [2, 5, 20, 300], "width": [0, 0.5, 1.0, 2.1]},
+    "rsi_reversion": {"window": [1, 2, 14, 90], "lower": [20, 30, 50], "upper": [40, 50, 80.5]},
+    "donchian_breakout": {"entry": [1, 2, 20, 63, 300], "exit": [1, 5, 64, 100]},
+}
+NAMES = list(AXES)
+SWEEPS = ("sweep_crosses", "sweep_crosses_far", "sweep_crosses_wide", "sweep_signals")
+BARS = FakeBars.walk(8_257, seed=3)  # two tiles and a bit: kernels poll in between
+ROW_BYTES = 512  # of up to 4,096 bars
+SMALL = 5  # combinations a batch
+
+
+@cache
+def expected(name: str) -> NDArray[np.float64]:
+    return backtest_all(BARS, Grid.of(AXES[name]), name)
 
 
 class EmulatedFlag:
@@ -125,6 +142,3 @@ class Gate:
     def wait(self, what: object, limit_s: float = 30.0) -> bool:
         with self._condition:
             return self._condition.wait_for(lambda: what in self._passed, limit_s)
-
-
-__all__ = ["EmulatedFlag", "Gate", "GpuChunk", "Slot", "compute", "opened", "put", "same"]
