@@ -141,10 +141,6 @@ def _clear(entry: Entry) -> Reaped:
 
     vram_before = dead_vram.used_by(entry.run_dir)
     reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, entry.run_dir))
-    if reaped.processes_killed and vram_before:
-        vram_after = dead_vram.used_by(entry.run_dir)
-        freed = (held - vram_after.get(uuid, held) for uuid, held in vram_before.items())
-        reaped.vram_freed_bytes = sum(max(0, change) for change in freed)
     written = entry.run_dir / rundir.REPORT_FILE
     try:
         if written.exists():
@@ -159,8 +155,12 @@ def _clear(entry: Entry) -> Reaped:
             reaped.combos_done = report.combos_done
     except (AllstopError, OSError, KeyError, TypeError, ValueError) as error:
         reaped.error = " ".join(str(error).split()) or type(error).__name__
-        return reaped
-    if not reaped.survivors:
+    if reaped.processes_killed and vram_before:
+        # after the run was finished, which waits until its VRAM is back
+        vram_after = dead_vram.used_by(entry.run_dir)
+        freed = (held - vram_after.get(uuid, held) for uuid, held in vram_before.items())
+        reaped.vram_freed_bytes = sum(max(0, change) for change in freed)
+    if not (reaped.error or reaped.survivors):
         _forget(entry.run_id)
     return reaped
 

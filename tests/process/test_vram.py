@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.process.test_reap import die, escaped
+from tests.process.test_reap import die, entries, escaped
 from tests.support.cli import Place, Started
-from tests.support.gpu.fake_nvml import MIB, UUID, FakeNvml, gpu, process
+from tests.support.gpu.fake_nvml import MIB, UUID, FakeNvml, gpu, living, process
+from tests.support.gpu.holder import hold, let_go
+from tests.support.verdict import check_verdict
 from tests.support.waiting import let_pass, wait_for
 
 pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
@@ -97,6 +99,17 @@ def test_before_peak_and_after_are_in_the_report(place: Place, fake: FakeNvml) -
     run.assert_gone()
 
 
+def test_vram_comes_back_with_the_processes(place: Place, fake: FakeNvml) -> None:
+    run = started(place, fake)
+    pids = run.wait_marks("ready", 2)
+    fake.say(gpu(), *(living(pid, 1000 * MIB) for pid in pids))
+    run.wait_for(lambda: facts(run, "front.vram_baseline"), "the baseline of a device in use")
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    assert run.report["errors"] == []
+    (one,) = run.report["memory"]["gpus"]
+    assert (one["peak_bytes"], one["freed_bytes"], one["back"]) == (2000 * MIB, 2000 * MIB, True)
+
+
 def test_vram_that_comes_back_late_is_awaited(place: Place, fake: FakeNvml) -> None:
     run = started(place, fake, "--verify", "60")
     pids = use(run, fake)
@@ -127,6 +140,38 @@ def test_vram_that_is_not_back_is_said(place: Place, fake: FakeNvml) -> None:
     assert memory["ram_settled_s"] is not None
     said = place.command("report", str(run.run_dir)).stdout
     assert "NOT back at its baseline" in said
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_holder_is_a_survivor_only_with_the_runs_cookie(
+    place: Place, fake: FakeNvml, ours: bool
+) -> None:
+    run = started(place, fake)
+    use(run, fake)
+    run_id = facts(run, "front.run_requested")[0]["run_id"]
+    holder = hold(
+        fake.files / "nvidia0", fake.files / "nvidia-uvm",
+        env={"ALLSTOP_RUN_ID": run_id if ours else "another-run"},
+    )  # fmt: skip
+    try:
+        fake.say(gpu(used=600 * MIB), process(holder.pid, 600 * MIB if ours else "none"))
+        code = run.stop()
+        assert holder.poll() is None, "NVML's word is no reason for a signal"
+        named = f"pid {holder.pid} (python"
+        assert named in run.report["errors"][0], run.report["errors"]
+        survivors = run.report["stop"]["survivors"]
+        if ours:
+            assert code == 3, run.tell()
+            assert any(one.startswith(named) and "holds VRAM of GPU 0" in one for one in survivors)
+        else:
+            assert code == 128 + signal.SIGTERM, run.tell()
+            assert survivors == []
+        assert check_verdict(run.run_dir) == []
+    finally:
+        let_go(holder)
+    if ours:
+        fake.say(gpu())
+        assert place.command("reap").returncode == 0
 
 
 def test_a_stranger_that_grows_is_told_apart(place: Place, fake: FakeNvml) -> None:
@@ -229,19 +274,17 @@ def test_reap_says_how_much_came_back(place: Place, fake: FakeNvml) -> None:
     use(run, fake)
     die(run)
     left = escaped(run)
-    fake.say(gpu(used=400 * MIB), process(left.pid, 400 * MIB))
+    fake.say(gpu(), living(left.pid, 400 * MIB))
     said = json.loads(place.command("doctor", "--json").stdout)
     holders = next(one for one in said if one["name"] == "GPU holders")
     assert f"pid {left.pid} (sleep)" in holders["what"]
     assert "allstop reap" in holders["fix"]
 
-    reaping = place.start(place.argv("reap", "--json"))
-    wait_for(lambda: not left.alive, "the daemon's end", tell=reaping.tell_end)
-    fake.say(gpu())
-    assert reaping.end() == 0, reaping.tell_end()
-    (reaped,) = json.loads(reaping.out)["reaped"]
-    assert any(f"pid {left.pid}" in killed for killed in reaped["processes_killed"])
-    assert reaped["vram_freed_bytes"] is not None
+    reaped = place.command("reap", "--json")
+    assert reaped.returncode == 0, reaped
+    (one,) = json.loads(reaped.stdout)["reaped"]
+    assert any(f"pid {left.pid}" in killed for killed in one["processes_killed"])
+    assert one["vram_freed_bytes"] == 400 * MIB
 
 
 def test_a_holder_that_no_registry_knows_is_reaped_by_its_cookie(
@@ -251,11 +294,12 @@ def test_a_holder_that_no_registry_knows_is_reaped_by_its_cookie(
     run = started(place, fake, *weak, body=LEAVES_A_CHILD)
     run.wait_marks("ready", 2)
     die(run)
-    for entry in (place.root / "state" / "allstop" / "runs").iterdir():
+    escaped(run)
+    for entry in entries(place):
         entry.unlink()
     said = place.command("reap", "--json")
     assert said.returncode == 0, said
-    (reaped,) = json.loads(said.stdout)["reaped"]
-    assert "held a GPU after its warden's death" in reaped["notes"][0]
-    assert reaped["processes_killed"]
+    reaped = json.loads(said.stdout)["reaped"]
+    (ended,) = [one for one in reaped if one["processes_killed"]]
+    assert "held a GPU after its warden's death" in ended["notes"][0]
     wait_for(lambda: not place.alive(), "the holder's end")

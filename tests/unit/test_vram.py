@@ -15,6 +15,7 @@ from supervisor.system import gpu_files, nvml
 from supervisor.system.process import Identity
 from tests.support.cli import ROOT
 from tests.support.gpu.fake_nvml import MIB, UUID, FakeNvml, gpu, process
+from tests.support.gpu.holder import hold, let_go
 
 pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
 
@@ -25,6 +26,7 @@ from supervisor.system.vram import GpuLost, Nvml, NvmlUnavailable
 try:
     nvml = Nvml.open()
     said = {"driver": nvml.driver_version, "cuda": nvml.cuda_version, "divided": nvml.divided()}
+    said["unreachable"] = nvml.unreachable()
     said["devices"] = [asdict(one) for one in nvml.devices()]
     for uuid in sys.argv[1:] or [one["uuid"] for one in said["devices"]]:
         said[uuid] = {
@@ -161,7 +163,7 @@ def test_a_lost_device_leaves_the_others(fake: FakeNvml) -> None:
     assert ask(fake, UUID)["lost"] == UUID
     assert ask(fake, "GPU-c")["why"] == "there is no GPU GPU-c"
     fake.say(gpu(error=nvml.LOST))
-    assert "has lost" in ask(fake)["why"]
+    assert ask(fake)["unreachable"] == ["GPU 0: the driver has lost a GPU"]
 
 
 def test_a_divided_gpu_stands_for_its_instances(fake: FakeNvml) -> None:
@@ -187,23 +189,6 @@ def test_a_divided_gpu_stands_for_its_instances(fake: FakeNvml) -> None:
 def files(fake: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv(gpu_files.DIRECTORY_VARIABLE, str(fake.files))
     return fake.files
-
-
-def hold(*files: Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    """Start a process that has files open; it is ready when this returns."""
-    code = "import sys; held = [open(n) for n in sys.argv[1:]]; print('ready', flush=True); input()"
-    started = subprocess.Popen(
-        [sys.executable, "-S", "-c", code, *map(str, files)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | (env or {}),
-    )  # fmt: skip
-    assert started.stdout is not None
-    assert started.stdout.readline() == "ready\n"
-    return started
-
-
-def let_go(*started: subprocess.Popen[str]) -> None:
-    for one in started:
-        one.communicate("\n")
 
 
 def test_a_holder_is_known_by_its_descriptors(files: Path) -> None:

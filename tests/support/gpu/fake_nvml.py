@@ -25,6 +25,11 @@ def process(pid: int, held: int | str, on: str = UUID) -> str:
     return f"process on={on} pid={pid} bytes={held}"
 
 
+def living(pid: int, held: int, on: str = UUID) -> str:
+    """The same of a process whose bytes come back with its death, as from a real driver."""
+    return f"{process(pid, held, on)} alive=1"
+
+
 @dataclass
 class FakeNvml:
     """The library's answers, which a test may change at any time.
