@@ -27,7 +27,7 @@ struct Index {
 inline thread_local Index block_index, thread_index, block_size;
 inline thread_local int* shared;
 inline void barrier() {}
-inline bool any(bool mine) { return mine; }
+bool any(bool mine);
 inline bool warp_all(bool mine) { return mine; }
 #else
 void barrier();
