@@ -140,6 +140,26 @@ class UserFunctionError(AllstopError):
     """A strategy function of the user's breaks its contract."""
 
 
+class DeviceLostError(AllstopError):
+    """A worker's GPU is absent, lost, or broken for this process; the worker ends.
+
+    Backends raise it from ``start`` and ``evaluate``; a strategy function may raise it too:
+    its combination is then computed again by another worker.
+
+    Parameters
+    ----------
+    message : str
+        One line.
+    gone : bool
+        Whether the device fails, so that this run does not use it again and the work goes on
+        elsewhere. Otherwise only this process cannot use it any more, and a new worker does.
+    """
+
+    def __init__(self, message: str, *, gone: bool = True) -> None:
+        super().__init__(message)
+        self.gone = gone
+
+
 class CheckpointError(AllstopError):
     """A checkpoint was asked for where there is no combination to keep it for, or of a state
     that cannot be pickled.

@@ -116,15 +116,16 @@ def write_report(report: Report) -> None:
     report.write()
 
 
-def finish_dead_run(run_dir: Path) -> Report:
+def finish_dead_run(run_dir: Path, *, trusted: bool = False) -> Report:
     """Write results and report of a run whose front is gone and whose processes have ended.
 
     The caller holds the :class:`~supervisor.records.claim.Claim` on the directory, and removes
-    the registry entry when it has seen that no process is left.
+    the registry entry when it has seen that no process is left. ``trusted``: the user says that
+    the run's front is dead, though it was another host's.
     """
     plan = read_plan(durable.read_json(run_dir / rundir.RUN_FILE))
     errors: list[str] = []
-    jobs = _see_jobs_gone(run_dir, errors)
+    jobs = _see_jobs_gone(run_dir, errors, trusted=trusted)
     gathered = gather(run_dir, plan, errors.append) if isinstance(plan, Plan) else Gathered()
     story = Story.of(run_dir)
     left = story.survivors + _holders_of_vram(story, plan, errors) + unseen(jobs)
@@ -186,7 +187,7 @@ def _stop_elapsed_s(story: Story) -> float:
     return story.stop.rungs[-1].at_s if story.stop.rungs else 0.0
 
 
-def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
+def _see_jobs_gone(run_dir: Path, errors: list[str], *, trusted: bool) -> list[dict[str, Any]]:
     """Cancel the run's outstanding cluster jobs, and fetch what they have written.
 
     Returns the last known state of each. Bounded: jobs that cannot be cancelled now stay
@@ -202,7 +203,7 @@ def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     from supervisor.lifecycle.staging import fetch_what_is_left
     from supervisor.records.ledger import read_ledger
 
-    for outstanding in orphaned(ledger):
+    for outstanding in orphaned(ledger, trusted=trusted):
         cancelled = cancel_outstanding(outstanding)
         if cancelled.error:
             errors.append(cancelled.error)

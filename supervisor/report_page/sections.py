@@ -188,7 +188,8 @@ def asked_section(facts: Facts) -> str:
     rows = [
         ("strategy", plan.strategy),
         ("grid", "; ".join(_axis(name, plan) for name in plan.grid.names)),
-        ("workers", f"{plan.workers}, device {plan.device}, containment {report.containment}"),
+        ("workers", f"{plan.workers}, containment {report.containment}"),
+        ("device", f"{plan.device} ({plan.device_why})" if plan.device_why else plan.device),
         ("fee", f"{plan.fee:g} of the traded value"),
         ("requested at", asked.get("asked_at")),
         ("machine", _pairs(asked.get("machine"))),

@@ -24,6 +24,7 @@ from supervisor.records import registry, rundir
 from supervisor.records.command import AnyPlan, CommandPlan
 from supervisor.records.plan import Plan
 from supervisor.system import durable
+from supervisor.system.host import NAMESPACE
 from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.refusal import record_refusal
 from supervisor.warden.run import RunInHand
@@ -32,21 +33,26 @@ from supervisor.warden.workforce import Run, Workforce
 
 @dataclass(frozen=True)
 class Hold:
-    """How a run's processes are reached: containment, and the cookie in their environment."""
+    """How a run's processes are reached: containment, and the cookie in their environment.
+
+    ``outside`` is the PID namespace of the front, in which the pids of records count.
+    """
 
     containment: Containment
     cookie: Cookie
+    outside: str
 
 
-def serve(front: Front, signals: socket.socket, strategy: str | None, hold: Hold) -> None:
+def serve(front: Front, signals: socket.socket, likely: list[str], hold: Hold) -> None:
     """Serve one front, run after run, until it is gone.
 
-    ``strategy`` will probably be asked for first: what it needs is loaded early. None: nothing is.
+    ``likely``: strategy and device that will probably be asked for first; what they need is
+    loaded early. Empty: nothing is.
     """
-    if strategy is not None:
+    if likely:
         from workers.registry import preload
 
-        preload(strategy)
+        preload(*likely)
     # loaded modules stay: the collector need not visit them again, nor write to pages that
     # workers share; so the collection after each run takes no time
     gc.freeze()
@@ -54,7 +60,7 @@ def serve(front: Front, signals: socket.socket, strategy: str | None, hold: Hold
     front.post(messages.WardenReady(hold.containment.outside(os.getpid())))
     last_run = _serve_runs(front, signals, hold)
     if last_run is not None and _is_unfinished(last_run):
-        _finish_alone(last_run)
+        _finish_alone(last_run, hold.outside)
 
 
 def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None:
@@ -177,15 +183,14 @@ def _rest(front: Front, run_dir: str) -> None:
         os.set_inheritable(fd, False)
 
 
-def _finish_alone(run_dir: Path) -> NoReturn:
+def _finish_alone(run_dir: Path, outside: str) -> NoReturn:
     """Become a fresh program that writes results and report.
 
     The exec keeps this process, so the program is no descendant that containment would
     kill with the warden.
     """
-    os.execv(
-        sys.executable, [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(run_dir)]
-    )
+    program = [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(run_dir)]
+    os.execve(sys.executable, program, os.environ | {NAMESPACE: outside})
 
 
 def _log_to(run_dir: Path) -> None:
@@ -215,11 +220,12 @@ def _signals_as_bytes() -> socket.socket:
 def work(
     sock: socket.socket,
     front_pidfd: int,
-    strategy: str | None,
+    likely: list[str],
     containment: Containment,
     cookie: Cookie,
+    outside: str,
 ) -> None:
     """Be the warden of a front, until it is gone."""
     faulthandler.enable()
-    hold = Hold(containment, cookie)
-    serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), strategy, hold)
+    hold = Hold(containment, cookie, outside)
+    serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), likely, hold)
