@@ -116,11 +116,6 @@ class VramWatch:
         waits = self._thread is not None and bool(self._planned)
         return not waits or self._ready.is_set() or time.monotonic() >= self._ready_by
 
-    @property
-    def due(self) -> float | None:
-        """``time.monotonic()`` instant at which :attr:`ready` becomes true by itself."""
-        return None if self.ready else self._ready_by
-
     def begin_end(self, until: float) -> None:
         """Have the devices looked at until all is back; the run's processes are gone.
 

@@ -248,6 +248,16 @@ def test_a_run_that_uses_no_gpu_reports_none(place: Place, fake: FakeNvml) -> No
     assert memory["vram_note"] == "the run used no GPU"
 
 
+def test_what_strangers_do_meanwhile_is_not_the_runs(place: Place, fake: FakeNvml) -> None:
+    run = started(place, fake, body=USES_GPU.replace('"nvidia0", "nvidia-uvm"', ""))
+    run.wait_marks("ready", 2)
+    fake.say(gpu(used=900 * MIB), process(os.getpid(), 800 * MIB))
+    let_pass(0.5)  # some samples
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    assert run.report["memory"]["gpus"] == []
+    assert run.report["errors"] == []
+
+
 def test_a_call_that_blocks_delays_neither_start_nor_stop(place: Place, fake: FakeNvml) -> None:
     run = started(place, fake, "--verify", "60")
     use(run, fake)
