@@ -247,7 +247,7 @@ class Front:
     def _pause(self) -> float:
         """Seconds until the clock wants something."""
         give_up_at = self.phase.give_up_at if isinstance(self.phase, Stopping) else None
-        due = (self.memory.due, self.vram.due, self.display.due, self.work.due, give_up_at)
+        due = (self.memory.due, self.display.due, self.work.due, give_up_at)
         return max(0.0, min(at for at in due if at is not None) - time.monotonic())
 
     def _keep_time(self) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.lifecycle import gather as results
-from supervisor.lifecycle.dead_vram import measure
 from supervisor.lifecycle.gather import count_covered, drop_checkpoints, gather
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
@@ -129,8 +128,7 @@ def finish_dead_run(run_dir: Path, *, trusted: bool = False) -> Report:
     jobs = _see_jobs_gone(run_dir, errors, trusted=trusted)
     gathered = gather(run_dir, plan, errors.append) if isinstance(plan, Plan) else Gathered()
     story = Story.of(run_dir)
-    vram = measure(story, plan, errors)
-    left = story.survivors + vram + unseen(jobs)
+    left = story.survivors + _holders_of_vram(story, plan, errors) + unseen(jobs)
     ended = story.ended or _last_written(run_dir)
     measured = Measured(
         containment=story.containment,
@@ -144,6 +142,15 @@ def finish_dead_run(run_dir: Path, *, trusted: bool = False) -> Report:
     report = conclude(plan, run_dir, observed, gathered, measured, errors + story.errors)
     write_report(report)
     return report
+
+
+def _holders_of_vram(story: Story, plan: AnyPlan, errors: list[str]) -> list[str]:
+    """Measure the GPUs that the run has used; return its processes that hold their memory."""
+    if not story.gpus:
+        return []
+    from supervisor.lifecycle.dead_vram import measure  # not for runs on the CPU
+
+    return measure(story, plan, errors)
 
 
 def _observed(
