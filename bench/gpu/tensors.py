@@ -1,0 +1,7 @@
+"""Stub."""
+
+from bench.gpu.step import Bench
+
+
+def measure(bench: Bench) -> None:
+    """Stub."""
