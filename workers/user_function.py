@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError, UserFunctionError
+from supervisor.ipc.device_flag import DeviceFlag
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.market.bars import Bars
 from supervisor.rows.grid import Grid, Value
@@ -113,7 +114,7 @@ class PolledFlag(StopFlag):
     """
 
     _told = False
-    _array_handed_out = False
+    _words_handed_out = False
     _checkpoints: Path | None = None
     _index = 0
     has_checkpoint = False
@@ -134,8 +135,14 @@ class PolledFlag(StopFlag):
     @property
     def array(self) -> NDArray[np.int64]:
         """The shared words, for compiled code, whose reads cannot be observed."""
-        self._array_handed_out = True
+        self._words_handed_out = True
         return super().array
+
+    @property
+    def cuda(self) -> DeviceFlag:
+        """The flag on a GPU, for kernels, whose reads cannot be observed either."""
+        self._words_handed_out = True
+        return super().cuda
 
     def begin(self, checkpoints: Path, index: int) -> None:
         """Begin the next combination; its state is kept in ``checkpoints``."""
@@ -164,7 +171,7 @@ class PolledFlag(StopFlag):
 
     def told_to_stop(self) -> bool:
         """Whether the function can have seen a stop."""
-        return self._told or (self._array_handed_out and super().is_set())
+        return self._told or (self._words_handed_out and super().is_set())
 
 
 class _PendingRows:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from supervisor.ipc.device_flag import DeviceFlag
+
 LINE_WORDS = 8
 """int64 words in one generation: 64 bytes, one cache line."""
 
@@ -58,9 +60,9 @@ class StopFlag:
     """A request to stop that many processes see and none can block.
 
     Has ``multiprocessing.Event``'s interface, so code written against an
-    Event works unchanged, and :attr:`array` for compiled code. Survives
-    ``fork`` as it is; may be pickled to a process of the same user while the
-    process that pickles it lives.
+    Event works unchanged, :attr:`array` for compiled code and :attr:`cuda`
+    for kernels on a GPU. Survives ``fork`` as it is; may be pickled to a process
+    of the same user while the process that pickles it lives.
 
     Notes
     -----
@@ -232,6 +234,34 @@ class StopFlag:
         import numpy as np  # not needed to supervise a command, and half of its start-up
 
         return np.frombuffer(self._memory, np.int64, LINE_WORDS, self._line * 8)
+
+    @property
+    def cuda(self) -> DeviceFlag:
+        """The flag on a GPU, for kernels: :class:`supervisor.ipc.device_flag.DeviceFlag`.
+
+        On the device of the calling thread's CUDA context, or the first device where it has
+        none. Opened when first asked for; after :meth:`clear` or :meth:`rearm` it is another.
+
+        Raises
+        ------
+        CudaError
+            If the device cannot be used.
+        UnsupportedPlatformError
+            If there is no NVIDIA driver.
+        """
+        from supervisor.ipc.device_flag import Line, open_line  # only where there is a GPU
+
+        word = self._base + self._stop * 8
+        return open_line(Line(self._memory, word, self._futex_address, self._generation))
+
+    @property
+    def device_pointer(self) -> int:
+        """Device address of an int64 word that is non-zero once a stop is requested.
+
+        What :attr:`cuda` gives, for kernels that poll it by a volatile load. A plain load
+        does not work: compilers lift it out of the loop.
+        """
+        return self.cuda.pointer
 
     def fileno(self) -> int:
         """Descriptor of the flag's memory."""
