@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from supervisor.api import Run as Run
     from supervisor.api import resume as resume
     from supervisor.api import sweep as sweep
+    from supervisor.ipc.device_flag import CUDA_INCLUDE as CUDA_INCLUDE
     from supervisor.ipc.stopflag import StopFlag as StopFlag
     from supervisor.market.bars import Bars as Bars
     from supervisor.market.bars import load_bars as load_bars
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Bars": "supervisor.market.bars",
+    "CUDA_INCLUDE": "supervisor.ipc.device_flag",
     "Grid": "supervisor.rows.grid",
     "Run": "supervisor.api",
     "StopFlag": "supervisor.ipc.stopflag",
@@ -30,7 +32,7 @@ _HOMES = {
     "sweep": "supervisor.api",
 }
 
-__all__ = ["Bars", "Grid", "Run", "StopFlag", "load_bars", "resume", "sweep"]
+__all__ = ["CUDA_INCLUDE", "Bars", "Grid", "Run", "StopFlag", "load_bars", "resume", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

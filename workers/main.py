@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import os
 import signal
 import socket
@@ -20,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import AllstopError, ConfigError
-from supervisor.ipc import messages
+from supervisor.ipc import device_flag, messages
+from supervisor.ipc.device_flag import DeviceFlag
 from supervisor.ipc.progress_table import ProgressTable
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.records import rundir
@@ -76,6 +78,7 @@ def run_worker(station: Station, backend: Backend) -> None:
     """
     try:
         _settle_in(station)
+        device_flag.report_to(functools.partial(_report_device_flag, station.link))
         backend.start()
         with contextlib.closing(
             JournalWriter(station.journal_path, station.run_id, station.serial)
@@ -133,6 +136,10 @@ def _work(station: Station, backend: Backend, journal: JournalWriter) -> None:
         chunk = ChunkInHand(station, journal, message.start, message.stop)
         until = backend.evaluate(chunk)
         messages.send(station.link, messages.Computed(chunk.start, until))
+
+
+def _report_device_flag(link: socket.socket, flag: DeviceFlag) -> None:
+    messages.send(link, messages.DeviceFlagOpened(flag.tier, messages.clip(flag.why)))
 
 
 def _report_broken(station: Station, error: str, *, usage: bool) -> None:

@@ -33,10 +33,11 @@ from supervisor.system.cuda import Attribute, CudaError, Driver
 FORCED_BY = "ALLSTOP_DEVICE_FLAG"
 """Environment variable that names the tier to use, whatever else would work."""
 
-INCLUDE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to load than this file
+CUDA_INCLUDE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to load than this file
 """Directory of ``allstop.cuh``, for compilers of CUDA C++."""
 
 _WORD_BYTES = 8
+_NULL_STREAM = 0
 _SHORTEST_S = 50e-6
 _LONGEST_S = 0.002
 _SHARE = 64
@@ -232,24 +233,15 @@ class _Opened:
     another one at the same address would pass for registered.
     """
 
-    def __init__(self, *, before_fork: bool = False) -> None:
+    def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.pid = 0
         self.flags: dict[tuple[int, int], DeviceFlag] = {}
         self.pages: dict[int, mmap.mmap] = {}
-        self.before_fork = before_fork
 
 
 _opened = _Opened()
 _report: Callable[[DeviceFlag], None] | None = None
-
-
-def _after_fork() -> None:
-    global _opened  # noqa: PLW0603
-    # a new lock too: another thread of the parent may have held the old one
-    _opened = _Opened(before_fork=_opened.before_fork or bool(_opened.flags))
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def report_to(report: Callable[[DeviceFlag], None]) -> None:
@@ -305,17 +297,17 @@ def open_line(line: Line) -> DeviceFlag:
             f"{cuda.LIBRARY} cannot be loaded: there is no NVIDIA driver here, and without a GPU "
             "no kernel to stop"
         )
-    opened = _opened
-    if opened.before_fork:
-        raise cuda.forked_error("cuInit")
+    if _opened.pid not in (0, os.getpid()):
+        raise cuda.forked_error("fork")  # what was opened is the parent's
     context = driver.context()
     key = (id(line.memory), context)
-    with opened.lock:
-        flag = opened.flags.get(key)
+    with _opened.lock:
+        flag = _opened.flags.get(key)
         if flag is not None and flag.generation == line.generation:
             return flag
-        flag = _open(driver, context, line, wanted, opened.pages)
-        opened.flags[key] = flag
+        flag = _open(driver, context, line, wanted, _opened.pages)
+        _opened.flags[key] = flag
+        _opened.pid = os.getpid()
     if _report is not None:
         _report(flag)
     return flag
@@ -338,7 +330,7 @@ def _open(
     ways: dict[Tier, Callable[[], int]] = {
         Tier.MAPPED: lambda: _map(driver, device, line, pages),
         Tier.VRAM: lambda: _follow(driver, context, line),
-        Tier.WAVES: lambda: _word(driver).pointer,
+        Tier.WAVES: lambda: _word(driver, _NULL_STREAM).pointer,
     }
     reasons = [f"{FORCED_BY}={wanted}"] if wanted not in (None, Tier.MAPPED) else []
     for tier in [wanted] if wanted else list(ways):
@@ -380,13 +372,12 @@ class _Word(NamedTuple):
     stream: int
 
 
-def _word(driver: Driver) -> _Word:
-    """Make a word in device memory that holds 0, with a stream and a source to write it from.
+def _word(driver: Driver, stream: int) -> _Word:
+    """Make a word in device memory that holds 0, and a source to write it from.
 
-    All is prepared here, and used once: while a kernel runs, an allocation may wait for it.
+    All is prepared here and was used once: while a kernel runs, an allocation may wait for it.
     """
     pointer = driver.allocate(_WORD_BYTES)
-    stream = driver.stream()
     source = _source(driver)
     driver.copy_to_device(pointer, ctypes.addressof(source), _WORD_BYTES, stream)
     driver.synchronise(stream)
@@ -407,7 +398,7 @@ def _source(driver: Driver) -> ctypes.c_int64:
 
 def _follow(driver: Driver, context: int, line: Line) -> int:
     """Have a thread write a word in device memory once a stop is requested."""
-    word = _word(driver)
+    word = _word(driver, driver.stream())
     word.source.value = 1
     thread = threading.Thread(
         target=_write_on_stop,
@@ -415,7 +406,10 @@ def _follow(driver: Driver, context: int, line: Line) -> int:
         name="allstop-device-flag",
         daemon=True,
     )
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise _Refused(str(error)) from None
     return word.pointer
 
 

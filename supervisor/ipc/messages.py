@@ -209,6 +209,13 @@ class WorkerReady(NamedTuple):
     """Worker → warden: ready for a chunk."""
 
 
+class DeviceFlagOpened(NamedTuple):
+    """Worker → warden: how a stop reaches its kernels, and why not in a stronger way."""
+
+    tier: str
+    why: str
+
+
 class WorkerBroken(NamedTuple):
     """Worker → warden: cannot work at all; ``usage`` says whether the user can fix it."""
 
@@ -243,6 +250,7 @@ Message = (
     | Compute
     | Computed
     | WorkerReady
+    | DeviceFlagOpened
     | WorkerBroken
 )
 

@@ -31,6 +31,7 @@ REGISTER_PORTABLE = 1
 REGISTER_DEVICEMAP = 2
 REGISTER_READ_ONLY = 8
 
+_INVALID_VALUE = 1
 _NON_BLOCKING = 1
 _FORKED = (
     "CUDA cannot be used in this process: it was forked from one that had initialised CUDA. "
@@ -214,8 +215,9 @@ class Driver:
                 ctypes.byref(value), ctypes.c_int(attribute), ctypes.c_int(device),
             )  # fmt: skip
         except CudaError as error:
-            if error.code != 1:  # invalid value: a driver older than the attribute
-                raise
+            if error.code == _INVALID_VALUE:
+                return 0  # a driver older than the attribute
+            raise
         return value.value
 
     def uuid(self, device: int) -> str:

@@ -288,6 +288,8 @@ class Sweep:
             self._give_chunk(worker)  # first of all: it may be waiting
             self.report()
             self._run.check_done()
+        elif isinstance(message, messages.DeviceFlagOpened):
+            self._run.events.emit("device_flag", serial=worker.serial, **message._asdict())
         elif isinstance(message, messages.WorkerBroken):
             self._run.fail(message.error, usage=message.usage)
         return True
