@@ -140,6 +140,15 @@ class UserFunctionError(AllstopError):
     """A strategy function of the user's breaks its contract."""
 
 
+class DeviceLostError(AllstopError):
+    """The GPU of a worker is absent, gone, or broken for this process.
+
+    Backends raise it from ``start`` and ``evaluate``; a strategy function may raise it too. The
+    worker ends, its device is not used again in this run, and the work goes on elsewhere if it
+    can.
+    """
+
+
 class CheckpointError(AllstopError):
     """A checkpoint was asked for where there is no combination to keep it for, or of a state
     that cannot be pickled.

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import ConfigError, brief
+from supervisor.records.placement import Stack
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
@@ -143,6 +144,8 @@ class Plan:
         Number of bars.
     workers : int
         Worker processes.
+    device : str
+        What was asked for, see :mod:`supervisor.records.placement`.
     fee : float
         Fee per fill, as a fraction of the traded value.
     times : StopTimes
@@ -157,6 +160,21 @@ class Plan:
         The part of the grid that is this run's, as (start, stop); None: all of it.
     ordered : tuple of two str or None
         The strategy's constraint, see :class:`~supervisor.rows.space.Space`.
+    stack : Stack
+        What computes a built-in strategy; a function brings its own.
+    devices : tuple of str
+        For each worker the UUID of its GPU; empty: they compute on the CPU, or a function
+        chooses for itself.
+    spare_devices : tuple of str
+        GPUs that were asked for and have no worker: one takes the place of a GPU that is lost.
+    vram_limit_bytes : int or None
+        Memory of each GPU that the run may use; None: all that is free.
+    device_why : str
+        Why ``stack`` and ``devices`` are what they are, in half a line.
+    workers_asked : int or None
+        The number of workers that the user asked for; None: it was left to us.
+    fallback_workers : int
+        Workers that compute the rest on the CPU if every GPU is lost; 0: then the run fails.
     """
 
     run_id: str
@@ -175,6 +193,26 @@ class Plan:
     containment: str = "auto"
     shard: tuple[int, int] | None = None
     ordered: tuple[str, str] | None = None
+    stack: Stack = Stack.NUMBA
+    devices: tuple[str, ...] = ()
+    spare_devices: tuple[str, ...] = ()
+    vram_limit_bytes: int | None = None
+    device_why: str = ""
+    workers_asked: int | None = None
+    fallback_workers: int = 0
+
+    @property
+    def slots(self) -> int:
+        """The largest number of workers at a time: rows of the progress table."""
+        return max(self.workers, self.fallback_workers)
+
+    @property
+    def worker_vram_bytes(self) -> int | None:
+        """GPU memory that one worker may use, where it is limited."""
+        if self.vram_limit_bytes is None or not self.devices:
+            return None
+        most = max(self.devices.count(device) for device in set(self.devices))
+        return self.vram_limit_bytes // most
 
     @property
     def space(self) -> Space:
@@ -207,6 +245,13 @@ class Plan:
             "containment": self.containment,
             **({"shard": list(self.shard)} if self.shard else {}),
             **({"ordered": list(self.ordered)} if self.ordered else {}),
+            "stack": str(self.stack),
+            "devices": list(self.devices),
+            "spare_devices": list(self.spare_devices),
+            "vram_limit_bytes": self.vram_limit_bytes,
+            "device_why": self.device_why,
+            "workers_asked": self.workers_asked,
+            "fallback_workers": self.fallback_workers,
         }
 
     @classmethod
@@ -224,6 +269,10 @@ class Plan:
         if known.get("ordered"):
             low, high = known["ordered"]
             known["ordered"] = (str(low), str(high))
+        if "stack" in known:  # runs of before GPUs were used have none of these
+            known["stack"] = Stack(known["stack"])
+            for name in ("devices", "spare_devices"):
+                known[name] = tuple(map(str, known.get(name, ())))
         known["provenance"] = _provenance(plain)
         return cls(**known)
 

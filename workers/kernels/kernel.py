@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -27,10 +26,12 @@ import llvmlite
 import llvmlite.binding as llvm
 import numpy as np
 
+from workers.code_cache import CodeCache, key_of_facts, key_of_files
+
 _HERE = Path(__file__).parent
 _SOURCES = (*sorted((_HERE / "source").glob("*.py")), _HERE / "blocks.py", _HERE / "scratch.py",
             _HERE / "compiler.py", _HERE.parent / "poll.py")  # fmt: skip
-_DIGEST_BYTES = 20
+_CACHE = CodeCache(_HERE, ".o")
 _OK = 0
 
 Kind = tuple[Any, ...]
@@ -69,13 +70,13 @@ class Kernel:
         return entry(values)
 
     def _load(self, kind: Kind, arguments: tuple[Any, ...]) -> _Entry:
-        file_name = f"{self.home}.{self.name}-{_source_key()}-{_machine_key(repr(kind))}.o"
-        code = _read(file_name)
+        key = f"{self.home}.{self.name}", _source_key(), _machine_key(repr(kind))
+        code = _CACHE.read(*key)
         if code is None:
             from workers.kernels.compiler import object_code
 
             code = object_code(self.home, self.name, arguments, _machine())
-            _write(file_name, code)
+            _CACHE.write(*key, code)
         return _Entry(self.name, kind, code)
 
     def __repr__(self) -> str:
@@ -162,30 +163,15 @@ def _processor() -> tuple[str, str]:
 # -- the cache ---------------------------------------------------------------
 
 
-def cache_places() -> list[Path]:
-    """Directories in which machine code is looked for and kept, the first writable one."""
-    named = os.environ.get("ALLSTOP_CACHE_DIR")
-    if named:
-        return [Path(named) / "kernels"]
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return [_HERE / "__pycache__", Path(base) / "allstop" / "kernels"]
-
-
 @functools.cache
 def _source_key() -> str:
     """Changes when *any* source does: kernels inline helpers of several files."""
-    digest = hashlib.blake2b(digest_size=6)
-    for path in _SOURCES:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return key_of_files(_SOURCES)
 
 
 def _machine_key(kind: str) -> str:
     """Changes with the processor, the compiler, and the kinds of arguments."""
-    digest = hashlib.blake2b(digest_size=6)
-    for fact in (*_compiler_facts(), kind):
-        digest.update(fact.encode() + b"\0")
-    return digest.hexdigest()
+    return key_of_facts(*_compiler_facts(), kind)
 
 
 @functools.cache
@@ -199,36 +185,3 @@ def _compiler_facts() -> tuple[str, ...]:
         llvmlite.__version__,
         version.read_text() if version and version.is_file() else "",
     )
-
-
-def _read(file_name: str) -> bytes | None:
-    """Machine code from the cache; None when it is not there, or not as it was written."""
-    for place in cache_places():
-        try:
-            content = (place / file_name).read_bytes()
-        except OSError:
-            continue
-        digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-        if hashlib.blake2b(code, digest_size=_DIGEST_BYTES).digest() == digest:
-            return code
-    return None
-
-
-def _write(file_name: str, code: bytes) -> None:
-    """Keep machine code where that is possible, and drop what older sources left."""
-    import tempfile
-
-    digest = hashlib.blake2b(code, digest_size=_DIGEST_BYTES).digest()
-    for place in cache_places():
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=place, delete=False) as file:
-                file.write(digest + code)
-            Path(file.name).replace(place / file_name)
-        except OSError:
-            continue
-        kernel, source, _ = file_name.rsplit("-", 2)
-        for stale in place.glob(f"{kernel}-*.o"):
-            if f"-{source}-" not in stale.name:
-                stale.unlink(missing_ok=True)
-        return
