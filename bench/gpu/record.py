@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -112,6 +112,11 @@ class StepRecord:
     def row(self, row: Row) -> None:
         """Add a figure."""
         self.finding.rows.append(row)
+        self.save()
+
+    def rows(self, rows: Sequence[Row]) -> None:
+        """Replace all figures."""
+        self.finding.rows = list(rows)
         self.save()
 
     def fact(self, name: str, value: Any) -> None:

@@ -7,6 +7,7 @@ takes milliseconds under a lock that everybody's allocations wait for.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -55,6 +56,15 @@ class Release:
     baseline_s: float
     unlisted_s: float
     left_bytes: int
+
+    def to_json(self) -> dict[str, float | None]:
+        """Plain values; None where JSON has no NaN."""
+        return {name: none_if_nan(value) for name, value in dataclasses.asdict(self).items()}
+
+
+def none_if_nan(value: float) -> float | None:
+    """Return the value, or None for NaN, which JSON does not have."""
+    return None if math.isnan(value) else value
 
 
 class Gone(Protocol):
