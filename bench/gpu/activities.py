@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from bench.gpu.children import BACK_NS, LOOPS, READY_NS, Nursery
+from bench.gpu.children import BACK_NS, LOOPS, READY_NS, Nursery, Shared
 from bench.gpu.probe import SOURCE, Probe
 from supervisor.system import cuda
 
@@ -21,13 +21,13 @@ _BLOCK = 256 * 2**20
 
 
 def hold(
-    nursery: Nursery, slot: int, *, hold_gb: int, pinned_gb: int, kernel: str, leave: str
+    nursery: Shared, slot: int, *, hold_gb: int, pinned_gb: int, kernel: str, leave: str
 ) -> None:
     """Hold memory and run a kernel until ended, by the flag or by a signal.
 
     Parameters
     ----------
-    nursery : Nursery
+    nursery : Shared
         Its flag and signs.
     slot : int
         This worker's line of signs.
@@ -53,6 +53,8 @@ def hold(
     if kernel != "idle":
         done = probe.until_stopped(pointer, LONGEST_S)
         probe.wait_started()
+    if nursery.after_ready is not None:
+        nursery.after_ready()
     nursery.signs.put(slot, READY_NS, time.monotonic_ns())
     if done is None:
         flag.wait(LONGEST_S)

@@ -105,6 +105,25 @@ class Signs:
         self._memory[:] = bytes(len(self._memory))
 
 
+class Shared:
+    """What a worker shares with whoever ends it.
+
+    Attributes
+    ----------
+    flag : StopFlag
+        The stop flag.
+    signs : Signs
+        Words.
+    after_ready : callable or None
+        What the worker does between holding its memory and saying so.
+    """
+
+    def __init__(self) -> None:
+        self.flag = StopFlag()
+        self.signs = Signs()
+        self.after_ready: Callable[[], None] | None = None
+
+
 class Child:
     """A worker, by pid and pidfd; the pidfd is opened before it can have been reaped."""
 
@@ -141,7 +160,7 @@ class Child:
                 raise NotMeasuredError(f"worker {self.pid} was not ready in time")
 
 
-class Nursery:
+class Nursery(Shared):
     """A process that has imported the libraries and forks workers from there, as a warden does.
 
     Parameters
@@ -159,8 +178,7 @@ class Nursery:
     """
 
     def __init__(self, imports: Sequence[str]) -> None:
-        self.flag = StopFlag()
-        self.signs = Signs()
+        super().__init__()
         to_nursery, self._requests = os.pipe()
         self._answers, from_nursery = os.pipe()
         self._pid = fork(lambda: self._serve(imports, to_nursery, from_nursery))

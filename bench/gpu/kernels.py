@@ -48,13 +48,12 @@ METRICS = {
 def measure(bench: Bench) -> None:
     """Compare rows, take rates, profile a launch, stop a sweep; a failure costs its part alone."""
     record, sizes = bench.record, bench.sizes
+    known: Expected | None = None
     try:
-        known: Expected | None = expected.load(bench.expected, example_bars(BARS))
+        known = expected.load(bench.expected, example_bars(BARS))
+        record.fact("cpu", known.cpu)
     except NotMeasuredError as error:
         record.fact("expected", str(error))
-        known = None
-    else:
-        record.fact("cpu", known.cpu)
     for strategy in STRATEGIES:
         work = partial(measure_one, strategy, known, sizes.combos, sizes.rate_rounds)
         try:

@@ -114,7 +114,6 @@ def limited() -> dict[str, Any]:
     torch.cuda.empty_cache()
     tight = started("torch", bars, grid, "sma_cross", limit_bytes=_LIMIT_BYTES)
     rows = swept(tight, _SMALL, flag).rows
-    limit_gb = _LIMIT_BYTES / 2**30
     peak_gb = torch.cuda.max_memory_reserved() / 2**30
     note = (
         f"rows that differ in any bit, limit {_LIMIT_BYTES / 2**30:g} GiB; peak {peak_gb:.1f} GiB"
