@@ -76,7 +76,7 @@ def examples(directory: Path) -> list[Example]:
     found = []
     for path in sorted(directory.glob("*.py")):
         text = path.read_text()
-        command = re.search(rf"{path.name}:(\w+)((?: --grid \S+)*)", text.replace("\\\n", " "))
+        command = re.search(rf"{path.name}:(\w+)((?: --grid \S+)*)", re.sub(r"\\\n\s*", "", text))
         if command:
             axes = re.findall(r"--grid (\w+)=([\d.]+)", command[2])
             params = {name: float(value) for name, value in axes}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from pathlib import Path
@@ -80,7 +81,7 @@ def worker_in_a_namespace(shared: Shared, baseline: int) -> dict[str, Any]:
     """A worker of a warden in a PID namespace of its own, seen from outside and inside."""
     asked, asks = os.pipe()
     answered, tells = os.pipe()
-    started = fork(lambda: _be_warden(shared, asked, tells))
+    started = fork(lambda: _be_warden(shared, asked, tells, (asks, answered)))
     os.close(asked)
     os.close(tells)
     # it has made the namespace's first process, a child of ours, and ended
@@ -95,8 +96,10 @@ def worker_in_a_namespace(shared: Shared, baseline: int) -> dict[str, Any]:
     seen: dict[str, Any] = {"warden": outer, "worker": process.descendants(outer)}
     seen["from_outside"] = answer_of(answers, _ASK_S)
     os.close(asks)
-    with os.fdopen(answered) as pipe:
-        seen["from_inside"] = pipe.read()
+    # not until the end of the file: the worker has inherited the pipe
+    ready, _, _ = select.select([answered], [], [], _READY_S)
+    seen["from_inside"] = os.read(answered, 2**16).decode() if ready else "no answer"
+    os.close(answered)
     warden = Child(outer, 0, shared.signs)
     begun = time.monotonic()
     shared.flag.set()
@@ -106,11 +109,13 @@ def worker_in_a_namespace(shared: Shared, baseline: int) -> dict[str, Any]:
     return seen
 
 
-def _be_warden(shared: Shared, asked: int, tells: int) -> None:
+def _be_warden(shared: Shared, asked: int, tells: int, theirs: tuple[int, int]) -> None:
     """Enter a PID namespace, fork a worker there, and say what NVML shows inside."""
     containment = pid_namespace.enter(
         lambda containment: shared.signs.put(0, _OUTER, containment.outside(os.getpid()))
     )
+    for fd in theirs:
+        os.close(fd)
     process.die_with_parent(0)  # the parent has no pid here
     worker = fork(lambda: _hold(shared))
     os.read(asked, 1)  # end of file: it is this side's turn
@@ -180,3 +185,4 @@ def _end(child: Child) -> None:
         child.send(signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):
         os.waitpid(child.pid, 0)
+    os.close(child.pidfd)

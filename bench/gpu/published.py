@@ -27,7 +27,8 @@ from supervisor.system import durable
 ROOT = Path(bench.__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "gpu"
 
-BEGIN, END = "<!-- gpu: made by python -m bench gpu --publish -->", "<!-- /gpu -->"
+BEGIN, END = "<!--gpu-->", "<!--/gpu-->"
+"""What is between them is made by ``--publish``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +97,11 @@ FULL = (
 """Lines of docs/performance.md."""
 
 BRIEF = (
-    Line("stop of a running kernel, p99", "flag", "request → worker's wait is over, tier mapped"),
-    Line("70 GB of VRAM back", "release", "70 GB: flag, then _exit", detail="at_baseline_ms"),
+    Line("stop of a kernel, p99", "flag", "request → worker's wait is over, tier mapped"),
+    Line("70 GB back", "release", "70 GB: flag, then _exit", detail="at_baseline_ms"),
     Line("`sma_cross`", "kernels", f"sma_cross: {_RATE}"),
 )
-"""Lines of README.md."""
+"""What README.md says."""
 
 
 def row_of(line: Line, found: Mapping[str, Finding]) -> Row | None:
@@ -129,22 +130,21 @@ def full_table(found: Mapping[str, Finding], machine: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def brief_table(found: Mapping[str, Finding], machine: Mapping[str, Any]) -> str:
-    """Return the table of README.md."""
+def brief_line(found: Mapping[str, Finding], machine: Mapping[str, Any]) -> str:
+    """Return the sentence of README.md."""
     name = machine.get("gpu", {}).get("name", "GPU")
-    lines = [f"| {name} | |", "|---|---|"]
-    lines += [f"| {line.label} | {cell_of(line, found)} |" for line in BRIEF]
-    return "\n".join(lines)
+    shown = "; ".join(f"{line.label}: {cell_of(line, found)}" for line in BRIEF)
+    return f"{name}: {shown}."
 
 
-DOCUMENTS = {"README.md": brief_table, "docs/performance.md": full_table}
-"""Documents with a table, and what makes it."""
+DOCUMENTS = {"README.md": brief_line, "docs/performance.md": full_table}
+"""Documents with figures, and what makes them."""
 
 
-def results(directory: Path = RESULTS) -> tuple[dict[str, Finding], dict[str, Any]]:
+def results() -> tuple[dict[str, Finding], dict[str, Any]]:
     """Return the published findings by step, and their machine; both empty without results."""
-    found = read_all(directory, (step.file for step in STEPS))
-    summary = directory / SUMMARY
+    found = read_all(RESULTS, (step.file for step in STEPS))
+    summary = RESULTS / SUMMARY
     machine = durable.read_json(summary).get("machine", {}) if summary.exists() else {}
     return found, machine
 

@@ -139,7 +139,7 @@ def end_one(nursery: Nursery, device: NvmlDevice, ending: Ending, baseline: int)
         child.wait_ready(time.monotonic() + _READY_S)
     except NotMeasuredError as error:
         child.send(signal.SIGKILL)
-        return plain | {"why": f"{error}; it {nursery.reap(child)}"}
+        return plain | {"why": f"{error}; exit code {nursery.reap(child)}"}
     held = device.used_bytes() - baseline
     begun = time.monotonic()
     if way.number:

@@ -6,25 +6,50 @@ import dataclasses
 import json
 import math
 import os
+import subprocess
 import sys
 import time
+import zipfile
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.gpu import plan, table
-from bench.gpu.children import answer_of
+from bench.gpu import (
+    activities,
+    bundle,
+    expected,
+    grids,
+    helpers,
+    kernels,
+    kills,
+    namespace,
+    plan,
+    poll_cost,
+    published,
+    release,
+    shots,
+    table,
+)
+from bench.gpu.children import BACK_NS, READY_NS, Nursery, Shared, answer_of
 from bench.gpu.command import main, summary
 from bench.gpu.plan import STEPS, Step, choose, limit_of
 from bench.gpu.record import Finding, Status, StepRecord, read_all, read_findings
+from bench.gpu.release import Ending, Way
 from bench.gpu.runner import run_steps
 from bench.gpu.sizes import GB, Sizes, fitting
 from bench.gpu.step import Options
-from bench.gpu.watch import watch_release
+from bench.gpu.timed_device import covered
+from bench.gpu.watch import NvmlDevice, watch_release
 from bench.harness.errors import NotMeasuredError
 from bench.harness.record import Row, Target, compare
 from supervisor.errors import ConfigError
+from supervisor.ipc.device_flag import Tier
+from supervisor.market.example import example_bars
 from supervisor.system import process
+from tests.support.cli import ROOT
+from workers import catalog, reference
 
 # -- the plan --------------------------------------------------------------------
 
@@ -43,8 +68,7 @@ def test_every_step_has_a_module_that_measures_and_needs_no_gpu_to_be_imported()
     )
     heavy = "{'cupy', 'torch', 'numba', 'typer', 'dill', 'llvmlite', 'pydantic'}"
     code += f"assert not {heavy} & set(sys.modules), {heavy} & set(sys.modules)"
-    done = answer_of(lambda: os.spawnv(os.P_WAIT, sys.executable, ["python", "-c", code]), 60)
-    assert done == 0
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_steps_are_chosen_by_name_in_the_order_of_the_table():
@@ -317,3 +341,354 @@ def test_wrong_arguments_are_refused(arguments, said, capfd, tmp_path, monkeypat
     assert main(arguments) == 2
     assert said in capfd.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+# -- steps against fakes -------------------------------------------------------------
+
+
+def test_without_a_gpu_it_says_so_in_a_line_and_exits_2(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "bench", "gpu", "--out", "out"],
+        cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("bench gpu: no GPU here: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def hold_and_listen(shared, slot, *, hold_gb, pinned_gb, kernel, leave):
+    """Stands for :func:`bench.gpu.activities.hold` where there is no device."""
+    if kernel == "none":
+        os._exit(3)  # stands for a worker that gets no memory
+    shared.flag.rearm()
+    shared.signs.put(slot, READY_NS, time.monotonic_ns())
+    shared.flag.wait(30)
+    shared.signs.put(slot, BACK_NS, time.monotonic_ns())
+    os._exit(0)
+
+
+def be_busy(shared, slot, *, library, activity):
+    """Stands for :func:`bench.gpu.activities.busy`."""
+    shared.signs.put(slot, READY_NS, time.monotonic_ns())
+    time.sleep(30)
+
+
+class Memory(NvmlDevice):
+    """A device whose memory is held as long as a process is."""
+
+    def __init__(self, pids: list[int]) -> None:
+        self.held_by = pids
+
+    def used_bytes(self) -> int:
+        return GB + GB * sum(process.state_letter(pid) not in (None, "Z") for pid in self.held_by)
+
+    def pids(self) -> list[int]:
+        return [pid for pid in self.held_by if process.state_letter(pid) not in (None, "Z")]
+
+
+class Watched(Nursery):
+    """A nursery whose workers' memory a device shows."""
+
+    def start(self, body, slot=0, **arguments):
+        child = super().start(body, slot, **arguments)
+        self.device.held_by.append(child.pid)
+        return child
+
+
+@pytest.fixture
+def nursery(monkeypatch, no_leaks):
+    monkeypatch.setattr(activities, "hold", hold_and_listen)
+    monkeypatch.setattr(activities, "busy", be_busy)
+    with Watched(()) as nursery:
+        nursery.device = Memory([])
+        yield nursery
+
+
+def test_a_worker_that_is_stopped_by_the_flag_gives_its_memory_back(nursery):
+    by_flag = Ending(release.WAYS[1], 1)
+    seen = release.end_one(nursery, nursery.device, by_flag, GB)
+    assert seen["exit_code"] == 0
+    assert 0 < seen["back_s"] <= seen["gone_s"]
+    assert seen["baseline_s"] >= 0
+    assert (seen["held_bytes"], seen["left_bytes"]) == (GB, 0)
+
+
+def test_a_worker_that_is_killed_says_nothing_of_its_kernel(nursery):
+    seen = release.end_one(nursery, nursery.device, Ending(release.WAYS[0], 1), GB)
+    assert seen["exit_code"] == -9
+    assert seen["back_s"] is None
+
+
+def test_a_worker_that_cannot_begin_is_the_reason(nursery):
+    seen = release.end_one(nursery, nursery.device, Ending(Way("x", "none"), 1), GB)
+    assert "ended before it was ready" in seen["why"]
+    (row,) = release.rows_of([seen])
+    assert "ended before it was ready" in row.not_measured
+
+
+def test_a_volley_is_killed_and_watched(nursery):
+    volley = kills.plan(4)
+    nurseries = {"cupy": nursery, "torch": nursery}
+    seen = kills.shoot(nurseries, nursery.device, volley, GB)
+    assert [one["index"] for one in seen] == [0, 1, 2, 3]
+    assert all(one["exit_code"] == -9 and one["left_bytes"] == 0 for one in seen)
+    assert nursery.device.pids() == []
+
+
+def test_a_library_that_is_not_there_costs_its_own_kills_alone(nursery):
+    volley = [kills.Kill(0, "cupy", "kernel", 0.0), kills.Kill(1, "torch", "kernel", 0.0)]
+    seen = kills.shoot({"cupy": nursery, "torch": "no torch"}, nursery.device, volley, GB)
+    assert {one["index"]: one.get("why") for one in seen} == {0: None, 1: "no torch"}
+
+
+def test_a_nursery_says_what_it_cannot_import(no_leaks):
+    with pytest.raises(NotMeasuredError, match="no_such_library"):
+        Nursery(("no_such_library",))
+
+
+def test_a_worker_in_a_namespace_is_seen_from_both_sides(monkeypatch, no_leaks):
+    monkeypatch.setattr(namespace, "_hold", lambda shared: hold_and_listen(
+        shared, 0, hold_gb=1, pinned_gb=0, kernel="polling", leave="exit"))  # fmt: skip
+    monkeypatch.setattr(namespace, "answers", os.getpid)
+    try:
+        seen = namespace.worker_in_a_namespace(Shared(), 0)
+    except NotMeasuredError as error:
+        pytest.skip(str(error))
+    assert len(seen["worker"]) == 1
+    assert seen["stopped_by_the_flag_s"] < 10
+    assert process.Identity.of(seen["warden"]) is None
+
+
+# -- plans and sums ------------------------------------------------------------------
+
+
+def test_the_plan_of_kills_is_the_same_in_every_call_and_has_each_kind_as_often():
+    made = kills.plan()
+    assert made == kills.plan()
+    assert len(made) == 200
+    assert made[:100] == kills.plan()[:100]
+    counts = Counter((kill.library, kill.activity) for kill in made)
+    assert set(counts) == set(activities.ACTIVITIES)
+    assert max(counts.values()) - min(counts.values()) <= 1
+    assert [len(volley) for volley in kills.volleys(made[:10], 4)] == [4, 4, 2]
+
+
+def killed(index: int, **more):
+    return {"index": index, "gone_s": 0.1, "baseline_s": 0.2, "unlisted_s": 0.2} | more
+
+
+def test_kills_of_two_calls_are_joined_each_once():
+    first, second = [killed(0), killed(1)], [killed(1, loops=7), killed(2)]
+    assert [one["index"] for one in kills.merged([first, second])] == [0, 1, 2]
+    assert kills.merged([first, second])[1]["loops"] == 7
+
+
+def test_kills_come_to_what_matters():
+    seen = [killed(0), killed(1, baseline_s=None), killed(2, gone_s=None), {"index": 3, "why": "x"}]
+    rows = {row.name: row for row in kills.rows_of(seen, [45, 79])}
+    assert rows["kills at random moments"].headline.median == 3
+    assert rows["after which the device is not at its baseline"].headline.median == 1
+    assert rows["after which the device is not at its baseline"].met is False
+    assert rows["after which a process is left"].headline.median == 1
+    assert rows["errors in the driver's log that matter"].headline.median == 1
+    (unread,) = [row for row in kills.rows_of(seen, None) if "log" in row.name]
+    assert "cannot be read" in unread.not_measured
+
+
+def ended(group: str, floor: str, ms: float, **more):
+    times = dict.fromkeys(("gone_s", "baseline_s", "unlisted_s", "back_s"), ms / 1000)
+    return {"group": group, "floor": floor, "held_bytes": GB} | times | more
+
+
+def test_a_release_is_compared_with_sigkill_round_by_round():
+    floor, flag = Ending(release.WAYS[0], 1), Ending(release.WAYS[1], 1)
+    seen = [ended(floor.group, floor.floor, ms) for ms in (100, 200, 300)]
+    seen += [ended(flag.group, flag.floor, ms) for ms in (105, 210, 315)]
+    rows = {row.name: row for row in release.rows_of(seen)}
+    assert rows["1 GB: SIGKILL"].headline.median == 200
+    assert rows["1 GB: flag, then _exit"].headline.median == pytest.approx(1.05)
+    assert rows["1 GB: flag, then _exit"].met is True
+    assert rows["1 GB: flag, then _exit"].details["at_baseline_ms"].median == 210
+
+
+def test_memory_that_is_not_back_is_no_figure():
+    one = ended("1 GB: SIGKILL", "1 GB: SIGKILL", 100)
+    (row,) = release.rows_of([one, one | {"baseline_s": None}])
+    assert row.not_measured == "not at its baseline 1 times of 2"
+
+
+def test_ways_to_end_take_turns():
+    planned = [ending.group for ending in release.endings(Sizes(), (1, 20, 70))]
+    assert len(planned) == 50
+    assert planned[:2] == ["1 GB: SIGKILL", "1 GB: flag, then _exit"]
+    assert planned.count("70 GB: SIGKILL") == 3
+    assert planned.count("1 GB and 8 GB pinned: SIGKILL") == 1
+
+
+@pytest.mark.parametrize("strategy", grids.STRATEGIES)
+@pytest.mark.parametrize("n", [1_000, 10_000, 1_000_000])
+def test_grids_have_the_size_asked_for_and_are_accepted_whole(strategy, n):
+    grid = grids.grid_of(strategy, n)
+    assert catalog.check(strategy, grid).space(grid).total == grid.size == n
+
+
+def test_expected_rows_are_those_of_the_cpu(tmp_path):
+    path = tmp_path / "expected.npz"
+    expected.compute(path, n_bars=3_000, combos=16)
+    known = expected.load(path, example_bars(3_000))
+    assert {rows.shape for rows in known.rows.values()} == {(16, 5)}
+    assert all(rate > 0 for rate in known.per_s.values())
+    row = reference.backtest("sma_cross", example_bars(3_000), {"fast": 5, "slow": 14})
+    assert known.rows["sma_cross"][0, 0] == pytest.approx(row["total_return"], rel=1e-9)
+    with pytest.raises(NotMeasuredError, match="other bars"):
+        expected.load(path, example_bars(2_000))
+    with pytest.raises(NotMeasuredError, match="no expected rows"):
+        expected.load(tmp_path / "absent.npz", example_bars(2_000))
+
+
+def test_rows_are_compared_bit_by_bit():
+    rows = np.array([[1.0, np.nan], [2.0, 3.0], [0.0, 1.0]])
+    assert expected.compare_rows(rows, rows) == expected.Difference(3, 0, 0.0)
+    nudged = rows.copy()
+    nudged[1, 0] = np.nextafter(2.0, 3.0)
+    difference = expected.compare_rows(nudged, rows)
+    assert difference.differing == 1
+    assert 0 < difference.largest < 1e-15
+    missing = rows.copy()
+    missing[2, 1] = np.nan
+    assert expected.compare_rows(missing, rows).largest == np.inf
+    with pytest.raises(NotMeasuredError):
+        expected.compare_rows(rows[:2], rows)
+
+
+def test_rates_become_rows():
+    known = expected.Expected({}, {"sma_cross": 1e4}, "a CPU")
+    rates = {"1000": {"wall": [1e5], "device": [2e5]}, "1000000": {"wall": [3e6], "device": [4e6]}}
+    seen = {"differing": 0, "largest": 0.0, "rates": rates}
+    rows = {row.name: row for row in kernels.rows_of("sma_cross", seen, known)}
+    assert rows["sma_cross: combinations/s at 1,000,000"].met is True
+    assert rows["sma_cross: combinations/s at 1,000"].met is None
+    assert rows["sma_cross: times one core of a CPU"].headline.median == 300
+    assert sum("differ" in name for name in rows) == 2
+
+
+def test_overheads_become_rows():
+    seen = {"300": {"none": [10.0, 10.0], "mapped": [10.02, 10.04], "vram": [10.0, 10.0]}}
+    mapped, vram = poll_cost.overhead_rows(seen)
+    assert mapped.headline.median == pytest.approx(0.3)
+    assert (mapped.met, vram.met) == (True, None)
+
+
+def test_percentiles():
+    assert shots.p99_of(list(range(101))) == 99.0
+    assert shots.p99_of([7.0]) == 7.0
+
+
+def test_overlapping_kernels_count_once():
+    assert covered([(0.0, 2.0), (5.0, 6.0), (1.0, 3.0)]) == 4.0
+    assert covered([]) == 0.0
+
+
+def test_what_ncu_prints_is_read():
+    (metric, name), *_ = kernels.METRICS.items()
+    text = f'==PROF== Connected\n"ID","{metric}"\n"","%"\n"0","73.5"\n'
+    assert kernels.metrics_in(text) == {name: 73.5}
+    assert kernels.metrics_in("==ERROR== no permission") == {}
+
+
+def test_what_compute_sanitizer_prints_is_read():
+    assert helpers.errors_in("========= ERROR SUMMARY: 3 errors") == 3
+    hazards = "========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)"
+    assert helpers.errors_in(hazards) == 2
+    assert helpers.errors_in("out of memory") is None
+
+
+def test_every_example_of_the_documentation_is_stopped():
+    found = {example.path.name: example for example in helpers.examples(helpers.EXAMPLES)}
+    assert set(found) == {path.name for path in helpers.EXAMPLES.glob("*.py")}
+    assert found["cupy_raw_module.py"].params == {"reversal": 0, "threshold": 0}
+
+
+def test_xids_are_read_from_the_kernel_log():
+    log = "[1.0] NVRM: Xid (PCI:0000:01:00): 45, pid=7\n[2.0] NVRM: Xid (PCI:0000:01:00): 79, x\n"
+    assert kills.xids_in(log) == [45, 79]
+
+
+# -- what is published -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("document", published.DOCUMENTS)
+def test_published_figures_are_the_measured_ones(document):
+    text = (ROOT / document).read_text()
+    table = published.DOCUMENTS[document](*published.results())
+    assert published.with_table(text, table) == text, "run python -m bench gpu --publish DIR"
+
+
+def test_what_was_not_measured_is_said_to_be_so():
+    cells = [published.cell_of(line, {}) for line in published.FULL]
+    assert set(cells) == {"not measured"}
+
+
+def test_every_published_line_finds_its_row():
+    """With rows as the steps name them: a line that is misspelt would say "not measured"."""
+    by_step: dict[str, list[Row]] = {
+        "flag": [
+            *(shots.tail_row(f"request → worker's wait is over, tier {tier}", [1.0], None)
+              for tier in Tier),
+            *poll_cost.overhead_rows({"300": {"none": [1.0], "mapped": [1.0], "vram": [1.0]}}),
+        ],
+        "release": release.rows_of([
+            ended(ending.group, ending.floor, 100)
+            for ending in release.endings(Sizes(), (1, 20, 70))
+        ]),
+        "kills": kills.rows_of([killed(0)], []),
+        "torch": [compare("torch sma_cross: rate", "/s", [1.0])],
+        "kernels": [],
+    }  # fmt: skip
+    known = expected.Expected({}, dict.fromkeys(grids.STRATEGIES, 1e4), "a CPU")
+    rates = {"1000000": {"wall": [3e6], "device": [4e6]}}
+    for strategy in grids.STRATEGIES:
+        seen = {"differing": 0, "largest": 0.0, "rates": rates}
+        by_step["kernels"] += kernels.rows_of(strategy, seen, known)
+    found = {name: Finding(name, rows=rows) for name, rows in by_step.items()}
+    for line in (*published.FULL, *published.BRIEF):
+        assert published.cell_of(line, found) != "not measured", line
+
+
+def test_results_of_two_calls_are_published_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(published, "ROOT", tmp_path)
+    monkeypatch.setattr(published, "RESULTS", tmp_path / "results")
+    document = tmp_path / "doc.md"
+    document.write_text(f"before\n{published.BEGIN}\nold\n{published.END}\nafter\n")
+    monkeypatch.setattr(published, "DOCUMENTS", {"doc.md": published.full_table})
+    for number in (0, 1):
+        directory = tmp_path / f"call{number}"
+        directory.mkdir()
+        record = StepRecord.begin(directory / "kills.json", "kills", "Kills")
+        record.fact("kills", [killed(number)])
+        record.fact("xids", [])
+        (directory / "summary.json").write_text('{"machine": {"gpu": {"name": "NVIDIA H200"}}}')
+    published.publish([tmp_path / "call0", tmp_path / "call1"])
+    text = document.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "Machine: NVIDIA H200." in text
+    assert "| workers of CuPy and PyTorch killed at random moments | 2 kills | 200 |" in text
+
+
+# -- the bundle ------------------------------------------------------------------------
+
+
+def test_wheels_are_unpacked_where_they_are_imported_from(tmp_path):
+    wheel = tmp_path / "thing-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("thing/__init__.py", "x = 1\n")
+    bundle.unpack(wheel, tmp_path / "site")
+    assert (tmp_path / "site/thing/__init__.py").read_text() == "x = 1\n"
+
+
+def test_the_command_of_a_bundle_names_what_is_in_it():
+    said = bundle.command_line(Path("b"))
+    assert said.startswith("PYTHONPATH=.:b/site python3 -m bench gpu --expected b/expected.npz")
