@@ -14,6 +14,7 @@ from workers.cupy_backtest.layout import (
     MOST_THREADS,
     RANGE_BYTES,
     RANGES,
+    SOURCES,
     Struct,
     struct,
 )
@@ -49,6 +50,7 @@ class CrossProgram:
         Values of both axes, no longer than the data by more than one bar.
     """
 
+    kernels: tuple[str, ...] = SOURCES["crosses"]
     n_inputs = 4
 
     def __init__(

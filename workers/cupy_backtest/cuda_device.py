@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import DeviceLostError
 from supervisor.system.cuda import CudaError
+from supervisor.system.install import advice
 from workers.cupy_backtest import cubin, faults
 from workers.cupy_backtest.device import Buffer, Event, Grid, Staging, Stream
 from workers.cupy_backtest.layout import SOURCES, STAGED, Struct
@@ -95,9 +96,8 @@ class CupyDevice:
             number = str(cupy.cuda.Device(0).compute_capability)
             self._capability = int(number[:-1]), int(number[-1])
             self._pool = cupy.cuda.MemoryPool()  # not the process's: only ours is limited
-            self._limit = None if limit_bytes is None else pool_limit(limit_bytes)
-            if self._limit is not None:
-                self._pool.set_limit(size=self._limit)
+            if limit_bytes is not None:
+                self._pool.set_limit(size=pool_limit(limit_bytes))
         self._kernels: dict[str, Any] = {}
 
     # -- memory ----------------------------------------------------------------
@@ -142,9 +142,9 @@ class CupyDevice:
         """See :class:`workers.cupy_backtest.device.Device`."""
         with self._guard("ask for free memory"):
             free = int(self._runtime.memGetInfo()[0]) + int(self._pool.free_bytes())
-        return (
-            free if self._limit is None else min(free, self._limit - int(self._pool.used_bytes()))
-        )
+            limit = int(self._pool.get_limit())  # 0: none
+            used = int(self._pool.used_bytes())
+        return min(free, limit - used) if limit else free
 
     def release(self) -> None:
         """See :class:`workers.cupy_backtest.device.Device`."""
@@ -160,12 +160,10 @@ class CupyDevice:
 
     def launch(self, kernel: str, grid: Grid, arguments: Sequence[Struct], stream: Stream) -> None:
         """See :class:`workers.cupy_backtest.device.Device`."""
-        function = self._function(kernel)
+        at = (grid.blocks,), (grid.threads,)
         with self._guard(f"launch {kernel}"), stream:
             # an array of one element is passed by value
-            function(
-                (grid.blocks,), (grid.threads,), tuple(arguments), shared_mem=grid.shared_bytes
-            )
+            self._kernels[kernel](*at, tuple(arguments), shared_mem=grid.shared_bytes)
 
     def event(self, stream: Stream) -> CudaEvent:
         """See :class:`workers.cupy_backtest.device.Device`."""
@@ -188,14 +186,14 @@ class CupyDevice:
 
     # -- kernels -------------------------------------------------------------------
 
-    def _function(self, kernel: str) -> Any:
-        if kernel not in self._kernels:
-            source = next(name for name, kernels in SOURCES.items() if kernel in kernels)
-            self._kernels.update(self._load(source))
-        return self._kernels[kernel]
+    def load(self, kernels: Sequence[str]) -> None:
+        """See :class:`workers.cupy_backtest.device.Device`."""
+        for source, of_source in SOURCES.items():
+            if not self._kernels.keys() >= set(of_source) and set(of_source) & set(kernels):
+                self._kernels.update(self._load(source))
 
     def _load(self, source: str) -> Mapping[str, Any]:
-        """Load all kernels of a source file at once: later, it could wait for a running one."""
+        """All kernels of a source file."""
         code = cubin.cubin(source, self._capability)
         with self._guard(f"load the kernels of {source}.cu"):
             # CuPy takes a path and remembers modules by it: this one lives as long as we do
@@ -219,7 +217,8 @@ def _import_cupy() -> Any:
         import cupy
     except ImportError as error:
         raise DeviceLostError(
-            f"CuPy cannot be imported ({error}): pip install 'allstop[cuda13]' or 'allstop[cuda12]'"
+            f"CuPy cannot be imported ({error}); to install it: {advice('cuda13')} "
+            "(cuda12 for a driver that does not know CUDA 13)"
         ) from None
     return cupy
 

@@ -97,6 +97,13 @@ class Device(Protocol):
     n_multiprocessors: int
     shared_bytes: int
 
+    def load(self, kernels: Sequence[str]) -> None:
+        """Make kernels ready to be launched: compiled where no code is cached.
+
+        Loading one later could wait for another that runs.
+        """
+        ...
+
     def stream(self) -> Stream:
         """Make a stream that waits for no other."""
         ...

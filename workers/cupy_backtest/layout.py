@@ -1,6 +1,6 @@
 """What kernels are passed, as NumPy sees it: the structs of ``source/layout.cuh``, byte for byte.
 
-A pointer is a ``u8`` that holds a device address. ``tests/unit/test_cupy_backtest.py`` compares
+A pointer is a ``u8`` that holds a device address. ``tests/unit/test_cupy_device.py`` compares
 every offset with what a C++ compiler says.
 """
 

@@ -49,10 +49,13 @@ class Program(Protocol):
 
     Attributes
     ----------
+    kernels : tuple of str
+        What it launches.
     n_inputs : int
         Arrays in :attr:`Ready.inputs`.
     """
 
+    kernels: tuple[str, ...]
     n_inputs: int
 
     def open(self, device: Device) -> None:

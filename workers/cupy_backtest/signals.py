@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from workers.cupy_backtest.layout import (
     LEVELS,
     MOST_THREADS,
     SIGNALS,
+    SOURCES,
     Struct,
     struct,
 )
@@ -171,17 +173,19 @@ class SignalProgram:
         Both slots of each combination, from its digits.
     """
 
+    kernels: tuple[str, ...] = SOURCES["signals"] + SOURCES["fills"]
     n_inputs = 2
 
     def __init__(
         self,
         enter: LevelRows | BreakoutRows,
         leave: LevelRows | BreakoutRows,
-        slots: Any,
+        slots: Callable[[Digits], tuple[Slots, Slots]],
     ) -> None:
         self._enter = enter
         self._leave = leave
         self._slots = slots
+        self._fits = False
 
     def open(self, device: Device) -> None:
         """See :class:`workers.cupy_backtest.programs.Program`."""

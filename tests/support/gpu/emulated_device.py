@@ -30,16 +30,11 @@ _LIMIT_S = 120.0
 class EmulatedMemory:
     """Implements :class:`workers.cupy_backtest.device.Buffer`."""
 
-    def __init__(self, n_bytes: int, gone: Callable[[int], None]) -> None:
+    def __init__(self, n_bytes: int, gone: Callable[[NDArray[np.uint8]], None]) -> None:
         memory = np.full(n_bytes + _ALIGNED, _RUBBISH, np.uint8)
         self.n_bytes = n_bytes
         self.address = -(-memory.ctypes.data // _ALIGNED) * _ALIGNED
-        weakref.finalize(self, _spoil, memory, gone, n_bytes)
-
-
-def _spoil(memory: NDArray[np.uint8], gone: Callable[[int], None], n_bytes: int) -> None:
-    memory[:] = _RUBBISH
-    gone(n_bytes)
+        weakref.finalize(self, gone, memory)
 
 
 class EmulatedEvent:
@@ -96,7 +91,8 @@ class EmulatedDevice:
         The number of the launch, from 0, at which the device is lost; from then on every call
         says so.
     before : callable, optional
-        Called in the stream's thread with a kernel's name before it runs.
+        Called in the stream's thread before a kernel runs, with its name and how many of that
+        name were launched before.
     """
 
     def __init__(
@@ -105,7 +101,7 @@ class EmulatedDevice:
         limit_bytes: int | None = None,
         *,
         lost_at: int | None = None,
-        before: Callable[[str], None] = lambda kernel: None,
+        before: Callable[[str, int], None] = lambda kernel, nth: None,
         n_multiprocessors: int = 1,
         shared_bytes: int = 100_000,
     ) -> None:
@@ -118,13 +114,23 @@ class EmulatedDevice:
         self._library = library
         self._limit = limit_bytes
         self._used = 0
-        self._gone: SimpleQueue[int] = SimpleQueue()  # finalizers run anywhere, at any time
+        # finalizers run anywhere, at any time
+        self._gone: SimpleQueue[NDArray[np.uint8]] = SimpleQueue()
+        self._grave: list[NDArray[np.uint8]] = []
+        self._in_use: dict[int, list[int]] = {}
+        self.freed_in_use: list[str] = []
+        """Kernels whose memory went before they were done."""
+        self._loaded: set[str] = set()
         self._streams: list[EmulatedStream] = []
 
     def check(self) -> None:
         """Raise if the device is lost."""
         if self.lost:
             raise DeviceLostError("the emulated GPU fell off its bus")
+
+    def load(self, kernels: Sequence[str]) -> None:
+        self.check()
+        self._loaded |= set(kernels)
 
     def stream(self) -> EmulatedStream:
         self.check()
@@ -138,7 +144,15 @@ class EmulatedDevice:
             raise OutOfDeviceMemoryError(f"{n_bytes:,} bytes are not free")
         self._used += n_bytes
         self.seen.most_bytes = max(self.seen.most_bytes, self._used)
-        return EmulatedMemory(n_bytes, self._gone.put)
+        return EmulatedMemory(n_bytes, self._bury)
+
+    def _bury(self, memory: NDArray[np.uint8]) -> None:
+        start = memory.ctypes.data
+        for number, addresses in list(self._in_use.items()):
+            if any(start <= address < start + len(memory) for address in addresses):
+                self.freed_in_use.append(self.seen.launches[number][0])
+        memory[:] = _RUBBISH
+        self._gone.put(memory)  # kept until the end: what still reads it reads rubbish
 
     def staging(self, n_bytes: int) -> Staging:
         self.check()
@@ -169,26 +183,34 @@ class EmulatedDevice:
         self, kernel: str, grid: Grid, arguments: Sequence[Struct], stream: EmulatedStream
     ) -> None:
         self.check()
+        assert kernel in self._loaded
         assert grid.blocks >= 1
         assert grid.threads % 32 == 0
         assert 32 <= grid.threads <= MOST_THREADS
         assert grid.shared_bytes <= (self.shared_bytes if kernel in STAGED else 0)
         assert tuple(argument.dtype for argument in arguments) == KERNELS[kernel]
         number = len(self.seen.launches)
+        nth = [name for name, _ in self.seen.launches].count(kernel)
         self.seen.launches.append((kernel, grid))
         copies = [argument.copy() for argument in arguments]  # by value, as a device takes them
-        stream.queue.put(lambda: self._run(kernel, number, grid, copies))
+        self._in_use[number] = [address for copy in copies for address in _addresses(copy)]
+        stream.queue.put(lambda: self._run(kernel, nth, number, grid, copies))
         if number == self.lost_at:
             self._when_done(stream).wait(_LIMIT_S)  # so that the next call finds it lost
 
-    def _run(self, kernel: str, number: int, grid: Grid, arguments: list[Struct]) -> None:
-        if number == self.lost_at:
-            self.lost = True
-        self.before(kernel)
+    def _run(self, kernel: str, nth: int, number: int, grid: Grid, arguments: list[Struct]) -> None:
+        self.lost = self.lost or number == self.lost_at
+        self.before(kernel, nth)
         addresses = [argument.ctypes.data for argument in arguments]
         pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         function = getattr(self._library, f"launch_{kernel}")
         self._unless_lost(function, pointers, grid.blocks, grid.threads)
+        del self._in_use[number]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no kernel is queued or running."""
+        return not self._in_use
 
     def _unless_lost(self, work: Callable[..., Any], *arguments: Any) -> None:
         if not self.lost:
@@ -216,7 +238,8 @@ class EmulatedDevice:
     def free_bytes(self) -> int:
         self.check()
         while not self._gone.empty():
-            self._used -= self._gone.get()
+            self._grave.append(self._gone.get())
+            self._used -= len(self._grave[-1]) - _ALIGNED
         return 1 << 40 if self._limit is None else self._limit - self._used
 
     def release(self) -> None:
@@ -226,3 +249,9 @@ class EmulatedDevice:
         for stream in self._streams:
             stream.end()
         self._streams = []
+        assert self.lost or not self.freed_in_use
+
+
+def _addresses(argument: Struct) -> list[int]:
+    names = argument.dtype.names or ()
+    return [int(argument[name]) for name in names if argument.dtype[name] == np.uint64]

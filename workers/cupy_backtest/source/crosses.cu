@@ -99,19 +99,19 @@ INLINE void sweep(const Tables& tables, const Stop& stop, const Crosses& crosses
   if (mine < batch.n) finish(tables, state, batch.rows + 5ll * mine);
 }
 
-KERNEL void sweep_crosses(BY_VALUE Tables tables, BY_VALUE Stop stop, BY_VALUE Crosses crosses,
+KERNEL sweep_crosses(BY_VALUE Tables tables, BY_VALUE Stop stop, BY_VALUE Crosses crosses,
                           BY_VALUE Batch batch) {
   SHARED_WORDS(staged);
   sweep<i32>(tables, stop, crosses, batch, staged);
 }
 
 // For windows so long that a tile's sums do not fit into shared memory.
-ROOMY_KERNEL void sweep_crosses_far(BY_VALUE Tables tables, BY_VALUE Stop stop,
+ROOMY_KERNEL sweep_crosses_far(BY_VALUE Tables tables, BY_VALUE Stop stop,
                                     BY_VALUE Crosses crosses, BY_VALUE Batch batch) {
   sweep<i32>(tables, stop, crosses, batch, nullptr);
 }
 
-ROOMY_KERNEL void sweep_crosses_wide(BY_VALUE Tables tables, BY_VALUE Stop stop,
+ROOMY_KERNEL sweep_crosses_wide(BY_VALUE Tables tables, BY_VALUE Stop stop,
                                      BY_VALUE Crosses crosses, BY_VALUE Batch batch) {
   sweep<double>(tables, stop, crosses, batch, nullptr);
 }
@@ -119,7 +119,7 @@ ROOMY_KERNEL void sweep_crosses_wide(BY_VALUE Tables tables, BY_VALUE Stop stop,
 // Lowest and highest average of one window in each block of a tile, as average_extremes of
 // workers/kernels/source/curves.py finds them, rounded outward to float32. Which blocks they settle
 // differs from there; what they settle is what comparing every bar would say.
-KERNEL void fill_ranges(BY_VALUE Stop stop, BY_VALUE Ranges wanted) {
+KERNEL fill_ranges(BY_VALUE Stop stop, BY_VALUE Ranges wanted) {
   const i32 groups = (wanted.n_windows + blockDim.x - 1) / blockDim.x;
   const i32 tile = blockIdx.x / groups;
   const i32 column = blockIdx.x % groups * blockDim.x + threadIdx.x;

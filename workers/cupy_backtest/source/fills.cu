@@ -107,13 +107,13 @@ INLINE void fill(const Stop& stop, const Levels& levels, Row row, Curve curve) {
   }
 }
 
-KERNEL void fill_deviations(BY_VALUE Stop stop, BY_VALUE Levels levels) {
+KERNEL fill_deviations(BY_VALUE Stop stop, BY_VALUE Levels levels) {
   const Row row = row_of(blockIdx.x * blockDim.x + threadIdx.x, levels.n_rows);
   const Deviations curve = {levels.prices, levels.windows[row.at], 0.0, 0.0, 0.0};
   fill(stop, levels, row, curve);
 }
 
-KERNEL void fill_rsi(BY_VALUE Stop stop, BY_VALUE Levels levels) {
+KERNEL fill_rsi(BY_VALUE Stop stop, BY_VALUE Levels levels) {
   const Row row = row_of(blockIdx.x * blockDim.x + threadIdx.x, levels.n_rows);
   const Strength curve = {levels.prices, levels.windows[row.at], 0.0, 0.0};
   fill(stop, levels, row, curve);
@@ -121,7 +121,7 @@ KERNEL void fill_rsi(BY_VALUE Stop stop, BY_VALUE Levels levels) {
 
 // The highest of 2^level prices from each bar on, from those of half as many. Near the end, where
 // fewer are left, it is the highest of those that are there, which nobody asks for.
-KERNEL void raise_ladder(BY_VALUE Stop stop, BY_VALUE Ladder ladder) {
+KERNEL raise_ladder(BY_VALUE Stop stop, BY_VALUE Ladder ladder) {
   Poll poll = start_polling(stop);
   if (leaves(stop, poll)) return;
   const i32 half = 1 << (ladder.level - 1), last = ladder.n_bars - 1;
@@ -137,7 +137,7 @@ KERNEL void raise_ladder(BY_VALUE Stop stop, BY_VALUE Ladder ladder) {
 // Bars above the highest of the `window` before: the higher of two rungs that overlap [1].
 // One block per tile and group of rows, since no bar needs another's result.
 // [1] M. A. Bender, M. Farach-Colton, "The LCA Problem Revisited", LATIN 2000.
-KERNEL void fill_breakouts(BY_VALUE Stop stop, BY_VALUE Breakouts wanted) {
+KERNEL fill_breakouts(BY_VALUE Stop stop, BY_VALUE Breakouts wanted) {
   const i32 groups = (wanted.n_rows + blockDim.x - 1) / blockDim.x;
   const i32 tile = blockIdx.x / groups;
   const i32 at = blockIdx.x % groups * blockDim.x + threadIdx.x;

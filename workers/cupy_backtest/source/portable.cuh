@@ -6,8 +6,8 @@
 #ifndef PORTABLE_CUH
 #define PORTABLE_CUH
 
-#define KERNEL extern "C" __global__ __launch_bounds__(256)
-#define ROOMY_KERNEL extern "C" __global__ __launch_bounds__(256, 2)  // 128 registers: no spills
+#define KERNEL extern "C" __global__ void __launch_bounds__(256)
+#define ROOMY_KERNEL extern "C" __global__ void __launch_bounds__(256, 2)  // 128 registers: no spills
 #define INLINE __device__ __forceinline__
 #define OUT_OF_LINE static __device__ __noinline__
 #define BY_VALUE const __grid_constant__

@@ -15,7 +15,7 @@ INLINE u64 take(Words& words) {
   return word;
 }
 
-KERNEL void sweep_signals(BY_VALUE Tables tables, BY_VALUE Stop stop, BY_VALUE Signals signals,
+KERNEL sweep_signals(BY_VALUE Tables tables, BY_VALUE Stop stop, BY_VALUE Signals signals,
                           BY_VALUE Batch batch) {
   const i32 mine = blockIdx.x * blockDim.x + threadIdx.x;
   const i32 c = mine < batch.n ? mine : batch.n - 1;  // every thread comes to every barrier
