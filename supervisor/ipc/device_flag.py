@@ -16,7 +16,6 @@ takes back what it held.
 
 from __future__ import annotations
 
-import ctypes
 import mmap
 import os
 import threading
@@ -27,6 +26,7 @@ from typing import Any, NamedTuple
 
 from supervisor.errors import ConfigError, UnsupportedPlatformError
 from supervisor.ipc import futex
+from supervisor.ipc.device_word import NULL_STREAM, Line, Refused, follow, map_line, zero_word
 from supervisor.system import cuda
 from supervisor.system.cuda import Attribute, CudaError, Driver
 
@@ -36,8 +36,6 @@ FORCED_BY = "ALLSTOP_DEVICE_FLAG"
 CUDA_INCLUDE = os.path.dirname(__file__)  # noqa: PTH120 - pathlib takes longer to load than this file
 """Directory of ``allstop.cuh``, for compilers of CUDA C++."""
 
-_WORD_BYTES = 8
-_NULL_STREAM = 0
 _SHORTEST_S = 50e-6
 _LONGEST_S = 0.002
 _SHARE = 64
@@ -54,31 +52,6 @@ class Tier(StrEnum):
     """A thread of the process writes a word in device memory."""
     WAVES = "waves"
     """It does not: launches are short instead."""
-
-
-class Line(NamedTuple):
-    """What there is to know of a stop flag's line.
-
-    Attributes
-    ----------
-    memory : mmap
-        The flag's shared memory, mapped.
-    address : int
-        Where this process has the stop word.
-    futex_address : int
-        Its half that waiters sleep on.
-    generation : int
-        Generation that the line belongs to.
-    """
-
-    memory: mmap.mmap
-    address: int
-    futex_address: int
-    generation: int
-
-    def is_set(self) -> bool:
-        """Whether a stop was requested."""
-        return ctypes.c_int64.from_address(self.address).value != 0
 
 
 class Waves(NamedTuple):
@@ -328,93 +301,16 @@ def _open(
         driver.attribute(device, Attribute.MAX_BLOCKS_PER_MULTIPROCESSOR),
     )
     ways: dict[Tier, Callable[[], int]] = {
-        Tier.MAPPED: lambda: _map(driver, device, line, pages),
-        Tier.VRAM: lambda: _follow(driver, context, line),
-        Tier.WAVES: lambda: _word(driver, _NULL_STREAM).pointer,
+        Tier.MAPPED: lambda: map_line(driver, device, line, pages),
+        Tier.VRAM: lambda: follow(driver, context, line),
+        Tier.WAVES: lambda: zero_word(driver, NULL_STREAM).pointer,
     }
     reasons = [f"{FORCED_BY}={wanted}"] if wanted not in (None, Tier.MAPPED) else []
     for tier in [wanted] if wanted else list(ways):
         try:
             return DeviceFlag(ways[tier](), tier, "; ".join(reasons), line, waves)
-        except (CudaError, _Refused) as error:
+        except (CudaError, Refused) as error:
             if isinstance(error, CudaError) and (error.unusable or tier is Tier.WAVES):
                 raise
             reasons.append(f"{tier}: {error}")
     raise ConfigError(f"{FORCED_BY}={wanted} does not work here: {reasons[-1]}", key=FORCED_BY)
-
-
-class _Refused(Exception):
-    """A tier is not possible here, for a reason that no call of the driver gives."""
-
-
-# -- mapped ----------------------------------------------------------------------
-
-
-def _map(driver: Driver, device: int, line: Line, pages: dict[int, mmap.mmap]) -> int:
-    """Register the one page that holds the line; return the word's device address."""
-    if not driver.attribute(device, Attribute.HOST_REGISTER_SUPPORTED):
-        raise _Refused("the device does not support registered host memory")
-    page = line.address - line.address % mmap.PAGESIZE
-    if page not in pages:
-        driver.register(page, mmap.PAGESIZE)
-        pages[page] = line.memory
-    return driver.device_pointer(page) + line.address - page
-
-
-# -- vram ------------------------------------------------------------------------
-
-
-class _Word(NamedTuple):
-    """A word in device memory, and what writes it."""
-
-    pointer: int
-    source: ctypes.c_int64
-    stream: int
-
-
-def _word(driver: Driver, stream: int) -> _Word:
-    """Make a word in device memory that holds 0, and a source to write it from.
-
-    All is prepared here and was used once: while a kernel runs, an allocation may wait for it.
-    """
-    pointer = driver.allocate(_WORD_BYTES)
-    source = _source(driver)
-    driver.copy_to_device(pointer, ctypes.addressof(source), _WORD_BYTES, stream)
-    driver.synchronise(stream)
-    return _Word(pointer, source, stream)
-
-
-def _source(driver: Driver) -> ctypes.c_int64:
-    """Make a word in host memory that holds 0: pinned, or where that is refused any."""
-    try:
-        source = ctypes.c_int64.from_address(driver.allocate_host(_WORD_BYTES))
-    except CudaError as error:
-        if error.unusable:
-            raise
-        return ctypes.c_int64(0)  # the driver then goes by way of pinned memory of its own
-    source.value = 0
-    return source
-
-
-def _follow(driver: Driver, context: int, line: Line) -> int:
-    """Have a thread write a word in device memory once a stop is requested."""
-    word = _word(driver, driver.stream())
-    word.source.value = 1
-    thread = threading.Thread(
-        target=_write_on_stop,
-        args=(driver, context, line, word),
-        name="allstop-device-flag",
-        daemon=True,
-    )
-    try:
-        thread.start()
-    except RuntimeError as error:
-        raise _Refused(str(error)) from None
-    return word.pointer
-
-
-def _write_on_stop(driver: Driver, context: int, line: Line, word: _Word) -> None:
-    driver.make_current(context)
-    while not line.is_set():
-        futex.wait(line.futex_address, 0, None)
-    driver.copy_to_device(word.pointer, ctypes.addressof(word.source), _WORD_BYTES, word.stream)

@@ -249,7 +249,8 @@ class StopFlag:
         UnsupportedPlatformError
             If there is no NVIDIA driver.
         """
-        from supervisor.ipc.device_flag import Line, open_line  # only where there is a GPU
+        from supervisor.ipc.device_flag import open_line  # only where there is a GPU
+        from supervisor.ipc.device_word import Line
 
         word = self._base + self._stop * 8
         return open_line(Line(self._memory, word, self._futex_address, self._generation))

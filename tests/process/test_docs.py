@@ -217,7 +217,7 @@ def skeleton(line: str) -> str:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_blocks_are_well_formed(document: str, tmp_path: Path) -> None:
     for block in blocks(ROOT / document):
-        assert block.language in ("console", "python", "toml", "bash", "mermaid", "")
+        assert block.language in ("console", "python", "cpp", "toml", "bash", "mermaid", "")
         if block.language == "python":
             ast.parse(block.text)
         elif block.language == "toml" and "strategy" in block.text:

@@ -30,3 +30,8 @@ flag = StopFlag()
 assert_type(flag.checkpoint({"bar": 7}), bool)
 assert_type(flag.is_set(), bool)
 assert_type(flag.wait(0.1), bool)
+
+
+def on_a_gpu(stop: StopFlag) -> None:
+    assert_type(stop.device_pointer, int)
+    assert_type(stop.cuda.wait(lambda: True), bool)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from supervisor.ipc.device_flag import DeviceFlag, Line, Tier, Waves
+from supervisor.ipc.device_flag import DeviceFlag, Tier, Waves
+from supervisor.ipc.device_word import Line
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.system import cuda
 from tests.support.waiting import DEADLINE_S

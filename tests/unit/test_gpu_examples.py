@@ -102,6 +102,15 @@ def test_discards_what_a_stop_left_incomplete(name: str) -> None:
     assert "synchronize()" not in source.replace("not synchronize()", "")
 
 
+def test_the_documentation_quotes_the_example() -> None:
+    section = (ROOT / "docs/gpu.md").read_text().partition("## Your own GPU function")[2]
+    example = (DIRECTORY / "cupy_raw_kernel.py").read_text()
+    blocks = re.findall(r"```(?:cpp|python)\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
+    assert len(blocks) == 2
+    for line in "".join(blocks).splitlines():
+        assert line.strip() in example
+
+
 @pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
 @pytest.mark.parametrize(
     ("name", "kernels"), [("cupy_raw_kernel.py", 1), ("cupy_raw_module.py", 2)]
@@ -198,7 +207,8 @@ assert np.isnan(total).all()
 
 
 def test_torch_s_operators_compute_the_rule(load: Any) -> None:
-    pytest.importorskip("torch")
+    if "torch" in MISSING:
+        pytest.skip("PyTorch is not installed")
     module = load("torch_operators.py")
     bars = FakeBars.walk(120, seed=1)
     module.LAGS = 32
