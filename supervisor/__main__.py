@@ -30,8 +30,14 @@ def main() -> None:
         if sys.platform == "linux" and arguments[:1] == ["run"] and not helping:
             from supervisor.front.launch import Launch
 
-            likely = _strategy(arguments) if command is None else None
-            launch = Launch(likely, _option(arguments, "--containment") or "auto")
+            likely = _likely(arguments, "strategy") if command is None else None
+            if likely == "" and "--grid" not in arguments:
+                likely = "sma_cross"
+            launch = Launch(
+                likely,
+                _option(arguments, "--containment") or "auto",
+                _likely(arguments, "device") or "auto",
+            )
             from supervisor.front.link import WardenLink, keep_warden
 
             keep_warden(WardenLink(launch))
@@ -87,13 +93,13 @@ def _one_thread() -> Iterator[None]:
             os.environ[name] = given
 
 
-def _strategy(arguments: list[str]) -> str:
-    """Guess which strategy will be asked for; a wrong guess only costs the time it would save."""
-    asked = _option(arguments, "--strategy")
+def _likely(arguments: list[str], name: str) -> str:
+    """Guess what an option will be; a wrong guess only costs the time it would save."""
+    asked = _option(arguments, f"--{name}")
     for argument in arguments:
         if not asked and argument.endswith(".toml"):
-            asked = _strategy_in(argument)
-    return asked or ("" if "--grid" in arguments else "sma_cross")
+            asked = _written(argument, name)
+    return asked
 
 
 def _option(arguments: list[str], wanted: str) -> str:
@@ -104,13 +110,13 @@ def _option(arguments: list[str], wanted: str) -> str:
     return ""
 
 
-def _strategy_in(spec: str) -> str:
+def _written(spec: str, name: str) -> str:
     try:
         with open(spec, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not loaded yet
             for line in file:
                 key, _, value = line.partition("=")
-                if key.strip() == "strategy":
-                    return value.strip().strip("\"'")
+                if key.strip() == name:
+                    return value.partition("#")[0].strip().strip("\"'")
     except (OSError, ValueError):
         pass  # the command reads it again, and reports what is wrong
     return ""

@@ -63,6 +63,7 @@ def sweep(
     workers: int | None = None,
     fee: float = 0.0005,
     device: str = "auto",
+    vram_limit: str | int | None = None,
     grace_s: float = 2.0,
     terminate_s: float = 1.0,
     verify_s: float = 10.0,
@@ -83,11 +84,16 @@ def sweep(
     data : path, DataFrame, pyarrow.Table, mapping of arrays or Bars, optional
         OHLCV bars; the embedded example when left out.
     workers : int, optional
-        Worker processes; one per usable core when left out.
+        Worker processes; one per usable core, or per GPU, when left out.
     fee : float
         Fee per fill, as a fraction of the traded value.
     device : str
-        ``auto`` or ``cpu``.
+        What computes a built-in strategy: ``cpu``; ``cuda``, ``cuda:0,1`` or ``cuda:GPU-…``,
+        CuPy on every visible GPU or on these; ``torch``, ``torch:cpu``, ``torch:cuda:0``,
+        PyTorch; ``auto``, CuPy where a GPU pays, otherwise the CPU. With ``cuda…`` each worker
+        of a callable has one GPU, the only one that it sees.
+    vram_limit : str or int, optional
+        Memory of each GPU that the run may use: ``"8G"``, or bytes. Without effect on the CPU.
     grace_s, terminate_s, verify_s : float
         Timers of the escalation, in s: flag to SIGTERM, SIGTERM to SIGKILL,
         SIGKILL to giving up.
@@ -120,6 +126,7 @@ def sweep(
         workers=workers,
         fee=fee,
         device=device,
+        vram_limit=vram_limit,
         grace_s=grace_s,
         terminate_s=terminate_s,
         verify_s=verify_s,
@@ -129,7 +136,7 @@ def sweep(
     _check_event(stop_event)
     order = Order.of(given)
     # the first warden of a process loads its libraries while the data is read
-    link = take_warden(strategy if isinstance(strategy, str) else "", containment)
+    link = take_warden(strategy if isinstance(strategy, str) else "", containment, device)
     try:
         prepared = prepare(order)
     except BaseException:
@@ -142,6 +149,8 @@ def resume(
     run: str | Path,
     *,
     workers: int | None = None,
+    device: str | None = None,
+    vram_limit: str | int | None = None,
     grace_s: float | None = None,
     terminate_s: float | None = None,
     verify_s: float | None = None,
@@ -160,8 +169,10 @@ def resume(
     ----------
     run : str or path
         The run's id or its directory.
-    workers, grace_s, terminate_s, verify_s, containment
-        As in :func:`sweep`; as before when left out.
+    workers, device, vram_limit, grace_s, terminate_s, verify_s, containment
+        As in :func:`sweep`; as before when left out. Rows of ``cpu`` and ``cuda`` are equal bit
+        for bit, so either computes what is missing of the other; those of ``torch`` are not,
+        and are never mixed with them.
     retry_failed : bool
         Compute failed combinations again.
     changed_code : bool
@@ -179,6 +190,8 @@ def resume(
     given = options.from_python(
         Use.RESUME,
         workers=workers,
+        device=device,
+        vram_limit=vram_limit,
         grace_s=grace_s,
         terminate_s=terminate_s,
         verify_s=verify_s,
@@ -188,7 +201,8 @@ def resume(
     )
     _check_event(stop_event)
     prepared = prepare_again(str(check_path(run, "run")), Changes.of(given))
-    link = take_warden(prepared.plan.strategy, prepared.plan.containment)
+    plan = prepared.plan
+    link = take_warden(plan.strategy, plan.containment, plan.device)
     return Run(prepared, link, stop_event)
 
 

@@ -141,12 +141,23 @@ class UserFunctionError(AllstopError):
 
 
 class DeviceLostError(AllstopError):
-    """The GPU of a worker is absent, gone, or broken for this process.
+    """A worker's GPU is absent, lost, or broken for this process; the worker ends.
 
-    Backends raise it from ``start`` and ``evaluate``; a strategy function may raise it too. The
-    worker ends, its device is not used again in this run, and the work goes on elsewhere if it
-    can.
+    Backends raise it from ``start`` and ``evaluate``; a strategy function may raise it too:
+    its combination is then computed again by another worker.
+
+    Parameters
+    ----------
+    message : str
+        One line.
+    gone : bool
+        Whether the device fails, so that this run does not use it again and the work goes on
+        elsewhere. Otherwise only this process cannot use it any more, and a new worker does.
     """
+
+    def __init__(self, message: str, *, gone: bool = True) -> None:
+        super().__init__(message)
+        self.gone = gone
 
 
 class CheckpointError(AllstopError):

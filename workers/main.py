@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import AllstopError, ConfigError
+from supervisor.errors import AllstopError, ConfigError, DeviceLostError
 from supervisor.ipc import device_flag, messages
 from supervisor.ipc.device_flag import DeviceFlag
 from supervisor.ipc.progress_table import ProgressTable
@@ -30,6 +30,7 @@ from supervisor.records.plan import ALLOCATION
 from supervisor.rows.journal import JournalWriter
 from supervisor.system import process
 from workers.backend import Backend
+from workers.gpu import own_device
 
 OOM_SCORE = 500
 """Where memory runs out, the kernel should kill a worker, which is replaced, and
@@ -58,6 +59,10 @@ class Station:
     cwd: str = ""
     """Working directory for a user's function: where the run was requested, even if it is
     resumed from elsewhere. Empty: any."""
+    device: str = ""
+    """The GPU that this worker has, and the only one that it sees. Empty: none was chosen."""
+    vram_bytes: int | None = None
+    """Memory of it that the worker may use, where that is limited."""
 
     @property
     def journal_path(self) -> Path:
@@ -74,10 +79,13 @@ def run_worker(station: Station, backend: Backend) -> None:
     """Work until the warden closes the socket or a stop is requested.
 
     Never raises: a failure that is not one combination's own is reported to
-    the warden as :class:`~supervisor.ipc.messages.WorkerBroken`.
+    the warden as :class:`~supervisor.ipc.messages.WorkerBroken`, or as
+    :class:`~supervisor.ipc.messages.DeviceLost`.
     """
     try:
         _settle_in(station)
+        if station.device:
+            os.environ.update(own_device(station.device, station.vram_bytes, os.environ))
         device_flag.report_to(functools.partial(_report_device_flag, station.link))
         backend.start()
         with contextlib.closing(
@@ -85,6 +93,8 @@ def run_worker(station: Station, backend: Backend) -> None:
         ) as journal:
             messages.send(station.link, messages.WorkerReady())
             _work(station, backend, journal)
+    except DeviceLostError as error:
+        _report_lost(station, error)
     except AllstopError as error:
         _report_broken(station, str(error), usage=isinstance(error, ConfigError))
     except Exception as error:  # noqa: BLE001 - the last line of defence: reported, not swallowed
@@ -140,6 +150,15 @@ def _work(station: Station, backend: Backend, journal: JournalWriter) -> None:
 
 def _report_device_flag(link: socket.socket, flag: DeviceFlag) -> None:
     messages.send(link, messages.DeviceFlagOpened(flag.tier, messages.clip(flag.why)))
+
+
+def _report_lost(station: Station, error: DeviceLostError) -> None:
+    """Report that the device is lost; a worker without one cannot lose it: it is broken."""
+    if not station.device:
+        _report_broken(station, str(error), usage=False)
+        return
+    lost = messages.DeviceLost(station.device, messages.clip(str(error)), gone=error.gone)
+    messages.send(station.link, lost)
 
 
 def _report_broken(station: Station, error: str, *, usage: bool) -> None:

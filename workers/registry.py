@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from supervisor.market.bars import Bars
+from supervisor.records.placement import AUTO, Stack
 from supervisor.records.plan import Plan, Source
 from workers.backend import Backend
 
@@ -26,9 +27,7 @@ def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
         Descriptor of the dilled function, for :attr:`Source.CALLABLE`.
     """
     if plan.source is Source.BUILT_IN:
-        from workers.numba_backtest import NumbaBacktest
-
-        return NumbaBacktest(bars, plan.space, plan.strategy, fee=plan.fee)
+        return _built_in(plan, bars)
     _load_for_functions()
     from workers.user_function import UserFunction, importer, unpickler
 
@@ -39,23 +38,51 @@ def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
     return UserFunction(unpickler(function_fd), bars, plan.grid)
 
 
-def preload(strategy: str) -> None:
+def _built_in(plan: Plan, bars: Bars) -> Backend:
+    """Build the backend of the plan's stack; no other one is imported."""
+    limit = plan.worker_vram_bytes
+    match plan.stack:
+        case Stack.CUPY:
+            from workers.cupy_backtest import CupyBacktest
+
+            return CupyBacktest(bars, plan.space, plan.strategy, fee=plan.fee, limit_bytes=limit)
+        case Stack.TORCH:
+            from workers.torch_backtest import TorchBacktest
+
+            return TorchBacktest(
+                bars,
+                plan.space,
+                plan.strategy,
+                fee=plan.fee,
+                device="cuda" if plan.devices else "cpu",
+                limit_bytes=limit,
+            )
+        case Stack.NUMBA:
+            from workers.numba_backtest import NumbaBacktest
+
+            return NumbaBacktest(bars, plan.space, plan.strategy, fee=plan.fee)
+
+
+def preload(strategy: str, device: str = AUTO) -> None:
     """Import what the run needs, in the process that workers are forked from.
 
     Parameters
     ----------
     strategy : str
-        What will probably be asked for. A built-in's kernels are loaded, or
+        What will probably be asked for. A built-in's kernels for the CPU are loaded, or
         compiled where they were not before; they need no Numba.
+    device : str
+        The device that will probably be asked for. For ``cuda`` and ``torch`` nothing is
+        loaded: what they need before the fork is little, and CUDA is opened after it.
     """
     from workers.catalog import STRATEGIES
 
-    if strategy in STRATEGIES:
+    if strategy not in STRATEGIES:
+        _load_for_functions()
+    elif device in (AUTO, "cpu"):
         from workers.numba_backtest import warm_up
 
         warm_up(strategy)
-    else:
-        _load_for_functions()
 
 
 def _load_for_functions() -> None:

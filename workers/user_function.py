@@ -20,11 +20,12 @@ from typing import Any, NoReturn, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import ConfigError, UserFunctionError
+from supervisor.errors import ConfigError, DeviceLostError, UserFunctionError
 from supervisor.ipc.device_flag import DeviceFlag
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.market.bars import Bars
 from supervisor.rows.grid import Grid, Value
+from workers import gpu
 from workers.backend import Chunk
 from workers.checkpoint import CheckpointFile
 
@@ -77,7 +78,13 @@ class UserFunction:
                 pending.flush()
                 return index
             flag.begin(chunk.checkpoints, index)
-            row, error = self._call(index, flag)
+            try:
+                row, error = self._call(index, flag)
+            except DeviceLostError:
+                if os.getpid() == worker:
+                    pending.flush()
+                    raise
+                _end_child()
             if os.getpid() != worker:
                 _end_child()
             if flag.told_to_stop() or (row is None and error is None and chunk.stop_requested()):
@@ -92,6 +99,8 @@ class UserFunction:
                 pending.flush()  # its state may be removed only once its row is kept
                 flag.drop_checkpoint()
             chunk.progress[0] += 1
+            if row is None:
+                _check_device()
         pending.flush()
         return chunk.stop
 
@@ -101,6 +110,8 @@ class UserFunction:
         try:
             metrics = self._function(self._bars, self._grid.params(index), flag)
             return (None if metrics is None else _checked(metrics)), None
+        except DeviceLostError:
+            raise
         except Exception as error:  # noqa: BLE001 - a user's function may raise anything
             return None, _one_line(error)
 
@@ -210,6 +221,16 @@ def _end_child() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _check_device() -> None:
+    """Raise where a failed combination has broken this process's GPU for all that follow.
+
+    It is recorded as failed; they are computed by another worker.
+    """
+    problem = gpu.broken()
+    if problem is not None:
+        raise DeviceLostError(str(problem), gone=gpu.is_lost(problem))
 
 
 def _checked(metrics: Mapping[str, float]) -> dict[str, float]:

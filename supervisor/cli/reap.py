@@ -20,8 +20,8 @@ def reap(
 ) -> int:
     """Clean up after runs that were killed, and write their results and reports.
 
-    Kills their processes, cancels their cluster jobs, removes their sockets and
-    registry entries.
+    Kills their processes, also those that hold a GPU, cancels their cluster
+    jobs, removes their sockets and registry entries.
 
     Exit code 0: nothing is left; 1: a run could not be finished; 3: a process or
     a job survived.
@@ -46,6 +46,8 @@ def lines(reaped: Reaped) -> list[str]:
     facts = []
     if reaped.processes_killed:
         facts.append(f"killed {', '.join(reaped.processes_killed)}")
+    if reaped.vram_freed_bytes is not None:
+        facts.append(f"{reaped.vram_freed_bytes / 2**20:,.0f} MB of VRAM came back")
     if reaped.jobs_ended:
         facts.append(f"gone: {', '.join(reaped.jobs_ended)}")
     if reaped.status is not None:

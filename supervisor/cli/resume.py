@@ -46,5 +46,6 @@ def resume(
     # the warden loads its libraries while the data is read and checked
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
     wanted = changes.containment or str(asked.get("containment", "auto"))
-    keep_warden(WardenLink(Launch(str(asked.get("strategy", "")), wanted)))
+    device = changes.device or str(asked.get("device", "auto"))
+    keep_warden(WardenLink(Launch(str(asked.get("strategy", "")), wanted, device)))
     return run_prepared(prepare(str(run_dir), changes), as_json=as_json)

@@ -21,12 +21,16 @@ from supervisor.system import durable
 
 
 def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
-    """Compute what is missing of a shard; return the exit code."""
+    """Compute what is missing of a shard; return the exit code.
+
+    Its device is looked for here, on the node: the sweep's front may run where there is none.
+    ``workers`` are those of a shard that computes on the CPU.
+    """
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
     os.chdir(asked["cwd"])
     plan = Plan.from_json(asked)
     folder = lay_out(run_dir, index, divide(plan.grid.size, parts)[index])
-    changes = Changes(workers)
+    changes = Changes(cores=workers, device=plan.device, vram_limit=plan.vram_limit_bytes)
     if complete(folder, changes):
         return ExitCode.DONE
     return run_prepared(prepare(str(folder), changes), as_json=True)

@@ -15,6 +15,7 @@ from supervisor.front.progress import Progress, describe
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
 from supervisor.records.command import CommandPlan, shown
+from supervisor.records.placement import Stack
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.states import RunStatus
@@ -78,6 +79,8 @@ class Screen:
             f"{plan.strategy} on {plan.n_bars:,} bars ({plan.data}): {plan.combos_total:,} "
             f"combinations, {where}"
         )
+        if plan.device_why and (plan.devices or plan.stack is Stack.TORCH):
+            self.say(f"device: {plan.device_why}")
         self.say(f"run {plan.run_id} in {shorten(self._prepared.run_dir)}")
         if self._live:
             from supervisor.cli.bar import Bar

@@ -53,7 +53,8 @@ def run(given: Given, *, as_json: bool) -> int:
     if given.get("resume"):
         return _resume(order, Changes.of(given), as_json=as_json, cluster=cluster)
     # until here Ctrl+C simply ends the process: nothing was started
-    return run_prepared(prepare(order), as_json=as_json, cluster=cluster)
+    prepared = prepare(order, elsewhere=cluster is not None)
+    return run_prepared(prepared, as_json=as_json, cluster=cluster)
 
 
 def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None = None) -> int:
@@ -96,7 +97,7 @@ def _front(prepared: Prepared, cluster: ClusterOrder | None) -> Front:
 def _resume(order: Order, changes: Changes, *, as_json: bool, cluster: ClusterOrder | None) -> int:
     from supervisor.lifecycle.resuming import prepare_order
 
-    found = prepare_order(order, changes)
+    found = prepare_order(order, changes, elsewhere=cluster is not None)
     if isinstance(found, Prepared):
         return run_prepared(found, as_json=as_json, cluster=cluster)
     return show.say_complete(found, Path(found.run_dir), as_json=as_json)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from supervisor.records.events import read_events
-from supervisor.records.report import MemoryReport, Report
+from supervisor.records.report import GpuMemory, MemoryReport, Report
 
 
 def stop_lines(report: Report) -> list[str]:
@@ -23,27 +23,44 @@ def stop_lines(report: Report) -> list[str]:
 
 
 def memory_lines(memory: MemoryReport | None) -> list[str]:
-    """Describe the memory that the run used and released."""
+    """Describe the memory that the run used and released: RAM, then VRAM, a line per GPU."""
     if memory is None:
         return []
-    before, peak, after, freed = (
-        "not measured" if value is None else f"{value / 2**20:,.0f} MB"
-        for value in (
-            memory.ram_baseline_bytes,
-            memory.ram_peak_bytes,
-            memory.ram_after_bytes,
-            memory.ram_freed_bytes,
-        )
+    figures = _figures(
+        memory.ram_baseline_bytes,
+        memory.ram_peak_bytes,
+        memory.ram_after_bytes,
+        memory.ram_freed_bytes,
     )
-    line = f"RAM: before {before}, peak {peak}, after {after}, freed {freed}"
-    if memory.settled_s is not None:
-        line += f"; back at its baseline after {memory.settled_s:.3f} s"
-    elif memory.ram_after_bytes is not None:
-        line += "; NOT back at its baseline"
-    lines = [line]
-    if memory.vram_peak_bytes is None:
-        lines.append("VRAM: not measured")
+    # reports of earlier versions have only settled_s, which was that of RAM
+    settled_s = memory.ram_settled_s if memory.gpus else memory.settled_s
+    back = None if memory.ram_after_bytes is None else settled_s is not None
+    lines = [f"RAM: {figures}{_settled(back, settled_s)}", *map(_gpu_line, memory.gpus)]
+    if not memory.gpus:
+        lines.append(f"VRAM: not measured{memory.vram_note and f' ({memory.vram_note})'}")
     return lines
+
+
+def _gpu_line(gpu: GpuMemory) -> str:
+    figures = _figures(gpu.baseline_bytes, gpu.peak_bytes, gpu.after_bytes, gpu.freed_bytes)
+    line = f"VRAM of GPU {gpu.index} ({gpu.name}): {figures}{_settled(gpu.back, gpu.settled_s)}"
+    return f"{line} ({gpu.note})" if gpu.note else line
+
+
+def _figures(*values: int | None) -> str:
+    before, peak, after, freed = (
+        "not measured" if value is None else f"{value / 2**20:,.0f} MB" for value in values
+    )
+    return f"before {before}, peak {peak}, after {after}, freed {freed}"
+
+
+def _settled(back: bool | None, settled_s: float | None) -> str:
+    if back is None:
+        return ""
+    if not back:
+        return "; NOT back at its baseline"
+    after = "" if settled_s is None else f" after {settled_s:.3f} s"
+    return f"; back at its baseline{after}"
 
 
 def error_lines(report: Report) -> list[str]:

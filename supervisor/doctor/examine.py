@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from supervisor.doctor import devices, disk, kernel, names, software
+from supervisor.doctor import cluster, disk, gpu, gpu_packages, kernel, names, software
 from supervisor.doctor.finding import Finding, Status
 
-Check = Callable[[], Finding]
+Check = Callable[[], Finding | None]
+"""A check; None: it has nothing to say here."""
 
 DEADLINE_S = 15.0
 """For all checks together, which run at the same time."""
@@ -33,10 +34,11 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("dead runs", disk.dead_runs),
     ("kernel cache", disk.kernel_cache),
     ("kernels", disk.kernels),
-    ("CUDA", devices.cuda),
-    ("SLURM", devices.slurm),
-    ("cluster jobs", devices.outstanding_jobs),
-    ("SSH", devices.ssh),
+    *gpu.CHECKS,
+    ("GPU packages", gpu_packages.packages),
+    ("SLURM", cluster.slurm),
+    ("cluster jobs", cluster.outstanding_jobs),
+    ("SSH", cluster.ssh),
     ("packages", software.packages),
     ("extras", software.extras),
     ("installation", names.installation),
@@ -49,12 +51,12 @@ CHECKS: tuple[tuple[str, Check], ...] = (
 def examine(
     checks: Sequence[tuple[str, Check]] = CHECKS, deadline_s: float = DEADLINE_S
 ) -> list[Finding]:
-    """Run checks; return their findings in the given order.
+    """Run checks; return the findings of those that have something to say, in the given order.
 
     A check that raises, or does not return in time, gives a finding that says
     so. The thread of a late check is abandoned: the process is about to end.
     """
-    found: dict[str, Finding] = {}
+    found: dict[str, Finding | None] = {}
 
     def run(name: str, check: Check) -> None:
         try:
@@ -78,7 +80,8 @@ def examine(
     for thread in threads:
         thread.join(max(0.0, until - time.monotonic()))
     late = f"no answer within {deadline_s:g} s"
-    return [
-        found.get(name) or Finding(name, Status.WARNING, late, "a program or a disk it uses hangs")
-        for name, _ in checks
-    ]
+    for name, _ in checks:
+        found.setdefault(
+            name, Finding(name, Status.WARNING, late, "a program, a driver or a disk it uses hangs")
+        )
+    return [finding for name, _ in checks if (finding := found[name]) is not None]

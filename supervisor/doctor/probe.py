@@ -1,4 +1,4 @@
-"""Tries each kind of containment for real, in a short-lived process.
+"""Tries each kind of containment, and CUDA, for real, in a short-lived process.
 
 :func:`supervisor.doctor.ask.try_out` runs this file as a script, isolated and
 with the standard library only: ``python -I -S probe.py WHAT``. Exit code 0
@@ -113,6 +113,22 @@ def subreaper() -> str:
     return "works: a daemonised process became our child"
 
 
+def cuda() -> str:
+    """Load CUDA's driver library and initialise it; return the newest CUDA that it runs.
+
+    Neither makes a context. A message that begins with ``CUDA_`` is the driver's.
+    """
+    library = ctypes.CDLL("libcuda.so.1")
+    version = ctypes.c_int(0)
+    library.cuDriverGetVersion(ctypes.byref(version))
+    code = library.cuInit(0)
+    if code != 0:
+        name = ctypes.c_char_p()
+        library.cuGetErrorName(code, ctypes.byref(name))
+        raise OSError(0, (name.value or b"CUDA_ERROR_UNKNOWN").decode())
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
 def _unshare_pids() -> str:
     """Make the next child the first process of a new PID namespace."""
     uid, gid = os.getuid(), os.getgid()
@@ -176,12 +192,21 @@ def _ended(held: int) -> bool:
     return bool(select.select([held], [], [], _PATIENCE_S)[0])
 
 
+_TRIALS = {
+    "pid_namespace": pid_namespace,
+    "cgroup": cgroup,
+    "subreaper": subreaper,
+    "cuda": cuda,
+}
+
+
 def main(what: str) -> int:
     """Try one kind of containment; print one line."""
     try:
-        print({"pid_namespace": pid_namespace, "cgroup": cgroup, "subreaper": subreaper}[what]())
+        print(_TRIALS[what]())
     except OSError as error:
-        print((error.strerror or str(error)).lower())
+        said = error.strerror or str(error)
+        print(said if said.startswith("CUDA_") else said.lower())
         return 1
     return 0
 

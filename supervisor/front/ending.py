@@ -6,7 +6,9 @@ import time
 from functools import partial
 
 from supervisor.front.host import Host
+from supervisor.front.memory import requested_at
 from supervisor.front.phase import Ended
+from supervisor.front.vram import Outcome
 from supervisor.ipc import messages
 from supervisor.lifecycle import gather
 from supervisor.lifecycle.finish import Measured, conclude, write_report
@@ -48,10 +50,12 @@ class Ending:
             self._see_jobs_out()
         ghosts = front.work.jobs.view.unverified if front.work.jobs else []
         gathered = front.work.gather()
-        report = self._conclude(survivors, ghosts, gathered, memory_back)
+        memory, vram = memory_back.result()
+        self._note_vram(vram, survivors)
+        report = self._conclude(survivors, vram.survivors, ghosts, gathered, memory)
         front.work.complete(report)
         self._write_report(report)
-        front.keep_warden = front.keep_warden and none_left
+        front.keep_warden = front.keep_warden and none_left and not vram.survivors
         return report
 
     def _end_leftovers(self) -> list[str]:
@@ -73,24 +77,41 @@ class Ending:
         front.events.emit("leftovers_ended", survivors=survivors)
         return survivors
 
-    def _see_memory_back(self, *, rest: bool) -> MemoryReport | None:
-        """Measure memory, then have the warden release its own, unless it is still needed.
+    def _see_memory_back(self, *, rest: bool) -> tuple[MemoryReport | None, Outcome]:
+        """Measure RAM and VRAM; have the warden release its memory, unless it is still needed.
 
         Done while results are written: measuring walks page tables in the kernel, and so does
         the release, for which the front would otherwise wait at its end.
         """
-        front = self._front
-        measured = None
-        if self._started and not front.work.elsewhere and not self._end.by_force:
+        front, started = self._front, self._started
+        measured, vram = None, Outcome()
+        here = started is not None and not front.work.elsewhere
+        verify_s = front.plan.times.verify_s
+        since = requested_at(self._end, front.asked_at)
+        if here:
+            front.vram.begin_end(time.monotonic() + verify_s)
+        if started and here and not self._end.by_force:
             measured = front.memory.see_back(
-                self._started,
-                self._end,
-                stop_at=front.asked_at,
-                verify_s=front.plan.times.verify_s,
+                started, self._end, stop_at=front.asked_at, verify_s=verify_s
             )
         if rest and front.work.jobs is None and not front.keep_warden:
             front.link.send(messages.Rest(str(front.run_dir)))
-        return measured
+        if started and here:
+            vram = front.vram.outcome(since, started.at)
+            if measured is None and vram.gpus:
+                measured = front.memory.so_far(started)
+            if measured is not None:
+                measured.add_vram(vram.gpus, vram.note)
+        return measured, vram
+
+    def _note_vram(self, vram: Outcome, survivors: list[str]) -> None:
+        """Note VRAM that is not back; its holders are survivors if they are proven the run's."""
+        for error in vram.errors:
+            self._front.notes.note(error)
+        known = {name.partition(" (")[0] for name in survivors}
+        vram.survivors[:] = [one for one in vram.survivors if one.partition(" (")[0] not in known]
+        if vram.survivors:
+            self._front.events.emit("vram_held", survivors=vram.survivors)
 
     def _see_jobs_out(self) -> None:
         """Wait for the run's cluster jobs: for their own end, or for that of their cancel."""
@@ -107,12 +128,13 @@ class Ending:
     def _conclude(
         self,
         survivors: list[str],
+        holders: list[str],
         ghosts: list[str],
         gathered: Gathered,
-        memory_back: Meanwhile[MemoryReport | None],
+        memory: MemoryReport | None,
     ) -> Report:
         front = self._front
-        left = survivors + ghosts
+        left = survivors + holders + ghosts
         if not front.asked:
             for name in survivors:
                 front.notes.note(f"could not be killed: {name}")
@@ -134,7 +156,7 @@ class Ending:
             containment=self._started.containment if self._started else "none",
             elapsed_s=self._gone_at - front.began,
             stop=front.asked.report(round(self._gone_at - front.asked_at, 6), left),
-            memory=memory_back.result(),
+            memory=memory,
             jobs=[job._asdict() for job in jobs.view.jobs] if jobs else [],
             command_status=front.work.command_status,
         )

@@ -11,6 +11,7 @@ from supervisor.front.memory import MemoryWatch
 from supervisor.front.notes import Notes
 from supervisor.front.phase import Phase
 from supervisor.front.progress import Display, Progress
+from supervisor.front.vram import VramWatch
 from supervisor.front.work import Work
 from supervisor.ipc.stopflag import Level
 from supervisor.records.command import AnyPlan
@@ -28,6 +29,7 @@ class Host(Protocol):
     events: EventLog
     notes: Notes
     memory: MemoryWatch
+    vram: VramWatch
     display: Display
     work: Work
     phase: Phase

@@ -25,6 +25,8 @@ class Launch:
         loaded early; empty: unknown yet. None: no library, for a command or a guard.
     containment : str
         The requested strength, or ``auto``.
+    device : str
+        The device that will probably be asked for: it decides what is loaded early.
 
     Attributes
     ----------
@@ -40,12 +42,14 @@ class Launch:
         Means this process, even if its pid is used again.
     """
 
-    def __init__(self, preload: str | None = "", containment: str = "auto") -> None:
+    def __init__(
+        self, preload: str | None = "", containment: str = "auto", device: str = "auto"
+    ) -> None:
         self.containment = containment
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.setblocking(False)
         self.complaints = os.memfd_create("allstop-warden-stderr", os.MFD_CLOEXEC)
-        strategy = [] if preload is None else [preload]
+        strategy = [] if preload is None else [preload, device]
         arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
         self.process = subprocess.Popen(
             [*arguments, str(theirs.fileno()), str(os.getpid()), containment, *strategy],

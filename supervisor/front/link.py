@@ -254,7 +254,9 @@ _spare: list[WardenLink] = []
 _spare_lock = threading.Lock()
 
 
-def take_warden(preload: str | None = "", containment: str = "auto") -> WardenLink:
+def take_warden(
+    preload: str | None = "", containment: str = "auto", device: str = "auto"
+) -> WardenLink:
     """Take a warm warden, or spawn one that loads early what :class:`.Launch` says."""
     with _spare_lock:
         links, _spare[:] = list(_spare), []
@@ -262,7 +264,7 @@ def take_warden(preload: str | None = "", containment: str = "auto") -> WardenLi
         if link.usable and link.serves(containment):
             return link
         link.close()
-    return WardenLink(Launch(preload, containment))
+    return WardenLink(Launch(preload, containment, device))
 
 
 def keep_warden(link: WardenLink) -> None:

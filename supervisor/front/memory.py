@@ -74,7 +74,7 @@ class MemoryWatch:
         verify_s : float
             How long to measure, in s.
         """
-        since = stop_at or time.monotonic() - end.elapsed_s
+        since = requested_at(end, stop_at)
         deadline = time.monotonic() + verify_s
         baseline = started.ram_baseline_bytes
         peak = max(self._sampler.peak, baseline)
@@ -86,10 +86,25 @@ class MemoryWatch:
                 break
             select.select([], [], [], _SETTLE_POLL_S)
         self._events.emit("memory_settled", ram_bytes=after, back=back)
+        settled_s = round(now - since, 6) if back else None
         return MemoryReport(
             ram_baseline_bytes=baseline,
             ram_peak_bytes=peak,
             ram_after_bytes=after,
             ram_freed_bytes=max(0, peak - after),
-            settled_s=round(now - since, 6) if back else None,
+            settled_s=settled_s,
+            ram_settled_s=settled_s,
         )
+
+    def so_far(self, started: Started) -> MemoryReport:
+        """Return what is known when the warden is dead: what its processes held is not."""
+        baseline = started.ram_baseline_bytes
+        return MemoryReport(baseline, max(self._sampler.peak, baseline))
+
+
+def requested_at(end: End, stop_at: float) -> float:
+    """Return the ``time.monotonic()`` instant from which a run's memory is awaited.
+
+    That of the request to end it or, where there was none (0), of the end of its work.
+    """
+    return stop_at or time.monotonic() - end.elapsed_s

@@ -27,6 +27,7 @@ from supervisor.front.notes import Notes
 from supervisor.front.phase import End, Ended, Phase, Running, Started, Starting, Stopping
 from supervisor.front.progress import Display, Progress, Say, Tick
 from supervisor.front.signals import SignalQueue
+from supervisor.front.vram import VramWatch
 from supervisor.front.work import PreparedLike, Run, Work
 from supervisor.ipc import messages
 from supervisor.ipc.stopflag import Level, StopFlag
@@ -83,6 +84,7 @@ class Front:
         self.events = EventLog(self.run_dir, "front")
         self.notes = Notes(self.events, prepared.notes)
         self.memory = MemoryWatch(self.events)
+        self.vram = VramWatch(self.plan, self.events, self.inbox.nudge)
         self.display = Display()
         self.phase: Phase = Starting()
         self.asked, self.asked_at = StopRecord(), 0.0
@@ -174,8 +176,10 @@ class Front:
         self.inbox.listen_to(signals)
         self.display = Display(on_tick, say)
         try:
+            if not self.work.elsewhere:
+                self.vram.start()
             # the warden may only just have been spawned; a stop in the meantime is received
-            self._loop(until=lambda: self.link.born)
+            self._loop(until=lambda: self.link.born and self.vram.ready)
             if not self._over:
                 self._start()
             self._loop()
@@ -204,6 +208,7 @@ class Front:
 
     def _start(self) -> None:
         self.memory.watch(self.link.pid)
+        self.vram.watch(self.link.pid)
         # it divides the attempts of a resumed run: said before the warden can say anything, and
         # before a stop can find the run and take it for ended as it was
         self.events.emit(
@@ -239,7 +244,7 @@ class Front:
     def _pause(self) -> float:
         """Seconds until the clock wants something."""
         give_up_at = self.phase.give_up_at if isinstance(self.phase, Stopping) else None
-        due = (self.memory.due, self.display.due, self.work.due, give_up_at)
+        due = (self.memory.due, self.vram.due, self.display.due, self.work.due, give_up_at)
         return max(0.0, min(at for at in due if at is not None) - time.monotonic())
 
     def _keep_time(self) -> None:
@@ -380,6 +385,7 @@ class Front:
     def _abandon(self) -> None:
         """Leave the run to the warden, which takes our hanging up for our death."""
         self.work.let_go()
+        self.vram.close()
         self.link.abandon()
         if self.work.jobs:
             self.work.jobs.close()  # the process that the warden starts cancels them
@@ -391,6 +397,7 @@ class Front:
         else:
             self.link.close()
         self.work.close()
+        self.vram.close()
         self.events.close()
         self._claim.release()
         self.inbox.close()

@@ -14,9 +14,11 @@ from supervisor.front.run import Front
 from supervisor.front.work import Run, Work
 from supervisor.ipc import messages
 from supervisor.ipc.progress_table import ProgressTable
-from supervisor.lifecycle import inputs
+from supervisor.lifecycle import device_speed, inputs
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
+from supervisor.records.placement import Stack
+from supervisor.records.plan import Source
 from supervisor.records.report import Gathered, Report
 from supervisor.rows.journal import JournalSync
 from supervisor.states import RunStatus
@@ -26,6 +28,7 @@ _DUMP_WAIT_S = 2.0
 _DUMP_POLL_S = 0.005
 _DUMPED_S = 0.05  # a stack is written line by line: a pause as long as this is its end
 _SYNC_EVERY_S = 5.0
+_MEASURED_S = 2.0  # a shorter run says little about the rate
 _KEEP_AFTER_S = 0.25  # a run that is shorter is computed again as soon as resumed
 
 
@@ -59,8 +62,9 @@ class Sweep(Work):
         self._run = run
         self._prepared = prepared
         self._plan = prepared.plan
-        self._table = ProgressTable.create(prepared.plan.workers)
+        self._table = ProgressTable.create(prepared.plan.slots)
         self._given_up = 0
+        self._measured = False
         self._keeper = threading.Thread(target=self._keep, name="allstop-keeper", daemon=True)
         self._kept_enough = threading.Event()
 
@@ -87,7 +91,14 @@ class Sweep(Work):
 
     def hand_over(self) -> None:
         """Send the warden everything it needs, by descriptor."""
-        prepared = self._prepared
+        prepared, plan = self._prepared, self._plan
+        self._run.events.emit(
+            "device_chosen",
+            asked=plan.device,
+            stack=str(plan.stack),
+            devices=list(plan.devices),
+            why=plan.device_why,
+        )
         fds = [self._run.flag.fileno(), self._table.fileno(), prepared.bars.memfd]
         message = messages.StartRun(
             str(self._run.run_dir),
@@ -117,9 +128,19 @@ class Sweep(Work):
                 )
 
     def hear(self, message: messages.Message) -> None:
-        """Count combinations that were given up."""
-        if isinstance(message, messages.CombinationFailed):
-            self._given_up += 1
+        """Count combinations that were given up; note what became of devices."""
+        match message:
+            case messages.CombinationFailed():
+                self._given_up += 1
+            case messages.DeviceLost():
+                self._run.notes.note(f"{message.device} is not used any more: {message.error}")
+            case messages.Remark():
+                self._run.notes.note(message.text)
+            case messages.DeviceReady() if self._plan.stack is Stack.CUPY and not self._measured:
+                self._measured = True
+                device_speed.remember_gpu_start(message.start_s)
+            case _:
+                pass
 
     def show_where(self) -> None:
         """Show the stack of every worker; of one that does not answer, its process state."""
@@ -207,11 +228,21 @@ class Sweep(Work):
 
     def complete(self, report: Report) -> None:
         """Remove the copies on a cluster if the run began there and was completed here."""
+        if report.status is RunStatus.COMPLETED:
+            self._remember_rate(report)
         begun_on_a_cluster = (self._run.run_dir / rundir.LEDGER_FILE).exists()
         if report.status is RunStatus.COMPLETED and begun_on_a_cluster:
             from supervisor.lifecycle.staging import clear_what_is_left
 
             report.errors += clear_what_is_left(self._run.run_dir)
+
+    def _remember_rate(self, report: Report) -> None:
+        """Remember how fast this machine's CPU is, for the choice of later runs' device."""
+        plan, computed = self._plan, report.combos_done - self._prepared.finished
+        on_cpu = plan.stack is Stack.NUMBA and plan.source is Source.BUILT_IN
+        if on_cpu and report.elapsed_s >= _MEASURED_S and computed > 0:
+            rate = computed * plan.n_bars / (report.elapsed_s * plan.workers)
+            device_speed.remember_cpu_rate(plan.strategy, rate)
 
     def close(self) -> None:
         """Close the progress table."""

@@ -18,6 +18,7 @@ from supervisor.ipc import messages
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.records.claim import Claim
 from supervisor.records.command import AnyPlan
+from supervisor.records.events import EventLog
 from supervisor.records.report import Gathered, Report
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Run(Protocol):
     run_dir: Path
     flag: StopFlag
     link: WardenLink
+    events: EventLog
     notes: Notes
     display: Display
     finished: int

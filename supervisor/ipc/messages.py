@@ -126,6 +126,19 @@ class WorkerLost(NamedTuple):
     why: str
 
 
+class DeviceReady(NamedTuple):
+    """A worker is ready on its GPU, ``start_s`` seconds after its fork."""
+
+    device: str
+    start_s: float
+
+
+class Remark(NamedTuple):
+    """Something that the report mentions."""
+
+    text: str
+
+
 class CombinationFailed(NamedTuple):
     """A combination was recorded as failed."""
 
@@ -209,6 +222,17 @@ class WorkerReady(NamedTuple):
     """Worker → warden: ready for a chunk."""
 
 
+class DeviceLost(NamedTuple):
+    """Worker → warden → front: a GPU is absent, lost or broken; the worker ends.
+
+    ``gone``: for everybody, so it is not used again; otherwise only for this process.
+    """
+
+    device: str
+    error: str
+    gone: bool = True
+
+
 class DeviceFlagOpened(NamedTuple):
     """Worker → warden: how a stop reaches its kernels, and why not in a stronger way."""
 
@@ -239,6 +263,8 @@ Message = (
     | RunStarted
     | RunRefused
     | WorkerLost
+    | DeviceReady
+    | Remark
     | CombinationFailed
     | CommandEnded
     | LeftBehind
@@ -250,6 +276,7 @@ Message = (
     | Compute
     | Computed
     | WorkerReady
+    | DeviceLost
     | DeviceFlagOpened
     | WorkerBroken
 )

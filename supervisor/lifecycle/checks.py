@@ -15,15 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import ConfigError, brief
+from supervisor.records.placement import parse_device
 from supervisor.records.plan import CONTAINMENTS
 
 MAX_WORKERS = 1024
 MAX_TASKS = 10_000
-DEVICES = ("auto", "cpu")
+LEAST_VRAM_BYTES = 64 * 2**20
 
 _MAX_PATH_BYTES = 4095
 _MAX_NAME_BYTES = 255
 """Limits of Linux: of a path, and of each name in it on nearly every file system."""
+
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)i?B?", re.ASCII | re.IGNORECASE)
+_UNITS = ("", "K", "M", "G", "T")
 
 _NOT_THE_USERS = ("command", "array", "hold")
 """Job options that a sweep sets itself."""
@@ -57,14 +61,24 @@ def check_fee(value: Any, name: str = "fee") -> float:
 
 
 def check_device(value: Any, name: str = "device") -> str:
-    """Return a device that the built-in strategies can use."""
-    if isinstance(value, str) and re.fullmatch(r"cuda(:\d+)?", value):
-        raise ConfigError(
-            f"{name} cannot be {value!r}: the built-in strategies compute on the CPU so far "
-            f"({' or '.join(DEVICES)}); a strategy function of your own may use the GPU itself",
-            key="device",
-        )
-    return _one_of(DEVICES, value, name, "device")
+    """Return a device; whether it is there is seen where the run computes."""
+    return parse_device(value, name).text
+
+
+def check_vram_limit(value: Any, name: str = "vram_limit") -> int:
+    """Return a size in bytes: a whole number of them, or a text such as ``8G`` or ``512M``."""
+    size = -1
+    if _is_whole(value):
+        size = int(value)
+    elif isinstance(value, str) and (found := _SIZE.fullmatch(value)):
+        size = int(float(found[1]) * 1024 ** _UNITS.index(found[2].upper()))
+    if LEAST_VRAM_BYTES <= size < 2**60:
+        return size
+    raise ConfigError(
+        f"{name} must be a size of at least {LEAST_VRAM_BYTES >> 20}M, as 8G or 512M, "
+        f"not {brief(value)}",
+        key="vram_limit",
+    )
 
 
 def check_containment(value: Any, name: str = "containment") -> str:

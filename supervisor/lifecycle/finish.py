@@ -17,6 +17,7 @@ from typing import Any
 
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.lifecycle import gather as results
+from supervisor.lifecycle.dead_vram import measure
 from supervisor.lifecycle.gather import count_covered, drop_checkpoints, gather
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
@@ -127,7 +128,8 @@ def finish_dead_run(run_dir: Path) -> Report:
     jobs = _see_jobs_gone(run_dir, errors)
     gathered = gather(run_dir, plan, errors.append) if isinstance(plan, Plan) else Gathered()
     story = Story.of(run_dir)
-    left = story.survivors + unseen(jobs)
+    vram = measure(story, plan, errors)
+    left = story.survivors + vram + unseen(jobs)
     ended = story.ended or _last_written(run_dir)
     measured = Measured(
         containment=story.containment,

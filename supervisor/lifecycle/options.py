@@ -169,12 +169,19 @@ OPTIONS = (
     Option(
         "workers", Kind.WHOLE, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.RUN,
         "Number of worker processes.",
-        checks.check_workers, shown="one per core", metavar="N", section="",
+        checks.check_workers, shown="one per core, or per GPU", metavar="N", section="",
     ),
     Option(
-        "device", Kind.TEXT, Use.SWEEP | Use.PYTHON, Group.RUN,
-        "Where built-in strategies compute: auto or cpu.",
+        "device", Kind.TEXT, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.RUN,
+        "What computes: cpu; cuda, cuda:0,1 or cuda:GPU-… for CuPy on GPUs; torch, torch:cpu or "
+        "torch:cuda:0 for PyTorch; auto: CuPy where a GPU pays, otherwise the CPU. A function "
+        "of yours with cuda gets a GPU for each worker.",
         checks.check_device, default="auto", metavar="DEVICE", section="",
+    ),
+    Option(
+        "vram_limit", Kind.TEXT, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.RUN,
+        "Memory of each GPU that the run may use, as 8G.",
+        checks.check_vram_limit, shown="all that is free", metavar="SIZE", section="",
     ),
     Option(
         "containment", Kind.TEXT, Use.SWEEP | Use.COMMAND | Use.RESUME | Use.PYTHON, Group.RUN,

@@ -16,12 +16,14 @@ from typing import Any
 
 from supervisor.errors import ConfigError, DataError, UnsupportedPlatformError
 from supervisor.lifecycle import checks, inputs, options
+from supervisor.lifecycle.devices import Placed, place, refuse_for_function
 from supervisor.lifecycle.options import Given
 from supervisor.market import cache
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim
 from supervisor.records.environment_snapshot import write_run_file
+from supervisor.records.placement import Stack, parse_device
 from supervisor.records.plan import Plan, Source, StopTimes
 from supervisor.rows.grid import Grid, Value
 from supervisor.rows.space import Space
@@ -43,9 +45,11 @@ class Order:
     strategy, grid, data
         As for :func:`supervisor.sweep`; None: the example.
     workers : int or None
-        Worker processes; None: one per usable core.
+        Worker processes; None: one per usable core, or per GPU.
     device, containment : str
         As in :class:`~supervisor.records.plan.Plan`.
+    vram_limit : int or None
+        Memory of each GPU that the run may use, in bytes.
     fee : float
         As there.
     times : StopTimes
@@ -59,6 +63,7 @@ class Order:
     data: Any
     workers: int | None
     device: str
+    vram_limit: int | None
     fee: float
     containment: str
     run_dir: Path | None
@@ -87,6 +92,12 @@ class Changes:
         Accept a strategy file that was edited since the run began.
     containment : str or None
         How the run's processes are held together.
+    device : str or None
+        Where it computes.
+    vram_limit : int or None
+        Memory of each GPU that the run may use, in bytes.
+    cores : int or None
+        Workers if it computes on the CPU, whatever was asked for: a cluster job's cores.
     """
 
     workers: int | None = None
@@ -94,6 +105,9 @@ class Changes:
     retry_failed: bool = False
     changed_code: bool = False
     containment: str | None = None
+    device: str | None = None
+    vram_limit: int | None = None
+    cores: int | None = None
 
     @classmethod
     def of(cls, given: Given) -> Changes:
@@ -118,8 +132,15 @@ class Prepared:
     """Remarks for the report."""
 
 
-def prepare(order: Order) -> Prepared:
+def prepare(order: Order, *, elsewhere: bool = False) -> Prepared:
     """Check an order and make its run directory.
+
+    Parameters
+    ----------
+    order : Order
+        What was asked for.
+    elsewhere : bool
+        Cluster jobs compute it: its device is looked for there.
 
     Raises
     ------
@@ -127,13 +148,17 @@ def prepare(order: Order) -> Prepared:
         If it cannot be met; nothing is left behind.
     """
     plan, bars, function = check(order)
+    placed = Placed(plan) if elsewhere else place(plan, plan.combos_total, plan.workers)
+    plan = placed.plan
     run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / plan.run_id)
     claim = write_run_file(run_dir, plan.to_json())
-    return Prepared(plan, run_dir, bars, function, claim)
+    return Prepared(plan, run_dir, bars, function, claim, notes=placed.notes)
 
 
 def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
     """Check an order without making a directory; return plan, data and dilled callable.
+
+    The plan says what device was asked for, not yet where that is.
 
     Raises
     ------
@@ -145,6 +170,8 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
     grid = _grid(order, strategy)
     workers = checks.default_workers() if order.workers is None else order.workers
     ordered = _constraint(strategy, source, grid)
+    asked = parse_device(order.device)
+    refuse_for_function(asked, source)
     found = inputs.provenance(order.data, strategy, source)
     bars = _bars(order.data)
     registry.check()
@@ -163,6 +190,9 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         provenance=found,
         containment=order.containment,
         ordered=ordered,
+        stack=asked.stack or Stack.NUMBA,
+        vram_limit_bytes=order.vram_limit,
+        workers_asked=order.workers,
     )
     return plan, bars, function
 

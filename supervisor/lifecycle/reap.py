@@ -25,10 +25,11 @@ from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import COMMAND_KEY
 from supervisor.records.registry import Entry
-from supervisor.system import durable
+from supervisor.system import durable, gpu_files
 from supervisor.system.environment import child_environment
 
 _BRIEFLY_S = 5.0
+_HELD_A_GPU = "its processes held a GPU after its warden's death"
 
 
 @dataclass(slots=True)
@@ -55,6 +56,8 @@ class Reaped:
         Remarks.
     error : str
         Why it could not be finished; its registry entry stays, so that ``reap`` tries again.
+    vram_freed_bytes : int or None
+        VRAM that came back when its processes were killed; None: none were, or not measured.
     """
 
     run_id: str
@@ -66,6 +69,7 @@ class Reaped:
     combos_done: int | None = None
     notes: list[str] = field(default_factory=list)
     error: str = ""
+    vram_freed_bytes: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -84,6 +88,7 @@ def reap() -> Iterator[Reaped]:
     for path in registry.unreadable():
         path.unlink(missing_ok=True)
         yield Reaped(path.stem, "", notes=[f"{path} could not be read: removed"])
+    yield from _lone_holders()
     yield from _lone_sockets(sockets)
     yield from _orphaned_jobs()
 
@@ -130,9 +135,11 @@ def _strike_off(entry: Entry) -> Reaped:
 
 
 def _clear(entry: Entry) -> Reaped:
+    from supervisor.lifecycle import dead_vram
     from supervisor.lifecycle.finish import finish_dead_run
     from supervisor.records.report import Report
 
+    vram_before = dead_vram.used_by(entry.run_dir)
     reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, entry.run_dir))
     written = entry.run_dir / rundir.REPORT_FILE
     try:
@@ -148,8 +155,12 @@ def _clear(entry: Entry) -> Reaped:
             reaped.combos_done = report.combos_done
     except (AllstopError, OSError, KeyError, TypeError, ValueError) as error:
         reaped.error = " ".join(str(error).split()) or type(error).__name__
-        return reaped
-    if not reaped.survivors:
+    if reaped.processes_killed and vram_before:
+        # after the run was finished, which waits until its VRAM is back
+        vram_after = dead_vram.used_by(entry.run_dir)
+        freed = (held - vram_after.get(uuid, held) for uuid, held in vram_before.items())
+        reaped.vram_freed_bytes = sum(max(0, change) for change in freed)
+    if not (reaped.error or reaped.survivors):
         _forget(entry.run_id)
     return reaped
 
@@ -181,6 +192,16 @@ def _orphaned_jobs() -> Iterator[Reaped]:
             name = f"job {job.id or '(id unknown)'} on {outstanding.address}, {job.state}"
             (reaped.jobs_ended if job.verified else reaped.survivors).append(name)
         yield reaped
+
+
+def _lone_holders() -> Iterator[Reaped]:
+    """End processes that hold a GPU for a run that is dead, and in no registry any more.
+
+    Only those that carry the run's cookie, where no warden does.
+    """
+    for run_id in gpu_files.ownerless_runs():
+        if registry.find(run_id) is None:
+            yield Reaped(run_id, "", *end_leftovers(run_id, None), notes=[_HELD_A_GPU])
 
 
 def _lone_sockets(sockets: list[Path]) -> Iterator[Reaped]:

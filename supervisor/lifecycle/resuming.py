@@ -17,6 +17,8 @@ from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.ipc import control_socket
 from supervisor.lifecycle import inputs
+from supervisor.lifecycle.checks import default_workers
+from supervisor.lifecycle.devices import Placed, place, refuse_for_function
 from supervisor.lifecycle.finish import PATIENCE_S
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
 from supervisor.lifecycle.prepare import prepare as prepare_new
@@ -26,7 +28,8 @@ from supervisor.records.claim import Claim, claim_directory
 from supervisor.records.command import COMMAND_KEY
 from supervisor.records.environment_snapshot import library_versions
 from supervisor.records.events import EventLog
-from supervisor.records.plan import ALLOCATION, Origin, Plan, StopTimes
+from supervisor.records.placement import Stack, parse_device
+from supervisor.records.plan import ALLOCATION, Origin, Plan, Source, StopTimes
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered, outstanding
@@ -37,7 +40,7 @@ _LIBRARIES = ("allstop", "numpy", "numba")
 """Libraries that the last bits of a row depend on."""
 
 
-def prepare(name: str, changes: Changes) -> Prepared:
+def prepare(name: str, changes: Changes, *, elsewhere: bool = False) -> Prepared:
     """Prepare to resume a run.
 
     Parameters
@@ -46,6 +49,8 @@ def prepare(name: str, changes: Changes) -> Prepared:
         The run's id or directory.
     changes : Changes
         What may differ from before.
+    elsewhere : bool
+        Cluster jobs compute it: its device is looked for there.
 
     Raises
     ------
@@ -66,14 +71,17 @@ def prepare(name: str, changes: Changes) -> Prepared:
         notes += _fetch_from_cluster(run_dir)
         function = inputs.function_again(run_dir, plan, changed_code=changes.changed_code)
         bars = inputs.bars_again(run_dir, plan, notes.append)
-        return _begin(run_dir, asked, plan, changes, bars, function, claim, notes)
+        again = _changed(plan, run_dir, changes, notes, elsewhere=elsewhere)
+        return _begin(run_dir, asked, again, changes, bars, function, claim, notes)
     except BaseException:
         claim.release()
         raise
 
 
-def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
+def prepare_order(order: Order, changes: Changes, *, elsewhere: bool = False) -> Prepared | Report:
     """Resume the run in ``order.run_dir`` if it is of the same order; begin it if there is none.
+
+    The device may differ. ``elsewhere``: see :func:`prepare`.
 
     Returns
     -------
@@ -88,7 +96,7 @@ def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
     if order.run_dir is None:
         raise ConfigError("--resume needs --run-dir, the directory of the run", key="run_dir")
     if not _holds_run(order.run_dir):
-        return prepare_new(order)
+        return prepare_new(order, elsewhere=elsewhere)
     wanted, bars, _ = check(order)
     run_dir = order.run_dir.resolve()
     there = _plan(durable.read_json(run_dir / rundir.RUN_FILE), run_dir)
@@ -99,7 +107,7 @@ def prepare_order(order: Order, changes: Changes) -> Prepared | Report:
             "name another directory",
             key="run_dir",
         )
-    return complete(run_dir, changes) or prepare(str(run_dir), changes)
+    return complete(run_dir, changes) or prepare(str(run_dir), changes, elsewhere=elsewhere)
 
 
 def _holds_run(run_dir: Path) -> bool:
@@ -143,6 +151,64 @@ def _claim(run_dir: Path, plan: Plan) -> Claim:
         ) from None
 
 
+def _changed(
+    plan: Plan, run_dir: Path, changes: Changes, notes: list[str], *, elsewhere: bool
+) -> Plan:
+    """Apply the changes to a plan, and choose its devices anew: they may be other ones here."""
+    device = changes.device or plan.device
+    asked = parse_device(device)
+    refuse_for_function(asked, plan.source)
+    code = inputs.code_digest(plan.strategy, plan.source, plan.provenance.cwd)
+    on_cpu = default_workers() if plan.devices else plan.workers
+    again = replace(
+        plan,
+        workers=changes.cores or changes.workers or plan.workers_asked or on_cpu,
+        workers_asked=changes.workers or plan.workers_asked,
+        device=device,
+        vram_limit_bytes=changes.vram_limit or plan.vram_limit_bytes,
+        times=_fit_into_allocation(replace(plan.times, **changes.times), notes),
+        containment=changes.containment or plan.containment,
+        provenance=replace(plan.provenance, code=code),
+        resumed=plan.resumed + 1,
+    )
+    done = _finished(again, run_dir, changes)
+    left = max(0, again.combos_total - done)
+    if not left:  # its rows are what they are: nothing is computed, on whatever device
+        return replace(again, devices=(), spare_devices=(), fallback_workers=0)
+    if elsewhere:
+        placed = Placed(replace(again, stack=asked.stack or Stack.NUMBA))
+    else:
+        placed = place(again, left, again.workers)
+    if done and plan.source is Source.BUILT_IN:
+        _refuse_mixture(plan, placed.plan, done)
+    notes += placed.notes
+    return placed.plan
+
+
+def _refuse_mixture(there: Plan, wanted: Plan, done: int) -> None:
+    """Refuse to compute the rest of a sweep on a stack whose rows differ in their last bits.
+
+    A resumed run equals an uninterrupted one bit for bit, and sorting or a threshold may
+    depend on the last bit.
+    """
+    if there.stack.exact == wanted.stack.exact:
+        return
+    name = {True: "Numba and CuPy", False: "PyTorch"}
+    raise ConfigError(
+        f"run {there.run_id} has {done:,} rows computed by {name[there.stack.exact]}, which "
+        f"{name[wanted.stack.exact]} equals to 1e-9 only, not bit for bit: resume it with "
+        f"--device {'cpu or cuda' if there.stack.exact else 'torch'}, or start a new run",
+        key="device",
+    )
+
+
+def _finished(plan: Plan, run_dir: Path, changes: Changes) -> int:
+    """Combinations that the journals hold."""
+    space = plan.space
+    done = covered(rundir.journal_dirs(run_dir), space, failed=not changes.retry_failed)
+    return space.count_all(done)
+
+
 def _begin(
     run_dir: Path,
     asked: dict[str, Any],
@@ -154,15 +220,6 @@ def _begin(
     notes: list[str],
 ) -> Prepared:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    code = inputs.code_digest(plan.strategy, plan.source, plan.provenance.cwd)
-    plan = replace(
-        plan,
-        workers=plan.workers if changes.workers is None else changes.workers,
-        times=_fit_into_allocation(replace(plan.times, **changes.times), notes),
-        containment=changes.containment or plan.containment,
-        provenance=replace(plan.provenance, code=code),
-        resumed=plan.resumed + 1,
-    )
     for name in (rundir.JOURNAL_DIR, rundir.LOG_DIR):
         (run_dir / name).mkdir(mode=0o700, exist_ok=True)
     history = [*asked.get("resumed_at", []), now]
@@ -177,8 +234,6 @@ def _begin(
     if report.exists():
         report.replace(run_dir / f"report-{plan.resumed}.json")
     registry.socket_path(plan.run_id).unlink(missing_ok=True)  # a killed warden's
-    space = plan.space
-    done = covered(rundir.journal_dirs(run_dir), space, failed=not changes.retry_failed)
     return Prepared(
         plan,
         run_dir,
@@ -186,7 +241,7 @@ def _begin(
         function,
         claim,
         retry_failed=changes.retry_failed,
-        finished=space.count_all(done),
+        finished=_finished(plan, run_dir, changes),
         notes=tuple(notes),
     )
 
@@ -254,7 +309,7 @@ def _fetch_from_cluster(run_dir: Path) -> list[str]:
 
 
 def _difference(there: Plan, wanted: Plan) -> str:
-    for key in ("strategy", "source", "fee", "device"):
+    for key in ("strategy", "source", "fee"):
         old, new = getattr(there, key), getattr(wanted, key)
         if old != new:
             return f"its {key} is {old}, not {new}"

@@ -5,7 +5,7 @@ Everything in it was observed. What was not measured is null, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,8 +50,48 @@ class StopReport:
 
 
 @dataclass(slots=True)
+class GpuMemory:
+    """Memory of one NVIDIA device that the run has used, in bytes, whoever holds it.
+
+    Attributes
+    ----------
+    uuid, index, name
+        The device, see :class:`~supervisor.system.gpus.Gpu`.
+    baseline_bytes : int
+        In use before the run's first process.
+    peak_bytes : int
+        Largest reading, strangers included.
+    after_bytes : int or None
+        Last reading; None: not measured.
+    freed_bytes : int or None
+        Peak less after.
+    back : bool or None
+        Whether nothing that the run took is missing; None: not measured.
+    settled_s : float or None
+        From the request (or the last chunk) until then, in s; None: it was not seen.
+    source : str
+        ``process``: what strangers have taken or given back meanwhile was told apart;
+        ``device``: only the device's figure is known.
+    note : str
+        What limits these figures; empty: nothing.
+    """
+
+    uuid: str
+    index: int
+    name: str
+    baseline_bytes: int
+    peak_bytes: int
+    after_bytes: int | None = None
+    freed_bytes: int | None = None
+    back: bool | None = None
+    settled_s: float | None = None
+    source: str = "device"
+    note: str = ""
+
+
+@dataclass(slots=True)
 class MemoryReport:
-    """Memory of the warden and all its descendants, as PSS, in bytes.
+    """Memory of the warden and all its descendants: RAM as PSS, VRAM per device, in bytes.
 
     Attributes
     ----------
@@ -64,10 +104,16 @@ class MemoryReport:
     ram_freed_bytes : int or None
         Peak less after.
     vram_baseline_bytes, vram_peak_bytes, vram_after_bytes, vram_freed_bytes : int or None
-        The same on the GPU; None: not measured.
+        Sums over ``gpus``; None: not measured.
     settled_s : float or None
-        From the request (or the last chunk) until memory was back at its
-        baseline, in s; None if it was not back in time.
+        From the request (or the last chunk) until all memory that was measured, RAM and VRAM,
+        was back at its baseline, in s; None if it was not back in time.
+    ram_settled_s, vram_settled_s : float or None
+        The same for each alone; ``vram_settled_s`` is that of the last device.
+    gpus : list of GpuMemory
+        The devices that the run has used.
+    vram_note : str
+        Why there is none, or what could not be measured.
     """
 
     ram_baseline_bytes: int
@@ -79,6 +125,32 @@ class MemoryReport:
     vram_after_bytes: int | None = None
     vram_freed_bytes: int | None = None
     settled_s: float | None = None
+    ram_settled_s: float | None = None
+    vram_settled_s: float | None = None
+    gpus: list[GpuMemory] = field(default_factory=list)
+    vram_note: str = ""
+
+    def add_vram(self, gpus: list[GpuMemory], note: str) -> None:
+        """Add the devices that the run has used, and the sums over them."""
+        self.gpus, self.vram_note = gpus, note
+        if not gpus:
+            return
+        self.vram_baseline_bytes = sum(gpu.baseline_bytes for gpu in gpus)
+        self.vram_peak_bytes = sum(gpu.peak_bytes for gpu in gpus)
+        self.vram_after_bytes = _sum(gpu.after_bytes for gpu in gpus)
+        self.vram_freed_bytes = _sum(gpu.freed_bytes for gpu in gpus)
+        times = [gpu.settled_s for gpu in gpus]
+        self.vram_settled_s = _latest(times)
+        self.settled_s = _latest([self.ram_settled_s, *times])
+
+
+def _sum(parts: Iterable[int | None]) -> int | None:
+    known = list(parts)
+    return None if None in known else sum(part for part in known if part is not None)
+
+
+def _latest(times: list[float | None]) -> float | None:
+    return None if None in times else max(time for time in times if time is not None)
 
 
 class Gathered(NamedTuple):
@@ -158,8 +230,7 @@ class Report:
             for rung in known["stop"].rungs:
                 _check_kinds(rung, _KINDS_OF_RUNG)
         if known.get("memory") is not None:
-            known["memory"] = MemoryReport(**known["memory"])
-            _check_kinds(known["memory"], dict.fromkeys(MemoryReport.__slots__, _MAYBE_NUMBER))
+            known["memory"] = _memory(known["memory"])
         report = cls(**known)
         _check_kinds(report, _KINDS)
         return report
@@ -170,12 +241,32 @@ class Report:
         rundir.sync_names(Path(self.run_dir))
 
 
+def _memory(plain: dict[str, Any]) -> MemoryReport:
+    known = {name: plain[name] for name in MemoryReport.__slots__ if name in plain}
+    gpus = []
+    for one in known.pop("gpus", []):
+        gpus.append(GpuMemory(**{name: one[name] for name in GpuMemory.__slots__ if name in one}))
+        _check_kinds(gpus[-1], _KINDS_OF_GPU)
+    memory = MemoryReport(**known, gpus=gpus)
+    _check_kinds(memory, _KINDS_OF_MEMORY)
+    return memory
+
+
 Kinds = Mapping[str, type | tuple[type, ...]]
 
 _NUMBER: tuple[type, ...] = (int, float)
 _MAYBE_NUMBER: tuple[type, ...] = (*_NUMBER, type(None))
 _KINDS_OF_RUNG: Kinds = {"name": str, "at_s": _NUMBER, "acted_on": int}
 _KINDS_OF_STOP: Kinds = {"requested_by": str, "level": str, "elapsed_s": _NUMBER, "survivors": list}
+_KINDS_OF_MEMORY: Kinds = {
+    **dict.fromkeys(MemoryReport.__slots__, _MAYBE_NUMBER), "gpus": list, "vram_note": str,
+}  # fmt: skip
+_KINDS_OF_GPU: Kinds = {
+    **dict.fromkeys(GpuMemory.__slots__, _MAYBE_NUMBER),
+    "back": (bool, type(None)),
+    **dict.fromkeys(("uuid", "name", "source", "note"), str),
+    **dict.fromkeys(("index", "baseline_bytes", "peak_bytes"), int),
+}
 _KINDS: Kinds = {
     "run_id": str, "reason": str, "exit_code": int, "containment": str, "combos_total": int,
     "combos_done": int, "combos_failed": int, "elapsed_s": _NUMBER, "run_dir": str, "jobs": list,

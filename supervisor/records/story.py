@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from supervisor.records.events import Fact, read_events
 from supervisor.records.report import MemoryReport
@@ -57,6 +58,12 @@ class Story:
         Processes that could not be ended.
     memory : MemoryReport or None
         What the front measured while it was alive.
+    gpus : dict of dict
+        By UUID, the fields of the fact about a device before the run used it.
+    gpu_peaks : dict of int
+        By UUID, the largest reading, in bytes.
+    last_at : float
+        Unix time of the last fact, in s.
     command_status : int or None
         Exit status of a supervised command.
     errors : list of str
@@ -75,6 +82,9 @@ class Story:
     stop: StopRecord = field(default_factory=StopRecord)
     survivors: list[str] = field(default_factory=list)
     memory: MemoryReport | None = None
+    gpus: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gpu_peaks: dict[str, int] = field(default_factory=dict)
+    last_at: float = 0.0
     command_status: int | None = None
     errors: list[str] = field(default_factory=list)
 
@@ -96,7 +106,7 @@ class Story:
             return
 
     def _take_in(self, fact: Fact) -> None:
-        fields = fact.fields
+        fields, self.last_at = fact.fields, fact.at
         match fact.name:
             case "front.run_requested":
                 self.elsewhere = fields["elsewhere"] is True
@@ -107,6 +117,12 @@ class Story:
             case "front.memory_sampled" if self.memory:
                 peak = max(self.memory.ram_peak_bytes, int(fields["ram_bytes"]))
                 self.memory.ram_peak_bytes = peak
+            case "front.vram_baseline":
+                self.gpus[str(fields["uuid"])] = fields
+            case "front.vram_sampled":
+                self.gpu_peaks |= {uuid: int(peak) for uuid, peak in fields["peak_bytes"].items()}
+            case "front.vram_held":
+                self.survivors += map(str, fields["survivors"])
             case "front.stop_requested" | "warden.stop_requested":
                 relayed = fact.name.startswith("warden.")
                 level = fields["level"].lower()

@@ -35,6 +35,8 @@ def render(facts: Facts, plotly_script: str) -> str:
                 "memory", "Memory over time", sections.memory_words(facts.report)
             )
         )
+    if facts.report.memory is not None and facts.report.memory.gpus:
+        parts.append(sections.vram_section(facts.report.memory.gpus))
     if facts.report.stop is not None:
         parts.append(sections.stop_section(facts.report.stop))
     if facts.report.errors:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from supervisor.records.plan import Plan
-from supervisor.records.report import Report, StopReport
+from supervisor.records.report import GpuMemory, Report, StopReport
 from supervisor.report_page.facts import Facts
 from supervisor.report_page.heat import Heat
 
 _MB = 2**20
+_GPU_COLUMNS = ("GPU", "name", "before", "peak", "after", "freed", "back at its baseline", "note")
 
 
 def header(facts: Facts) -> str:
@@ -44,12 +45,14 @@ def tiles(report: Report) -> str:
         tiles.append(("failed", f"{report.combos_failed:,}", "see the column error"))
     if report.memory is not None:
         memory = report.memory
-        settled = (
-            f"back at its baseline after {memory.settled_s:.3f} s"
-            if memory.settled_s is not None
-            else "not back at its baseline"
-        )
-        tiles.append(("peak RAM", f"{memory.ram_peak_bytes / _MB:,.0f} MB", settled))
+        ram_s = memory.ram_settled_s if memory.gpus else memory.settled_s
+        tiles.append(("peak RAM", f"{memory.ram_peak_bytes / _MB:,.0f} MB", _settled(ram_s)))
+        if memory.vram_peak_bytes is not None:
+            peak = f"{memory.vram_peak_bytes / _MB:,.0f} MB"
+            measured = memory.vram_after_bytes is not None
+            back = all(gpu.back for gpu in memory.gpus) and memory.vram_settled_s is None
+            hint = "back at its baseline" if back else _settled(memory.vram_settled_s)
+            tiles.append(("peak VRAM", peak, hint if measured else "not measured after the run"))
     if report.stop is not None:
         left = len(report.stop.survivors)
         what = f"{left} survived" if left else "until every process was gone"
@@ -60,6 +63,34 @@ def tiles(report: Report) -> str:
         for label, value, hint in tiles
     )
     return f'<div class="tiles">{inner}</div>'
+
+
+def _settled(after_s: float | None) -> str:
+    if after_s is None:
+        return "not back at its baseline"
+    return f"back at its baseline after {after_s:.3f} s"
+
+
+def vram_section(gpus: Sequence[GpuMemory]) -> str:
+    """List the GPUs that the run has used, and the memory in use on each, whoever holds it."""
+    head = "".join(f"<th>{name}</th>" for name in _GPU_COLUMNS)
+    rows = []
+    for gpu in gpus:
+        figures = (gpu.baseline_bytes, gpu.peak_bytes, gpu.after_bytes, gpu.freed_bytes)
+        sizes = ["" if size is None else f"{size / _MB:,.0f} MB" for size in figures]
+        if gpu.back is None:
+            back = "not measured"
+        elif gpu.settled_s is None:
+            back = "yes" if gpu.back else "no"
+        else:
+            back = f"after {gpu.settled_s:.3f} s"
+        cells = [f"GPU {gpu.index}", gpu.name, *sizes, back, gpu.note]
+        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    return (
+        "<section><h2>VRAM</h2><p>Memory in use on each GPU, by all processes.</p>"
+        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
+    )
 
 
 def chart_section(name: str, title: str, words: str) -> str:
@@ -157,7 +188,8 @@ def asked_section(facts: Facts) -> str:
     rows = [
         ("strategy", plan.strategy),
         ("grid", "; ".join(_axis(name, plan) for name in plan.grid.names)),
-        ("workers", f"{plan.workers}, device {plan.device}, containment {report.containment}"),
+        ("workers", f"{plan.workers}, containment {report.containment}"),
+        ("device", f"{plan.device} ({plan.device_why})" if plan.device_why else plan.device),
         ("fee", f"{plan.fee:g} of the traded value"),
         ("requested at", asked.get("asked_at")),
         ("machine", _pairs(asked.get("machine"))),

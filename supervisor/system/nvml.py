@@ -39,12 +39,13 @@ class GpuLost(NvmlUnavailable):
     Parameters
     ----------
     uuid : str
-        The device.
+        The device; empty: not known.
     """
 
     def __init__(self, uuid: str) -> None:
         super().__init__(
-            f"the driver has lost GPU {uuid}", "see dmesg for its Xid; reset the GPU or reboot"
+            f"the driver has lost {f'GPU {uuid}' if uuid else 'a GPU'}",
+            "see dmesg for its Xid; reset the GPU or reboot",
         )
         self.uuid = uuid
 
@@ -68,7 +69,7 @@ def unavailable(error: Any, uuid: str = "") -> NvmlUnavailable:
     """Say in words what an error of NVML's means."""
     match error.value:
         case code if code in (LOST, RESET_REQUIRED):
-            return GpuLost(uuid or "(unknown)")
+            return GpuLost(uuid)
         case code if code == NO_LIBRARY and in_wsl():
             return NvmlUnavailable(
                 "libnvidia-ml.so.1 was not found (WSL)",

@@ -96,21 +96,33 @@ class Nvml:
         """Return the devices on which a process can compute.
 
         A GPU that is divided (MIG) stands for its instances, which are listed in its place; of
-        those, only the ones that this user may use. A lost device is left out.
+        those, only the ones that this user may use. A device that does not answer is left out, see
+        :meth:`unreachable`.
         """
         found: list[Gpu] = []
         for index, handle in self._gpus():
-            with contextlib.suppress(GpuLost):
+            with contextlib.suppress(NvmlUnavailable):
                 found += self._gpu(index, handle)
         return found
 
+    def unreachable(self) -> list[str]:
+        """Return a line for each GPU that does not answer, with the reason."""
+        said = []
+        for index in range(int(self._ask("nvmlDeviceGetCount"))):
+            try:
+                self._gpu(index, self._ask("nvmlDeviceGetHandleByIndex", index))
+            except NvmlUnavailable as error:
+                said.append(f"GPU {index}: {error.why}")
+        return said
+
     def divided(self) -> list[str]:
         """Return the names of the GPUs that are in MIG mode."""
-        return [
-            str(self._ask("nvmlDeviceGetName", handle))
-            for _, handle in self._gpus()
-            if self._in_mig_mode(handle)
-        ]
+        names = []
+        for _, handle in self._gpus():
+            with contextlib.suppress(GpuLost):
+                if self._in_mig_mode(handle):
+                    names.append(str(self._ask("nvmlDeviceGetName", handle)))
+        return names
 
     def memory(self, uuid: str) -> DeviceMemory:
         """Return a device's memory; microseconds.
@@ -197,17 +209,9 @@ class Nvml:
     # -- devices ---------------------------------------------------------------------------------
 
     def _gpus(self) -> Iterator[tuple[int, Any]]:
-        refused: NvmlUnavailable | None = None
-        count = int(self._ask("nvmlDeviceGetCount"))
-        for index in range(count):
-            try:
-                handle = self._ask("nvmlDeviceGetHandleByIndex", index)
-            except NvmlUnavailable as error:  # lost, or not this container's
-                refused, count = error, count - 1
-            else:
-                yield index, handle
-        if refused is not None and count == 0:
-            raise refused
+        for index in range(int(self._ask("nvmlDeviceGetCount"))):
+            with contextlib.suppress(NvmlUnavailable):  # lost, or not this container's
+                yield index, self._ask("nvmlDeviceGetHandleByIndex", index)
 
     def _gpu(self, index: int, handle: Any) -> list[Gpu]:
         minor = self._minor(handle)

@@ -1,5 +1,5 @@
 """Starts a warden: ``python -P -m supervisor.warden SOCKET FRONT_PID CONTAINMENT
-[STRATEGY]``; without a strategy no numeric library is loaded.
+[STRATEGY DEVICE]``; without a strategy no numeric library is loaded.
 
 The containment is set up first, while the process is small: a PID namespace takes another
 process, and forking one costs the more the more has been loaded. The process that becomes
@@ -28,7 +28,7 @@ def main() -> None:
     """Entry point of the process."""
     gc.disable()  # imports create many objects and no garbage: saves a sixth of the time
     sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    wanted, strategy = sys.argv[3], sys.argv[4] if len(sys.argv) > 4 else None
+    wanted, likely = sys.argv[3], sys.argv[4:6]
     sock.set_inheritable(False)
     try:
         front = os.pidfd_open(front_pid)
@@ -42,7 +42,7 @@ def main() -> None:
             _refuse(sock, wanted, error)
         from supervisor.warden.serve import work
 
-        work(sock, front, strategy, containment, cookie)
+        work(sock, front, likely, containment, cookie)
         os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
     except BaseException:  # noqa: BLE001 - the front reads the last line of this
         import traceback

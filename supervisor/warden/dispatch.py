@@ -218,6 +218,11 @@ class Dispatcher:
             return Verdict(failed=left.start)
         return Verdict()
 
+    def learn_anew(self, n_workers: int, batch: int) -> None:
+        """Go on with other workers, whose rate is not known yet; none has a chunk in hand."""
+        self._n_workers, self._batch = n_workers, batch
+        self._size, self._rate_known = 1, False
+
     def in_hand(self, worker: int) -> Chunk | None:
         """Return the chunk ``worker`` is computing, or None."""
         hand = self._in_hand.get(worker)

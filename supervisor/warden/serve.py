@@ -38,15 +38,16 @@ class Hold:
     cookie: Cookie
 
 
-def serve(front: Front, signals: socket.socket, strategy: str | None, hold: Hold) -> None:
+def serve(front: Front, signals: socket.socket, likely: list[str], hold: Hold) -> None:
     """Serve one front, run after run, until it is gone.
 
-    ``strategy`` will probably be asked for first: what it needs is loaded early. None: nothing is.
+    ``likely``: strategy and device that will probably be asked for first; what they need is
+    loaded early. Empty: nothing is.
     """
-    if strategy is not None:
+    if likely:
         from workers.registry import preload
 
-        preload(strategy)
+        preload(*likely)
     # loaded modules stay: the collector need not visit them again, nor write to pages that
     # workers share; so the collection after each run takes no time
     gc.freeze()
@@ -215,11 +216,11 @@ def _signals_as_bytes() -> socket.socket:
 def work(
     sock: socket.socket,
     front_pidfd: int,
-    strategy: str | None,
+    likely: list[str],
     containment: Containment,
     cookie: Cookie,
 ) -> None:
     """Be the warden of a front, until it is gone."""
     faulthandler.enable()
     hold = Hold(containment, cookie)
-    serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), strategy, hold)
+    serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), likely, hold)

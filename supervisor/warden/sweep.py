@@ -4,65 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
-import sys
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 
-from supervisor.errors import AllstopError, ProtocolError
+from supervisor.errors import AllstopError, InternalError, ProtocolError
 from supervisor.ipc import messages
 from supervisor.ipc.progress_table import ProgressTable
-from supervisor.market.bars import Bars
 from supervisor.records import rundir
+from supervisor.records.placement import Stack
 from supervisor.records.plan import Plan, Source
 from supervisor.rows.index import covered, outstanding
-from supervisor.rows.journal import JournalWriter, journal_path, next_serial
-from supervisor.system import memory
+from supervisor.rows.journal import journal_path, next_serial
+from supervisor.system import cuda, memory
 from supervisor.system.process import describe_exit
 from supervisor.warden.dispatch import Chunk, Dispatcher
 from supervisor.warden.escalation import State
+from supervisor.warden.given_up import GivenUp
+from supervisor.warden.in_hand import InHand
+from supervisor.warden.kept_bars import bars_of
 from supervisor.warden.lines import Descriptors
+from supervisor.warden.placing import Devices
+from supervisor.warden.worker import Nursery, Worker
 from supervisor.warden.workforce import Run
 from workers.backend import Backend
-from workers.main import DUMP_SIGNAL, Station, run_worker
+from workers.main import DUMP_SIGNAL
 from workers.registry import make_backend
 
 _REPORT_EVERY_S = 0.1
-
-
-_KEPT_BYTES = 64 * 2**20
-"""Bars that a warden keeps from run to run, at most; with what is computed from them once
-that is two to three times as much."""
-
-_kept: dict[tuple[int, int], Bars] = {}
-
-
-def _bars_of(fd: int) -> Bars:
-    """Map bars, or return those of the last run, with their prefix tables, if they are the same.
-
-    Bars are sealed, and while they are kept no other memory can have their inode number.
-    """
-    facts = os.fstat(fd)
-    which = (facts.st_dev, facts.st_ino)
-    bars = _kept.get(which)
-    if bars is None:
-        _kept.clear()
-        bars = Bars.from_fd(fd)
-        if bars.nbytes <= _KEPT_BYTES:
-            _kept[which] = bars
-    return bars
-
-
-@dataclass
-class Worker:
-    """A forked worker as the warden sees it; ``outside`` is its pid as others know it."""
-
-    slot: int
-    serial: int
-    pid: int
-    outside: int
-    link: socket.socket
 
 
 class Sweep:
@@ -88,12 +59,14 @@ class Sweep:
         self._fds = fds
         self._retry_failed = retry_failed
         self._journals = run.run_dir / rundir.JOURNAL_DIR
-        self._table = ProgressTable(fds.table, plan.workers)
+        self._table = ProgressTable(fds.table, plan.slots)
+        built_in = plan.source is Source.BUILT_IN
+        self._devices = Devices(plan.devices, plan.spare_devices, even=built_in)
+        self._nursery = Nursery(run, plan, self._table)
         self._backend: Backend | None = None
         self._serial = next_serial(self._journals)
         self._earlier = 0
-        self._given_up = 0
-        self._failures: JournalWriter | None = None
+        self._given_up = GivenUp(run, plan.run_id)
         self._workers: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
         self._reported = 0
@@ -104,22 +77,33 @@ class Sweep:
         """See what is left to compute, and load or compile what computes it."""
         space = self._plan.space
         done = covered(rundir.journal_dirs(self._run.run_dir), space, failed=not self._retry_failed)
-        built_in = self._plan.source is Source.BUILT_IN
         todo = outstanding(done, space, self._plan.span)
-        bars = _bars_of(self._fds.bars)
-        self._backend = make_backend(self._plan, bars, self._fds.function)
+        try:
+            self._backend = self._make_backend()
+        except (AllstopError, ImportError) as error:
+            if not self._plan.fallback_workers:
+                raise
+            self._leave_gpus(f"GPUs cannot be used: {error}")
+            self._backend = self._make_backend()
         self._dispatcher = Dispatcher(
             todo,
             self._plan.workers,
-            even=built_in,
+            even=self._plan.source is Source.BUILT_IN,
             batch=self._backend.batch,
             count=space.count,
         )
+        self._in_hand = InHand(self._dispatcher, self._table)
         self._dispatcher.finished = self._earlier = space.count_all(done)
-        self._backend.prepare()
+
+    def _make_backend(self) -> Backend:
+        backend = make_backend(self._plan, bars_of(self._fds.bars), self._fds.function)
+        backend.prepare()
+        return backend
 
     def start(self) -> None:
-        """Fork a worker for every slot."""
+        """Fork a worker for every slot, if there is anything to compute."""
+        if self._dispatcher.exhausted:
+            return
         for slot in range(self._plan.workers):
             self._start_worker(slot)
 
@@ -173,7 +157,7 @@ class Sweep:
 
     def status(self) -> messages.Status:
         """Combinations done, and the workers' pids."""
-        counted = self._earlier + self._table.done() + self._given_up
+        counted = self._earlier + self._table.done() + self._given_up.count
         return messages.Status(
             run_id="",
             status="",
@@ -190,8 +174,7 @@ class Sweep:
 
     def close(self) -> None:
         """Release everything that was prepared: it is big, and an idle warden holds nothing."""
-        if self._failures:
-            self._failures.close()
+        self._given_up.close()
         for worker in self._workers.values():
             worker.link.close()
         for fd in (self._fds.bars, self._fds.function):
@@ -203,65 +186,36 @@ class Sweep:
     # -- workers -----------------------------------------------------------
 
     def _start_worker(self, slot: int) -> None:
+        """Fork the worker of a slot, on the slot's device or another; without one it retires."""
         if self._run.state is not State.RUNNING:
             return
+        device = self._devices.next_for(slot)
+        if device is None:
+            self._retire(slot)
+            return
+        if cuda.opened():
+            self._run.fail(
+                "CUDA is initialised in the warden, so no worker that uses it can be forked: "
+                "a module that allstop imports has done it"
+            )
+            return
         try:
-            self._fork(slot)
+            self._fork(slot, device)
         except OSError as error:
             self._run.fail(f"no worker could be forked: {error.strerror}")
 
-    def _fork(self, slot: int) -> None:
+    def _fork(self, slot: int, device: str) -> None:
+        if self._backend is None:
+            raise InternalError("workers are forked before prepare() or after close()")
         self._table.vacate(slot)
-        ours, theirs = messages.pair()
-        ours.setblocking(False)  # a child of the worker's may hold its end open: never wait for EOF
         serial, self._serial = self._serial, self._serial + 1
-        warden_pid = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._be_worker(slot, serial, warden_pid, ours, theirs)
-        theirs.close()
-        worker = Worker(slot, serial, pid, self._run.containment.outside(pid), ours)
+        worker = self._nursery.fork(slot, serial, device, self._backend, self._workers.values())
         self._workers[slot] = worker
-        self._by_pid[pid] = worker
-        self._run.watch(ours, lambda: self._on_worker(worker))
-        self._run.events.emit("worker_started", slot=slot, serial=serial, pid=worker.outside)
-
-    def _be_worker(
-        self, slot: int, serial: int, warden_pid: int, ours: socket.socket, theirs: socket.socket
-    ) -> None:
-        """In the child: work, and never return."""
-        code = 1
-        try:
-            containment = self._run.containment
-            containment.prepare_worker(warden_pid)
-            self._leave_warden(ours)
-            station = Station(
-                slot,
-                serial,
-                containment.outside(os.getpid()),
-                theirs,
-                self._run.flag,
-                self._table,
-                self._plan.run_id,
-                self._run.run_dir,
-                "" if self._plan.source is Source.BUILT_IN else self._plan.provenance.cwd,
-            )
-            if self._backend is not None:
-                run_worker(station, self._backend)
-                code = 0
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)  # no atexit, no finalizer of the warden's runs in a worker
-
-    def _leave_warden(self, ours: socket.socket) -> None:
-        """In the child: close the warden's sockets, so that an EOF means that the warden died."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._run.leave()
-        ours.close()
-        for other in self._workers.values():
-            other.link.close()
+        self._by_pid[worker.pid] = worker
+        self._run.watch(worker.link, lambda: self._on_worker(worker))
+        self._run.events.emit(
+            "worker_started", slot=slot, serial=serial, pid=worker.outside, device=device
+        )
 
     def _on_worker(self, worker: Worker) -> bool:
         """Handle one message; False when there is none."""
@@ -277,6 +231,7 @@ class Sweep:
             self._run.forget(worker.link)  # it is dead or about to be: SIGCHLD follows
             return False
         if isinstance(message, messages.WorkerReady):
+            self._on_ready(worker)
             self._give_chunk(worker)
         elif isinstance(message, messages.Computed):
             chunk = self._dispatcher.in_hand(worker.slot)
@@ -285,14 +240,28 @@ class Sweep:
                 # hand, which must neither be taken for finished nor be lost
                 return True
             self._dispatcher.returned(worker.slot, message.until, time.monotonic())
+            self._devices.worked(worker.device)
             self._give_chunk(worker)  # first of all: it may be waiting
             self.report()
             self._run.check_done()
         elif isinstance(message, messages.DeviceFlagOpened):
             self._run.events.emit("device_flag", serial=worker.serial, **message._asdict())
+        elif isinstance(message, messages.DeviceLost):
+            self._on_device_lost(worker, message)
         elif isinstance(message, messages.WorkerBroken):
-            self._run.fail(message.error, usage=message.usage)
+            if worker.device and self._plan.fallback_workers:
+                # `auto` took the GPU: whatever is wrong with it, the CPU can do the work
+                self._on_device_lost(worker, messages.DeviceLost(worker.device, message.error))
+            else:
+                self._run.fail(message.error, usage=message.usage)
         return True
+
+    def _on_ready(self, worker: Worker) -> None:
+        worker.ready = True
+        if worker.device:
+            took_s = round(time.monotonic() - worker.forked_at, 6)
+            self._run.events.emit("device_ready", device=worker.device, start_s=took_s)
+            self._run.post(messages.DeviceReady(worker.device, took_s))
 
     def _give_chunk(self, worker: Worker) -> None:
         """Give a worker a chunk, and the one after it, so that it need not wait for that."""
@@ -319,14 +288,33 @@ class Sweep:
         self._run.heed_flag()
         self._run.events.emit("worker_reaped", serial=worker.serial, pid=worker.outside, code=code)
         if self._run.state is not State.RUNNING:
-            self._take_back(worker.slot)
+            self._in_hand.take_back(worker.slot)
             self._table.drop_unkept(worker.slot)
             self._run.check_done()
             return
+        if worker.lost is None:
+            self._after_crash(worker, code)
+        if self._run.state is State.RUNNING:
+            self._start_worker(worker.slot)
+            self._run.check_done()
+
+    def _after_crash(self, worker: Worker, code: int) -> None:
+        """Find out what a worker's death means for its chunk, and for its device."""
         why = describe_exit(code)
         self._run.post(messages.WorkerLost(worker.serial, worker.outside, why))
-        kept_until = self._kept_until(worker.slot)
-        blamed = self._to_blame(code) and self._begun(worker.slot)
+        to_blame = self._to_blame(code)
+        if worker.device and to_blame:
+            if self._in_hand.advanced(worker.slot):
+                self._devices.worked(worker.device)
+            if self._devices.crashed(worker.device, ready=worker.ready):
+                error = f"workers keep dying on it with nothing finished (the last {why})"
+                self._lose(worker.device, error)
+            if worker.device in self._devices.lost or not worker.ready:
+                self._in_hand.take_back(worker.slot)
+                self._wake_idle()
+                return
+        blamed = to_blame and self._in_hand.begun(worker.slot)
+        kept_until = self._in_hand.kept_until(worker.slot)
         verdict = self._dispatcher.crashed(worker.slot, kept_until, blamed=blamed)
         if verdict.failed is not None:
             self._give_up(
@@ -334,9 +322,68 @@ class Sweep:
             )
         if verdict.hopeless:
             self._run.fail(f"workers keep dying with nothing finished in between (the last {why})")
+
+    # -- lost devices ------------------------------------------------------
+
+    def _on_device_lost(self, worker: Worker, message: messages.DeviceLost) -> None:
+        """Take back the chunk of a worker that ends: its device is lost, or broken for it."""
+        worker.lost = message.error
+        if self._in_hand.advanced(worker.slot):
+            self._devices.worked(worker.device)
+        self._in_hand.take_back(worker.slot)
+        if message.gone or self._devices.crashed(worker.device, ready=worker.ready):
+            self._lose(worker.device, message.error)
+        else:
+            self._run.post(messages.WorkerLost(worker.serial, worker.outside, message.error))
+        self._wake_idle()
+
+    def _lose(self, device: str, error: str) -> None:
+        if self._devices.lose(device, error):
+            self._run.events.emit("device_lost", device=device, error=error)
+            self._run.post(messages.DeviceLost(device, messages.clip(error)))
+
+    def _wake_idle(self) -> None:
+        """Give chunks that were taken back to workers that have none: they ask only once."""
+        for worker in self._workers.values():
+            if worker.ready and worker.lost is None and not self._dispatcher.in_hand(worker.slot):
+                self._give_chunk(worker)
+
+    def _retire(self, slot: int) -> None:
+        """Go on without a worker for which there is no device."""
+        self._table.vacate(slot)
+        self._run.events.emit("slot_retired", slot=slot)
+        if self._workers or self._dispatcher.exhausted:
             return
-        self._start_worker(worker.slot)
-        self._run.check_done()
+        if self._plan.fallback_workers:
+            self._fall_back()
+        else:
+            error = list(self._devices.lost.values())[-1]
+            self._run.fail(
+                f"no GPU is left to compute on: {error}; finished rows are kept, and allstop "
+                f"resume {shlex.quote(str(self._run.run_dir))} --device "
+                f"{_cpu_instead(self._plan)} computes the rest"
+            )
+
+    def _fall_back(self) -> None:
+        """Compute the rest on the CPU."""
+        self._leave_gpus("every GPU is lost")
+        try:
+            self._backend = self._make_backend()
+        except (AllstopError, ImportError, OSError) as error:
+            self._run.fail(f"every GPU is lost, and the CPU cannot compute the rest: {error}")
+            return
+        self._dispatcher.learn_anew(self._plan.workers, self._backend.batch)
+        self.start()
+
+    def _leave_gpus(self, why: str) -> None:
+        """Plan what is left for the CPU, whose rows are those of CuPy bit for bit."""
+        workers = self._plan.fallback_workers
+        self._run.events.emit("gpus_left", why=why, workers=workers)
+        self._run.post(messages.Remark(messages.clip(f"{why}: the rest is computed on the CPU")))
+        self._devices.give_up()
+        self._plan = replace(
+            self._plan, stack=Stack.NUMBA, devices=(), workers=workers, fallback_workers=0
+        )
 
     def _to_blame(self, code: int) -> bool:
         """Whether a worker's computation may have killed it: a SIGKILL comes from another
@@ -345,33 +392,13 @@ class Sweep:
         oom_kills, self._oom_kills = self._oom_kills, memory.oom_kills()
         return code != -signal.SIGKILL or self._oom_kills != oom_kills
 
-    def _take_back(self, slot: int) -> None:
-        while self._dispatcher.in_hand(slot) is not None:
-            self._dispatcher.returned(slot, self._kept_until(slot), time.monotonic())
-
-    def _kept_until(self, slot: int) -> int:
-        """First index of a dead worker's chunk that is not in its journal."""
-        chunk = self._dispatcher.in_hand(slot)
-        if chunk is None:
-            return 0
-        if not self._begun(slot):
-            return chunk.start
-        return int(min(max(self._table.rows[slot]["kept_until"], chunk.start), chunk.stop))
-
-    def _begun(self, slot: int) -> bool:
-        """Whether a dead worker had begun the chunk it was given."""
-        chunk, row = self._dispatcher.in_hand(slot), self._table.rows[slot]
-        return chunk is not None and chunk[:2] == (row["chunk_start"], row["chunk_stop"])
-
     def _give_up(self, index: int, error: str) -> None:
-        if self._failures is None:
+        if self._given_up.needs_journal:
             serial, self._serial = self._serial, self._serial + 1
-            path = journal_path(self._journals, serial)
-            self._failures = JournalWriter(path, self._plan.run_id, serial)
-        try:
-            self._failures.append_failed(index, error)
-        except AllstopError as problem:
-            self._run.fail(str(problem))
-        self._given_up += 1
-        self._run.events.emit("combination_failed", index=index, error=error)
-        self._run.post(messages.CombinationFailed(index, error))
+            self._given_up.begin(journal_path(self._journals, serial), serial)
+        self._given_up.add(index, error)
+
+
+def _cpu_instead(plan: Plan) -> str:
+    """Return the device that computes the rest of a plan's rows without a GPU."""
+    return "torch:cpu" if plan.stack is Stack.TORCH else "cpu"

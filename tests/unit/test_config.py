@@ -13,6 +13,7 @@ from supervisor import errors
 from supervisor.errors import AllstopError, ConfigError, DataError, brief
 from supervisor.lifecycle import checks
 from supervisor.lifecycle.checks import MAX_WORKERS
+from supervisor.records.placement import Stack
 from supervisor.records.plan import MAX_WAIT_S, Plan, Source, StopTimes
 from supervisor.records.report import MemoryReport, Report, Rung, StopReport
 from supervisor.rows.grid import Grid
@@ -59,7 +60,7 @@ def test_a_bad_fee_is_refused(fee: Any) -> None:
         checks.check_fee(fee)
 
 
-@pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:x", "cpu:0", "CUDA"])
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:x", "cpu:0", "CUDA", "torch:"])
 def test_an_unknown_device_is_refused_with_those_that_are_known(device: str) -> None:
     with pytest.raises(ConfigError, match="must be one of auto, cpu"):
         checks.check_device(device)
@@ -100,6 +101,31 @@ def test_a_plan_keeps_the_constraint_of_its_strategy() -> None:
     assert again.ordered == ("fast", "slow")
     assert again.space.accepted(0, 6).tolist() == [0, 1, 3]
     assert a_plan().space.total == 4
+
+
+def test_a_plan_keeps_its_devices() -> None:
+    plan = a_plan(
+        device="cuda", workers=3, stack=Stack.CUPY, devices=("GPU-a", "GPU-b", "GPU-a"),
+        spare_devices=("GPU-c",), vram_limit_bytes=8 << 30, device_why="as asked",
+        workers_asked=3, fallback_workers=16,
+    )  # fmt: skip
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again.to_json() == plan.to_json()
+    assert again.stack is Stack.CUPY
+    assert (again.devices, again.spare_devices) == (plan.devices, plan.spare_devices)
+    assert again.slots == 16
+    assert again.worker_vram_bytes == 4 << 30  # two workers share GPU-a
+    assert a_plan(vram_limit_bytes=8 << 30).worker_vram_bytes is None
+
+
+def test_a_plan_of_before_there_were_devices_is_read() -> None:
+    plain = json.loads(json.dumps(a_plan(device="cpu").to_json()))
+    for name in ("stack", "devices", "spare_devices", "vram_limit_bytes", "device_why",
+                 "workers_asked", "fallback_workers"):  # fmt: skip
+        del plain[name]
+    plan = Plan.from_json(plain)
+    assert (plan.stack, plan.devices, plan.slots) == (Stack.NUMBA, (), 3)
+    assert plan.device == "cpu"
 
 
 def test_a_report_comes_back_from_its_file() -> None:

@@ -106,8 +106,10 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
             (None, None), (1j, None), (10**5000, None)],
     "workers": [(0, "0"), (1025, "1025"), (2.5, "2.5"), ("many", "many"), (True, None),
                 (-1, "-1"), (float("inf"), "inf"), ([], None), (10**5000, 5000 * "9")],
-    "device": [("tpu", "tpu"), ("", ""), ("cuda", "cuda"), ("cuda:0", "cuda:0"), (3, None),
-               (None, None), ("cuda:x", "cuda:x")],
+    "device": [("tpu", "tpu"), ("", ""), ("cuda:", "cuda:"), ("cuda:0,", "cuda:0,"), (3, None),
+               (None, None), ("cuda:x", "cuda:x"), (["cuda"], None)],
+    "vram_limit": [("", ""), ("8", "8"), ("63M", "63M"), ("8Q", "8Q"), (-1, "-1"), (True, None),
+                   (8e9, "1e9"), ("inf", "inf"), (10**5000, 5000 * "9"), ([], None)],
     "containment": [("bucket", "bucket"), ("", ""), (3, None), (["auto"], None)],
     "grace": [(-1, "-1"), (86_401, "86401"), ("2", None), ("x", "x"), (True, None),
               (10**5000, "1e999")],
@@ -240,6 +242,7 @@ def test_what_is_typed_arrives_as_values() -> None:
         "data": "x.csv", "workers": "4", "fee": "1e-3", "grace": "3", "run_dir": "out",
         "grid": ["a=1:3", "b=x,true"], "job": ["cpus=8", "setup=one", "setup=two", "memory=4G"],
         "resume": True, "detach": False, "lease": "0",
+        "device": "torch:cuda:1", "vram_limit": "1.5g",
     }  # fmt: skip
     given = options.from_command_line(typed)
     assert {name: list(values) for name, values in given.pop("grid").items()} == {
@@ -248,6 +251,7 @@ def test_what_is_typed_arrives_as_values() -> None:
     assert given == {
         "data": "x.csv", "workers": 4, "fee": 0.001, "grace": 3.0, "run_dir": Path("out"),
         "job": {"cpus": 8, "setup": ["one", "two"], "memory": "4G"}, "resume": True, "lease": 0,
+        "device": "torch:cuda:1", "vram_limit": 3 << 29,
     }  # fmt: skip
 
 

@@ -14,7 +14,8 @@ strategy = "sma_cross"
 data = "bars.csv"
 workers = 4
 fee = 0.001
-device = "cpu"
+device = "cuda:0,1"
+vram_limit = "8G"
 run_dir = "out"
 containment = "subreaper"
 
@@ -59,7 +60,8 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     assert given["strategy"] == "sma_cross"
     assert given["data"] == tmp_path / "bars.csv"
     assert given["run_dir"] == tmp_path / "out"
-    assert (given["workers"], given["fee"], given["device"]) == (4, 0.001, "cpu")
+    assert (given["workers"], given["fee"], given["device"]) == (4, 0.001, "cuda:0,1")
+    assert given["vram_limit"] == 8 << 30
     assert given["containment"] == "subreaper"
     assert {name: list(values) for name, values in given["grid"].items()} == {
         "fast": list(range(5, 51, 5)), "slow": [60, 90, 120], "flag": [True],
@@ -145,7 +147,9 @@ def test_a_key_in_the_wrong_table_is_told_its_own(tmp_path: Path) -> None:
         ('run_dir = "a\\u0000b"\n' + LEAST, "run_dir"),
         ('device = "tpu"\n' + LEAST, "device"),
         ("device = 1\n" + LEAST, "device"),
-        ('device = "cuda:0"\n' + LEAST, "device"),
+        ('device = "cuda:"\n' + LEAST, "device"),
+        ("vram_limit = 8\n" + LEAST, "vram_limit"),
+        ('vram_limit = "8 bananas"\n' + LEAST, "vram_limit"),
         ('containment = "bucket"\n' + LEAST, "containment"),
         ("containment = []\n" + LEAST, "containment"),
         ("fee = true\n" + LEAST, "fee"),

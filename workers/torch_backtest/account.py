@@ -86,14 +86,22 @@ def account(market: Market, held: Positions, poll: Poll) -> NDArray[np.float64]:
     poll()
     bars = (held.exit - held.entry).sum(1)
     counts = torch.stack([sums, squares, bars, held.opened, held.closed]).cpu().numpy()
-    amounts = torch.stack([equity.after[:, -1], worst]).cpu().numpy()
+    amounts = torch.stack([_final(held, equity), worst]).cpu().numpy()
     return finish(market.tables, counts, amounts)
+
+
+def _final(held: Positions, equity: _Equity) -> torch.Tensor:
+    """Equity after the last real position of each row: beyond, rounding depends on the batch."""
+    last = (held.opened - 1).clamp(
+        min=0
+    )  # with none, the first is there to fill, and changes nothing
+    return equity.after.gather(1, last[:, None]).squeeze(1)
 
 
 def _equity(market: Market, held: Positions, poll: Poll) -> _Equity:
     cost = market.cost[held.entry]
     poll()
-    growth = market.received[held.exit] / cost  # of positions that are there to fill: exactly 1
+    growth = market.received[held.exit] / cost
     poll()
     after = running_products(growth, poll)
     before = torch.ones_like(after)
@@ -137,6 +145,9 @@ def _deepest_fall(market: Market, held: Positions, equity: _Equity, poll: Poll) 
     peak[:, 1:] = torch.maximum(highest, equity.after).cummax(1).values[:, :-1].clamp(min=1.0)
     poll()
     ratio = torch.minimum(equity.units * low / peak, equity.after / torch.maximum(peak, highest))
+    poll()
+    count = torch.arange(ratio.shape[1], device=ratio.device)
+    ratio.masked_fill_(count >= held.opened[:, None], 1.0)  # these are there to fill
     worst = ratio.amin(1).clamp(max=1.0)
     poll()
     row, place = (low / high < worst[:, None]).nonzero(as_tuple=True)

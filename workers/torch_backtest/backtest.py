@@ -21,10 +21,10 @@ from workers.torch_backtest.tables import Tables, make_tables
 if TYPE_CHECKING:
     from workers.torch_backtest.engine import Engine
 
-_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 28}
-"""Combinations times bars in a batch. On the CPU, 8 MB for a row of float64 fit in a cache, and
-beyond 32 MB malloc asks the kernel for new pages at every operator. On a GPU, enough to fill it,
-and few enough that a stop, which waits for what is queued, waits for some tens of milliseconds."""
+_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 28}
+"""Combinations times bars in a batch. On the CPU, 16 MB for an array of float64: from 32 MB on
+malloc asks the kernel for new pages at every operator. On a GPU, enough to fill it, and few
+enough that a stop, which waits for what is queued, waits for some tens of milliseconds."""
 
 _MOST_BATCH = 1 << 14
 

@@ -41,15 +41,13 @@ class Ranges:
         # log2 of every number of bars or blocks that is looked up, rounded down; 0 for 0
         longest = max(self._blocks.n, BLOCK) + 1
         self._log2 = torch.tensor([max(k, 1).bit_length() - 1 for k in range(longest)]).to(device)
-        self._nothing_lower = torch.tensor(
-            torch.finfo(torch.float64).max, dtype=torch.float64, device=device
-        )
+        self._nothing_lower = torch.tensor(torch.inf, dtype=torch.float64, device=device)
         self._nothing_higher = torch.tensor(0.0, dtype=torch.float64, device=device)
 
     def extremes(
         self, start: torch.Tensor, end: torch.Tensor, poll: Poll
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Lowest and highest close of each range; the largest float and 0 where a range is empty.
+        """Lowest and highest close of each range; infinity and 0 where a range is empty.
 
         Any range is the union of two spans of up to 32 bars, at its start and at its end, and
         of two spans of whole blocks between [1]_. They may overlap.

@@ -191,7 +191,7 @@ class BollingerReversion:
 
 
 class _Shifted:
-    """Rows of a table as they were some bars ago, without copying an index per element.
+    """Rows of a table as they were some bars ago.
 
     Parameters
     ----------
@@ -204,17 +204,19 @@ class _Shifted:
 
     def __init__(self, table: torch.Tensor, after: int, front: int) -> None:
         self.front = front
-        self._length = table.shape[1]
+        self._table = table
         self._first = front + after
-        # all stretches of n_bars elements, as a view: the one from j on is row j
-        self._stretches = table.view(-1).unfold(0, self._length - self._first, 1)
+        self._n_bars = table.shape[1] - self._first
 
     def rows(self, row: NDArray[np.int64], by: NDArray[np.int64]) -> torch.Tensor:
         """Element ``[c, bar]``: what row ``row[c]`` says of the bar ``by[c]`` bars before."""
         # further back than the front is where the front is as long as the series: all is NaN
-        start = row * self._length + self._first - np.minimum(by, self._first)
-        return cast(
-            "torch.Tensor", self._stretches[torch.from_numpy(start).to(self._stretches.device)]
+        start = self._first - np.minimum(by, self._first)
+        return torch.stack(
+            [
+                self._table[r, s : s + self._n_bars]
+                for r, s in zip(row.tolist(), start.tolist(), strict=True)
+            ]
         )
 
 

@@ -8,6 +8,7 @@
  *       error=15                    (same line) each call about this device returns it
  *   instance of=0 uuid=MIG-a name=… total=500 used=50        a MIG instance of the first gpu
  *   process on=GPU-a pid=12 bytes=34      bytes=none: the driver does not say
+ *       alive=1                     (same line) the bytes are used, and listed, while it lives
  *   error WHAT 3                    calls of one kind return this error
  *   block WHAT                      calls of one kind wait until the line is gone
  *
@@ -80,6 +81,30 @@ static void take_device(State *s, const char *line, int kind)
     d->mig = (unsigned)number(line, "mig", 0);
 }
 
+/* A zombie has closed its descriptors: its memory is free. */
+static int lives(unsigned pid)
+{
+    char name[40], state = 0;
+    snprintf(name, sizeof name, "/proc/%u/stat", pid);
+    FILE *file = fopen(name, "re");
+    if (!file) return 0;
+    if (fscanf(file, "%*d (%*[^)]) %c", &state) != 1) state = 'Z';
+    fclose(file);
+    return state != 'Z' && state != 'X';
+}
+
+static void take_process(State *s, const char *line)
+{
+    Process p = {"", (unsigned)number(line, "pid", 0), number(line, "bytes", 0)};
+    word(line, "on", p.on, sizeof p.on);
+    if (number(line, "alive", 0)) {
+        if (!lives(p.pid)) return;
+        for (int i = 0; i < s->n_devices; i++)
+            if (!strcmp(s->devices[i].uuid, p.on)) s->devices[i].used += p.bytes;
+    }
+    s->processes[s->n_processes++] = p;
+}
+
 /* 0 when the file cannot be read: there is no driver. */
 static int look(State *s)
 {
@@ -98,10 +123,7 @@ static int look(State *s)
         if (!strncmp(line, "gpu ", 4)) take_device(s, line, 1);
         else if (!strncmp(line, "instance ", 9)) take_device(s, line, 2);
         else if (!strncmp(line, "process ", 8) && s->n_processes < MOST) {
-            Process *p = &s->processes[s->n_processes++];
-            word(line, "on", p->on, sizeof p->on);
-            p->pid = (unsigned)number(line, "pid", 0);
-            p->bytes = number(line, "bytes", 0);
+            take_process(s, line);
         } else if (sscanf(line, "error %31s %d", what, &error) == 2 && s->n_faults < MOST) {
             strcpy(s->faults[s->n_faults].what, what);
             s->faults[s->n_faults++].error = error;

@@ -1,9 +1,7 @@
-"""The GPU, the cluster, and the SSH connection to it."""
+"""The cluster, and the SSH connection to it."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib.util
 import shutil
 
@@ -13,30 +11,6 @@ from supervisor.doctor.software import version_of
 from supervisor.system.install import advice
 
 _SLURM = ("sbatch", "squeue", "scancel", "scontrol")
-
-
-def cuda() -> Finding:
-    """Check the NVIDIA driver, its devices, and CuPy."""
-    smi = shutil.which("nvidia-smi")
-    driver = _driver_cuda()
-    if driver is None and not smi:
-        return Finding("CUDA", Status.INFO, "no NVIDIA driver: runs compute on the CPU")
-    if driver is None:
-        return Finding(
-            "CUDA",
-            Status.WARNING,
-            "nvidia-smi is installed, but libcuda.so.1 cannot be loaded",
-            "install the NVIDIA driver; in a container, start it with --gpus all",
-        )
-    code, said = output_of(smi, "-L") if smi else (-1, "")
-    devices = said if code == 0 and said else f"libcuda.so.1; nvidia-smi: {said or 'not found'}"
-    cupy = importlib.util.find_spec("cupy") is not None
-    return Finding(
-        "CUDA",
-        Status.OK if code == 0 else Status.WARNING,
-        f"{devices}; cupy {'is' if cupy else 'is not'} installed",
-        "" if cupy else f"for strategies that use CuPy: {advice(_cuda_extra(driver))}",
-    )
 
 
 def slurm() -> Finding:
@@ -102,22 +76,3 @@ def ssh() -> Finding:
             advice("slurm"),
         )
     return Finding("SSH", Status.OK, f"{said}; paramiko {version_of('paramiko')}")
-
-
-def _driver_cuda() -> int | None:
-    """Return the newest CUDA that the driver runs, such as 13; 0 if unknown; None: no driver.
-
-    Neither loading the library nor this call opens a device.
-    """
-    try:
-        library = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    version = ctypes.c_int(0)
-    with contextlib.suppress(AttributeError):  # a stub without the function
-        library.cuDriverGetVersion(ctypes.byref(version))
-    return version.value // 1000
-
-
-def _cuda_extra(driver_cuda: int) -> str:
-    return "cuda13" if driver_cuda >= 13 else "cuda12"

@@ -1,0 +1,283 @@
+"""Workers on GPUs, seen from outside: a fake NVML has the GPUs, functions say what they were given.
+
+No GPU is needed: what is checked is which worker gets which device, and what happens when one
+is lost. :mod:`tests.device` has what only a GPU can show.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cli import Place, Started
+from tests.support.gpu.fake_nvml import FakeNvml, gpu
+
+pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
+
+A, B, C = "GPU-aaaa", "GPU-bbbb", "GPU-cccc"
+
+SAYS_WHERE = """
+from supervisor.errors import DeviceLostError
+
+def device():
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+
+def say(params):
+    with open(HERE / "where", "a") as file:
+        file.write(f"{params['a']} {os.getpid()} {device()}\\n")
+
+def f(bars, params, stop):
+    '''Says where it computes.'''
+    say(params)
+    return row(params)
+"""
+
+TOGETHER = (
+    SAYS_WHERE
+    + """
+def f(bars, params, stop):
+    '''Waits until N workers compute; those on LOST then lose their device, once.'''
+    say(params)
+    mark(f"on-{device()}")
+    while len({str(at).split("-on-")[-1].rsplit("-", 1)[0] for at in marked("on")}) < N:
+        time.sleep(0.005)
+        if stop.is_set():
+            return None
+    if device() in LOST:
+        raise DeviceLostError(f"{device()} fell off the bus")
+    return row(params)
+"""
+)
+
+
+@pytest.fixture
+def fake(tmp_path: Path, place: Place) -> FakeNvml:
+    made = FakeNvml(tmp_path)
+    made.say(gpu(A), gpu(B), gpu(C))
+    place.env |= made.env
+    place.env.pop("CUDA_VISIBLE_DEVICES", None)
+    return made
+
+
+def on_gpus(place: Place, body: str, *options: str, **kw: Any) -> Started:
+    """Start a sweep whose number of workers is left to the devices."""
+    argv = place.run_argv(body, *options, **kw)
+    at = argv.index("--workers")
+    del argv[at : at + 2]
+    return place.start(argv)
+
+
+def where(place: Place) -> list[tuple[int, int, str]]:
+    """Combination, pid and device of each call."""
+    lines = (place.root / "where").read_text().splitlines()
+    return [(int(a), int(pid), device) for a, pid, device in map(str.split, lines)]
+
+
+def facts(run: Started, name: str) -> list[dict[str, Any]]:
+    return [fact for fact in map(json.loads, run.events.splitlines()) if fact["event"] == name]
+
+
+def asked(run: Started) -> dict[str, Any]:
+    return json.loads((run.run_dir / "run.json").read_text())
+
+
+# -- who gets what -------------------------------------------------------------------
+
+
+def test_one_worker_has_each_gpu_and_sees_no_other(place: Place, fake: FakeNvml) -> None:
+    run = on_gpus(place, TOGETHER, "--device", "cuda", n=40, N=3, LOST=[])
+    assert run.end() == 0, run.tell()
+    run.assert_nothing_lost(at_least=40)
+    pids = {(pid, device) for _, pid, device in where(place)}
+    assert sorted(device for _, device in pids) == [A, B, C]
+    assert asked(run)["devices"] == [A, B, C]
+    assert asked(run)["device"] == "cuda"
+    (chosen,) = facts(run, "front.device_chosen")
+    assert chosen["devices"] == [A, B, C]
+    assert [fact["device"] for fact in facts(run, "warden.worker_started")] == [A, B, C]
+    run.assert_gone()
+
+
+def test_by_index_by_uuid_and_in_turn(place: Place, fake: FakeNvml) -> None:
+    run = place.sweep(SAYS_WHERE, "--device", f"cuda:2,{A[:5]}", n=9, workers=3)
+    assert run.end() == 0, run.tell()
+    assert asked(run)["devices"] == [C, A, C]
+    assert {device for _, _, device in where(place)} <= {A, C}
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_without_cuda_the_environment_is_left_alone(
+    place: Place, fake: FakeNvml, device: str
+) -> None:
+    place.env["CUDA_VISIBLE_DEVICES"] = "2,1"
+    run = place.sweep(SAYS_WHERE, "--device", device, n=9)
+    assert run.end() == 0, run.tell()
+    assert {device for _, _, device in where(place)} == {"2,1"}
+    assert asked(run)["devices"] == []
+
+
+def test_the_callers_environment_hides_gpus(place: Place, fake: FakeNvml) -> None:
+    place.env["CUDA_VISIBLE_DEVICES"] = "1"
+    run = on_gpus(place, SAYS_WHERE, "--device", "cuda", n=9)
+    assert run.end() == 0, run.tell()
+    assert {device for _, _, device in where(place)} == {B}
+    done = place.command("run", "--device", "cuda:0", "--run-dir", str(place.root / "no"))
+    assert done.returncode == 2
+
+
+def test_a_limit_is_divided_among_those_who_share_a_gpu(place: Place, fake: FakeNvml) -> None:
+    body = SAYS_WHERE.replace('"CUDA_VISIBLE_DEVICES"', '"CUPY_GPU_MEMORY_LIMIT"')
+    run = place.sweep(body, "--device", "cuda:0", "--vram-limit", "4G", n=9, workers=2)
+    assert run.end() == 0, run.tell()
+    assert {device for _, _, device in where(place)} == {str(2 << 30)}
+
+
+USAGE = [
+    (["--device", "cuda:7"], "there is no GPU 7"),
+    (["--device", "cuda:GPU-zz"], "there is no GPU GPU-zz"),
+    (["--device", "torch"], "give --device cuda"),
+    (["--device", "gpu"], "--device must be one of auto, cpu, cuda"),
+    (["--device", "cuda", "--vram-limit", "lots"], "--vram-limit must be a size"),
+]
+
+
+@pytest.mark.parametrize(("options", "said"), USAGE)
+def test_what_cannot_be_had_is_a_usage_error(
+    place: Place, fake: FakeNvml, options: list[str], said: str
+) -> None:
+    run = place.sweep(SAYS_WHERE, *options)
+    assert run.end() == 2
+    assert said in run.err
+    assert not run.run_dir.exists()
+
+
+def test_without_a_driver_cuda_is_a_usage_error(place: Place, fake: FakeNvml) -> None:
+    fake.say("init 12")
+    run = place.sweep(SAYS_WHERE, "--device", "cuda")
+    assert run.end() == 2
+    assert "libnvidia-ml.so.1 was not found" in run.err
+    assert not run.run_dir.exists()
+
+
+# -- lost devices ----------------------------------------------------------------------
+
+
+def test_a_worker_whose_device_is_lost_goes_on_with_a_spare(place: Place, fake: FakeNvml) -> None:
+    run = place.sweep(TOGETHER, "--device", "cuda", n=60, workers=2, N=2, LOST=[A])
+    assert run.end() == 0, run.tell()
+    run.assert_nothing_lost(at_least=60)
+    assert max(run.kept().values()) == 1, "no combination is counted twice"
+    (lost,) = facts(run, "warden.device_lost")
+    assert (lost["device"], lost["error"]) == (A, f"{A} fell off the bus")
+    assert [fact["device"] for fact in facts(run, "warden.worker_started")] == [A, B, C]
+    assert [n for n in run.report["errors"] if A in n] == [
+        f"{A} is not used any more: {A} fell off the bus"
+    ]
+    run.assert_gone()
+
+
+def test_without_a_spare_the_others_go_on(place: Place, fake: FakeNvml) -> None:
+    fake.say(gpu(A), gpu(B))
+    run = on_gpus(place, TOGETHER, "--device", "cuda", n=60, N=2, LOST=[A])
+    assert run.end() == 0, run.tell()
+    run.assert_nothing_lost(at_least=60)
+    assert [fact["slot"] for fact in facts(run, "warden.slot_retired")] == [0]
+    after = Counter(device for _, _, device in where(place))
+    assert after[A] == 1
+    run.assert_gone()
+
+
+IDLE = (
+    TOGETHER
+    + """
+def f(bars, params, stop):
+    '''The first to compute loses its device once the other has nothing left to do.'''
+    say(params)
+    if first("loser"):
+        while not any(f"w-{1 - params['a']}" in str(at) for at in marked("done")):
+            time.sleep(0.005)
+        time.sleep(0.1)  # its row is kept, and reported: it asks for the next chunk, in vain
+        raise DeviceLostError("gone")
+    mark(f"done-w-{params['a']}")
+    return row(params)
+"""
+)
+
+
+def test_a_chunk_that_was_given_back_wakes_a_worker_that_had_none(
+    place: Place, fake: FakeNvml
+) -> None:
+    fake.say(gpu(A), gpu(B))
+    run = on_gpus(place, IDLE, "--device", f"cuda:{A},{B}", n=2)
+    assert run.end() == 0, run.tell()
+    run.assert_nothing_lost(at_least=2)
+
+
+def test_with_no_device_left_the_run_fails_and_is_resumed_on_the_cpu(
+    place: Place, fake: FakeNvml
+) -> None:
+    run = on_gpus(place, TOGETHER, "--device", "cuda", n=60, N=3, LOST=[A, B, C])
+    assert run.end() == 1, run.tell()
+    assert "no GPU is left to compute on: " in run.report["reason"]
+    again = f"resume {run.run_dir} --device cpu"
+    assert f"allstop {again} computes the rest" in run.report["reason"]
+    assert {fact["device"] for fact in facts(run, "warden.device_lost")} == {A, B, C}
+    run.assert_gone()
+    done = place.command(*again.split())
+    assert done.returncode == 0, done.stderr
+    run.assert_nothing_lost(at_least=60)
+    assert asked(run)["devices"] == []
+    assert asked(run)["device"] == "cpu"
+
+
+DIES_EARLY = (
+    """
+if os.environ.get("CUDA_VISIBLE_DEVICES") in BAD:
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
+    + TOGETHER
+)
+
+
+def test_a_driver_that_crashes_its_workers_is_a_lost_device(place: Place, fake: FakeNvml) -> None:
+    run = place.sweep(DIES_EARLY, "--device", "cuda", n=30, workers=2, BAD=[A], N=2, LOST=[])
+    assert run.end() == 0, run.tell()
+    run.assert_nothing_lost(at_least=30)
+    (lost,) = facts(run, "warden.device_lost")
+    assert lost["device"] == A
+    assert "SIGSEGV" in lost["error"]
+    started = Counter(fact["device"] for fact in facts(run, "warden.worker_started"))
+    assert started == {A: 3, B: 1, C: 1}
+
+
+def test_a_combination_that_crashes_its_worker_takes_no_device(
+    place: Place, fake: FakeNvml
+) -> None:
+    body = SAYS_WHERE.replace(
+        "    say(params)\n    return",
+        "    if params['a'] == 7: os.kill(os.getpid(), 11)\n    return",
+    )
+    run = on_gpus(place, body, "--device", "cuda", n=30)
+    assert run.end() == 0, run.tell()
+    assert facts(run, "warden.device_lost") == []
+    assert [row["a"] for row in run.results() if row.get("error")] == [7]
+
+
+def test_a_function_without_a_device_cannot_lose_one(place: Place, fake: FakeNvml) -> None:
+    run = place.sweep(TOGETHER, n=10, workers=1, N=1, LOST=["none"])
+    assert run.end() == 1
+    assert "none fell off the bus" in run.report["reason"]
+
+
+def test_a_stop_while_devices_are_lost(place: Place, fake: FakeNvml) -> None:
+    body = TOGETHER.replace("    return row(params)\n", "    stop.wait()\n    return None\n")
+    run = on_gpus(place, body, "--device", "cuda", n=30, N=3, LOST=[A])
+    run.wait_for(lambda: facts(run, "warden.slot_retired"), "a slot that retired")
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    assert run.report["status"] == "stopped"
+    run.assert_gone()
