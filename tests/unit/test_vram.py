@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from supervisor.lifecycle.vram import Observer
+from supervisor.lifecycle.vram_release import Whose
 from supervisor.system import gpu_files, nvml
 from supervisor.system.process import Identity
 from tests.support.cli import ROOT
@@ -239,3 +241,27 @@ def test_a_machine_without_device_files_is_no_gpu_machine(
     assert gpu_files.present()
     monkeypatch.setenv(gpu_files.DIRECTORY_VARIABLE, str(files / "none"))
     assert not gpu_files.present()
+
+
+# -- whose a listed pid is -------------------------------------------------------------------------
+
+
+def test_a_listed_pid_is_ours_only_with_its_start_time_or_the_cookie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    me = Identity.of(os.getpid())
+    assert me is not None
+    observer = Observer(None, "run-7")  # type: ignore[arg-type]
+    assert observer.whose(me.pid) is Whose.FOREIGN
+    observer.ours = {me.pid: me}
+    assert observer.whose(me.pid) is Whose.OURS
+    # a later process with the number of one of ours
+    observer.ours = {me.pid: me._replace(start_time=me.start_time - 1)}
+    assert observer.whose(me.pid) is Whose.FOREIGN
+    gone = 2**22 + 1  # above any pid
+    assert observer.whose(gone) is Whose.NAMELESS
+    observer.ours = {gone: Identity(gone, 1)}
+    assert observer.whose(gone) is Whose.OURS
+    monkeypatch.setattr(gpu_files, "run_id_of", lambda _who: "run-7")
+    observer.ours = {}
+    assert observer.whose(me.pid) is Whose.OURS

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_for
 pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
 
 WATCH = """
-import json, os, sys, time
+import json, os, sys, threading, time
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -52,7 +52,7 @@ input()
 since = time.monotonic()
 watch.begin_end(since + 0.2)
 found = watch.outcome(since, began + float(sys.argv[2]))
-say(**asdict(found), pynvml="pynvml" in sys.modules)
+say(**asdict(found), threads=[one.name for one in threading.enumerate()])
 watch.close()
 sys.stdout.flush()
 os._exit(0)
@@ -157,4 +157,5 @@ def test_a_built_in_on_the_cpu_loads_no_nvml(fake: FakeNvml) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["gpus"], found["note"], found["pynvml"]) == ([], "the run used no GPU", False)
+    assert (found["gpus"], found["note"]) == ([], "the run used no GPU")
+    assert found["threads"] == ["MainThread"]  # only the thread loads NVML
