@@ -24,7 +24,7 @@ from supervisor.system import durable
 
 SUMMARY, TABLE = "summary.json", "table.md"
 EXPECTED = "expected.npz"
-BUNDLE = Path("bench/out/gpu-bundle")
+BUNDLE = Path("build/gpu-bundle")
 """Where ``--bundle`` puts what a machine without a package index lacks, if nothing else is said."""
 
 NO_GPU = 2

@@ -6,6 +6,7 @@ import mmap
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -30,35 +31,33 @@ _IMPORTS = ("cupy",)
 
 def measure(bench: Bench) -> None:
     """Register the flag in several ways, stop kernels by it, and time polls."""
-    record = bench.record
-    _try(record.row, registration_row)
-    record.fact("registrations", answer_of(registrations, 15))
-    for tier in Tier:
-        _try(record.row, partial(stop_row, tier, bench.sizes.shots))
-    shots = bench.sizes.shots
-    for row in rows_of_direct(answer_of(lambda: direct_stops(shots), 30)):
-        record.row(row)
-    seen = answer_of(lambda: overheads(bench.sizes.tile_us, bench.sizes.overhead_rounds), 30)
-    for row in overhead_rows(seen):
-        record.row(row)
-
-
-def _try(keep: Callable[[Row], None], make: Callable[[], Row]) -> None:
-    """Keep a row, or say why there is none: the others are still wanted."""
-    try:
-        keep(make())
-    except NotMeasuredError as error:
-        name = getattr(make, "args", ("registration",))[0]
-        keep(Row(f"stop, {name}", "µs", not_measured=str(error)))
+    sizes = bench.sizes
+    parts: dict[str, Callable[[], list[Row]]] = {
+        "StopFlag.cuda, when first asked for": opening_rows,
+        **{f"stop, tier {tier}": partial(stop_rows, tier, sizes.shots) for tier in Tier},
+        "stop, one process": lambda: direct_rows(answer_of(partial(direct_stops, sizes.shots), 30)),
+        "cost of polls": lambda: overhead_rows(
+            answer_of(partial(overheads, sizes.tile_us, sizes.overhead_rounds), 30)
+        ),
+    }
+    for name, part in parts.items():
+        try:
+            rows = part()
+        except NotMeasuredError as error:
+            rows = [Row(name, "µs", not_measured=str(error))]
+        for row in rows:
+            bench.record.row(row)
+    with suppress(NotMeasuredError):
+        bench.record.fact("registrations", answer_of(registrations, 15))
 
 
 # -- registration ------------------------------------------------------------------
 
 
-def registration_row() -> Row:
+def opening_rows() -> list[Row]:
     """Time what opening a flag costs a worker that has a context."""
     took = answer_of(_time_opening, 15)
-    return compare("StopFlag.cuda, when first asked for", "µs", [took])
+    return [compare("StopFlag.cuda, when first asked for", "µs", [took])]
 
 
 def _time_opening() -> float:
@@ -123,13 +122,13 @@ def _driver() -> cuda.Driver:
 # -- stops, as a worker sees them ------------------------------------------------------
 
 
-def stop_row(tier: Tier, shots: int) -> Row:
+def stop_rows(tier: Tier, shots: int) -> list[Row]:
     """Time stops that another process requests, until the worker's wait for the kernel ends."""
     shots = shots if tier is not Tier.WAVES else max(5, shots // 10)
     with Nursery(_IMPORTS) as nursery:
         delays_us = shoot(nursery, "flag:listen", shots, 0.003, tier=str(tier))
     target = Target(_STOP_TARGET_US) if tier is not Tier.WAVES else None
-    return tail_row(f"request → worker's wait is over, tier {tier}", delays_us, target)
+    return [tail_row(f"request → worker's wait is over, tier {tier}", delays_us, target)]
 
 
 def listen(nursery: Nursery, slot: int, *, tier: str, shots: int) -> None:
@@ -174,7 +173,7 @@ def direct_stops(shots: int) -> dict[str, list[float]]:
     return seen
 
 
-def rows_of_direct(seen: dict[str, list[float]]) -> list[Row]:
+def direct_rows(seen: dict[str, list[float]]) -> list[Row]:
     """Return the rows of :func:`direct_stops`."""
     names = {
         "kernel": "request → the kernel's own sign, one process",

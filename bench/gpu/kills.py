@@ -24,11 +24,13 @@ from bench.gpu.step import Bench
 from bench.gpu.watch import NvmlDevice, watch_release
 from bench.harness.errors import NotMeasuredError
 from bench.harness.record import Row, Target, compare
+from supervisor.system import process
 
 PLANNED = 200
 
 _SEED = 20261128
 _LONGEST_DELAY_S = 0.15
+_LONGEST_START_S = 1.0
 _READY_S = 20.0
 _WATCH_S = 10.0
 _VOLLEY_S = 6.0
@@ -62,9 +64,15 @@ def plan(n: int = PLANNED, seed: int = _SEED) -> list[Kill]:
     dice = random.Random(seed)
     kinds = [ACTIVITIES[index % len(ACTIVITIES)] for index in range(n)]
     dice.shuffle(kinds)
+    longest = {"start": _LONGEST_START_S}
     return [
-        Kill(index, *kind, round(dice.uniform(0, _LONGEST_DELAY_S), 4))
-        for index, kind in enumerate(kinds)
+        Kill(
+            index,
+            library,
+            activity,
+            round(dice.uniform(0, longest.get(activity, _LONGEST_DELAY_S)), 4),
+        )
+        for index, (library, activity) in enumerate(kinds)
     ]
 
 
@@ -151,7 +159,9 @@ def shoot(
         loops = child.sign(LOOPS)
         outcome = release.to_json() | {"loops": loops, "stuck": not child.gone()}
         if child.gone():
-            outcome["exit_code"] = nursery.reap(child)
+            outcome["exit_code"] = code = nursery.reap(child)
+            if code != -signal.SIGKILL:
+                outcome["why"] = f"it had ended by itself: {process.describe_exit(code)}"
         seen.append(asdict(kill) | outcome)
     return seen
 

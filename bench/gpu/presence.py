@@ -20,7 +20,10 @@ def why_none() -> str:
         nvml = Nvml.open()
     except NvmlUnavailable as error:
         return str(error)
-    return "" if nvml.devices() else "NVML lists no device"
+    try:
+        return "" if nvml.devices() else "NVML lists no device"
+    finally:
+        nvml.close()  # open, it would keep the device initialised: a step measures that
 
 
 def describe() -> dict[str, Any]:

@@ -36,14 +36,15 @@ class Probe:
 
         self.cupy: Any = cupy
         self.stream: Any = cupy.cuda.Stream(non_blocking=True)
-        self._module: Any = cupy.RawModule(code=SOURCE.read_text(), options=("-std=c++17",))
+        module: Any = cupy.RawModule(code=SOURCE.read_text(), options=("-std=c++17",))
+        names = ("until_stopped", "polling", "twin")
+        self._kernels: dict[str, Any] = {name: module.get_function(name) for name in names}
         self._multiprocessors = int(cupy.cuda.Device().attributes["MultiProcessorCount"])
         self._out: Any = cupy.zeros(self.blocks * THREADS, "f4")
         self._pinned: Any = cupy.cuda.alloc_pinned_memory(8 * _SIGNS)
         self._signs = (ctypes.c_int64 * _SIGNS).from_address(self._pinned.ptr)
         self._shared = shared_bytes
-        kernel = self._module.get_function("until_stopped")
-        kernel.max_dynamic_shared_size_bytes = shared_bytes
+        self._kernels["until_stopped"].max_dynamic_shared_size_bytes = shared_bytes
         self.until_stopped(0, 1e-4)  # loaded now: a first launch may wait for a running kernel
         self.stream.synchronize()
 
@@ -76,7 +77,7 @@ class Probe:
             np.int32(iterations),
             np.uint64(self._pinned.ptr),
         )
-        kernel = self._module.get_function("until_stopped")
+        kernel = self._kernels["until_stopped"]
         with self.stream:
             kernel((self._multiprocessors,), (THREADS,), arguments, shared_mem=self._shared)
         event = self.cupy.cuda.Event(disable_timing=True)
@@ -105,7 +106,7 @@ class Probe:
     def timed_ms(self, pointer: int, tiles: int, iterations: int) -> float:
         """Return the time of a kernel by the device's clock, in ms; pointer 0: without polls."""
         first = np.uint64(pointer) if pointer else np.int32(0)
-        kernel = self._module.get_function("polling" if pointer else "twin")
+        kernel = self._kernels["polling" if pointer else "twin"]
         begun, ended = self.cupy.cuda.Event(), self.cupy.cuda.Event()
         with self.stream:
             begun.record(self.stream)

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from bench.gpu.plan import STEPS
 from bench.harness.record import Row, row_from_json
 from supervisor.errors import ConfigError
 from supervisor.system import durable
@@ -153,9 +154,9 @@ def read_findings(path: Path) -> dict[str, Finding]:
 
 
 def read_all(directory: Path, files: Iterable[str]) -> dict[str, Finding]:
-    """Return the findings of all files that are there, by step."""
+    """Return the findings of all files that are there, by step, in the order of the steps."""
     found: dict[str, Finding] = {}
     for name in dict.fromkeys(files):
         if (directory / name).exists():
             found |= read_findings(directory / name)
-    return found
+    return {step.name: found[step.name] for step in STEPS if step.name in found}

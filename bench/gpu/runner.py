@@ -26,7 +26,7 @@ from bench.gpu.step import Options
 from supervisor.system import process
 
 _ROOT = Path(bench.__file__).parent.parent
-_TAIL_BYTES = 1500
+_TAIL_BYTES = 4000
 _ENDING_S = 5.0
 
 Argv = Callable[[Step, Options], list[str]]
@@ -91,8 +91,11 @@ def _run(argv: list[str], step: Step, out: Path, limit_s: float) -> None:
     begun = time.monotonic()
     with tempfile.TemporaryFile() as output:
         status, why = _run_within(argv, limit_s, output)
+        said = _tail(output)
     # read only now: the step has written it meanwhile
     record = StepRecord.resume(out / step.file, step.name)
+    if said and status is not Status.FAILED:
+        record.finding.facts["output"] = said  # why a worker of the step has failed, perhaps
     record.end(status, why, time.monotonic() - begun)
 
 

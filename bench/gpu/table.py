@@ -52,7 +52,7 @@ def machine_line(machine: Mapping[str, Any]) -> str:
 def _how_it_ended(finding: Finding) -> str:
     if finding.status is Status.DONE:
         return f"{finding.took_s:.0f} s"
-    return f"{finding.status} after {finding.took_s:.0f} s: {in_a_cell(finding.why)}"
+    return f"{finding.status} after {finding.took_s:.0f} s: {short(finding.why, 600)}"
 
 
 def _table(rows: list[Row]) -> list[str]:
