@@ -6,15 +6,20 @@ is lost. :mod:`tests.device` has what only a GPU can show.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.cli import Place, Started
+from supervisor.lifecycle import device_speed
+from tests.support.cli import Place, Started, rows_of
+from tests.support.gpu import fakes
 from tests.support.gpu.fake_nvml import FakeNvml, gpu
 
 pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
@@ -281,3 +286,242 @@ def test_a_stop_while_devices_are_lost(place: Place, fake: FakeNvml) -> None:
     assert run.stop() == 128 + signal.SIGTERM, run.tell()
     assert run.report["status"] == "stopped"
     run.assert_gone()
+
+
+# -- a broken context ------------------------------------------------------------------
+
+BREAKS = (
+    SAYS_WHERE
+    + """
+from supervisor.system import cuda
+
+SETTINGS = Path(os.environ["FAKE_CUDA"]) / "settings"
+SETTINGS.write_text("")  # a new process has a new context
+
+def f(bars, params, stop):
+    '''Combination 7 makes an error in a kernel, which the process cannot recover from.'''
+    cuda.find().context()
+    say(params)
+    if params["a"] == 7 and first("broken"):
+        SETTINGS.write_text(f"lost {CODE}")
+    if SETTINGS.read_text():
+        raise RuntimeError("an illegal memory access was encountered")
+    return row(params)
+"""
+)
+
+
+@pytest.fixture
+def cuda(tmp_path: Path, place: Place, fake: FakeNvml) -> None:
+    library = fakes.build("fake_libcuda.c", "libcuda.so.1")
+    place.env["LD_LIBRARY_PATH"] = f"{library}:{place.env['LD_LIBRARY_PATH']}"
+    place.env["FAKE_CUDA"] = str(tmp_path)
+
+
+@pytest.mark.parametrize(("code", "devices"), [(700, [A, A]), (214, [A, B])])
+def test_a_context_that_is_broken_takes_one_combination_with_it(
+    place: Place, cuda: None, code: int, devices: list[str]
+) -> None:
+    """700, an illegal address, is of the process; 214, uncorrectable memory, of the device."""
+    run = place.sweep(BREAKS, "--device", "cuda", n=30, workers=1, CODE=code)
+    assert run.end() == 0, run.tell()
+    assert [row["a"] for row in run.results() if row["error"]] == [7]
+    run.assert_nothing_lost(at_least=30)
+    assert max(run.kept().values()) == 1
+    assert [fact["device"] for fact in facts(run, "warden.worker_started")] == devices
+    lost = [A] if code == 214 else []
+    assert [fact["device"] for fact in facts(run, "warden.device_lost")] == lost
+    run.assert_gone()
+
+
+OPENS_CUDA = """
+import sys
+if "supervisor.warden" in sys.orig_argv:
+    import ctypes
+    assert ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
+"""
+
+
+def test_no_worker_is_forked_from_a_warden_that_has_opened_cuda(
+    tmp_path: Path, place: Place, cuda: None
+) -> None:
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub/sitecustomize.py").write_text(OPENS_CUDA)
+    place.env["PYTHONPATH"] = f"{tmp_path / 'stub'}:{place.env['PYTHONPATH']}"
+    # its first process becomes the warden; in a PID namespace that would be a forked one
+    run = place.sweep(SAYS_WHERE, "--containment", "subreaper", n=9)
+    assert run.end() == 1, run.tell()
+    assert "CUDA is initialised in the warden" in run.report["reason"]
+    assert facts(run, "warden.worker_started") == []
+    run.assert_gone()
+
+
+# -- built-in strategies -------------------------------------------------------------------
+
+NO_DRIVER = 'raise ImportError("libcuda.so.1: cannot open shared object file")\n'
+GRID = ["--strategy", "sma_cross", "--grid", "fast=5:14", "--grid", "slow=20:40:5"]
+
+
+@pytest.fixture
+def broken_cupy(tmp_path: Path, place: Place, fake: FakeNvml) -> None:
+    """A CuPy that is installed, and that no worker can import."""
+    (tmp_path / "stub/cupy").mkdir(parents=True)
+    (tmp_path / "stub/cupy/__init__.py").write_text(NO_DRIVER)
+    place.env["PYTHONPATH"] = f"{tmp_path / 'stub'}:{place.env['PYTHONPATH']}"
+
+
+def built_in(place: Place, name: str, *options: str) -> Started:
+    return place.start(
+        place.argv("run", *GRID, "--run-dir", str(place.root / name), "--json", *options)
+    )
+
+
+def table(place: Place, name: str) -> bytes:
+    return (place.root / name / "results.parquet").read_bytes()
+
+
+def test_the_cpu_computes_what_is_left_once_auto_has_lost_its_gpus(
+    place: Place, broken_cupy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", place.env["XDG_CACHE_HOME"])
+    device_speed.remember_gpu_start(0.001)  # so that a GPU pays at once
+    run = built_in(place, "run", "--workers", "2")
+    assert run.end() == 0, run.tell()
+    assert asked(run)["stack"] == "cupy"
+    assert {fact["device"] for fact in facts(run, "warden.device_lost")} == {A, B, C}
+    (left,) = facts(run, "warden.gpus_left")
+    assert left["workers"] == 2
+    assert "every GPU is lost: the rest is computed on the CPU" in run.report["errors"]
+    assert built_in(place, "cpu", "--device", "cpu").end() == 0
+    assert table(place, "run") == table(place, "cpu")
+    run.assert_gone()
+
+
+def test_cuda_without_a_driver_fails_and_says_how_to_go_on(place: Place, broken_cupy: None) -> None:
+    run = built_in(place, "run", "--device", "cuda:1")
+    assert run.end() == 1
+    assert f"resume {run.run_dir} --device cpu" in run.report["reason"]
+    assert "cannot open shared object file" in run.report["reason"]
+    done = place.command("resume", str(run.run_dir), "--device", "cpu", "--json")
+    assert done.returncode == 0, done.stderr
+    assert run.report["combos_done"] == 50
+    run.assert_gone()
+
+
+def test_cuda_without_cupy_is_a_usage_error(place: Place, fake: FakeNvml) -> None:
+    if importlib.util.find_spec("cupy"):
+        pytest.skip("CuPy is installed")
+    run = built_in(place, "run", "--device", "cuda")
+    assert run.end() == 2
+    assert "device cuda needs CuPy, which is not installed" in run.err
+    assert "[cuda1" in run.err
+
+
+CHECKS_MODULES = """
+import sys
+from supervisor.market.example import example_bars
+from supervisor.records.placement import Stack
+from supervisor.records.plan import Plan, Source
+from supervisor.rows.grid import Grid
+from workers.registry import make_backend, preload
+
+stack = sys.argv[1]
+preload("sma_cross", "cuda" if stack == "cupy" else "torch:cpu")
+plan = Plan("r", "sma_cross", Source.BUILT_IN, Grid.of({"fast": [5], "slow": [20]}), 1, "example",
+            1000, 1, stack=Stack(stack), ordered=("fast", "slow"))
+make_backend(plan, example_bars(1000), None).prepare()
+print(*sorted({"numba", "llvmlite", "cupy", "torch"} & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize("stack", ["cupy", "torch"])
+def test_the_warden_of_a_gpu_run_imports_no_numeric_compiler(place: Place, stack: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CHECKS_MODULES, stack], env=place.env, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [], done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+# -- on a cluster --------------------------------------------------------------------------
+
+
+PREPARES = """
+import sys
+from pathlib import Path
+from supervisor.lifecycle.prepare import Order, prepare
+
+strategy, data, run_dir = sys.argv[1:]
+order = Order.of({"strategy": strategy, "grid": {"a": list(range(40))}, "data": data,
+                  "device": "cuda:1,2", "run_dir": Path(run_dir)})
+assert prepare(order, elsewhere=True).plan.devices == ()
+"""
+
+
+def test_a_shard_looks_for_its_device_where_it_runs(place: Place, fake: FakeNvml) -> None:
+    """The front prepares the sweep without a GPU; the job resolves the text."""
+    run_dir, strategy = place.root / "run", place.strategy(TOGETHER, N=2, LOST=[])
+    subprocess.run(
+        [sys.executable, "-c", PREPARES, strategy, str(place.data), str(run_dir)],
+        env=place.env | {"LD_LIBRARY_PATH": ""}, check=True,
+    )  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "supervisor.cli.shard", str(run_dir), "7", "2", "1"],
+        cwd=place.work, env=place.env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shard = json.loads((run_dir / "shards/00001/run.json").read_text())
+    assert (shard["devices"], shard["workers"]) == ([B, C], 2)
+    assert {a for a, _, _ in where(place)} == set(range(20, 40))
+    assert {device for _, _, device in where(place)} == {B, C}
+
+
+# -- PyTorch ---------------------------------------------------------------------------------
+
+LONG = ["--strategy", "sma_cross", "--grid", "fast=5:20", "--grid", "slow=30:100:10"]
+
+
+def test_torch_on_the_cpu_stops_and_resumes(place: Place) -> None:
+    pytest.importorskip("torch")
+    run = place.start(
+        place.argv("run", *LONG, "--device", "torch:cpu", "--run-dir", str(place.root / "run"))
+    )
+    run.wait_for(run.kept, "a row")
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    done = run.report["combos_done"]
+    assert 0 < done < 128, run.tell()
+    run.assert_gone()
+    for device, said in (("cpu", "Numba and CuPy"), ("auto", "Numba and CuPy")):
+        refused = place.command("resume", str(run.run_dir), "--device", device)
+        assert refused.returncode == 2
+        assert f"has {done} rows computed by PyTorch, which {said} equals to 1e-9" in refused.stderr
+        assert "--device torch, or start a new run" in refused.stderr
+    again = place.command("resume", str(run.run_dir))
+    assert again.returncode == 0, again.stderr
+    whole = place.start(
+        place.argv("run", *LONG, "--device", "cpu", "--run-dir", str(place.root / "numba"))
+    )
+    assert whole.end() == 0
+    ours, theirs = rows_of(run.run_dir), rows_of(place.root / "numba")
+    assert len(ours) == len(theirs) == 128
+    for mine, other in zip(ours, theirs, strict=True):
+        assert mine == pytest.approx(other, rel=1e-9)
+    assert max(run.kept().values()) == 1
+    complete = place.command("resume", str(run.run_dir), "--device", "cpu")
+    assert complete.returncode == 0, "nothing is left to compute, on whatever device"
+
+
+def test_numbas_rows_are_not_completed_by_torch(place: Place) -> None:
+    pytest.importorskip("torch")
+    run = place.start(
+        place.argv(
+            "run", "--strategy", "sma_cross", "--grid", "fast=5:400", "--grid", "slow=500:900",
+            "--device", "cpu", "--run-dir", str(place.root / "run"),
+        )
+    )  # fmt: skip
+    run.wait_for(run.kept, "a row")
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    refused = place.command("resume", str(run.run_dir), "--device", "torch:cpu")
+    assert refused.returncode == 2
+    assert "rows computed by Numba and CuPy, which PyTorch equals to 1e-9" in refused.stderr
+    assert "--device cpu or cuda, or start a new run" in refused.stderr

@@ -28,6 +28,9 @@ from workers.kernels.blocks import TILE_BARS, WORD
 
 needs_compiler = pytest.mark.skipif(bool(kernels.missing()), reason=kernels.missing() or "-")
 needs_nvcc = pytest.mark.skipif(bool(device_code.why_not()), reason=device_code.why_not() or "-")
+needs_disassembler = pytest.mark.skipif(
+    device_code.nvdisasm() is None, reason="no nvdisasm on this machine"
+)
 
 AXES: dict[str, dict[str, list[Any]]] = {
     "sma_cross": {"fast": [1, 2, 5, 20, 64], "slow": [2, 3, 20, 63, 65, 300]},
@@ -303,7 +306,7 @@ def test_a_kernel_launched_after_a_request_leaves_at_its_first_poll(
     [(name, kernel) for name, some in KERNELS_OF.items() for kernel in some if kernel in PER_TILE],
 )
 @pytest.mark.parametrize("poll", [1, 3])
-def test_a_stop_inside_a_kernel_is_seen_one_tile_later(
+def test_a_stop_inside_a_kernel_is_seen_at_the_next_poll(
     strategy: str, kernel: str, poll: int
 ) -> None:
     _, _, columns = accepted(AXES[strategy], strategy)
@@ -402,13 +405,38 @@ def test_the_flag_is_read_from_memory_in_the_loop_over_tiles(tmp_path: Path, nam
 
 
 @needs_nvcc
-@pytest.mark.skipif(device_code.nvdisasm() is None, reason="no nvdisasm on this machine")
+@needs_disassembler
 @pytest.mark.parametrize("name", layout.SOURCES)
 def test_the_machine_reads_the_flag_at_system_scope(tmp_path: Path, name: str) -> None:
     device_code.compiled(name, tmp_path / "code.cubin")
     for kernel, text in device_code.sass(tmp_path / "code.cubin").items():
         if kernel in PER_TILE:
             assert any("LDG.E.64.STRONG.SYS" in loop for loop in device_code.loops(text)), kernel
+
+
+@needs_nvcc
+@needs_disassembler
+@pytest.mark.parametrize("name", layout.SOURCES)
+def test_nobody_waits_where_the_flag_is_read(tmp_path: Path, name: str) -> None:
+    """The machine waits for a load where its register is first used: not before the next label."""
+    device_code.compiled(name, tmp_path / "code.cubin")
+    for kernel, text in device_code.sass(tmp_path / "code.cubin").items():
+        if kernel not in PER_TILE:
+            continue
+        *_, (register, after) = re.findall(
+            r"LDG\.E\.64\.STRONG\.SYS (R\d+),[^\n]*\n(.*?)^\.L", text, re.DOTALL | re.MULTILINE
+        )
+        assert not re.search(rf"\b{register}\b", after), kernel
+
+
+@needs_nvcc
+@needs_disassembler
+def test_sums_are_read_from_shared_memory(tmp_path: Path) -> None:
+    """Once the pointer could be to either, and every read was one that looks where it points."""
+    device_code.compiled("crosses", tmp_path / "code.cubin")
+    code = device_code.sass(tmp_path / "code.cubin")["sweep_crosses"]
+    assert len(re.findall(r"\bLDS\b", code)) >= 3 * 8
+    assert not re.search(r"\bLD\.E R\d", code)  # 32 bits from anywhere
 
 
 @needs_nvcc

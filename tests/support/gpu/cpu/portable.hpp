@@ -58,6 +58,8 @@ inline unsigned reversed(unsigned word) {
 #define BARRIER_ANY(x) machine::any(x)
 #define WARP_ALL(x) machine::warp_all(x)
 
+#define HIDE(x)
+
 #define LOWEST_BIT(word) __builtin_ctzll(word)
 #define HIGHEST_BIT(word) (31 - __builtin_clz((unsigned)(word)))
 #define SHIFT_IN_SIGN(word, x) ((word) << 1 | (unsigned)(x) >> 31)
