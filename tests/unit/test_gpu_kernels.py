@@ -451,7 +451,7 @@ def test_the_machine_reads_the_flag_at_system_scope(tmp_path: Path, name: str) -
 @needs_nvcc
 @needs_disassembler
 @pytest.mark.parametrize("name", layout.SOURCES)
-def test_nobody_waits_where_the_flag_is_read(tmp_path: Path, name: str) -> None:
+def test_no_thread_waits_where_the_flag_is_read(tmp_path: Path, name: str) -> None:
     """The machine waits for a load where its register is first used: not before the next label."""
     device_code.compiled(name, tmp_path / "code.cubin")
     for kernel, text in device_code.sass(tmp_path / "code.cubin").items():

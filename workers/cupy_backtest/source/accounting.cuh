@@ -2,7 +2,7 @@
 //
 // Rows are to be bit for bit the CPU's, so every operation on a double, its order, and which
 // argument of a minimum comes first are those of that file. What differs is how signals come: a
-// word at a time from whoever makes them, where the CPU has all 64 of a tile.
+// word at a time from the kernel that makes them, where the CPU has all 64 of a tile.
 #ifndef ACCOUNTING_CUH
 #define ACCOUNTING_CUH
 
