@@ -92,7 +92,8 @@ class DeviceContract:
         numbers = device.upload(np.ones(8, np.int32))  # what a first combination asks for
         for kernel, kinds in KERNELS.items():
             unfinished = device.upload(np.zeros(1, np.int32))
-            arguments = [struct(STOP, flag=flag, unfinished=unfinished)] * len(kinds)
+            seen = device.upload(np.zeros(1, np.int32))
+            arguments = [struct(STOP, flag=flag, seen=seen, unfinished=unfinished)] * len(kinds)
             for at, kind in enumerate(kinds):
                 if kind is not STOP:
                     arguments[at] = np.zeros((), kind)
@@ -143,12 +144,9 @@ class DeviceContract:
 
     @staticmethod
     def stop(device: Device) -> layout.Struct:
-        flag, unfinished = (
-            device.upload(np.zeros(1, np.int64)),
-            device.upload(np.zeros(1, np.int64)),
-        )
-        held.extend((flag, unfinished))
-        return struct(STOP, flag=flag, unfinished=unfinished)
+        words = {name: device.upload(np.zeros(1, np.int64)) for name in STOP.names or ()}
+        held.extend(words.values())
+        return struct(STOP, **words)
 
     @staticmethod
     def read(

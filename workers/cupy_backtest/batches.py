@@ -43,6 +43,9 @@ class Slot:
         self._there = device.empty(n_bytes)
         self._here: Staging = device.staging(n_bytes)
         self._here[self._head :][:_HEAD_BYTES] = 0
+        self._seen = device.empty(_HEAD_BYTES)
+        self._unseen = device.staging(_HEAD_BYTES)
+        self._unseen[:] = 0
 
     def queue(self, flag: int) -> Queue:
         """Where a batch that uses this slot is queued.
@@ -52,7 +55,9 @@ class Slot:
         flag : int
             Device address of the stop word.
         """
-        stop = struct(STOP, flag=flag, unfinished=self._there.address + self._head)
+        self._device.copy_in(self._unseen, self._seen, self.stream)
+        unfinished = self._there.address + self._head
+        stop = struct(STOP, flag=flag, seen=self._seen, unfinished=unfinished)
         return Queue(self._device, self.stream, stop)
 
     def launch(self, queue: Queue, tables: Struct, ready: Ready) -> Event:

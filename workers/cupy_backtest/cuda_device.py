@@ -28,6 +28,7 @@ CONTEXT_BYTES = 512 << 20
 
 _TO_DEVICE, _TO_HOST = 1, 2  # cudaMemcpyKind
 _NOT_READY = 600
+_NULL_STREAM = 0
 _MULTIPROCESSORS, _SHARED_BYTES_OPTIN = 16, 97  # cudaDevAttr…
 _SHARED_BYTES = 48 << 10
 """Shared memory that every block may have; a kernel asks for more before it is launched."""
@@ -122,6 +123,9 @@ class CupyDevice:
         if array.nbytes:
             with self._guard(f"copy {array.nbytes:,} bytes to the GPU"):
                 self._runtime.memcpy(memory.address, array.ctypes.data, array.nbytes, _TO_DEVICE)
+                # what is not pinned may be on its way still, and our streams wait for no other:
+                # CUDA runtime API, "API synchronization behavior", memcpy, pageable memory
+                self._runtime.streamSynchronize(_NULL_STREAM)
         return memory
 
     def copy_in(self, source: Staging, target: Buffer, stream: Stream) -> None:

@@ -33,7 +33,7 @@ TABLES = _struct(
         *((name, "i4") for name in ("n_bars", "n_tiles", "n_blocks", "unused")),
     ]
 )
-STOP = _struct([("flag", "u8"), ("unfinished", "u8")])
+STOP = _struct([("flag", "u8"), ("seen", "u8"), ("unfinished", "u8")])
 BATCH = _struct([("rows", "u8"), ("n", "i4"), ("unused", "i4")])
 CROSSES = _struct(
     [

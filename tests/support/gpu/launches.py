@@ -48,6 +48,7 @@ class Launches:
     threads: int = 32
     flag: NDArray[np.int64] = field(default_factory=lambda: np.zeros(8, np.int64))
     unfinished: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1, np.int32))
+    seen: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1, np.int32))
 
     def launch(self, kernel: str, blocks: int, *arguments: Struct) -> None:
         assert tuple(argument.dtype for argument in arguments) == layout.KERNELS[kernel]
@@ -61,7 +62,7 @@ class Launches:
 
     @property
     def stop(self) -> Struct:
-        return _struct(layout.STOP, flag=self.flag, unfinished=self.unfinished)
+        return _struct(layout.STOP, flag=self.flag, seen=self.seen, unfinished=self.unfinished)
 
     def rows(
         self, strategy: str, bars: Any, columns: Columns, fee: float, **options: Any

@@ -78,16 +78,16 @@ INLINE void sweep(const Tables& tables, const Stop& stop, const Crosses& crosses
   State state = at_start();
   if (STAGED && leaves_at_start(stop)) return;  // before anything is copied
   Poll before = no_poll();
-  if (!STAGED) ask(stop, before);
+  if (!STAGED) ask(stop, before, 0);
   for (i32 tile = 0; tile < tables.n_tiles; ++tile) {
     const i32 first_bar = tile * TILE_BARS, end = tile_end(tables, first_bar);
     if (STAGED) {
       Poll poll = no_poll();
-      ask(stop, poll);  // answered while sums are copied
+      ask(stop, poll, tile);  // answered while sums are copied
       if (leaves(stop, poll, stage(crosses, first_bar, staged))) return;
     } else {
       if (leaves(stop, before, tile)) return;
-      ask(stop, before);  // answered within this tile, looked at in the next one
+      ask(stop, before, tile + 1);  // answered within this tile, looked at in the next one
     }
     const Number* after = STAGED
                               ? (const Number*)staged + crosses.reach + 1

@@ -91,10 +91,10 @@ INLINE void fill(const Stop& stop, const Levels& levels, Row row, Curve curve) {
   const bool above = levels.above[row.at] != 0;
   const i32 n_tiles = (levels.n_bars + TILE_BARS - 1) / TILE_BARS;
   Poll poll = no_poll();
-  ask(stop, poll);
+  ask(stop, poll, 0);
   for (i32 tile = 0; tile < n_tiles; ++tile) {
     if (leaves(stop, poll, tile)) return;
-    ask(stop, poll);  // answered within this tile, looked at in the next one
+    ask(stop, poll, tile + 1);  // answered within this tile, looked at in the next one
     for (i32 block = tile * TILE; block < (tile + 1) * TILE; ++block) {
       u64 word = 0;
       for (i32 k = 0; k < WORD && block * WORD + k < levels.n_bars; ++k) {

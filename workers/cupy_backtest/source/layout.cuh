@@ -68,10 +68,11 @@ struct Tables {
   i32 unused;
 };
 
-// Where a stop is seen and where leaving early is said. 16 bytes.
+// Where a stop is seen, and where leaving early is said. 24 bytes.
 struct Stop {
   const volatile i64* flag;  // non-zero once a stop is requested
-  i32* unfinished;           // device memory
+  volatile i32* seen;        // device memory: a block has read so; 0 before the launch
+  i32* unfinished;           // device memory: a block has left, output
 };
 
 // The combinations of a launch. 16 bytes.

@@ -1,10 +1,14 @@
-// The stop flag as a kernel sees it: once per block and tile.
+// The stop flag as a kernel sees it: every block sees it once per tile, few read it.
 //
 // The flag is a word of host memory that a request may write at any time. A plain load would be
 // taken out of the loop and never see it; a volatile one becomes a strong load at system scope.
-// One thread reads for its block: a read over PCIe takes microseconds. It asks, works on, and looks
-// at the answer at a later barrier, through which all threads of the block learn the same. Were
-// each to look for itself, some might leave while the rest waited at the next barrier.
+// Such a read crosses PCIe, and a device has only about a million a second of them for all its
+// blocks (bench/results/gpu): so the blocks take turns, and one that has read the stop says so in
+// `seen`, a word of device memory, which every block reads once per tile from the L2 cache.
+//
+// One thread reads for its block. It asks, works on, and looks at the answer at a later barrier,
+// through which all threads of the block learn the same. Were each to look for itself, some might
+// leave while the rest waited at the next barrier.
 #ifndef POLL_CUH
 #define POLL_CUH
 
@@ -21,8 +25,14 @@ INLINE Poll no_poll() {
   return poll;
 }
 
-INLINE void ask(const Stop& stop, Poll& poll) {
-  if (threadIdx.x == 0) poll.read = *stop.flag;
+// Tiles between two reads of the flag by one block.
+#define TURNS 16
+
+// Ask whether a stop is requested, or another block has seen one. `now` counts a block's tiles.
+INLINE void ask(const Stop& stop, Poll& poll, u32 now) {
+  if (threadIdx.x != 0) return;
+  poll.read = *stop.seen;
+  if ((now + blockIdx.x) % TURNS == 0) poll.read |= *stop.flag;
 }
 
 // Whether the block leaves, by the last answer; a barrier, to which all its threads come. `now`, a
@@ -32,14 +42,14 @@ INLINE bool leaves(const Stop& stop, const Poll& poll, u32 now) {
   i64 read = poll.read ^ now;
   HIDE(read);
   const bool left = BARRIER_ANY(read != now);
-  if (threadIdx.x == 0 && left) *stop.unfinished = 1;
+  if (threadIdx.x == 0 && left) *stop.seen = *stop.unfinished = 1;
   return left;
 }
 
 // For blocks that are done within a tile: asked and answered at their start.
 INLINE bool leaves_at_start(const Stop& stop) {
   Poll poll = no_poll();
-  ask(stop, poll);
+  ask(stop, poll, 0);
   return leaves(stop, poll, 0);
 }
 

@@ -23,10 +23,10 @@ KERNEL sweep_signals(BY_VALUE Tables tables, BY_VALUE Stop stop, BY_VALUE Signal
   Words leaves_ = {signals.leave + signals.leave_at[c], signals.n_leave};
   State state = at_start();
   Poll poll = no_poll();
-  ask(stop, poll);
+  ask(stop, poll, 0);
   for (i32 tile = 0; tile < tables.n_tiles; ++tile) {
     if (leaves(stop, poll, tile)) return;
-    ask(stop, poll);  // answered within this tile, looked at in the next one
+    ask(stop, poll, tile + 1);  // answered within this tile, looked at in the next one
     const i32 first_bar = tile * TILE_BARS, end = tile_end(tables, first_bar);
     Position position = carried_over(first_bar, state);
     for (i32 start = first_bar; start < end; start += WORD) {
