@@ -157,9 +157,10 @@ def shoot(
     )
     for kill, nursery, child in ready:
         loops = child.sign(LOOPS)
-        outcome = release.to_json() | {"loops": loops, "stuck": not child.gone()}
+        outcome: dict[str, Any] = release.to_json() | {"loops": loops, "stuck": not child.gone()}
         if child.gone():
-            outcome["exit_code"] = code = nursery.reap(child)
+            code = nursery.reap(child)
+            outcome["exit_code"] = code
             if code != -signal.SIGKILL:
                 outcome["why"] = f"it had ended by itself: {process.describe_exit(code)}"
         seen.append(asdict(kill) | outcome)
