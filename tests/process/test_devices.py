@@ -19,6 +19,7 @@ import pytest
 
 from supervisor.lifecycle import device_speed
 from tests.support.cli import Place, Started, rows_of
+from tests.support.gpu import fakes
 from tests.support.gpu.fake_nvml import FakeNvml, gpu
 
 pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
@@ -284,6 +285,74 @@ def test_a_stop_while_devices_are_lost(place: Place, fake: FakeNvml) -> None:
     run.wait_for(lambda: facts(run, "warden.slot_retired"), "a slot that retired")
     assert run.stop() == 128 + signal.SIGTERM, run.tell()
     assert run.report["status"] == "stopped"
+    run.assert_gone()
+
+
+# -- a broken context ------------------------------------------------------------------
+
+BREAKS = (
+    SAYS_WHERE
+    + """
+from supervisor.system import cuda
+
+SETTINGS = Path(os.environ["FAKE_CUDA"]) / "settings"
+SETTINGS.write_text("")  # a new process has a new context
+
+def f(bars, params, stop):
+    '''Combination 7 makes an error in a kernel, which the process cannot recover from.'''
+    cuda.find().context()
+    say(params)
+    if params["a"] == 7 and first("broken"):
+        SETTINGS.write_text(f"lost {CODE}")
+    if SETTINGS.read_text():
+        raise RuntimeError("an illegal memory access was encountered")
+    return row(params)
+"""
+)
+
+
+@pytest.fixture
+def cuda(tmp_path: Path, place: Place, fake: FakeNvml) -> None:
+    library = fakes.build("fake_libcuda.c", "libcuda.so.1")
+    place.env["LD_LIBRARY_PATH"] = f"{library}:{place.env['LD_LIBRARY_PATH']}"
+    place.env["FAKE_CUDA"] = str(tmp_path)
+
+
+@pytest.mark.parametrize(("code", "devices"), [(700, [A, A]), (214, [A, B])])
+def test_a_context_that_is_broken_takes_one_combination_with_it(
+    place: Place, cuda: None, code: int, devices: list[str]
+) -> None:
+    """700, an illegal address, is of the process; 214, uncorrectable memory, of the device."""
+    run = place.sweep(BREAKS, "--device", "cuda", n=30, workers=1, CODE=code)
+    assert run.end() == 0, run.tell()
+    assert [row["a"] for row in run.results() if row["error"]] == [7]
+    run.assert_nothing_lost(at_least=30)
+    assert max(run.kept().values()) == 1
+    assert [fact["device"] for fact in facts(run, "warden.worker_started")] == devices
+    lost = [A] if code == 214 else []
+    assert [fact["device"] for fact in facts(run, "warden.device_lost")] == lost
+    run.assert_gone()
+
+
+OPENS_CUDA = """
+import sys
+if "supervisor.warden" in sys.orig_argv:
+    import ctypes
+    assert ctypes.CDLL("libcuda.so.1").cuInit(0) == 0
+"""
+
+
+def test_no_worker_is_forked_from_a_warden_that_has_opened_cuda(
+    tmp_path: Path, place: Place, cuda: None
+) -> None:
+    (tmp_path / "stub").mkdir()
+    (tmp_path / "stub/sitecustomize.py").write_text(OPENS_CUDA)
+    place.env["PYTHONPATH"] = f"{tmp_path / 'stub'}:{place.env['PYTHONPATH']}"
+    # its first process becomes the warden; in a PID namespace that would be a forked one
+    run = place.sweep(SAYS_WHERE, "--containment", "subreaper", n=9)
+    assert run.end() == 1, run.tell()
+    assert "CUDA is initialised in the warden" in run.report["reason"]
+    assert facts(run, "warden.worker_started") == []
     run.assert_gone()
 
 
