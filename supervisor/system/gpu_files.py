@@ -15,8 +15,8 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from supervisor.system.environment import ROOM, RUN_ID
 from supervisor.system.process import Identity, command_name, state_letter
@@ -32,8 +32,7 @@ _DEVICE = re.compile(r"nvidia(\d+)")
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """A process that has device files of the driver open.
 
     Attributes
@@ -68,8 +67,7 @@ class Holder:
         return f"pid {self.who.pid} ({self.name})"
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """What one look at all processes has shown.
 
     Attributes

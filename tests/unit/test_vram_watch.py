@@ -42,12 +42,12 @@ nudged, wakes = os.pipe()
 watch = vram.VramWatch(
     OneGpu(Source.BUILT_IN), EventLog(Path(sys.argv[1]), "front"), lambda: os.write(wakes, b"x")
 )
-say(ready=watch.ready, due=watch.due)
+say(ready=watch.ready)
 watch.start()
 began = time.monotonic()
-say(due=watch.due is not None)
+say(ready=watch.ready)
 os.read(nudged, 1)
-say(ready=watch.ready, due=watch.due)
+say(ready=watch.ready)
 input()
 since = time.monotonic()
 watch.begin_end(since + 0.2)
@@ -88,10 +88,10 @@ def fake(tmp_path: Path) -> FakeNvml:
 def test_a_run_waits_for_the_baseline_of_a_planned_device(fake: FakeNvml) -> None:
     fake.say(gpu(used=5 * MIB), "block init")
     watching = Watching(fake)
-    assert watching.said() == {"ready": True, "due": None}
-    assert watching.said() == {"due": True}
+    assert watching.said() == {"ready": True}
+    assert watching.said() == {"ready": False}
     fake.say(gpu(used=5 * MIB))
-    assert watching.said() == {"ready": True, "due": None}
+    assert watching.said() == {"ready": True}
     found = watching.end()
     (one,) = found["gpus"]
     assert (one["baseline_bytes"], one["back"], one["note"]) == (5 * MIB, True, "")
