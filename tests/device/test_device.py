@@ -14,7 +14,8 @@ from bench.gpu.helpers import examples
 from bench.gpu.watch import SLACK_BYTES
 from supervisor.market.bars import Bars
 from supervisor.market.example import example_bars
-from supervisor.rows.journal import iter_frames, journal_paths
+from supervisor.rows.frames import iter_frames
+from supervisor.rows.journal import journal_paths
 from supervisor.system import process
 from supervisor.system.process import Identity
 from tests.device.conftest import Baseline

@@ -691,4 +691,6 @@ def test_wheels_are_unpacked_where_they_are_imported_from(tmp_path):
 
 def test_the_command_of_a_bundle_names_what_is_in_it():
     said = bundle.command_line(Path("b"))
-    assert said.startswith("PYTHONPATH=.:b/site python3 -m bench gpu --expected b/expected.npz")
+    assert said.startswith(
+        "PYTHONPATH=$PWD:$PWD/b/site python3 -m bench gpu --expected b/expected.npz"
+    )
