@@ -54,7 +54,7 @@ def swept(
 ) -> list[dict[str, Any]]:
     """Rows of a sweep that runs to its end."""
     run = sweep(place, name, strategy, axes, *options)
-    assert run.end() == 0, run.err
+    assert run.end() == 0, run.tell_end()
     return rows_of(place.root / name)
 
 
@@ -138,7 +138,7 @@ def test_a_stopped_run_resumes_on_the_gpu(place: Place) -> None:
     run.signal(signal.SIGINT)
     run.end()
     resumed = place.start(place.argv("resume", str(run.run_dir), "--json"))
-    assert resumed.end() == 0, resumed.err
+    assert resumed.end() == 0, resumed.tell_end()
     assert run.report["status"] == "completed"
     assert run.report["combos_done"] == kept(run) == 999 * 2000
 
