@@ -43,7 +43,7 @@ from bench.gpu.runner import run_steps
 from bench.gpu.sizes import GB, Sizes, fitting
 from bench.gpu.step import Options
 from bench.gpu.timed_device import covered
-from bench.gpu.watch import NvmlDevice, watch_release
+from bench.gpu.watch import NvmlDevice, settled_bytes, watch_release
 from bench.harness.errors import NotMeasuredError
 from bench.harness.record import Row, Target, compare
 from supervisor.errors import ConfigError
@@ -307,6 +307,25 @@ def test_memory_taken_while_the_worker_was_dying_is_not_taken_for_back():
     assert seen.baseline_s == pytest.approx(1.5, abs=0.01)
 
 
+class Moving(Gpu):
+    """A device that is still giving memory back: each reading is another."""
+
+    readings: list[int]
+
+    def used_bytes(self) -> int:
+        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+
+
+def test_a_baseline_is_taken_when_memory_no_longer_moves():
+    device = Moving(Clock(), [])
+    device.readings = [9 * GB, 7 * GB, 5 * GB, 5 * GB + 4096]
+    assert settled_bytes(device, sleep=lambda s: None) == 5 * GB + 4096
+    device.readings = [n * GB for n in range(5000, 0, -1)]
+    clock = Clock()
+    assert settled_bytes(device, limit_s=1.0, clock=clock, sleep=lambda s: None) > GB
+    assert clock.now < 102
+
+
 # -- what is shown ---------------------------------------------------------------
 
 
@@ -419,6 +438,14 @@ def test_a_worker_that_is_stopped_by_the_flag_gives_its_memory_back(nursery):
     assert 0 < seen["back_s"] <= seen["gone_s"]
     assert seen["baseline_s"] >= 0
     assert (seen["held_bytes"], seen["left_bytes"]) == (GB, 0)
+
+
+def test_the_first_use_of_the_device_is_no_measurement(nursery):
+    noted = {}
+    baseline = release.warmed_up(nursery, nursery.device, "activities:hold", noted.__setitem__)
+    assert baseline == GB
+    assert set(noted) == {"baseline_before_first_use_bytes", "baseline_bytes"}
+    assert nursery.device.pids() == []
 
 
 def test_a_worker_that_is_killed_says_nothing_of_its_kernel(nursery):
