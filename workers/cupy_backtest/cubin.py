@@ -126,8 +126,8 @@ def find_compiler() -> Compiler:
     for found in _compilers():
         return found
     raise ConfigError(
-        "no compiler for GPU kernels was found: install NVIDIA's NVRTC "
-        "(pip install 'cupy-cuda13x[ctk]' or 'cupy-cuda12x[ctk]') or put nvcc on PATH",
+        "no compiler for GPU kernels was found: install NVIDIA's NVRTC (nvidia-cuda-nvrtc, or "
+        "CuPy with its extra ctk) or put nvcc on PATH",
         key="device",
     )
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import DeviceLostError
 from supervisor.system.cuda import CudaError
+from supervisor.system.install import advice
 from workers.cupy_backtest import cubin, faults
 from workers.cupy_backtest.device import Buffer, Event, Grid, Staging, Stream
 from workers.cupy_backtest.layout import SOURCES, STAGED, Struct
@@ -216,7 +217,8 @@ def _import_cupy() -> Any:
         import cupy
     except ImportError as error:
         raise DeviceLostError(
-            f"CuPy cannot be imported ({error}): pip install 'allstop[cuda13]' or 'allstop[cuda12]'"
+            f"CuPy cannot be imported ({error}); to install it: {advice('cuda13')} "
+            "(cuda12 for a driver that does not know CUDA 13)"
         ) from None
     return cupy
 

@@ -55,15 +55,19 @@ INLINE u64 bars_with(i32 window, i32 start) {
   return missing <= 0 ? ALL : missing < WORD ? ALL << missing : 0;
 }
 
-// Copy the sums that a tile needs, those of `reach` bars before it included.
-INLINE void stage(const Crosses& crosses, i32 first_bar, i32* staged) {
+// Copy the sums that a tile needs, those of `reach` bars before it included, once nobody reads those
+// of the tile before. They are there after the next barrier. Returns where this thread ended.
+INLINE i32 stage(const Crosses& crosses, i32 first_bar, i32* staged) {
   const i32* sums = (const i32*)crosses.sums + (crosses.front - crosses.reach) + first_bar;
-  for (i32 i = threadIdx.x; i < crosses.reach + TILE_BARS + 1; i += blockDim.x) staged[i] = sums[i];
   BARRIER();
+  i32 i = threadIdx.x;
+  for (; i < crosses.reach + TILE_BARS + 1; i += blockDim.x) staged[i] = sums[i];
+  return i;
 }
 
-// `staged` is the block's shared memory, or null: sums are then read where they are.
-template <typename Number>
+// Sums are read from the block's shared memory if `STAGED`, else where they are. A constant, since
+// the compiler has other instructions for the one and the other.
+template <typename Number, bool STAGED>
 INLINE void sweep(const Tables& tables, const Stop& stop, const Crosses& crosses,
                   const Batch& batch, i32* staged) {
   const i32 mine = blockIdx.x * blockDim.x + threadIdx.x;
@@ -72,16 +76,21 @@ INLINE void sweep(const Tables& tables, const Stop& stop, const Crosses& crosses
   const bool ranged = crosses.ranges != nullptr;
   const i32 fast_at = ranged ? crosses.fast_at[c] : 0, slow_at = ranged ? crosses.slow_at[c] : 0;
   State state = at_start();
-  Poll poll = start_polling(stop);
+  Poll before = no_poll();
+  if (!STAGED) ask(stop, before);
   for (i32 tile = 0; tile < tables.n_tiles; ++tile) {
-    // its barrier is also the one after which nobody reads what was staged for the tile before
-    if (leaves(stop, poll)) return;
     const i32 first_bar = tile * TILE_BARS, end = tile_end(tables, first_bar);
-    const Number* after = (const Number*)crosses.sums + crosses.front + first_bar + 1;
-    if (staged != nullptr) {
-      stage(crosses, first_bar, staged);
-      after = (const Number*)(staged + crosses.reach + 1);
+    if (STAGED) {
+      Poll poll = no_poll();
+      ask(stop, poll);  // answered while sums are copied
+      if (leaves(stop, poll, stage(crosses, first_bar, staged))) return;
+    } else {
+      if (leaves(stop, before, tile)) return;
+      ask(stop, before);  // answered within this tile, looked at in the next one
     }
+    const Number* after = STAGED
+                              ? (const Number*)staged + crosses.reach + 1
+                              : (const Number*)crosses.sums + crosses.front + first_bar + 1;
     Position position = carried_over(first_bar, state);
     for (i32 start = first_bar; start < end; start += WORD) {
       Settled known = {false, false};
@@ -102,18 +111,18 @@ INLINE void sweep(const Tables& tables, const Stop& stop, const Crosses& crosses
 KERNEL sweep_crosses(BY_VALUE Tables tables, BY_VALUE Stop stop, BY_VALUE Crosses crosses,
                           BY_VALUE Batch batch) {
   SHARED_WORDS(staged);
-  sweep<i32>(tables, stop, crosses, batch, staged);
+  sweep<i32, true>(tables, stop, crosses, batch, staged);
 }
 
 // For windows so long that a tile's sums do not fit into shared memory.
 ROOMY_KERNEL sweep_crosses_far(BY_VALUE Tables tables, BY_VALUE Stop stop,
                                     BY_VALUE Crosses crosses, BY_VALUE Batch batch) {
-  sweep<i32>(tables, stop, crosses, batch, nullptr);
+  sweep<i32, false>(tables, stop, crosses, batch, nullptr);
 }
 
 ROOMY_KERNEL sweep_crosses_wide(BY_VALUE Tables tables, BY_VALUE Stop stop,
                                      BY_VALUE Crosses crosses, BY_VALUE Batch batch) {
-  sweep<double>(tables, stop, crosses, batch, nullptr);
+  sweep<double, false>(tables, stop, crosses, batch, nullptr);
 }
 
 // Lowest and highest average of one window in each block of a tile, as average_extremes of
@@ -123,8 +132,7 @@ KERNEL fill_ranges(BY_VALUE Stop stop, BY_VALUE Ranges wanted) {
   const i32 groups = (wanted.n_windows + blockDim.x - 1) / blockDim.x;
   const i32 tile = blockIdx.x / groups;
   const i32 column = blockIdx.x % groups * blockDim.x + threadIdx.x;
-  Poll poll = start_polling(stop);
-  if (leaves(stop, poll) || tile >= wanted.n_tiles || column >= wanted.n_windows) return;
+  if (leaves_at_start(stop) || tile >= wanted.n_tiles || column >= wanted.n_windows) return;
   const i32 window = wanted.windows[column];
   const double slack = 1.0 / (1ll << 50);  // a rounding is 2^-53 of a number at most
   for (i32 b = 0; b < TILE; ++b) {

@@ -90,9 +90,11 @@ INLINE void fill(const Stop& stop, const Levels& levels, Row row, Curve curve) {
   const double bound = levels.bounds[row.at];
   const bool above = levels.above[row.at] != 0;
   const i32 n_tiles = (levels.n_bars + TILE_BARS - 1) / TILE_BARS;
-  Poll poll = start_polling(stop);
+  Poll poll = no_poll();
+  ask(stop, poll);
   for (i32 tile = 0; tile < n_tiles; ++tile) {
-    if (leaves(stop, poll)) return;
+    if (leaves(stop, poll, tile)) return;
+    ask(stop, poll);  // answered within this tile, looked at in the next one
     for (i32 block = tile * TILE; block < (tile + 1) * TILE; ++block) {
       u64 word = 0;
       for (i32 k = 0; k < WORD && block * WORD + k < levels.n_bars; ++k) {
@@ -107,13 +109,13 @@ INLINE void fill(const Stop& stop, const Levels& levels, Row row, Curve curve) {
   }
 }
 
-KERNEL fill_deviations(BY_VALUE Stop stop, BY_VALUE Levels levels) {
+ROOMY_KERNEL fill_deviations(BY_VALUE Stop stop, BY_VALUE Levels levels) {
   const Row row = row_of(blockIdx.x * blockDim.x + threadIdx.x, levels.n_rows);
   const Deviations curve = {levels.prices, levels.windows[row.at], 0.0, 0.0, 0.0};
   fill(stop, levels, row, curve);
 }
 
-KERNEL fill_rsi(BY_VALUE Stop stop, BY_VALUE Levels levels) {
+ROOMY_KERNEL fill_rsi(BY_VALUE Stop stop, BY_VALUE Levels levels) {
   const Row row = row_of(blockIdx.x * blockDim.x + threadIdx.x, levels.n_rows);
   const Strength curve = {levels.prices, levels.windows[row.at], 0.0, 0.0};
   fill(stop, levels, row, curve);
@@ -122,8 +124,7 @@ KERNEL fill_rsi(BY_VALUE Stop stop, BY_VALUE Levels levels) {
 // The highest of 2^level prices from each bar on, from those of half as many. Near the end, where
 // fewer are left, it is the highest of those that are there, which nobody asks for.
 KERNEL raise_ladder(BY_VALUE Stop stop, BY_VALUE Ladder ladder) {
-  Poll poll = start_polling(stop);
-  if (leaves(stop, poll)) return;
+  if (leaves_at_start(stop)) return;
   const i32 half = 1 << (ladder.level - 1), last = ladder.n_bars - 1;
   const double* below = ladder.ladder + (i64)(ladder.level - 1) * ladder.n_bars;
   double* above = ladder.ladder + (i64)ladder.level * ladder.n_bars;
@@ -141,8 +142,7 @@ KERNEL fill_breakouts(BY_VALUE Stop stop, BY_VALUE Breakouts wanted) {
   const i32 groups = (wanted.n_rows + blockDim.x - 1) / blockDim.x;
   const i32 tile = blockIdx.x / groups;
   const i32 at = blockIdx.x % groups * blockDim.x + threadIdx.x;
-  Poll poll = start_polling(stop);
-  if (leaves(stop, poll) || (i64)tile * TILE_BARS >= wanted.n_bars || at >= wanted.n_rows) return;
+  if (leaves_at_start(stop) || (i64)tile * TILE_BARS >= wanted.n_bars || at >= wanted.n_rows) return;
   const i32 window = wanted.windows[at], level = HIGHEST_BIT(window), reach = 1 << level;
   const double* rung = wanted.ladder + (i64)level * wanted.n_bars;
   for (i32 block = tile * TILE; block < (tile + 1) * TILE; ++block) {

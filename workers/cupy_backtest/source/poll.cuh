@@ -2,9 +2,9 @@
 //
 // The flag is a word of host memory that a request may write at any time. A plain load would be
 // taken out of the loop and never see it; a volatile one becomes a strong load at system scope.
-// One thread reads for its block: a read over PCIe takes microseconds. Nobody waits for it: the
-// answer is looked at one tile later, at a barrier through which all threads of a block learn the
-// same. Were each to look for itself, some might leave while the rest waited at the next barrier.
+// One thread reads for its block: a read over PCIe takes microseconds. It asks, works on, and looks
+// at the answer at a later barrier, through which all threads of the block learn the same. Were
+// each to look for itself, some might leave while the rest waited at the next barrier.
 #ifndef POLL_CUH
 #define POLL_CUH
 
@@ -16,24 +16,31 @@ struct Poll {
   i64 read;
 };
 
+INLINE Poll no_poll() {
+  const Poll poll = {0};
+  return poll;
+}
+
 INLINE void ask(const Stop& stop, Poll& poll) {
   if (threadIdx.x == 0) poll.read = *stop.flag;
 }
 
-// The first answer is waited for: a block that starts after a request leaves at once.
-INLINE Poll start_polling(const Stop& stop) {
-  Poll poll = {0};
-  ask(stop, poll);
-  return poll;
+// Whether the block leaves, by the last answer; a barrier, to which all its threads come. `now`, a
+// number that changes from call to call, keeps the compiler from comparing the answer where it was
+// asked for: the block would wait for it there.
+INLINE bool leaves(const Stop& stop, const Poll& poll, u32 now) {
+  i64 read = poll.read ^ now;
+  HIDE(read);
+  const bool left = BARRIER_ANY(read != now);
+  if (threadIdx.x == 0 && left) *stop.unfinished = 1;
+  return left;
 }
 
-// Whether the block leaves, told by the read before this one; a barrier. All threads of the block
-// call it, at the start of each tile, and leave where it says so.
-INLINE bool leaves(const Stop& stop, Poll& poll) {
-  const bool left = BARRIER_ANY(poll.read != 0);
-  if (threadIdx.x == 0 && left) *stop.unfinished = 1;
-  if (!left) ask(stop, poll);
-  return left;
+// For blocks that are done within a tile: asked and answered at their start.
+INLINE bool leaves_at_start(const Stop& stop) {
+  Poll poll = no_poll();
+  ask(stop, poll);
+  return leaves(stop, poll, 0);
 }
 
 #endif

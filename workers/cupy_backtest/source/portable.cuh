@@ -17,6 +17,9 @@
 #define BARRIER_ANY(x) __syncthreads_or(x)
 #define WARP_ALL(x) __all_sync(0xffffffffu, (x))
 
+// The compiler knows no more of this number than that it is one.
+#define HIDE(x) asm volatile("" : "+l"(x))
+
 #define LOWEST_BIT(word) (__ffsll((long long)(word)) - 1)
 #define HIGHEST_BIT(word) (31 - __clz((int)(word)))
 #define SHIFT_IN_SIGN(word, x) __funnelshift_l((x), (word), 1)

@@ -22,9 +22,11 @@ KERNEL sweep_signals(BY_VALUE Tables tables, BY_VALUE Stop stop, BY_VALUE Signal
   Words enters = {signals.enter + signals.enter_at[c], signals.n_enter};
   Words leaves_ = {signals.leave + signals.leave_at[c], signals.n_leave};
   State state = at_start();
-  Poll poll = start_polling(stop);
+  Poll poll = no_poll();
+  ask(stop, poll);
   for (i32 tile = 0; tile < tables.n_tiles; ++tile) {
-    if (leaves(stop, poll)) return;
+    if (leaves(stop, poll, tile)) return;
+    ask(stop, poll);  // answered within this tile, looked at in the next one
     const i32 first_bar = tile * TILE_BARS, end = tile_end(tables, first_bar);
     Position position = carried_over(first_bar, state);
     for (i32 start = first_bar; start < end; start += WORD) {

@@ -3,6 +3,7 @@
 // tells, so that a sanitizer sees what lies beyond.
 #include "portable.hpp"
 
+#include <atomic>
 #include <cstddef>
 #include <utility>
 #include <vector>
@@ -19,7 +20,25 @@
 
 namespace machine {
 
+#ifndef SERIAL
+thread_local Index block_index, thread_index, block_size;
+int* shared;
+#endif
+
+// A stop that comes at a known instant: when blocks have polled so often since `stop_at_poll`.
+static std::atomic<long long> polls, stop_at;
+static long long* flag;
+
+static void count_poll() {
+  if (thread_index.x == 0 && ++polls == stop_at) *flag = 1;
+}
+
 #ifdef SERIAL
+
+bool any(bool mine) {
+  count_poll();
+  return mine;
+}
 
 template <typename Kernel>
 void run(int blocks, int threads, size_t shared_bytes, Kernel kernel) {
@@ -58,8 +77,6 @@ class Group {
   std::vector<char> votes_;
 };
 
-thread_local Index block_index, thread_index, block_size;
-int* shared;
 static std::unique_ptr<Group> block;
 static std::vector<std::unique_ptr<Group>> warps;
 
@@ -67,10 +84,12 @@ void barrier() { block->wait(); }
 
 bool any(bool mine) {
 #ifdef DROP_LEAVING
-  return mine;
+  const bool found = mine;
 #else
-  return block->any(thread_index.x, mine);
+  const bool found = block->any(thread_index.x, mine);
 #endif
+  count_poll();
+  return found;
 }
 
 bool warp_all(bool mine) {
@@ -133,3 +152,11 @@ extern "C" void launch_sweep_crosses(void** arguments, int blocks, int threads) 
   const size_t reach = static_cast<const Crosses*>(arguments[2])->reach;
   machine::launch(sweep_crosses, arguments, blocks, threads, 4 * (reach + TILE_BARS + 1));
 }
+
+extern "C" void stop_at_poll(long long n, long long* flag) {
+  machine::polls = 0;
+  machine::flag = flag;
+  machine::stop_at = n;
+}
+
+extern "C" long long polls_seen() { return machine::polls; }

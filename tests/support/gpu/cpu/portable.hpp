@@ -27,7 +27,7 @@ struct Index {
 inline thread_local Index block_index, thread_index, block_size;
 inline thread_local int* shared;
 inline void barrier() {}
-inline bool any(bool mine) { return mine; }
+bool any(bool mine);
 inline bool warp_all(bool mine) { return mine; }
 #else
 void barrier();
@@ -57,6 +57,8 @@ inline unsigned reversed(unsigned word) {
 #endif
 #define BARRIER_ANY(x) machine::any(x)
 #define WARP_ALL(x) machine::warp_all(x)
+
+#define HIDE(x)
 
 #define LOWEST_BIT(word) __builtin_ctzll(word)
 #define HIGHEST_BIT(word) (31 - __builtin_clz((unsigned)(word)))
