@@ -25,6 +25,7 @@ run: $(VENV)/.core
 
 test: $(VENV)/.test check
 	@$(BIN)/python -m tests.cluster install  # what cannot be installed is named and left out
+	@$(BIN)/python -m tests.support.optional  # likewise: PyTorch, CuPy, numba-cuda
 	$(BIN)/pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 pythons:

@@ -14,20 +14,27 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.optional import OPTIONAL
+
 ROOT = Path(__file__).resolve().parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PROJECT = PYPROJECT["project"]
 PACKAGES = ("supervisor", "workers", "slurm", "bench")
 
 # import name -> distribution, where they differ and need not be installed here
-DISTRIBUTIONS = {"pynvml": "nvidia-ml-py", "cupy": "cupy-cuda12x", "dask_jobqueue": "dask-jobqueue"}
+DISTRIBUTIONS = {
+    "_numba_cuda_redirector": "numba-cuda",
+    "cupy": "cupy-cuda13x",
+    "dask_jobqueue": "dask-jobqueue",
+    "numba_cuda": "numba-cuda",
+    "pynvml": "nvidia-ml-py",
+}
 
 FOR_USERS = {
     "cupy-cuda12x": "strategies of users compute with it",
     "cupy-cuda13x": "strategies of users compute with it",
     "nvidia-ml-py": "comes with CuPy, for strategies of users",
     "streamlit": "scripts of users run in it",
-    "torch": "strategies of users compute with it",
 }
 """In extras, and imported by no module of ours."""
 
@@ -35,6 +42,9 @@ TOOLS = {
     "hatchling": r"hatchling",
     "import-linter": r"lint-imports",
     "mypy": r"/mypy",
+    "nvidia-cuda-cuobjdump": r"cuobjdump",
+    "nvidia-cuda-nvdisasm": r"nvdisasm",
+    "nvidia-ml-py": r"pynvml",
     "pytest-timeout": r"(?m)^timeout = ",
     "pytest-xdist": r"xdist|-n\b",
     "ruff": r"/ruff",
@@ -89,6 +99,8 @@ def named(requirements: Iterable[str]) -> set[str]:
 
 REQUIRED = named(PROJECT["dependencies"])
 EXTRAS = {name: named(lines) for name, lines in PROJECT["optional-dependencies"].items()}
+INSTALLED_APART = {name for package in OPTIONAL for name in named(package.requirements)}
+"""Too large for the test extra; tests without them are left out."""
 FOR_RUNS = set().union(*(names for extra, names in EXTRAS.items() if extra != "test"))
 
 
@@ -124,7 +136,7 @@ def test_what_an_extra_brings_is_imported_or_for_users() -> None:
 
 
 def test_what_the_tests_import_is_declared() -> None:
-    known = REQUIRED | EXTRAS["test"] | ONLY_FOR_FUZZING | {"pip"}
+    known = REQUIRED | EXTRAS["test"] | INSTALLED_APART | ONLY_FOR_FUZZING | {"pip"}
     theirs = imported(["tests"])
     assert {n: where for n, where in theirs.items() if distribution_of(n) not in known} == {}
 

@@ -92,9 +92,7 @@ def account(market: Market, held: Positions, poll: Poll) -> NDArray[np.float64]:
 
 def _final(held: Positions, equity: _Equity) -> torch.Tensor:
     """Equity after the last real position of each row: beyond, rounding depends on the batch."""
-    last = (held.opened - 1).clamp(
-        min=0
-    )  # with none, the first is there to fill, and changes nothing
+    last = (held.opened - 1).clamp(min=0)  # with none, the first, which changes nothing
     return equity.after.gather(1, last[:, None]).squeeze(1)
 
 

@@ -46,6 +46,7 @@ def rsi(close: NDArray[np.float64], window: int, poll: Poll) -> NDArray[np.float
     change = np.diff(close)
     gain = _wilder_averages(np.maximum(change, 0.0), window, poll)
     loss = _wilder_averages(np.maximum(-change, 0.0), window, poll)
+    poll()
     moved = gain + loss
     known = curve[window:]
     known[:] = 50.0

@@ -136,6 +136,7 @@ class _Curves:
         if kept is not None:
             return kept
         row = torch.from_numpy(self._curve(self._prices, window, poll)).to(self._device)
+        poll()
         if len(self._kept) >= self._most:
             # the latest: where the window is not the grid's first axis, all windows come round
             # in turn, and whichever is dropped should be the one that is needed last
