@@ -24,7 +24,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from bench.harness import workloads
-from bench.harness.bare import BareChunk, prepared
+from bench.harness.bare import prepared
+from bench.harness.chunk import BareChunk
 from bench.harness.interleave import interleave
 from bench.harness.processes import PlainProcesses
 from bench.harness.record import Comparison, Row, Target, compare

@@ -19,7 +19,8 @@ from math import nan
 
 import numpy as np
 
-from bench.harness.bare import BareChunk, bare_processes, prepared, reap
+from bench.harness.bare import bare_processes, prepared, reap
+from bench.harness.chunk import BareChunk
 from bench.harness.errors import NotMeasuredError
 from bench.harness.interleave import interleave
 from bench.harness.machine import peak_rss_bytes

@@ -20,6 +20,8 @@ class RunStatus(StrEnum):
     """Ended on request; what was finished is in ``results.parquet``."""
     FAILED = "failed"
     """Could not go on; what was finished is in ``results.parquet``."""
+    ELSEWHERE = "elsewhere"
+    """Begun on another host, and not ended as far as its files tell."""
     DEAD = "dead"
     """Front and warden are gone without a report: they were killed, or the power failed."""
 

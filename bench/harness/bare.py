@@ -10,14 +10,10 @@ import os
 import struct
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from bench.harness.chunk import BareChunk
 from bench.harness.errors import NotMeasuredError
 from bench.harness.processes import PlainProcesses
-from supervisor.ipc.stopflag import StopFlag
 from supervisor.market.bars import Bars
 from supervisor.rows.grid import Grid
 from workers.catalog import STRATEGIES
@@ -25,45 +21,6 @@ from workers.numba_backtest import NumbaBacktest
 
 _NUMBER = struct.Struct("<I")
 _LEAST_PIECES, _MOST_PIECES = 4, 10_000  # for each process; all: their numbers fit into a pipe
-
-
-class BareChunk:
-    """A chunk without supervision: its rows go nowhere (see :class:`workers.backend.Chunk`)."""
-
-    def __init__(
-        self,
-        start: int,
-        stop: int,
-        flag: StopFlag | None = None,
-        progress: NDArray[np.int64] | None = None,
-    ) -> None:
-        self.start = start
-        self.stop = stop
-        self.stop_flag = flag or StopFlag()
-        self.flag: NDArray[np.int64] = self.stop_flag.array
-        self.progress = np.zeros(1, np.int64) if progress is None else progress
-        self.rows: list[NDArray[np.float64]] = []
-        self.checkpoints = Path("/nonexistent")
-
-    def stop_requested(self) -> bool:
-        """Whether a stop was requested."""
-        return self.stop_flag.is_set()
-
-    def keep(
-        self,
-        start: int,
-        columns: tuple[str, ...],
-        rows: NDArray[np.float64],
-        *,
-        stop: int | None = None,
-        indices: NDArray[np.int64] | None = None,
-    ) -> None:
-        """Keep the rows in memory."""
-        self.rows.append(rows)
-
-    def keep_failed(self, index: int, error: str) -> None:
-        """Raise: nothing may fail here."""
-        raise ValueError(f"combination {index}: {error}")
 
 
 def prepared(bars: Bars, grid: Grid, strategy: str) -> NumbaBacktest:

@@ -247,13 +247,16 @@ class Document:
             machine=plain["machine"],
             shape=plain["shape"],
             measurements=tuple(
-                Measurement(m["name"], m["title"], m["took_s"], tuple(map(_row, m["rows"])))
+                Measurement(
+                    m["name"], m["title"], m["took_s"], tuple(map(row_from_json, m["rows"]))
+                )
                 for m in plain["measurements"]
             ),
         )
 
 
-def _row(plain: Mapping[str, Any]) -> Row:
+def row_from_json(plain: Mapping[str, Any]) -> Row:
+    """Rebuild a row from its JSON."""
     known = {item.name: plain[item.name] for item in dataclasses.fields(Row)}
     for name in ("ours", "floor", "headline"):
         known[name] = known[name] and Spread(**known[name])

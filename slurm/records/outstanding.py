@@ -4,7 +4,7 @@ One small file per token says which ledger knows of them. It is in the user's st
 directory, which survives a reboot, because the cluster does not stop for one. The file
 is written before the first job is submitted, and removed once the jobs were seen gone.
 While its owner lives, the jobs are the owner's to look after; after that any process of
-the user may cancel them.
+the user on the same host may cancel them.
 """
 
 from __future__ import annotations
@@ -88,10 +88,15 @@ def all_outstanding() -> Iterator[OutstandingJobs]:
             )
 
 
-def orphaned(ledger: Path | None = None) -> Iterator[OutstandingJobs]:
-    """Yield outstanding jobs whose owner is gone; those of one ledger, if one is given."""
+def orphaned(ledger: Path | None = None, *, trusted: bool = False) -> Iterator[OutstandingJobs]:
+    """Yield outstanding jobs whose owner is dead; those of one ledger, if one is given.
+
+    An owner on another host may be alive: its jobs are left alone unless ``trusted``, which
+    says that the user has named the run as dead.
+    """
     for jobs in all_outstanding():
-        if not jobs.owner.alive and ledger in (None, jobs.ledger):
+        gone = jobs.owner.dead or (trusted and not jobs.owner.alive)
+        if gone and ledger in (None, jobs.ledger):
             yield jobs
 
 

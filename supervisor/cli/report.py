@@ -65,6 +65,8 @@ def report(
     run_dir = registry.find_dir(run)
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
     plan = _plan(asked, run_dir)
+    if not (run_dir / rundir.REPORT_FILE).exists():
+        registry.check_here(plan.run_id, "report")
     if control_socket.is_running(plan.run_id):
         _show_running(plan, run_dir, as_json=as_json, as_html=as_html)
         return

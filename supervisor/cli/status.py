@@ -31,7 +31,8 @@ def status(
 
 
 def _lines(found: Status, run_dir: Path) -> list[str]:
-    lines = [f"run {found.run_id}: {found.status}"]
+    where = f": begun on {found.host}, and cannot be judged from here" if found.host else ""
+    lines = [f"run {found.run_id}: {found.status}{where}"]
     if found.command is None:
         lines.append(f"  {found.done:,} of {found.total:,} combinations")
     else:

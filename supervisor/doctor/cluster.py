@@ -52,7 +52,7 @@ def outstanding_jobs() -> Finding:
     from slurm.records.outstanding import all_outstanding
 
     outstanding = list(all_outstanding())
-    orphaned = [jobs.token for jobs in outstanding if not jobs.owner.alive]
+    orphaned = [jobs.token for jobs in outstanding if jobs.owner.dead]
     if orphaned:
         return Finding(
             "cluster jobs",

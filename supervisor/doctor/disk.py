@@ -28,7 +28,7 @@ def dead_runs() -> Finding:
     """Check for runs that died before they could clean up after themselves."""
     from supervisor.records import registry
 
-    dead = [entry.run_id for entry in registry.entries() if not entry.alive]
+    dead = [entry.run_id for entry in registry.entries() if entry.dead]
     if not dead:
         return Finding("dead runs", Status.OK, "none")
     listed = ", ".join(dead[:_MOST_NAMED]) + (", …" if len(dead) > _MOST_NAMED else "")

@@ -32,7 +32,9 @@ from supervisor.front.work import PreparedLike, Run, Work
 from supervisor.ipc import messages
 from supervisor.ipc.stopflag import Level, StopFlag
 from supervisor.records import registry
+from supervisor.records.command import AnyPlan
 from supervisor.records.events import EventLog
+from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.records.stop_record import ECHO, StopRecord
 from supervisor.records.verdict import Work as HowWorkEnded
@@ -196,7 +198,8 @@ class Front:
         try:
             if self.work.jobs:
                 self.work.jobs.close()  # what is outstanding has no owner now, and is found below
-            some_dead = _are_dead_runs()  # looked for while the warden dies
+            # looked for while the warden dies; a shard leaves it to the run it is part of
+            some_dead = not _is_shard(self.plan) and _are_dead_runs()
         finally:
             self._close()
         self.report = report
@@ -244,7 +247,7 @@ class Front:
     def _pause(self) -> float:
         """Seconds until the clock wants something."""
         give_up_at = self.phase.give_up_at if isinstance(self.phase, Stopping) else None
-        due = (self.memory.due, self.vram.due, self.display.due, self.work.due, give_up_at)
+        due = (self.memory.due, self.display.due, self.work.due, give_up_at)
         return max(0.0, min(at for at in due if at is not None) - time.monotonic())
 
     def _keep_time(self) -> None:
@@ -403,12 +406,16 @@ class Front:
         self.inbox.close()
 
 
+def _is_shard(plan: AnyPlan) -> bool:
+    return isinstance(plan, Plan) and plan.shard is not None
+
+
 def _are_dead_runs() -> bool:
-    """Whether earlier runs, or this one, have left something that has no owner."""
+    """Whether earlier runs, or this one, have left something that has no owner here."""
     from slurm.records.outstanding import orphaned
 
     with contextlib.suppress(ConfigError, OSError):
-        dead = any(not entry.alive for entry in registry.entries())
+        dead = any(entry.dead for entry in registry.entries())
         return dead or bool(registry.torn()) or any(orphaned())
     return False
 

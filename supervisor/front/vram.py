@@ -38,7 +38,7 @@ _GRACE_S = 1.0
 _NOT_USED = "the run used no GPU"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass
 class Outcome:
     """What was found on the devices that a run has used.
 
@@ -115,11 +115,6 @@ class VramWatch:
         """Whether the run may begin: its devices were read, or that takes too long."""
         waits = self._thread is not None and bool(self._planned)
         return not waits or self._ready.is_set() or time.monotonic() >= self._ready_by
-
-    @property
-    def due(self) -> float | None:
-        """``time.monotonic()`` instant at which :attr:`ready` becomes true by itself."""
-        return None if self.ready else self._ready_by
 
     def begin_end(self, until: float) -> None:
         """Have the devices looked at until all is back; the run's processes are gone.

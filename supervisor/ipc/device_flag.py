@@ -22,7 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from supervisor.errors import ConfigError, UnsupportedPlatformError
 from supervisor.ipc import futex
@@ -185,8 +185,13 @@ def _question(done: Any) -> Callable[[], bool]:
     """Return how to ask whether ``done`` is done."""
     if hasattr(done, "query"):  # torch, numba
         return lambda: bool(done.query())
-    for name in ("done", "is_done"):  # CuPy, cuda.core; a property of theirs
-        if hasattr(type(done), name) and not callable(getattr(type(done), name)):
+    if _is_property(done, "done") and hasattr(done, "ptr"):  # CuPy: a failed kernel's is "not done"
+        kind: Literal["Event", "Stream"] = "Stream" if hasattr(done, "wait_event") else "Event"
+        driver = cuda.find()
+        if driver is not None:
+            return lambda: driver.is_done(kind, int(done.ptr))
+    for name in ("done", "is_done"):  # cuda.core
+        if _is_property(done, name):
             return lambda: bool(getattr(done, name))
     if callable(done):
         return lambda: bool(done())
@@ -194,6 +199,10 @@ def _question(done: Any) -> Callable[[], bool]:
         f"cannot wait for {type(done).__name__}: give an event or stream of CuPy, PyTorch or "
         "Numba, or a callable"
     )
+
+
+def _is_property(of: Any, name: str) -> bool:
+    return hasattr(type(of), name) and not callable(getattr(type(of), name))
 
 
 # -- what this process has opened ----------------------------------------------

@@ -17,7 +17,6 @@ from typing import Any
 
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.lifecycle import gather as results
-from supervisor.lifecycle.dead_vram import measure
 from supervisor.lifecycle.gather import count_covered, drop_checkpoints, gather
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
@@ -117,19 +116,19 @@ def write_report(report: Report) -> None:
     report.write()
 
 
-def finish_dead_run(run_dir: Path) -> Report:
+def finish_dead_run(run_dir: Path, *, trusted: bool = False) -> Report:
     """Write results and report of a run whose front is gone and whose processes have ended.
 
     The caller holds the :class:`~supervisor.records.claim.Claim` on the directory, and removes
-    the registry entry when it has seen that no process is left.
+    the registry entry when it has seen that no process is left. ``trusted``: the user says that
+    the run's front is dead, though it was another host's.
     """
     plan = read_plan(durable.read_json(run_dir / rundir.RUN_FILE))
     errors: list[str] = []
-    jobs = _see_jobs_gone(run_dir, errors)
+    jobs = _see_jobs_gone(run_dir, errors, trusted=trusted)
     gathered = gather(run_dir, plan, errors.append) if isinstance(plan, Plan) else Gathered()
     story = Story.of(run_dir)
-    vram = measure(story, plan, errors)
-    left = story.survivors + vram + unseen(jobs)
+    left = story.survivors + _holders_of_vram(story, plan, errors) + unseen(jobs)
     ended = story.ended or _last_written(run_dir)
     measured = Measured(
         containment=story.containment,
@@ -143,6 +142,15 @@ def finish_dead_run(run_dir: Path) -> Report:
     report = conclude(plan, run_dir, observed, gathered, measured, errors + story.errors)
     write_report(report)
     return report
+
+
+def _holders_of_vram(story: Story, plan: AnyPlan, errors: list[str]) -> list[str]:
+    """Measure the GPUs that the run has used; return its processes that hold their memory."""
+    if not story.gpus:
+        return []
+    from supervisor.lifecycle.dead_vram import measure  # not for runs on the CPU
+
+    return measure(story, plan, errors)
 
 
 def _observed(
@@ -179,7 +187,7 @@ def _stop_elapsed_s(story: Story) -> float:
     return story.stop.rungs[-1].at_s if story.stop.rungs else 0.0
 
 
-def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
+def _see_jobs_gone(run_dir: Path, errors: list[str], *, trusted: bool) -> list[dict[str, Any]]:
     """Cancel the run's outstanding cluster jobs, and fetch what they have written.
 
     Returns the last known state of each. Bounded: jobs that cannot be cancelled now stay
@@ -195,7 +203,7 @@ def _see_jobs_gone(run_dir: Path, errors: list[str]) -> list[dict[str, Any]]:
     from supervisor.lifecycle.staging import fetch_what_is_left
     from supervisor.records.ledger import read_ledger
 
-    for outstanding in orphaned(ledger):
+    for outstanding in orphaned(ledger, trusted=trusted):
         cancelled = cancel_outstanding(outstanding)
         if cancelled.error:
             errors.append(cancelled.error)

@@ -77,7 +77,10 @@ class Reaped:
 
 
 def reap() -> Iterator[Reaped]:
-    """Clean up after dead runs, one by one, and yield the outcome of each."""
+    """Clean up after dead runs, one by one, and yield the outcome of each.
+
+    A run of another host is left alone: whether it is dead cannot be seen from here.
+    """
     sockets = list(registry.sockets())  # before the entries: a run has one before it has a socket
     for entry in list(registry.entries()):
         reaped = reap_run(entry)
@@ -107,18 +110,26 @@ def send() -> None:
     threading.Thread(target=process.wait, name="allstop-reap", daemon=True).start()
 
 
-def reap_run(entry: Entry) -> Reaped | None:
-    """Clean up after one run; None if it is alive, or another process does it."""
-    if entry.alive:
+def reap_run(entry: Entry, *, trusted: bool = False) -> Reaped | None:
+    """Clean up after one run; None if it may be alive, or another process does it.
+
+    Parameters
+    ----------
+    entry : Entry
+        The run.
+    trusted : bool
+        The user has named it: it is dead if it lived on another host, its jobs are cancelled.
+    """
+    if entry.alive or not (entry.dead or trusted):
         return None
     if not entry.intact:
         return _strike_off(entry)
     try:
         with claim_directory(entry.run_dir):
             now = registry.find(entry.run_id)
-            if now is None or now.alive:
+            if now is None or now.alive or not (now.dead or trusted):
                 return None  # finished or resumed meanwhile
-            return _clear(entry)
+            return _clear(entry, trusted=trusted)
     except RunBusyError:
         return None
     except OSError as error:
@@ -134,7 +145,7 @@ def _strike_off(entry: Entry) -> Reaped:
     return reaped
 
 
-def _clear(entry: Entry) -> Reaped:
+def _clear(entry: Entry, *, trusted: bool) -> Reaped:
     from supervisor.lifecycle import dead_vram
     from supervisor.lifecycle.finish import finish_dead_run
     from supervisor.records.report import Report
@@ -146,7 +157,7 @@ def _clear(entry: Entry) -> Reaped:
         if written.exists():
             report = Report.from_json(durable.read_json(written))
         else:
-            report = finish_dead_run(entry.run_dir)
+            report = finish_dead_run(entry.run_dir, trusted=trusted)
         reaped.status = str(report.status)
         reaped.notes += report.errors
         if not entry.intact:

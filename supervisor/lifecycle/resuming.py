@@ -143,6 +143,7 @@ def complete(run_dir: Path, changes: Changes) -> Report | None:
 
 def _claim(run_dir: Path, plan: Plan) -> Claim:
     """Claim a run that no process is working on."""
+    registry.check_here(plan.run_id, "resume")
     if control_socket.is_running(plan.run_id):
         raise RunBusyError(
             f"run {plan.run_id} is still running: end it with allstop stop {plan.run_id}"

@@ -34,6 +34,8 @@ class Status:
         The command that it supervises; None: it is a sweep.
     elapsed_s : float or None
         Running time of the command, in s, where it is known.
+    host : str
+        The other host on which it was begun; empty: this one.
     """
 
     run_id: str
@@ -44,6 +46,7 @@ class Status:
     workers: list[int] = field(default_factory=list)
     command: list[str] | None = None
     elapsed_s: float | None = None
+    host: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values; ``command`` and ``elapsed_s`` only where there is a command."""
@@ -98,8 +101,11 @@ def _take_traces(status: Status, run_dir: Path, asked: dict[str, Any]) -> None:
         from supervisor.lifecycle.gather import count_covered
 
         status.done = count_covered(run_dir, Plan.from_json(asked))
-    if any(entry.run_id == status.run_id for entry in registry.living()):
+    entry = registry.find(status.run_id)
+    if entry is not None and entry.alive:
         status.status = RunStatus.STARTING
+    elif entry is not None and entry.elsewhere:
+        status.status, status.host = RunStatus.ELSEWHERE, entry.elsewhere
 
 
 def _ask(run_id: str) -> messages.Status | None:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from supervisor.errors import ConfigError, RunNotFoundError
+from supervisor.errors import ConfigError, RunBusyError, RunNotFoundError
 from supervisor.records import rundir
 from supervisor.system import durable
 from supervisor.system.process import Identity
@@ -45,6 +45,18 @@ class Entry(NamedTuple):
     def alive(self) -> bool:
         """Whether the run is not over, and its front or its warden is alive."""
         return not self.over and (self.front.alive or self.warden.alive)
+
+    @property
+    def elsewhere(self) -> str:
+        """The host on which it was begun, if it cannot be judged from here; else empty."""
+        if self.front.elsewhere or self.warden.elsewhere:
+            return self.front.node or "another host"
+        return ""
+
+    @property
+    def dead(self) -> bool:
+        """Whether it is not alive for certain: over, or its front and its warden are dead."""
+        return not (self.alive or self.elsewhere)
 
     @property
     def intact(self) -> bool:
@@ -179,13 +191,34 @@ def find_running(name: str | None) -> Entry:
         if len(alive) == 1:
             return alive[0]
         if not alive:
-            raise RunNotFoundError("no run is running")
+            others = [entry for entry in entries() if entry.elsewhere and not entry.over]
+            on = ", ".join(sorted({entry.elsewhere for entry in others}))
+            there = f" on this host; {len(others)} may be on {on}" if others else ""
+            raise RunNotFoundError(f"no run is running{there}")
         ids = ", ".join(entry.run_id for entry in alive)
         raise RunNotFoundError(f"{len(alive)} runs are running: name one of {ids}")
-    for entry in alive:
-        if name == entry.run_id or _same_dir(name, entry.run_dir):
+    for entry in entries():
+        if name != entry.run_id and not _same_dir(name, entry.run_dir):
+            continue
+        if entry.alive:
             return entry
+        if entry.elsewhere:
+            raise RunNotFoundError(f"run {entry.run_id} was begun on {_there(entry, 'stop')}")
     raise RunNotFoundError(f"no running run {name!r}")
+
+
+def id_of(name: str) -> str:
+    """Return the id of a run that is registered, named by id or directory.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is none.
+    """
+    for entry in entries():
+        if name == entry.run_id or _same_dir(name, entry.run_dir):
+            return entry.run_id
+    raise RunNotFoundError(f"no run {name!r} to clean up: allstop doctor lists dead runs")
 
 
 def find_dir(name: str | None) -> Path:
@@ -205,11 +238,26 @@ def find_dir(name: str | None) -> Path:
             if (candidate / rundir.RUN_FILE).is_file():
                 return candidate.resolve()
         raise RunNotFoundError(f"no run {name!r}: give its id or its directory")
-    known = [entry.run_dir for entry in entries() if entry.alive]
+    known = [entry.run_dir for entry in entries() if entry.alive or entry.elsewhere]
     known += sorted(path.parent for path in rundir.DEFAULT_ROOT.glob(f"*/{rundir.RUN_FILE}"))
     if not known:
         raise RunNotFoundError("no run in ./runs yet: name a run's id or its directory")
     return max(known, key=lambda path: path.name).resolve()
+
+
+def _there(entry: Entry, verb: str) -> str:
+    """Say where a run can be ended that cannot be judged from here."""
+    return (
+        f"{entry.elsewhere}, and cannot be judged from here: allstop {verb} {entry.run_id} there; "
+        f"if it was killed with its host: allstop reap {entry.run_id}"
+    )
+
+
+def check_here(run_id: str, verb: str) -> None:
+    """Raise :class:`RunBusyError` if a run may be alive on another host."""
+    entry = find(run_id)
+    if entry is not None and entry.elsewhere and not entry.alive:
+        raise RunBusyError(f"run {run_id} was begun on {_there(entry, verb)}")
 
 
 def _same_dir(name: str, run_dir: Path) -> bool:

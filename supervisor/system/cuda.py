@@ -17,7 +17,7 @@ import functools
 import os
 import uuid
 from enum import IntEnum
-from typing import Any
+from typing import Any, Literal
 
 from supervisor.errors import AllstopError
 
@@ -25,6 +25,7 @@ LIBRARY = "libcuda.so.1"
 
 SUCCESS = 0
 NOT_INITIALIZED = 3
+_NOT_READY = 600
 ALREADY_REGISTERED = 712
 
 REGISTER_PORTABLE = 1
@@ -280,6 +281,16 @@ class Driver:
             ctypes.c_uint64(target), ctypes.c_void_p(source), ctypes.c_size_t(size),
             ctypes.c_void_p(stream),
         )  # fmt: skip
+
+    def is_done(self, kind: Literal["Event", "Stream"], handle: int) -> bool:
+        """Whether what was queued before an event, or on a stream, is done."""
+        try:
+            self.call(f"cu{kind}Query", ctypes.c_void_p(handle))
+        except CudaError as error:
+            if error.code == _NOT_READY:
+                return False
+            raise
+        return True
 
     def synchronise(self, stream: int) -> None:
         """Wait until everything queued on ``stream`` is done."""

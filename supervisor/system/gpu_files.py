@@ -15,8 +15,8 @@ import contextlib
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from supervisor.system.environment import ROOM, RUN_ID
 from supervisor.system.process import Identity, command_name, state_letter
@@ -32,8 +32,7 @@ _DEVICE = re.compile(r"nvidia(\d+)")
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(NamedTuple):
     """A process that has device files of the driver open.
 
     Attributes
@@ -49,7 +48,7 @@ class Holder:
     run_id : str
         The run whose cookie it carries; empty: none, or its environment may not be read.
     orphan : bool
-        Its parent has died.
+        It is a child of pid 1 and leads no session: its parent has probably died.
     """
 
     who: Identity
@@ -68,8 +67,7 @@ class Holder:
         return f"pid {self.who.pid} ({self.name})"
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """What one look at all processes has shown.
 
     Attributes
@@ -188,7 +186,7 @@ def _holder(who: Identity, names: frozenset[str]) -> Holder:
         minors,
         _CUDA in names or _WINDOWS in names,
         run_id_of(who),
-        _parent(who.pid) == 1 and who.pid != 1,
+        _is_orphan(who.pid),
     )
 
 
@@ -199,12 +197,14 @@ def _ours(pid: int) -> bool:
         return False
 
 
-def _parent(pid: int) -> int:
+def _is_orphan(pid: int) -> bool:
+    """Whether a process is a child of pid 1 that a service manager would not have started so."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return 0
-    return int(stat.rpartition(b")")[2].split()[1])
+        return False
+    _, parent, _, session = stat.rpartition(b")")[2].split()[:4]
+    return int(parent) == 1 and int(session) != pid
 
 
 def state_of(holder: Holder) -> str:

@@ -15,10 +15,12 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
 from enum import Enum, auto
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from supervisor.system.host import Host, namespace_of, this_host
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -66,7 +68,7 @@ def set_title(name: str) -> None:
 
 
 class Identity(NamedTuple):
-    """A process that cannot be mistaken for a later one with the same pid.
+    """A process that cannot be mistaken for another one with the same pid.
 
     Attributes
     ----------
@@ -74,31 +76,68 @@ class Identity(NamedTuple):
         Its pid.
     start_time : int
         In clock ticks since boot.
-    boot : str
-        Id of the boot: after a reboot, pid and start time may recur. Empty: not known,
-        and not compared.
+    boot, node, machine, namespace : str
+        Where it lives, see :class:`supervisor.system.host.Host`: after a reboot, on another
+        host and in another PID namespace, pid and start time may recur. Empty: not known, and
+        not compared.
     """
 
     pid: int
     start_time: int
     boot: str = ""
+    node: str = ""
+    machine: str = ""
+    namespace: str = ""
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:
         """Return the identity of the process that has this pid now, or None."""
         fields = _stat(pid)
-        return None if fields is None else cls(pid, int(fields[19]), boot_id())
+        return None if fields is None else cls.here(pid, int(fields[19]))
+
+    @classmethod
+    def here(cls, pid: int, start_time: int) -> Identity:
+        """Name a process of this host and PID namespace."""
+        at = this_host()
+        return cls(pid, start_time, at.boot, at.node, at.machine, at.namespace)
+
+    @property
+    def host(self) -> Host:
+        """Where it lives."""
+        return Host(self.node, self.machine, self.boot, self.namespace)
 
     @property
     def alive(self) -> bool:
-        """Whether this very process is alive; a zombie is not."""
-        if self.boot and self.boot != boot_id():
-            return False
-        fields = _stat(self.pid)
-        return fields is not None and int(fields[19]) == self.start_time and fields[0] not in "ZX"
+        """Whether this very process is alive, as far as can be seen here; a zombie is not."""
+        ours = this_host()
+        if ours.sees_pids_of(self.host):
+            fields = _stat(self.pid)
+            return _is_it(fields, self.start_time)
+        return ours.is_same_boot(self.host) and self._is_visible_inside()
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether it cannot be judged here: another host's, or of a namespace out of sight."""
+        ours, theirs = this_host(), self.host
+        if not ours.is_same_host(theirs):
+            return True
+        if not ours.is_same_boot(theirs):
+            # two hosts may share a name: only a namespace that every host has, or a known
+            # machine, shows that this one was booted again
+            same = not theirs.namespace or theirs.namespace == ours.namespace
+            return not (same or (theirs.machine and theirs.machine == ours.machine))
+        unseen = not (ours.sees_pids_of(theirs) or ours.sees_all)
+        return unseen and not self._is_visible_inside()
+
+    @property
+    def dead(self) -> bool:
+        """Whether it has ended for certain."""
+        return not (self.alive or self.elsewhere)
 
     def send(self, number: int) -> bool:
-        """Signal this very process; False when it is gone."""
+        """Signal this very process; False when it is gone, or its pid is another namespace's."""
+        if not this_host().sees_pids_of(self.host):
+            return False
         try:
             pidfd = os.pidfd_open(self.pid)
         except OSError:
@@ -113,14 +152,33 @@ class Identity(NamedTuple):
             os.close(pidfd)
         return True
 
+    def _is_visible_inside(self) -> bool:
+        """Whether it lives in a PID namespace below ours: its processes have pids here too."""
+        return any(
+            namespace_of(pid) == self.namespace
+            and _innermost_pid(pid) == self.pid
+            and _is_it(_stat(pid), self.start_time)
+            for pid in _listed()
+        )
 
-@cache
-def boot_id() -> str:
-    """Return the kernel's id of this boot; empty where it cannot be read."""
+
+def _is_it(fields: list[str] | None, start_time: int) -> bool:
+    return fields is not None and int(fields[19]) == start_time and fields[0] not in "ZX"
+
+
+def _innermost_pid(pid: int) -> int:
+    """Return the pid that a process has in its own PID namespace; 0 when it is gone."""
     try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        text = read(f"/proc/{pid}/status").decode(errors="replace")
     except OSError:
-        return ""
+        return 0
+    pids = text.partition("\nNSpid:")[2].partition("\n")[0].split()
+    return int(pids[-1]) if pids else 0
+
+
+def _listed() -> Iterator[int]:
+    """Yield the pid of every process that ``/proc`` lists."""
+    return (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
 
 
 def pid_of(pidfd: int, proc: int | None = None) -> int:

@@ -22,6 +22,7 @@ from supervisor.containment.cookie import Cookie
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.ipc import messages
 from supervisor.system import process
+from supervisor.system.host import namespace_of
 
 
 def main() -> None:
@@ -30,6 +31,7 @@ def main() -> None:
     sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     wanted, likely = sys.argv[3], sys.argv[4:6]
     sock.set_inheritable(False)
+    outside = namespace_of(os.getpid())
     try:
         front = os.pidfd_open(front_pid)
         if os.getppid() != front_pid:
@@ -42,7 +44,7 @@ def main() -> None:
             _refuse(sock, wanted, error)
         from supervisor.warden.serve import work
 
-        work(sock, front, likely, containment, cookie)
+        work(sock, front, likely, containment, cookie, outside)
         os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
     except BaseException:  # noqa: BLE001 - the front reads the last line of this
         import traceback

@@ -24,6 +24,7 @@ from supervisor.records import registry, rundir
 from supervisor.records.command import AnyPlan, CommandPlan
 from supervisor.records.plan import Plan
 from supervisor.system import durable
+from supervisor.system.host import NAMESPACE
 from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.refusal import record_refusal
 from supervisor.warden.run import RunInHand
@@ -32,10 +33,14 @@ from supervisor.warden.workforce import Run, Workforce
 
 @dataclass(frozen=True)
 class Hold:
-    """How a run's processes are reached: containment, and the cookie in their environment."""
+    """How a run's processes are reached: containment, and the cookie in their environment.
+
+    ``outside`` is the PID namespace of the front, in which the pids of records count.
+    """
 
     containment: Containment
     cookie: Cookie
+    outside: str
 
 
 def serve(front: Front, signals: socket.socket, likely: list[str], hold: Hold) -> None:
@@ -55,7 +60,7 @@ def serve(front: Front, signals: socket.socket, likely: list[str], hold: Hold) -
     front.post(messages.WardenReady(hold.containment.outside(os.getpid())))
     last_run = _serve_runs(front, signals, hold)
     if last_run is not None and _is_unfinished(last_run):
-        _finish_alone(last_run)
+        _finish_alone(last_run, hold.outside)
 
 
 def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None:
@@ -178,15 +183,14 @@ def _rest(front: Front, run_dir: str) -> None:
         os.set_inheritable(fd, False)
 
 
-def _finish_alone(run_dir: Path) -> NoReturn:
+def _finish_alone(run_dir: Path, outside: str) -> NoReturn:
     """Become a fresh program that writes results and report.
 
     The exec keeps this process, so the program is no descendant that containment would
     kill with the warden.
     """
-    os.execv(
-        sys.executable, [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(run_dir)]
-    )
+    program = [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(run_dir)]
+    os.execve(sys.executable, program, os.environ | {NAMESPACE: outside})
 
 
 def _log_to(run_dir: Path) -> None:
@@ -219,8 +223,9 @@ def work(
     likely: list[str],
     containment: Containment,
     cookie: Cookie,
+    outside: str,
 ) -> None:
     """Be the warden of a front, until it is gone."""
     faulthandler.enable()
-    hold = Hold(containment, cookie)
+    hold = Hold(containment, cookie, outside)
     serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), likely, hold)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import MEASUREMENTS
+from bench.harness.command import MEASUREMENTS
 from bench.harness.record import Document
 
 SMALL = {

@@ -206,6 +206,39 @@ def test_a_sandbox_names_no_process_here_but_descriptors_do(place: Place, fake: 
     assert run.report["memory"]["gpus"][0]["back"] is True
 
 
+def test_a_planned_gpu_is_read_before_the_warden_has_the_run(place: Place, fake: FakeNvml) -> None:
+    fake.say(gpu(used=100 * MIB), gpu("GPU-other"))
+    run = started(place, fake, "--device", f"cuda:{UUID}")
+    run.wait_marks("ready", 2)
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    names = [json.loads(line)["event"] for line in run.events.splitlines()]
+    assert names.index("front.vram_baseline") < names.index("front.run_requested")
+    # reported, although no process of the run was seen on it
+    (one,) = run.report["memory"]["gpus"]
+    assert (one["uuid"], one["baseline_bytes"], one["back"]) == (UUID, 100 * MIB, True)
+    assert one["note"] == ""
+
+
+def test_a_stop_is_received_while_the_baseline_is_awaited(place: Place, fake: FakeNvml) -> None:
+    fake.say(gpu(), "block processes")
+    run = started(place, fake, "--device", f"cuda:{UUID}")
+    run.wait_for((run.run_dir / "run.json").exists, "the plan")
+    run.wait_for((run.run_dir / "events.jsonl").exists, "the front")
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    assert facts(run, "warden.run_started") == []
+
+
+def test_a_baseline_that_does_not_come_is_not_awaited_for_long(
+    place: Place, fake: FakeNvml
+) -> None:
+    fake.say(gpu(), "block processes")
+    run = started(place, fake, "--device", f"cuda:{UUID}")
+    run.wait_marks("ready", 2)
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    assert run.report["memory"]["gpus"] == []
+    assert "VRAM could not be measured: NVML has not answered" in run.report["errors"][-1]
+
+
 def test_a_run_that_uses_no_gpu_reports_none(place: Place, fake: FakeNvml) -> None:
     run = place.sweep("def f(bars, params, stop):\n    return row(params)\n", n=20)
     assert run.end() == 0, run.tell()
@@ -213,6 +246,16 @@ def test_a_run_that_uses_no_gpu_reports_none(place: Place, fake: FakeNvml) -> No
     assert (memory["gpus"], memory["vram_peak_bytes"]) == ([], None)
     assert memory["settled_s"] == memory["ram_settled_s"]
     assert memory["vram_note"] == "the run used no GPU"
+
+
+def test_what_strangers_do_meanwhile_is_not_the_runs(place: Place, fake: FakeNvml) -> None:
+    run = started(place, fake, body=USES_GPU.replace('"nvidia0", "nvidia-uvm"', ""))
+    run.wait_marks("ready", 2)
+    fake.say(gpu(used=900 * MIB), process(os.getpid(), 800 * MIB))
+    let_pass(0.5)  # some samples
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    assert run.report["memory"]["gpus"] == []
+    assert run.report["errors"] == []
 
 
 def test_a_call_that_blocks_delays_neither_start_nor_stop(place: Place, fake: FakeNvml) -> None:

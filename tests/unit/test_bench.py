@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from bench.__main__ import MEASUREMENTS
+from bench.harness.command import MEASUREMENTS
 from bench.harness.errors import NotMeasuredError
 from bench.harness.interleave import interleave
 from bench.harness.machine import available_bytes, describe_machine, peak_rss_bytes

@@ -297,6 +297,33 @@ def test_a_lost_device_is_an_error_and_not_a_weaker_tier(gpu: FakeCuda, code: in
     assert not gpu.calls("cuMemAlloc_v2")
 
 
+_LIKE_CUPY = """
+class Event:
+    done, ptr = property(lambda self: False), 7  # as CuPy says of a kernel that has failed
+class Stream(Event):
+    def wait_event(self): ...
+flag = StopFlag()
+print(refused(lambda: print(flag.cuda.wait({kind}(), timeout=0.01))))
+"""
+
+
+@pytest.mark.parametrize("kind", ["Event", "Stream"])
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (0, "True"),
+        (600, "False"),
+        (719, "CudaError: cu{kind}Query: CUDA_ERROR_LAUNCH_FAILED (719)"),
+    ],
+)
+def test_of_what_cupy_has_queued_the_driver_is_asked(
+    gpu: FakeCuda, kind: str, code: int, said: str
+) -> None:
+    """Its ``done`` would be False for ever once a kernel has failed."""
+    gpu.set(f"cu{kind}Query {code}")
+    assert gpu.run(_LIKE_CUPY.format(kind=kind)).splitlines()[0] == said.format(kind=kind)
+
+
 @pytest.mark.parametrize(
     "initialise",
     ["cuda.find().initialise()", "StopFlag().cuda"],

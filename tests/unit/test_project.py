@@ -32,8 +32,6 @@ DISTRIBUTIONS = {
 
 FOR_USERS = {
     "cupy-cuda12x": "strategies of users compute with it",
-    "cupy-cuda13x": "strategies of users compute with it",
-    "nvidia-ml-py": "comes with CuPy, for strategies of users",
     "streamlit": "scripts of users run in it",
 }
 """In extras, and imported by no module of ours."""
@@ -44,7 +42,6 @@ TOOLS = {
     "mypy": r"/mypy",
     "nvidia-cuda-cuobjdump": r"cuobjdump",
     "nvidia-cuda-nvdisasm": r"nvdisasm",
-    "nvidia-ml-py": r"pynvml",
     "pytest-timeout": r"(?m)^timeout = ",
     "pytest-xdist": r"xdist|-n\b",
     "ruff": r"/ruff",

@@ -12,7 +12,7 @@ from supervisor.errors import ConfigError, RunNotFoundError
 from supervisor.records import registry, rundir
 from supervisor.records.registry import Entry
 from supervisor.system import durable
-from supervisor.system.process import Identity, boot_id
+from supervisor.system.process import Identity
 
 pytestmark = pytest.mark.usefixtures("own_state")
 
@@ -164,7 +164,7 @@ def test_a_state_directory_that_cannot_be_made_is_a_configuration_error(
 def test_what_is_written_is_json_for_others_too(tmp_path: Path) -> None:
     a_run(tmp_path, "one")
     plain = json.loads((registry.state_dir() / "one.json").read_text())
-    assert plain["front"] == {"pid": me().pid, "start_time": me().start_time, "boot": boot_id()}
+    assert plain["front"] == me()._asdict()
 
 
 def test_an_identity_of_another_boot_is_no_process(tmp_path: Path) -> None:

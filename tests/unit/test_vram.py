@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from supervisor.lifecycle.vram import Device, Observer
+from supervisor.lifecycle.vram_release import Before, Whose
 from supervisor.system import gpu_files, nvml
+from supervisor.system.gpus import Gpu, ProcessList, Source
 from supervisor.system.process import Identity
 from tests.support.cli import ROOT
 from tests.support.gpu.fake_nvml import MIB, UUID, FakeNvml, gpu, process
@@ -239,3 +242,52 @@ def test_a_machine_without_device_files_is_no_gpu_machine(
     assert gpu_files.present()
     monkeypatch.setenv(gpu_files.DIRECTORY_VARIABLE, str(files / "none"))
     assert not gpu_files.present()
+
+
+# -- whose a listed pid is -------------------------------------------------------------------------
+
+
+def test_a_listed_pid_is_ours_only_with_its_start_time_or_the_cookie(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    me = Identity.of(os.getpid())
+    assert me is not None
+    observer = Observer(None, "run-7")  # type: ignore[arg-type]
+    assert observer.whose(me.pid) is Whose.FOREIGN
+    observer.ours = {me.pid: me}
+    assert observer.whose(me.pid) is Whose.OURS
+    # a later process with the number of one of ours
+    observer.ours = {me.pid: me._replace(start_time=me.start_time - 1)}
+    assert observer.whose(me.pid) is Whose.FOREIGN
+    gone = 2**22 + 1  # above any pid
+    assert observer.whose(gone) is Whose.NAMELESS
+    observer.ours = {gone: Identity(gone, 1)}
+    assert observer.whose(gone) is Whose.OURS
+    monkeypatch.setattr(gpu_files, "run_id_of", lambda _who: "run-7")
+    observer.ours = {}
+    assert observer.whose(me.pid) is Whose.OURS
+
+
+def test_a_device_is_back_only_by_a_list_as_new_as_its_figure() -> None:
+    """A stranger gives back 450 MB after it was listed, and ours hold as much."""
+    one = Gpu("GPU-1", 0, "H100", 10**9)
+    before = Before(one, 0, {})
+    device = Device(before, 0)
+    mib = 2**20
+    used = iter([900 * mib, 450 * mib, 450 * mib, 450 * mib])
+    lists = iter([{os.getpid(): 450 * mib}, {}, {}])
+
+    class Told:
+        def used_bytes(self, _uuid: str) -> int:
+            return next(used)
+
+        def processes(self, _uuid: str) -> ProcessList:
+            return ProcessList(dict(next(lists)), Source.PROCESS)
+
+    observer = Observer(Told(), "run-7")  # type: ignore[arg-type]
+    observer.look(device)
+    assert device.back_at is None  # 450 MB of 900 are the stranger's
+    observer.look(device)
+    assert device.back_at is None
+    assert device.found is not None
+    assert device.found.excess_bytes == 450 * mib

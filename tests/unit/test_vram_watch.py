@@ -18,7 +18,7 @@ from tests.support.waiting import wait_for
 pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
 
 WATCH = """
-import json, os, sys, time
+import json, os, sys, threading, time
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,17 +42,17 @@ nudged, wakes = os.pipe()
 watch = vram.VramWatch(
     OneGpu(Source.BUILT_IN), EventLog(Path(sys.argv[1]), "front"), lambda: os.write(wakes, b"x")
 )
-say(ready=watch.ready, due=watch.due)
+say(ready=watch.ready)
 watch.start()
 began = time.monotonic()
-say(due=watch.due is not None)
+say(ready=watch.ready)
 os.read(nudged, 1)
-say(ready=watch.ready, due=watch.due)
+say(ready=watch.ready)
 input()
 since = time.monotonic()
 watch.begin_end(since + 0.2)
 found = watch.outcome(since, began + float(sys.argv[2]))
-say(**asdict(found), pynvml="pynvml" in sys.modules)
+say(**asdict(found), threads=[one.name for one in threading.enumerate()])
 watch.close()
 sys.stdout.flush()
 os._exit(0)
@@ -88,10 +88,10 @@ def fake(tmp_path: Path) -> FakeNvml:
 def test_a_run_waits_for_the_baseline_of_a_planned_device(fake: FakeNvml) -> None:
     fake.say(gpu(used=5 * MIB), "block init")
     watching = Watching(fake)
-    assert watching.said() == {"ready": True, "due": None}
-    assert watching.said() == {"due": True}
+    assert watching.said() == {"ready": True}
+    assert watching.said() == {"ready": False}
     fake.say(gpu(used=5 * MIB))
-    assert watching.said() == {"ready": True, "due": None}
+    assert watching.said() == {"ready": True}
     found = watching.end()
     (one,) = found["gpus"]
     assert (one["baseline_bytes"], one["back"], one["note"]) == (5 * MIB, True, "")
@@ -157,4 +157,5 @@ def test_a_built_in_on_the_cpu_loads_no_nvml(fake: FakeNvml) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["gpus"], found["note"], found["pynvml"]) == ([], "the run used no GPU", False)
+    assert (found["gpus"], found["note"]) == ([], "the run used no GPU")
+    assert found["threads"] == ["MainThread"]  # only the thread loads NVML

@@ -114,7 +114,7 @@ int cuGetErrorName(int code, const char **name) {
         {0, "CUDA_SUCCESS"}, {1, "CUDA_ERROR_INVALID_VALUE"}, {2, "CUDA_ERROR_OUT_OF_MEMORY"},
         {3, "CUDA_ERROR_NOT_INITIALIZED"}, {46, "CUDA_ERROR_DEVICE_UNAVAILABLE"},
         {100, "CUDA_ERROR_NO_DEVICE"}, {101, "CUDA_ERROR_INVALID_DEVICE"},
-        {201, "CUDA_ERROR_INVALID_CONTEXT"}, {712, "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED"},
+        {201, "CUDA_ERROR_INVALID_CONTEXT"}, {600, "CUDA_ERROR_NOT_READY"}, {712, "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED"},
         {713, "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED"}, {719, "CUDA_ERROR_LAUNCH_FAILED"},
         {801, "CUDA_ERROR_NOT_SUPPORTED"},
     };
@@ -252,6 +252,10 @@ int cuStreamCreate(void **stream, unsigned flags) {
     *stream = (void *)(uintptr_t)(flags & 1 ? NON_BLOCKING : BLOCKING);
     return record(no_context("cuStreamCreate"), "cuStreamCreate %u", flags);
 }
+
+int cuEventQuery(void *event) { return (void)event, no_context("cuEventQuery"); }
+
+int cuStreamQuery(void *stream) { return (void)stream, no_context("cuStreamQuery"); }
 
 int cuMemcpyHtoDAsync_v2(uint64_t target, const void *source, size_t size, void *stream) {
     int code = no_context("cuMemcpyHtoDAsync_v2");
