@@ -249,7 +249,7 @@ def holders() -> Finding | None:
         listed = ", ".join(one.described() for one in orphans)
         pids = " ".join(str(one.who.pid) for one in orphans)
         fix = f"if they are yours and not wanted: kill {pids}"
-        return Finding(name, Status.WARNING, f"their parents are dead: {listed}", fix)
+        return Finding(name, Status.WARNING, f"their parents have probably died: {listed}", fix)
     if unexplained := _unexplained(users, hidden=seen.hidden):
         fix = "look on the host, or as root: a forked child may hold a dead parent's memory"
         return Finding(name, Status.WARNING, unexplained, fix)

@@ -168,20 +168,32 @@ class Observer:
 
     def look(self, device: Device) -> None:
         """Read a device after the run's end, and judge whether it is back."""
+        now = time.monotonic()
         try:
-            used = self.nvml.used_bytes(device.before.gpu.uuid)
-            now = time.monotonic()
             if device.listed is None or now >= device.list_at:
-                device.list_at = now + LIST_EVERY_S
-                device.listed = self.list(device.before.gpu)
+                self._list_again(device, now)
+            found = self._judge(device)
+            if found.back and device.list_at != now + LIST_EVERY_S:
+                # strangers may have given back since they were listed what ours still hold
+                self._list_again(device, now)
+                found = self._judge(device)
         except NvmlUnavailable as error:
             device.lost, device.note, device.found = True, error.why, None
             return
-        device.after_bytes = used
+        device.found = found
+        if found.back:
+            device.back_at = time.monotonic()
+
+    def _list_again(self, device: Device, now: float) -> None:
+        device.list_at = now + LIST_EVERY_S
+        device.listed = self.list(device.before.gpu)
+
+    def _judge(self, device: Device) -> Standing:
+        if device.listed is None:
+            raise ValueError("the device's processes were not listed")
+        used = device.after_bytes = self.nvml.used_bytes(device.before.gpu.uuid)
         device.peak_bytes = max(device.peak_bytes, used)
-        device.found = release.standing(device.before, Now(used, *device.listed))
-        if device.found.back:
-            device.back_at = now
+        return release.standing(device.before, Now(used, *device.listed))
 
     def see_back(self, devices: Sequence[Device], until: float) -> None:
         """Look at devices until all are back, or the ``time.monotonic()`` instant has come."""

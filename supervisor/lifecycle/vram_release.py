@@ -210,4 +210,6 @@ def _kind(holder: Holder, run_id: str) -> str:
         return "of this run"
     if holder.run_id:
         return f"of run {holder.run_id}"
-    return "not known to be of this run" + (", its parent is dead" if holder.orphan else "")
+    return "not known to be of this run" + (
+        ", its parent has probably died" if holder.orphan else ""
+    )

@@ -48,7 +48,7 @@ class Holder(NamedTuple):
     run_id : str
         The run whose cookie it carries; empty: none, or its environment may not be read.
     orphan : bool
-        Its parent has died.
+        It is a child of pid 1 and leads no session: its parent has probably died.
     """
 
     who: Identity
@@ -186,7 +186,7 @@ def _holder(who: Identity, names: frozenset[str]) -> Holder:
         minors,
         _CUDA in names or _WINDOWS in names,
         run_id_of(who),
-        _parent(who.pid) == 1 and who.pid != 1,
+        _is_orphan(who.pid),
     )
 
 
@@ -197,12 +197,14 @@ def _ours(pid: int) -> bool:
         return False
 
 
-def _parent(pid: int) -> int:
+def _is_orphan(pid: int) -> bool:
+    """Whether a process is a child of pid 1 that a service manager would not have started so."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
-        return 0
-    return int(stat.rpartition(b")")[2].split()[1])
+        return False
+    _, parent, _, session = stat.rpartition(b")")[2].split()[:4]
+    return int(parent) == 1 and int(session) != pid
 
 
 def state_of(holder: Holder) -> str:

@@ -303,7 +303,7 @@ class Event:
 class Stream(Event):
     def wait_event(self): ...
 flag = StopFlag()
-print(refused(lambda: flag.cuda.wait({kind}(), timeout=0.01)) or flag.cuda.wait({kind}(), 0.01))
+print(refused(lambda: print(flag.cuda.wait({kind}(), timeout=0.01))))
 """
 
 
@@ -321,7 +321,7 @@ def test_of_what_cupy_has_queued_the_driver_is_asked(
 ) -> None:
     """Its ``done`` would be False for ever once a kernel has failed."""
     gpu.set(f"cu{kind}Query {code}")
-    assert gpu.run(_LIKE_CUPY.format(kind=kind)) == said.format(kind=kind)
+    assert gpu.run(_LIKE_CUPY.format(kind=kind)).splitlines()[0] == said.format(kind=kind)
 
 
 @pytest.mark.parametrize(

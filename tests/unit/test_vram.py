@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from supervisor.lifecycle.vram import Observer
-from supervisor.lifecycle.vram_release import Whose
+from supervisor.lifecycle.vram import Device, Observer
+from supervisor.lifecycle.vram_release import Before, Whose
 from supervisor.system import gpu_files, nvml
+from supervisor.system.gpus import Gpu, ProcessList, Source
 from supervisor.system.process import Identity
 from tests.support.cli import ROOT
 from tests.support.gpu.fake_nvml import MIB, UUID, FakeNvml, gpu, process
@@ -265,3 +266,28 @@ def test_a_listed_pid_is_ours_only_with_its_start_time_or_the_cookie(
     monkeypatch.setattr(gpu_files, "run_id_of", lambda _who: "run-7")
     observer.ours = {}
     assert observer.whose(me.pid) is Whose.OURS
+
+
+def test_a_device_is_back_only_by_a_list_as_new_as_its_figure() -> None:
+    """A stranger gives back 450 MB after it was listed, and ours hold as much."""
+    one = Gpu("GPU-1", 0, "H100", 10**9)
+    before = Before(one, 0, {})
+    device = Device(before, 0)
+    mib = 2**20
+    used = iter([900 * mib, 450 * mib, 450 * mib, 450 * mib])
+    lists = iter([{os.getpid(): 450 * mib}, {}, {}])
+
+    class Told:
+        def used_bytes(self, _uuid: str) -> int:
+            return next(used)
+
+        def processes(self, _uuid: str) -> ProcessList:
+            return ProcessList(dict(next(lists)), Source.PROCESS)
+
+    observer = Observer(Told(), "run-7")  # type: ignore[arg-type]
+    observer.look(device)
+    assert device.back_at is None  # 450 MB of 900 are the stranger's
+    observer.look(device)
+    assert device.back_at is None
+    assert device.found is not None
+    assert device.found.excess_bytes == 450 * mib

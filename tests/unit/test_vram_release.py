@@ -95,7 +95,7 @@ def test_a_holder_with_the_runs_cookie_is_a_survivor() -> None:
     ("run_id", "orphan", "said"),
     [
         ("", False, "not known to be of this run"),
-        ("", True, "not known to be of this run, its parent is dead"),
+        ("", True, "not known to be of this run, its parent has probably died"),
         ("run-2", False, "of run run-2"),
     ],
 )
