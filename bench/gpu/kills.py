@@ -95,7 +95,7 @@ def measure(bench: Bench) -> None:
         if not usable:
             record.rows([Row("kills at random moments", "", not_measured=str(nurseries))])
             return
-        baseline = warmed_up(usable[0], device, "activities:hold", record.fact)
+        baseline = warmed_up(usable[0], device, record.fact)
         record.fact("planned", [first, last])
         for volley in volleys(kills, bench.sizes.parallel):
             if bench.left_s() < _VOLLEY_S:

@@ -109,7 +109,7 @@ def measure(bench: Bench) -> None:
         hold_gb = fitting(bench.sizes.hold_gb, free)
         record.fact("hold_gb", hold_gb)
         planned = list(endings(bench.sizes, hold_gb))
-        baseline = warmed_up(nursery, device, "activities:hold", record.fact)
+        baseline = warmed_up(nursery, device, record.fact)
         for ending in planned:
             if bench.left_s() < _longest_s(ending):
                 record.fact("left_out", f"{len(planned) - len(seen)} of {len(planned)}: no time")
@@ -119,16 +119,15 @@ def measure(bench: Bench) -> None:
             record.rows(rows_of(seen))
 
 
-def warmed_up(
-    nursery: Nursery, device: NvmlDevice, body: str, note: Callable[[str, Any], None]
-) -> int:
+def warmed_up(nursery: Nursery, device: NvmlDevice, note: Callable[[str, Any], None]) -> int:
     """Have one worker use the device and be killed; return the used bytes after that.
 
     What a driver keeps once it has been used, and kernels compiled for the first time, belong
     to no ending that is measured.
     """
     note("baseline_before_first_use_bytes", settled_bytes(device))
-    child = nursery.start(body, hold_gb=1, pinned_gb=0, kernel="polling", leave="exit")
+    hold: dict[str, Any] = {"hold_gb": 1, "pinned_gb": 0, "kernel": "polling", "leave": "exit"}
+    child = nursery.start("activities:hold", **hold)
     with suppress(NotMeasuredError):
         child.wait_ready(time.monotonic() + _READY_S)
     child.send(signal.SIGKILL)

@@ -442,7 +442,7 @@ def test_a_worker_that_is_stopped_by_the_flag_gives_its_memory_back(nursery):
 
 def test_the_first_use_of_the_device_is_no_measurement(nursery):
     noted = {}
-    baseline = release.warmed_up(nursery, nursery.device, "activities:hold", noted.__setitem__)
+    baseline = release.warmed_up(nursery, nursery.device, noted.__setitem__)
     assert baseline == GB
     assert set(noted) == {"baseline_before_first_use_bytes", "baseline_bytes"}
     assert nursery.device.pids() == []
