@@ -12,7 +12,7 @@ import zipfile
 from pathlib import Path
 
 from bench.gpu import expected
-from bench.gpu.command import EXPECTED
+from bench.gpu.plan import EXPECTED
 from bench.harness.report import say
 from supervisor.errors import ConfigError
 
@@ -51,7 +51,7 @@ def make_bundle(directory: Path) -> None:
 def command_line(directory: Path) -> str:
     """Return the command that measures from a plain checkout with this directory."""
     return (
-        f"PYTHONPATH=.:{directory / SITE} python3 -m bench gpu "
+        f"PYTHONPATH=$PWD:$PWD/{directory / SITE} python3 -m bench gpu "
         f"--expected {directory / EXPECTED} --out OUT"
     )
 

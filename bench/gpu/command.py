@@ -15,17 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu import plan, presence, table
+from bench.gpu.plan import BUNDLE, EXPECTED, SUMMARY, TABLE
 from bench.gpu.record import FORMAT, Finding, read_all
 from bench.gpu.runner import run_steps
 from bench.gpu.sizes import Sizes
 from bench.harness.report import say
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.system import durable
-
-SUMMARY, TABLE = "summary.json", "table.md"
-EXPECTED = "expected.npz"
-BUNDLE = Path("build/gpu-bundle")
-"""Where ``--bundle`` puts what a machine without a package index lacks, if nothing else is said."""
 
 NO_GPU = 2
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from bench.gpu.activities import ACTIVITIES
 from bench.gpu.children import LOOPS, Child, Nursery
+from bench.gpu.release import warmed_up
 from bench.gpu.step import Bench
 from bench.gpu.watch import NvmlDevice, watch_release
 from bench.harness.errors import NotMeasuredError
@@ -90,8 +91,11 @@ def measure(bench: Bench) -> None:
     seen: list[dict[str, Any]] = []
     with _nurseries() as nurseries:
         device = NvmlDevice.first()
-        baseline = device.used_bytes()
-        record.fact("baseline_bytes", baseline)
+        usable = [nursery for nursery in nurseries.values() if isinstance(nursery, Nursery)]
+        if not usable:
+            record.rows([Row("kills at random moments", "", not_measured=str(nurseries))])
+            return
+        baseline = warmed_up(usable[0], device, record.fact)
         record.fact("planned", [first, last])
         for volley in volleys(kills, bench.sizes.parallel):
             if bench.left_s() < _VOLLEY_S:
@@ -157,9 +161,10 @@ def shoot(
     )
     for kill, nursery, child in ready:
         loops = child.sign(LOOPS)
-        outcome = release.to_json() | {"loops": loops, "stuck": not child.gone()}
+        outcome: dict[str, Any] = release.to_json() | {"loops": loops, "stuck": not child.gone()}
         if child.gone():
-            outcome["exit_code"] = code = nursery.reap(child)
+            code = nursery.reap(child)
+            outcome["exit_code"] = code
             if code != -signal.SIGKILL:
                 outcome["why"] = f"it had ended by itself: {process.describe_exit(code)}"
         seen.append(asdict(kill) | outcome)

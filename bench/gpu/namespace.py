@@ -88,11 +88,13 @@ def worker_in_a_namespace(shared: Shared, baseline: int) -> dict[str, Any]:
     if os.waitpid(started, 0)[1]:
         raise NotMeasuredError("no PID namespace here; the step's output says why")
     deadline = time.monotonic() + _READY_S
-    while not shared.signs.get(0, READY_NS):
-        if time.monotonic() > deadline:
-            raise NotMeasuredError("the worker in the namespace was not ready in time")
-        time.sleep(0.001)
     outer = shared.signs.get(0, _OUTER)
+    warden = Child(outer, 0, shared.signs)
+    try:
+        warden.wait_ready(deadline)
+    except NotMeasuredError:
+        _end(warden)
+        raise
     seen: dict[str, Any] = {"warden": outer, "worker": process.descendants(outer)}
     seen["from_outside"] = answer_of(answers, _ASK_S)
     os.close(asks)
@@ -100,7 +102,6 @@ def worker_in_a_namespace(shared: Shared, baseline: int) -> dict[str, Any]:
     ready, _, _ = select.select([answered], [], [], _READY_S)
     seen["from_inside"] = os.read(answered, 2**16).decode() if ready else "no answer"
     os.close(answered)
-    warden = Child(outer, 0, shared.signs)
     begun = time.monotonic()
     shared.flag.set()
     gone = warden.gone(_ASK_S)
@@ -118,7 +119,10 @@ def _be_warden(shared: Shared, asked: int, tells: int, theirs: tuple[int, int]) 
         os.close(fd)
     process.die_with_parent(0)  # the parent has no pid here
     worker = fork(lambda: _hold(shared))
-    os.read(asked, 1)  # end of file: it is this side's turn
+    # end of file: it is this side's turn; or the worker has ended, and with it all of this
+    while not select.select([asked], [], [], 0.05)[0]:
+        if os.waitpid(worker, os.WNOHANG)[0]:
+            os._exit(1)
     try:
         said = repr(answer_of(answers, _ASK_S) | {"worker": worker})
     except NotMeasuredError as error:

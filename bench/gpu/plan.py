@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from supervisor.errors import ConfigError
+
+SUMMARY, TABLE = "summary.json", "table.md"
+"""Files of a call beside those of the steps."""
+
+BUNDLE, EXPECTED = Path("build/gpu-bundle"), "expected.npz"
+"""Where the expected rows are looked for, if nothing else is said: see :mod:`bench.gpu.bundle`."""
 
 TOTAL_S = 420.0
 """Limit of one call, in s: all steps together."""

@@ -15,8 +15,7 @@ from typing import Any
 
 import bench
 from bench.gpu import kills
-from bench.gpu.command import SUMMARY
-from bench.gpu.plan import STEPS
+from bench.gpu.plan import STEPS, SUMMARY
 from bench.gpu.record import Finding, StepRecord, read_all
 from bench.gpu.table import NOT_MEASURED, in_a_cell, machine_line, number
 from bench.harness.record import Row

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from bench.gpu.children import BACK_NS, Nursery
 from bench.gpu.sizes import GB, Sizes, fitting
 from bench.gpu.step import Bench
-from bench.gpu.watch import NvmlDevice, none_if_nan, watch_release
+from bench.gpu.watch import NvmlDevice, none_if_nan, settled_bytes, watch_release
 from bench.harness.errors import NotMeasuredError
 from bench.harness.record import Comparison, Row, Target, compare
 
@@ -108,8 +109,7 @@ def measure(bench: Bench) -> None:
         hold_gb = fitting(bench.sizes.hold_gb, free)
         record.fact("hold_gb", hold_gb)
         planned = list(endings(bench.sizes, hold_gb))
-        baseline = device.used_bytes()
-        record.fact("baseline_bytes", baseline)
+        baseline = warmed_up(nursery, device, record.fact)
         for ending in planned:
             if bench.left_s() < _longest_s(ending):
                 record.fact("left_out", f"{len(planned) - len(seen)} of {len(planned)}: no time")
@@ -117,6 +117,24 @@ def measure(bench: Bench) -> None:
             seen.append(end_one(nursery, device, ending, baseline))
             record.fact("endings", seen)
             record.rows(rows_of(seen))
+
+
+def warmed_up(nursery: Nursery, device: NvmlDevice, note: Callable[[str, Any], None]) -> int:
+    """Have one worker use the device and be killed; return the used bytes after that.
+
+    What a driver keeps once it has been used, and kernels compiled for the first time, belong
+    to no ending that is measured.
+    """
+    note("baseline_before_first_use_bytes", settled_bytes(device))
+    hold: dict[str, Any] = {"hold_gb": 1, "pinned_gb": 0, "kernel": "polling", "leave": "exit"}
+    child = nursery.start("activities:hold", **hold)
+    with suppress(NotMeasuredError):
+        child.wait_ready(time.monotonic() + _READY_S)
+    child.send(signal.SIGKILL)
+    nursery.reap(child)
+    baseline = settled_bytes(device)
+    note("baseline_bytes", baseline)
+    return baseline
 
 
 def _longest_s(ending: Ending) -> float:

@@ -20,6 +20,7 @@ SLACK_BYTES = 32 * 2**20
 """What a device's used bytes may differ by without anybody holding memory."""
 
 _LIST_EVERY_S = 0.05
+_SETTLED_READINGS, _SETTLED_EVERY_S, _SETTLED_BYTES = 15, 0.02, 2**20
 
 
 class Device(Protocol):
@@ -131,6 +132,23 @@ def watch_release(
 
 
 _WATCHED = 3
+
+
+def settled_bytes(
+    device: Device,
+    *,
+    limit_s: float = 3.0,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], object] = time.sleep,
+) -> int:
+    """Return the used bytes once they stay as they are; as they are then, after ``limit_s``."""
+    deadline = clock() + limit_s
+    seen: list[int] = []
+    while len(seen) < _SETTLED_READINGS and clock() < deadline:
+        used = device.used_bytes()
+        seen = [*seen, used] if not seen or abs(used - seen[0]) < _SETTLED_BYTES else [used]
+        sleep(_SETTLED_EVERY_S)
+    return seen[-1] if seen else device.used_bytes()
 
 
 class NvmlDevice:

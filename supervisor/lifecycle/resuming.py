@@ -36,7 +36,11 @@ from supervisor.rows.index import covered, outstanding
 from supervisor.states import RunStatus
 from supervisor.system import durable
 
-_LIBRARIES = ("allstop", "numpy", "numba")
+_LIBRARIES = {
+    Stack.NUMBA: ("allstop", "numpy", "numba"),
+    Stack.CUPY: ("allstop", "numpy", "cupy"),
+    Stack.TORCH: ("allstop", "numpy", "torch"),
+}
 """Libraries that the last bits of a row depend on."""
 
 
@@ -67,7 +71,7 @@ def prepare(name: str, changes: Changes, *, elsewhere: bool = False) -> Prepared
         # read again: no other process can change it from now on
         asked = durable.read_json(run_dir / rundir.RUN_FILE)
         plan = _plan(asked, run_dir)
-        notes = _other_versions(asked) + _end_leftovers(plan.run_id, run_dir)
+        notes = _other_versions(asked, plan.stack) + _end_leftovers(plan.run_id, run_dir)
         notes += _fetch_from_cluster(run_dir)
         function = inputs.function_again(run_dir, plan, changed_code=changes.changed_code)
         bars = inputs.bars_again(run_dir, plan, notes.append)
@@ -273,14 +277,14 @@ def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
         raise ConfigError(f"{run_dir / rundir.RUN_FILE}: {error}", key=error.key) from None
 
 
-def _other_versions(asked: dict[str, Any]) -> list[str]:
+def _other_versions(asked: dict[str, Any], stack: Stack) -> list[str]:
     """Name the libraries whose versions differ from when the run began."""
     then, now = asked.get("versions", {}), library_versions()
     return [
         f"the run began with {name} {then[name]} and is resumed with {now[name]}: "
         "rows may differ in their last bits"
-        for name in _LIBRARIES
-        if name in then and then[name] != now[name]
+        for name in _LIBRARIES[stack]
+        if name in then and name in now and then[name] != now[name]
     ]
 
 

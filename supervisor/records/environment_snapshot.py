@@ -19,6 +19,8 @@ from supervisor.records.claim import Claim, claim_directory
 from supervisor.system import durable
 from supervisor.version import __version__
 
+_MISSING = "not installed"
+
 
 def write_run_file(run_dir: Path, asked: dict[str, Any]) -> Claim:
     """Claim a run's empty directory and write its ``run.json``.
@@ -69,11 +71,19 @@ def take_snapshot() -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of allstop, Python and the libraries that rows depend on."""
+    """Return the versions of allstop, Python and the libraries that rows depend on.
+
+    Those that a run need not have are left out where they are not installed.
+    """
+    found = {name: _version(name) for name in ("numpy", "numba", "pyarrow", "cupy", "torch")}
     return {
         "allstop": __version__,
         "python": platform.python_version(),
-        **{name: _version(name) for name in ("numpy", "numba", "pyarrow")},
+        **{
+            name: version
+            for name, version in found.items()
+            if version != _MISSING or name not in ("cupy", "torch")
+        },
     }
 
 
@@ -84,6 +94,11 @@ def _version(package: str) -> str:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        return "not installed"
-    found = Path(spec.origin).parent.parent.glob(f"{package}-*.dist-info")
-    return next((path.stem.partition("-")[2] for path in found), "unknown")
+        return _MISSING
+    found = Path(spec.origin).parent.parent.glob(f"{package}*.dist-info")
+    names = (path.stem.partition("-") for path in found)
+    # CuPy's distributions are named after the CUDA that they are built for: cupy_cuda13x
+    return next(
+        (version for name, _, version in names if name == package or name[:9] == "cupy_cuda"),
+        "unknown",
+    )

@@ -507,8 +507,22 @@ def test_torch_on_the_cpu_stops_and_resumes(place: Place) -> None:
     for mine, other in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, rel=1e-9)
     assert max(run.kept().values()) == 1
+    # nothing is left to compute, on whatever device
     complete = place.command("resume", str(run.run_dir), "--device", "cpu")
-    assert complete.returncode == 0, "nothing is left to compute, on whatever device"
+    assert complete.returncode == 0
+    python = [sys.executable, "-c", RESUMES, str(run.run_dir)]
+    done = subprocess.run(
+        python, cwd=place.work, env=place.env, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["completed"]
+    assert asked(run)["stack"] == "torch"
+
+
+RESUMES = """
+import sys, supervisor
+if __name__ == "__main__":
+    print(supervisor.resume(sys.argv[1], device="cpu").wait().status)
+"""
 
 
 def test_numbas_rows_are_not_completed_by_torch(place: Place) -> None:

@@ -32,16 +32,18 @@ from bench.gpu import (
     shots,
     table,
 )
+from bench.gpu.backtests import started, swept
 from bench.gpu.children import BACK_NS, READY_NS, Nursery, Shared, answer_of
 from bench.gpu.command import main, summary
 from bench.gpu.plan import STEPS, Step, choose, limit_of
+from bench.gpu.probe import SOURCE
 from bench.gpu.record import Finding, Status, StepRecord, read_all, read_findings
 from bench.gpu.release import Ending, Way
 from bench.gpu.runner import run_steps
 from bench.gpu.sizes import GB, Sizes, fitting
 from bench.gpu.step import Options
 from bench.gpu.timed_device import covered
-from bench.gpu.watch import NvmlDevice, watch_release
+from bench.gpu.watch import NvmlDevice, settled_bytes, watch_release
 from bench.harness.errors import NotMeasuredError
 from bench.harness.record import Row, Target, compare
 from supervisor.errors import ConfigError
@@ -49,6 +51,8 @@ from supervisor.ipc.device_flag import Tier
 from supervisor.market.example import example_bars
 from supervisor.system import process
 from tests.support.cli import ROOT
+from tests.support.gpu.cupy_runs import EmulatedFlag
+from tests.support.gpu.ptx import NVCC, compile_cuda, polls
 from workers import catalog, reference
 
 # -- the plan --------------------------------------------------------------------
@@ -303,6 +307,25 @@ def test_memory_taken_while_the_worker_was_dying_is_not_taken_for_back():
     assert seen.baseline_s == pytest.approx(1.5, abs=0.01)
 
 
+class Moving(Gpu):
+    """A device that is still giving memory back: each reading is another."""
+
+    readings: list[int]
+
+    def used_bytes(self) -> int:
+        return self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+
+
+def test_a_baseline_is_taken_when_memory_no_longer_moves():
+    device = Moving(Clock(), [])
+    device.readings = [9 * GB, 7 * GB, 5 * GB, 5 * GB + 4096]
+    assert settled_bytes(device, sleep=lambda s: None) == 5 * GB + 4096
+    device.readings = [n * GB for n in range(5000, 0, -1)]
+    clock = Clock()
+    assert settled_bytes(device, limit_s=1.0, clock=clock, sleep=lambda s: None) > GB
+    assert clock.now < 102
+
+
 # -- what is shown ---------------------------------------------------------------
 
 
@@ -370,6 +393,9 @@ def hold_and_listen(shared, slot, *, hold_gb, pinned_gb, kernel, leave):
 
 def be_busy(shared, slot, *, library, activity):
     """Stands for :func:`bench.gpu.activities.busy`."""
+    if activity == "start":
+        shared.signs.put(slot, READY_NS, 1)
+        os._exit(3)
     shared.signs.put(slot, READY_NS, time.monotonic_ns())
     time.sleep(30)
 
@@ -414,6 +440,14 @@ def test_a_worker_that_is_stopped_by_the_flag_gives_its_memory_back(nursery):
     assert (seen["held_bytes"], seen["left_bytes"]) == (GB, 0)
 
 
+def test_the_first_use_of_the_device_is_no_measurement(nursery):
+    noted = {}
+    baseline = release.warmed_up(nursery, nursery.device, noted.__setitem__)
+    assert baseline == GB
+    assert set(noted) == {"baseline_before_first_use_bytes", "baseline_bytes"}
+    assert nursery.device.pids() == []
+
+
 def test_a_worker_that_is_killed_says_nothing_of_its_kernel(nursery):
     seen = release.end_one(nursery, nursery.device, Ending(release.WAYS[0], 1), GB)
     assert seen["exit_code"] == -9
@@ -428,12 +462,19 @@ def test_a_worker_that_cannot_begin_is_the_reason(nursery):
 
 
 def test_a_volley_is_killed_and_watched(nursery):
-    volley = kills.plan(4)
+    volley = [kills.Kill(index, "cupy", "kernel", 0.01 * index) for index in range(4)]
     nurseries = {"cupy": nursery, "torch": nursery}
     seen = kills.shoot(nurseries, nursery.device, volley, GB)
     assert [one["index"] for one in seen] == [0, 1, 2, 3]
     assert all(one["exit_code"] == -9 and one["left_bytes"] == 0 for one in seen)
     assert nursery.device.pids() == []
+
+
+def test_a_worker_that_ended_by_itself_is_no_kill(nursery):
+    volley = [kills.Kill(0, "cupy", "start", 0.2)]
+    (seen,) = kills.shoot({"cupy": nursery}, nursery.device, volley, GB)
+    assert seen["why"] == "it had ended by itself: exited with status 3"
+    assert kills.rows_of([seen], [])[0].not_measured == seen["why"]
 
 
 def test_a_library_that_is_not_there_costs_its_own_kills_alone(nursery):
@@ -691,4 +732,42 @@ def test_wheels_are_unpacked_where_they_are_imported_from(tmp_path):
 
 def test_the_command_of_a_bundle_names_what_is_in_it():
     said = bundle.command_line(Path("b"))
-    assert said.startswith("PYTHONPATH=.:b/site python3 -m bench gpu --expected b/expected.npz")
+    assert said.startswith(
+        "PYTHONPATH=$PWD:$PWD/b/site python3 -m bench gpu --expected b/expected.npz"
+    )
+
+
+# -- kernels, as far as a machine without a device runs them -------------------------------
+
+
+class FlagThere(EmulatedFlag):
+    """A stop flag as a chunk has it."""
+
+    @property
+    def array(self):
+        return self.flag.array
+
+    def is_set(self) -> bool:
+        return self.flag.is_set()
+
+
+@pytest.mark.parametrize("strategy", grids.STRATEGIES)
+def test_rows_are_compared_with_those_that_travelled(strategy, tmp_path, devices):
+    """The whole way of step `kernels`, with the same CUDA source on an emulated device."""
+    n_bars, n = 5_000, 36
+    expected.compute(tmp_path / "expected.npz", n_bars=n_bars, combos=n)
+    bars = example_bars(n_bars)
+    known = expected.load(tmp_path / "expected.npz", bars)
+    grid = grids.grid_of(strategy, n)
+    backtest = started("cupy", bars, grid, strategy, open_device=devices)
+    rows = swept(backtest, n, FlagThere(), cuts=(7,)).rows
+    assert expected.compare_rows(rows, known.rows[strategy]) == expected.Difference(n, 0, 0.0)
+
+
+@pytest.mark.skipif(NVCC is None, reason="nvcc is not installed")
+def test_the_kernels_that_are_timed_poll_in_their_loops_and_the_twin_does_not(tmp_path):
+    ptx = compile_cuda(SOURCE.read_text(), tmp_path)
+    of = {entry.partition("(")[0]: entry for entry in ptx.split(".visible .entry ")[1:]}
+    assert len(polls(of["polling"])) == 1
+    assert len(polls(of["until_stopped"])) == 1
+    assert polls(of["twin"]) == []

@@ -267,11 +267,6 @@ int cuStreamSynchronize(void *stream) {
     return record(no_context("cuStreamSynchronize"), "cuStreamSynchronize");
 }
 
-int cuStreamQuery(void *stream) {
-    (void)stream;
-    return record(no_context("cuStreamQuery"), "cuStreamQuery");
-}
-
 /* -- a kernel ----------------------------------------------------------------- */
 
 struct kernel { volatile int64_t *word; volatile int done; };
