@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -22,9 +22,10 @@ from tests.support.gpu.kernels import Build
 from tests.support.gpu.launches import CROSS_KERNELS, Columns, Launches
 from workers.catalog import STRATEGIES
 from workers.cupy_backtest import layout, tables
-from workers.indicators.prices import running_sums
+from workers.indicators.prices import running_sums, whole_prices
 from workers.kernels import prefix_tables
 from workers.kernels.blocks import TILE_BARS, WORD
+from workers.kernels.entries import deviations, rsi
 
 needs_compiler = pytest.mark.skipif(bool(kernels.missing()), reason=kernels.missing() or "-")
 needs_nvcc = pytest.mark.skipif(bool(device_code.why_not()), reason=device_code.why_not() or "-")
@@ -175,6 +176,37 @@ def test_ranges_settle_words_without_their_sums(serial: Launches) -> None:
     assert bits(unsettled) != bits(wanted)
 
 
+def fractions(n: int) -> NDArray[np.float64]:
+    """Prices whose sums are rounded."""
+    return np.exp(np.cumsum(np.random.default_rng(1).normal(0.0, 1e-3, n)))
+
+
+@needs_compiler
+@pytest.mark.parametrize(("kernel", "curve"), [("fill_rsi", rsi), ("fill_deviations", deviations)])
+@pytest.mark.parametrize(
+    "close", [fractions(8257), SERIES["walk-8257"].close], ids=["any", "whole"]
+)
+def test_curves_have_the_bits_of_the_cpu(
+    serial: Launches, kernel: str, curve: Any, close: NDArray[np.float64]
+) -> None:
+    """A curve is neither above nor below its own value: a bit of difference would show."""
+    line, windows = np.zeros(8, np.int64), np.array([2, 3, 14, 90, 300])
+    prices = np.array(close) if kernel == "fill_rsi" else whole_prices(np.array(close))
+    bars = np.linspace(400, len(prices) - 1, 40).astype(int)
+    for window in windows:
+        values = np.empty(3 * TILE_BARS)
+        assert curve(line, prices, int(window), values)
+        bounds = values[bars]
+        for above in (False, True):
+            beyond = values > bounds[:, None] if above else values < bounds[:, None]
+            words, at = serial.levels(
+                kernel, prices, np.full(len(bounds), window), bounds, above=above
+            )
+            set_bits = np.unpackbits(words.T.copy().view(np.uint8), axis=1, bitorder="little")
+            assert (set_bits[at, : len(prices)] == beyond[:, : len(prices)]).all()
+            assert not set_bits[:, len(prices) :].any()
+
+
 # -- tables ----------------------------------------------------------------------
 
 
@@ -190,6 +222,8 @@ def test_prefix_tables_have_the_bits_of_the_compiled_ones(name: str) -> None:
             assert a.tobytes() == b.tobytes(), field
 
 
+@example([0] * 40 + [17_500_000] * 40, [35], [70], 1)
+@example([0] * 40 + [17_600_000] * 40, [35], [70], 1)
 @given(
     st.lists(st.integers(-(10**9), 10**9), min_size=1, max_size=60),
     st.lists(st.integers(1, 70), min_size=1, max_size=5),
@@ -417,7 +451,7 @@ def test_the_machine_reads_the_flag_at_system_scope(tmp_path: Path, name: str) -
 @needs_nvcc
 @needs_disassembler
 @pytest.mark.parametrize("name", layout.SOURCES)
-def test_nobody_waits_where_the_flag_is_read(tmp_path: Path, name: str) -> None:
+def test_no_thread_waits_where_the_flag_is_read(tmp_path: Path, name: str) -> None:
     """The machine waits for a load where its register is first used: not before the next label."""
     device_code.compiled(name, tmp_path / "code.cubin")
     for kernel, text in device_code.sass(tmp_path / "code.cubin").items():

@@ -55,7 +55,7 @@ def built(build: Build = Build.SERIAL) -> Path:
     place = Path(tempfile.gettempdir()) / f"allstop-test-kernels-{os.getuid()}"
     place.mkdir(mode=0o700, exist_ok=True)
     if place.stat().st_uid != os.getuid():
-        raise PermissionError(f"{place} is somebody else's")
+        raise PermissionError(f"{place} belongs to another user")
     library = place / f"{build.name.lower()}-{digest.hexdigest()}.so"
     if not library.exists():
         _compile(build, library)

@@ -139,15 +139,15 @@ class Launches:
         prices, window, width = whole_prices(bars.close), columns["window"], columns["width"]
         middle = np.zeros(len(window))
         return _sweep_signals(
-            self._levels("fill_deviations", prices, window, -width.astype(float), above=False),
-            self._levels("fill_deviations", prices, window, middle, above=True),
+            self.levels("fill_deviations", prices, window, -width.astype(float), above=False),
+            self.levels("fill_deviations", prices, window, middle, above=True),
         )
 
     def _rsi_reversion(self, bars: Any, columns: Columns) -> tuple[str, Struct, Any]:
         close, window = np.array(bars.close), columns["window"]
         return _sweep_signals(
-            self._levels("fill_rsi", close, window, columns["lower"], above=False),
-            self._levels("fill_rsi", close, window, columns["upper"], above=True),
+            self.levels("fill_rsi", close, window, columns["lower"], above=False),
+            self.levels("fill_rsi", close, window, columns["upper"], above=True),
         )
 
     def _donchian_breakout(self, bars: Any, columns: Columns) -> tuple[str, Struct, Any]:
@@ -157,7 +157,7 @@ class Launches:
             self._breakouts(-close, -low, columns["exit"]),
         )
 
-    def _levels(
+    def levels(
         self, kernel: str, prices: Any, window: Any, bound: Any, *, above: bool
     ) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
         """Rows of signals by word, and each combination's row."""

@@ -2,7 +2,7 @@
 //
 // Rows are to be bit for bit the CPU's, so every operation on a double, its order, and which
 // argument of a minimum comes first are those of that file. What differs is how signals come: a
-// word at a time from whoever makes them, where the CPU has all 64 of a tile.
+// word at a time from the kernel that makes them, where the CPU has all 64 of a tile.
 #ifndef ACCOUNTING_CUH
 #define ACCOUNTING_CUH
 
@@ -139,14 +139,14 @@ INLINE Span extremes(const Tables& tables, i32 start, i32 end) {
   return span;
 }
 
-// Account for what is open up to before `until`.
+// Account for what is open up to before `until`. The CPU also looks closer where a fall inside may be
+// the deepest; without a new peak that comes to the same as the lowest equity, so here it does not.
 INLINE void hold_until(const Tables& tables, i32 until, const Position& position, State& state) {
   const double units = state.units;
   const i32 opened = position.opened;
   const Span span = extremes(tables, opened, until);
   if (units * span.high > state.peak ||
-      (units * span.low < state.lowest && opened / WORD == until / WORD) ||
-      (span.low < state.worst * span.high && span.low * state.peak < state.lowest * span.high)) {
+      (units * span.low < state.lowest && opened / WORD == until / WORD)) {
     const Depth depth =
         hold(tables, opened, until, units, state.peak, state.lowest, state.worst);
     state.peak = depth.peak;

@@ -55,8 +55,8 @@ INLINE u64 bars_with(i32 window, i32 start) {
   return missing <= 0 ? ALL : missing < WORD ? ALL << missing : 0;
 }
 
-// Copy the sums that a tile needs, those of `reach` bars before it included, once nobody reads those
-// of the tile before. They are there after the next barrier. Returns where this thread ended.
+// Copy the sums that a tile needs, those of `reach` bars before it included, once no thread reads
+// those of the tile before. They are there after the next barrier. Returns where this thread ended.
 INLINE i32 stage(const Crosses& crosses, i32 first_bar, i32* staged) {
   const i32* sums = (const i32*)crosses.sums + (crosses.front - crosses.reach) + first_bar;
   BARRIER();
@@ -76,6 +76,7 @@ INLINE void sweep(const Tables& tables, const Stop& stop, const Crosses& crosses
   const bool ranged = crosses.ranges != nullptr;
   const i32 fast_at = ranged ? crosses.fast_at[c] : 0, slow_at = ranged ? crosses.slow_at[c] : 0;
   State state = at_start();
+  if (STAGED && leaves_at_start(stop)) return;  // before anything is copied
   Poll before = no_poll();
   if (!STAGED) ask(stop, before);
   for (i32 tile = 0; tile < tables.n_tiles; ++tile) {
@@ -109,19 +110,19 @@ INLINE void sweep(const Tables& tables, const Stop& stop, const Crosses& crosses
 }
 
 KERNEL sweep_crosses(BY_VALUE Tables tables, BY_VALUE Stop stop, BY_VALUE Crosses crosses,
-                          BY_VALUE Batch batch) {
+    BY_VALUE Batch batch) {
   SHARED_WORDS(staged);
   sweep<i32, true>(tables, stop, crosses, batch, staged);
 }
 
 // For windows so long that a tile's sums do not fit into shared memory.
 ROOMY_KERNEL sweep_crosses_far(BY_VALUE Tables tables, BY_VALUE Stop stop,
-                                    BY_VALUE Crosses crosses, BY_VALUE Batch batch) {
+    BY_VALUE Crosses crosses, BY_VALUE Batch batch) {
   sweep<i32, false>(tables, stop, crosses, batch, nullptr);
 }
 
 ROOMY_KERNEL sweep_crosses_wide(BY_VALUE Tables tables, BY_VALUE Stop stop,
-                                     BY_VALUE Crosses crosses, BY_VALUE Batch batch) {
+    BY_VALUE Crosses crosses, BY_VALUE Batch batch) {
   sweep<double, false>(tables, stop, crosses, batch, nullptr);
 }
 

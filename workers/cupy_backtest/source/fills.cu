@@ -122,7 +122,7 @@ ROOMY_KERNEL fill_rsi(BY_VALUE Stop stop, BY_VALUE Levels levels) {
 }
 
 // The highest of 2^level prices from each bar on, from those of half as many. Near the end, where
-// fewer are left, it is the highest of those that are there, which nobody asks for.
+// fewer are left, it is the highest of those that are there, which no row needs.
 KERNEL raise_ladder(BY_VALUE Stop stop, BY_VALUE Ladder ladder) {
   if (leaves_at_start(stop)) return;
   const i32 half = 1 << (ladder.level - 1), last = ladder.n_bars - 1;

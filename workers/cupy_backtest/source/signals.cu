@@ -16,7 +16,7 @@ INLINE u64 take(Words& words) {
 }
 
 KERNEL sweep_signals(BY_VALUE Tables tables, BY_VALUE Stop stop, BY_VALUE Signals signals,
-                          BY_VALUE Batch batch) {
+    BY_VALUE Batch batch) {
   const i32 mine = blockIdx.x * blockDim.x + threadIdx.x;
   const i32 c = mine < batch.n ? mine : batch.n - 1;  // every thread comes to every barrier
   Words enters = {signals.enter + signals.enter_at[c], signals.n_enter};

@@ -68,7 +68,7 @@ class Group {
     wait();
     bool found = false;
     for (char vote : votes_) found |= vote != 0;
-    wait();  // nobody votes again before all have counted
+    wait();  // no thread votes again before all have counted
     return found;
   }
 

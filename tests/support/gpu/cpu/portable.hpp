@@ -1,7 +1,7 @@
 // The names of source/portable.cuh for a C++ compiler: included before it, instead of it.
 //
 // Two machines. SERIAL: a launch is one thread, and every thread of the grid a block of its own,
-// so that no barrier has anybody to wait for; fast, for rows. Otherwise every thread of a block is
+// so that no barrier has a thread to wait for; fast, for rows. Otherwise every thread of a block is
 // a real thread and every barrier a real one, block after block, for races.
 //
 // DROP_BARRIER takes out BARRIER, DROP_LEAVING the barrier in BARRIER_ANY: the tests' controls.
