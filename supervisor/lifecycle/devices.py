@@ -130,8 +130,8 @@ def _place_auto(plan: Plan, left: int, cores: int) -> Placed:
         return Placed(on_cpu, (f"computed on the CPU although this machine has a GPU: {none}",))
     if not installed(Stack.CUPY):
         note = (
-            f"computed on the CPU although there is {named(gpus)}: CuPy is not installed; "
-            f"{advice(_CUDA_EXTRA)} installs it"
+            f"computed on the CPU although there is {named(gpus)}: CuPy is not installed: "
+            f"{_how_to_install(Stack.CUPY)}"
         )
         return Placed(_on_cpu(plan, cores, "the CPU: CuPy is not installed"), (note,))
     chosen = _on_gpus(plan, Stack.CUPY, gpus, f"{named(gpus)}, by CuPy: {why}")
@@ -173,8 +173,7 @@ def _no_gpu(asked: DeviceRequest, why: NoGpuError) -> ConfigError:
 
 # -- which libraries -------------------------------------------------------
 
-_CUDA_EXTRA = "cuda13"
-_MODULE = {Stack.CUPY: ("cupy", "CuPy", _CUDA_EXTRA), Stack.TORCH: ("torch", "PyTorch", "torch")}
+_MODULE = {Stack.CUPY: ("cupy", "CuPy", "cuda13"), Stack.TORCH: ("torch", "PyTorch", "torch")}
 
 
 def installed(stack: Stack) -> bool:
@@ -193,10 +192,16 @@ def cpu_only_torch() -> bool:
 def _need(stack: Stack, text: str) -> None:
     if installed(stack):
         return
-    _, name, extra = _MODULE[stack]
     raise ConfigError(
-        f"device {text} needs {name}, which is not installed: {advice(extra)}", key="device"
+        f"device {text} needs {_MODULE[stack][1]}, which is not installed: "
+        f"{_how_to_install(stack)}",
+        key="device",
     )
+
+
+def _how_to_install(stack: Stack) -> str:
+    older = "; for a driver of CUDA 12, cuda12 in its place" if stack is Stack.CUPY else ""
+    return advice(_MODULE[stack][2]) + older
 
 
 # -- the plan --------------------------------------------------------------

@@ -175,7 +175,7 @@ class Sweep:
     def close(self) -> None:
         """Release everything that was prepared: it is big, and an idle warden holds nothing."""
         self._given_up.close()
-        for worker in self._workers.values():
+        for worker in self._by_pid.values():
             worker.link.close()
         for fd in (self._fds.bars, self._fds.function):
             if fd is not None:
@@ -209,7 +209,7 @@ class Sweep:
             raise InternalError("workers are forked before prepare() or after close()")
         self._table.vacate(slot)
         serial, self._serial = self._serial, self._serial + 1
-        worker = self._nursery.fork(slot, serial, device, self._backend, self._workers.values())
+        worker = self._nursery.fork(slot, serial, device, self._backend, self._by_pid.values())
         self._workers[slot] = worker
         self._by_pid[worker.pid] = worker
         self._run.watch(worker.link, lambda: self._on_worker(worker))
@@ -254,7 +254,7 @@ class Sweep:
                 self._on_device_lost(worker, messages.DeviceLost(worker.device, message.error))
             else:
                 self._run.fail(message.error, usage=message.usage)
-        return True
+        return not worker.left
 
     def _on_ready(self, worker: Worker) -> None:
         worker.ready = True
@@ -279,14 +279,17 @@ class Sweep:
     # -- dead workers ------------------------------------------------------
 
     def _replace(self, worker: Worker, status: int) -> None:
-        del self._workers[worker.slot]
-        while self._on_worker(worker):
-            pass  # messages it sent before it died
+        if not worker.left:
+            del self._workers[worker.slot]
+            while self._on_worker(worker):
+                pass  # messages it sent before it died
         self._run.forget(worker.link)
         worker.link.close()
         code = os.waitstatus_to_exitcode(status)
         self._run.heed_flag()
         self._run.events.emit("worker_reaped", serial=worker.serial, pid=worker.outside, code=code)
+        if worker.left:
+            return
         if self._run.state is not State.RUNNING:
             self._in_hand.take_back(worker.slot)
             self._table.drop_unkept(worker.slot)
@@ -333,9 +336,19 @@ class Sweep:
         self._in_hand.take_back(worker.slot)
         if message.gone or self._devices.crashed(worker.device, ready=worker.ready):
             self._lose(worker.device, message.error)
-        else:
+            self._succeed(worker)
+        else:  # its successor needs the memory that it holds on the same device
             self._run.post(messages.WorkerLost(worker.serial, worker.outside, message.error))
         self._wake_idle()
+
+    def _succeed(self, worker: Worker) -> None:
+        """Give the slot of a worker that ends to its successor, which gets another device."""
+        worker.left = True
+        self._run.forget(worker.link)
+        self._workers.pop(worker.slot, None)
+        self._table.drop_unkept(worker.slot)
+        self._start_worker(worker.slot)
+        self._run.check_done()
 
     def _lose(self, device: str, error: str) -> None:
         if self._devices.lose(device, error):

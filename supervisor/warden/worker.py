@@ -39,6 +39,9 @@ class Worker:
         Whether it has asked for a chunk.
     lost : str or None
         Why it ends: what is wrong with its device.
+    left : bool
+        Whether its slot is no longer its own: a process can take long to end in a driver whose
+        device is lost, and its successor need not wait.
     """
 
     slot: int
@@ -50,6 +53,7 @@ class Worker:
     forked_at: float = field(default_factory=time.monotonic)
     ready: bool = False
     lost: str | None = None
+    left: bool = False
 
 
 class Nursery:

@@ -197,6 +197,22 @@ def test_without_a_spare_the_others_go_on(place: Place, fake: FakeNvml) -> None:
     run.assert_gone()
 
 
+STUCK = TOGETHER.replace(
+    "        raise", "        os._exit = lambda code: time.sleep(1000)\n        raise"
+)
+
+
+def test_nothing_waits_for_a_worker_that_is_stuck_in_the_driver(
+    place: Place, fake: FakeNvml
+) -> None:
+    run = place.sweep(STUCK, "--device", "cuda", "--grace", "0.2", n=20, workers=1, N=1, LOST=[A])
+    assert run.end() == 0, run.tell()
+    run.assert_nothing_lost(at_least=20)
+    assert max(run.kept().values()) == 1
+    assert [fact["device"] for fact in facts(run, "warden.worker_started")] == [A, B]
+    run.assert_gone()
+
+
 IDLE = (
     TOGETHER
     + """

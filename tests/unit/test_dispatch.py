@@ -397,3 +397,23 @@ def test_a_message_of_an_unknown_worker_is_ignored() -> None:
     dispatcher.returned(0, chunk.stop, 1.0)
     dispatcher.returned(0, chunk.stop, 1.0)
     assert dispatcher.finished == chunk.stop
+
+
+def test_other_workers_begin_with_small_chunks_again() -> None:
+    """A GPU's chunk is half a second's work for it, and minutes' for a core."""
+    dispatcher = Dispatcher([(0, 10**8)], 1, batch=64)
+    for now in range(30):
+        chunk = dispatcher.take(0, now)
+        assert chunk is not None
+        dispatcher.returned(0, chunk.stop, now + 1e-6 * chunk.size)
+    grown = dispatcher.take(0, 31)
+    assert grown is not None
+    assert grown.size > 100_000
+    dispatcher.returned(0, grown.start, 32)
+    dispatcher.learn_anew(4, 1)
+    sizes = []
+    for worker in range(4):
+        chunk = dispatcher.take(worker, 33)
+        assert chunk is not None
+        sizes.append(chunk.size)
+    assert sizes == [1, 1, 1, 1]
