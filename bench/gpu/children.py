@@ -16,7 +16,7 @@ import struct
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from bench.harness.errors import NotMeasuredError
 from bench.harness.processes import fork
@@ -177,10 +177,15 @@ class Nursery(Shared):
         Their words.
     """
 
+    _ours: ClassVar[set[int]] = set()
+    """This process's ends of the pipes to nurseries. Another one must not hold them: each would
+    live until the other has ended."""
+
     def __init__(self, imports: Sequence[str]) -> None:
         super().__init__()
         to_nursery, self._requests = os.pipe()
         self._answers, from_nursery = os.pipe()
+        self._ours.update((self._requests, self._answers))
         self._pid = fork(lambda: self._serve(imports, to_nursery, from_nursery))
         os.close(to_nursery)
         os.close(from_nursery)
@@ -197,8 +202,9 @@ class Nursery(Shared):
 
     def close(self) -> None:
         """End it, and with it every worker."""
-        os.close(self._requests)
-        os.close(self._answers)
+        for fd in (self._requests, self._answers):
+            self._ours.remove(fd)
+            os.close(fd)
         os.waitpid(self._pid, 0)
         self.flag.close()
 
@@ -245,8 +251,8 @@ class Nursery(Shared):
         return answer
 
     def _serve(self, imports: Sequence[str], requests: int, answers: int) -> None:
-        os.close(self._requests)
-        os.close(self._answers)
+        while self._ours:
+            os.close(self._ours.pop())
         with os.fdopen(requests) as asked, os.fdopen(answers, "w", buffering=1) as said:
             said.write(json.dumps(self._prepare(imports)) + "\n")
             for line in asked:

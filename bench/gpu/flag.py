@@ -14,7 +14,7 @@ import numpy as np
 
 from bench.gpu.children import Nursery, answer_of
 from bench.gpu.poll_cost import TILE_OF_THE_BACKTESTS_US, overhead_rows, overheads
-from bench.gpu.probe import Probe, spin
+from bench.gpu.probe import NO_WORD, Probe, spin
 from bench.gpu.shots import SHOT_S, Turns, shoot, tail_row
 from bench.gpu.step import Bench
 from bench.harness.errors import NotMeasuredError
@@ -143,7 +143,7 @@ def listen(nursery: Nursery, slot: int, *, tier: str, shots: int) -> None:
         if tier == Tier.WAVES:
             turns.begun()
             while not nursery.flag.is_set():
-                probe.timed_ms(0, tiles, iterations)
+                probe.timed_ms("twin", NO_WORD, tiles, iterations)
         else:
             done = probe.until_stopped(opened.pointer, SHOT_S, 100)
             probe.wait_started()

@@ -161,7 +161,9 @@ def shoot(
     )
     for kill, nursery, child in ready:
         loops = child.sign(LOOPS)
-        outcome: dict[str, Any] = release.to_json() | {"loops": loops, "stuck": not child.gone()}
+        outcome: dict[str, Any] = {
+            **release.to_json(), "loops": loops, "stuck": not child.gone(),
+        }  # fmt: skip
         if child.gone():
             code = nursery.reap(child)
             outcome["exit_code"] = code

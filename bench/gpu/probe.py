@@ -15,6 +15,9 @@ from bench.harness.errors import NotMeasuredError
 SOURCE = Path(__file__).parent / "source" / "probe.cu"
 
 THREADS = 256
+NO_WORD = (np.int32(0),)
+"""What `twin` is given in place of a stop word."""
+
 BLOCKS_PER_SM = 3
 """As in a wave of the backtests' kernels."""
 
@@ -37,7 +40,7 @@ class Probe:
         self.cupy: Any = cupy
         self.stream: Any = cupy.cuda.Stream(non_blocking=True)
         module: Any = cupy.RawModule(code=SOURCE.read_text(), options=("-std=c++17",))
-        names = ("until_stopped", "polling", "twin")
+        names = ("until_stopped", "polling", "in_turns", "twin")
         self._kernels: dict[str, Any] = {name: module.get_function(name) for name in names}
         self._multiprocessors = int(cupy.cuda.Device().attributes["MultiProcessorCount"])
         self._out: Any = cupy.zeros(self.blocks * THREADS, "f4")
@@ -103,16 +106,14 @@ class Probe:
 
     # -- a known time of work ------------------------------------------------
 
-    def timed_ms(self, pointer: int, tiles: int, iterations: int) -> float:
-        """Return the time of a kernel by the device's clock, in ms; pointer 0: without polls."""
-        first = np.uint64(pointer) if pointer else np.int32(0)
-        kernel = self._kernels["polling" if pointer else "twin"]
+    def timed_ms(self, kernel: str, words: tuple[Any, ...], tiles: int, iterations: int) -> float:
+        """Return the time of a kernel that is given these words first, by the device's clock."""
         begun, ended = self.cupy.cuda.Event(), self.cupy.cuda.Event()
         with self.stream:
             begun.record(self.stream)
-            kernel(
+            self._kernels[kernel](
                 (self.blocks,), (THREADS,),
-                (first, np.int32(tiles), np.int32(iterations), self._out),
+                (*words, np.int32(tiles), np.int32(iterations), self._out),
             )  # fmt: skip
             ended.record(self.stream)
         ended.synchronize()
@@ -120,8 +121,8 @@ class Probe:
 
     def iterations_for(self, tile_us: float) -> int:
         """Return how many iterations a tile of about this time has, with the device full."""
-        self.timed_ms(0, 100, 1000)  # clocks go up
-        us = 1000 * self.timed_ms(0, 1000, 1000) / 1000
+        self.timed_ms("twin", NO_WORD, 100, 1000)  # clocks go up
+        us = 1000 * self.timed_ms("twin", NO_WORD, 1000, 1000) / 1000
         return max(1, round(1000 * tile_us / us))
 
 

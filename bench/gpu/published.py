@@ -64,7 +64,7 @@ FULL = (
     Line("the same, launches of one wave, p99", "flag",
          "request → worker's wait is over, tier waves"),
     Line("kernel slower by polling every 300 µs", "flag",
-         "poll every 300 µs in each block, word mapped", "≤ 0.5 %"),
+         "poll every 300 µs in each block, in turns, as the backtests do", "≤ 0.5 %"),
     *(
         Line(f"{size} GB of VRAM back after a stop, times SIGKILL alone", "release",
              f"{size} GB: flag, then _exit", "≤ 1.1 ×")

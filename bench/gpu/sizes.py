@@ -45,7 +45,7 @@ class Sizes:
 
     shots: int = 300
     overhead_rounds: int = 9
-    tile_us: tuple[float, ...] = (1.0, 10.0, 100.0, 300.0)
+    tile_us: tuple[float, ...] = (10.0, 100.0, 300.0)
     nvml_calls: int = 1000
     nvml_lists: int = 50
     combos: tuple[int, ...] = (1_000, 10_000, 100_000, 1_000_000)

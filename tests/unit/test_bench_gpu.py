@@ -615,10 +615,12 @@ def test_rates_become_rows():
 
 
 def test_overheads_become_rows():
-    seen = {"300": {"none": [10.0, 10.0], "mapped": [10.02, 10.04], "vram": [10.0, 10.0]}}
-    mapped, vram = poll_cost.overhead_rows(seen)
-    assert mapped.headline.median == pytest.approx(0.3)
-    assert (mapped.met, vram.met) == (True, None)
+    same = [10.0, 10.0]
+    seen = {"300": {"none": same, "in turns": [10.02, 10.04], "mapped": [30.0], "vram": same}}
+    in_turns, mapped, vram = poll_cost.overhead_rows(seen)
+    assert in_turns.headline.median == pytest.approx(0.3)
+    assert mapped.headline.median == pytest.approx(200.0)
+    assert (in_turns.met, mapped.met, vram.met) == (True, None, None)
 
 
 def test_percentiles():
@@ -677,7 +679,7 @@ def test_every_published_line_finds_its_row():
         "flag": [
             *(shots.tail_row(f"request → worker's wait is over, tier {tier}", [1.0], None)
               for tier in Tier),
-            *poll_cost.overhead_rows({"300": {"none": [1.0], "mapped": [1.0], "vram": [1.0]}}),
+            *poll_cost.overhead_rows({"300": {way: [1.0] for way in ("none", *poll_cost.WAYS)}}),
         ],
         "release": release.rows_of([
             ended(ending.group, ending.floor, 100)

@@ -281,7 +281,8 @@ def test_wrapped_sums_are_the_running_sums_modulo_32_bits() -> None:
 
 # -- stops -----------------------------------------------------------------------
 
-TILES = 6
+TURNS = 16  # of poll.cuh
+TILES = TURNS + 6
 LONG = FakeBars.walk(TILES * TILE_BARS - 5, seed=1)
 KERNELS_OF = {
     "sma_cross": ("fill_ranges", *CROSS_KERNELS),
@@ -340,7 +341,7 @@ def test_a_kernel_launched_after_a_request_leaves_at_its_first_poll(
     [(name, kernel) for name, some in KERNELS_OF.items() for kernel in some if kernel in PER_TILE],
 )
 @pytest.mark.parametrize("poll", [1, 3])
-def test_a_stop_inside_a_kernel_is_seen_at_the_next_poll(
+def test_a_stop_inside_a_kernel_is_seen_when_it_is_the_blocks_turn(
     strategy: str, kernel: str, poll: int
 ) -> None:
     _, _, columns = accepted(AXES[strategy], strategy)
@@ -351,7 +352,21 @@ def test_a_stop_inside_a_kernel_is_seen_at_the_next_poll(
     rows = launches.rows(strategy, LONG, columns, 0.0005, **way)
     assert launches.unfinished[0] == 1
     assert (rows == -1.0).all()
-    assert launches.polls == poll + 1
+    # at its next turn; the first one is in the first tile, after which some look for the first time
+    assert launches.polls in (poll + 1, TURNS + 1, TURNS + 2)
+
+
+@needs_compiler
+@pytest.mark.parametrize("kernel", ["sweep_crosses", "sweep_crosses_far", "sweep_crosses_wide"])
+def test_what_one_block_has_seen_the_others_learn(kernel: str) -> None:
+    """Blocks run one after the other here: no turn of the second one's comes so early."""
+    _, _, columns = accepted(AXES["sma_cross"], "sma_cross")
+    columns = {name: values[:5] for name, values in columns.items()}
+    launches = StopInside(kernels.load(kernels.built(Build.THREADS)), 64, kernel, poll=-1)
+    launches.seen[0] = 1
+    rows = launches.rows("sma_cross", LONG, columns, 0.0005, kernel=kernel, ranged=False)
+    assert (rows == -1.0).all()
+    assert launches.unfinished[0] == 1
 
 
 @needs_compiler
@@ -461,6 +476,29 @@ def test_no_thread_waits_where_the_flag_is_read(tmp_path: Path, name: str) -> No
             r"LDG\.E\.64\.STRONG\.SYS (R\d+),[^\n]*\n(.*?)^\.L", text, re.DOTALL | re.MULTILINE
         )
         assert not re.search(rf"\b{register}\b", after), kernel
+
+
+_PARAMETER = re.compile(r"ld\.param(?:\.v\d)?\.(\w)(\d+)\s.*\[(\w+)_param_(\d+)(?:\+(\d+))?\]")
+
+
+@needs_nvcc
+@pytest.mark.parametrize("name", layout.SOURCES)
+def test_every_argument_is_read_as_what_it_is(tmp_path: Path, name: str) -> None:
+    """nvcc 13.0 once took a struct that begins as the argument does for the argument itself.
+
+    Then a curve's window was half of a pointer, and its gain the other ones.
+    """
+    text = "".join(device_code.ptx(name, tmp_path / "code.ptx").values())
+    found = [match for match in _PARAMETER.findall(text) if match[2] in layout.KERNELS]
+    assert found
+    for kind, bits, kernel, number, offset in found:
+        struct = layout.KERNELS[kernel][int(number)]
+        by_offset = {at: dtype for dtype, at, *_ in (struct.fields or {}).values()}
+        field = by_offset.get(int(offset or 0))
+        assert field is not None, (kernel, number, offset)
+        assert (8 * field.itemsize, field.kind == "f") == (int(bits), kind == "f"), (
+            kernel, number, offset,
+        )  # fmt: skip
 
 
 @needs_nvcc

@@ -28,6 +28,24 @@ extern "C" __global__ void polling(const volatile word *flag, int tiles, int ite
     out[blockIdx.x * blockDim.x + threadIdx.x] = x;
 }
 
+// The same as the backtests' kernels do it: blocks take turns at the flag, and look at a word in
+// VRAM, where one that has seen a stop would say so (workers/cupy_backtest/source/poll.cuh).
+extern "C" __global__ void in_turns(const volatile word *flag, volatile int *seen, int tiles,
+                                    int iterations, float *out) {
+    float x = threadIdx.x;
+    word asked = 0;
+    int told = 0;
+    for (int tile = 0; tile < tiles; ++tile) {
+        if (threadIdx.x == 0) {
+            told = *seen;
+            if ((tile + blockIdx.x) % 16 == 0) asked = *flag;
+        }
+        x = work_for(x, iterations);
+        if (__syncthreads_or(asked != 0 || told != 0)) break;
+    }
+    out[blockIdx.x * blockDim.x + threadIdx.x] = x;
+}
+
 // The same without the read; `never` is 0, which the compiler does not know.
 extern "C" __global__ void twin(int never, int tiles, int iterations, float *out) {
     float x = threadIdx.x;

@@ -24,6 +24,9 @@ struct Deviations {
   i32 window;
   double base, total, squares;
 
+  INLINE Deviations(const double* prices, i32 window)
+      : prices(prices), window(window), base(0.0), total(0.0), squares(0.0) {}
+
   INLINE bool exists(i32 bar) const { return bar >= window - 1; }
 
   INLINE void restart(i32 bar) {
@@ -60,6 +63,9 @@ struct Strength {
   i32 window;
   double gain, loss;
 
+  INLINE Strength(const double* close, i32 window)
+      : close(close), window(window), gain(0.0), loss(0.0) {}
+
   INLINE bool exists(i32 bar) const { return bar >= window; }
 
   INLINE void step(i32 bar) {
@@ -86,7 +92,7 @@ struct Strength {
 
 // Fill this thread's row with the bars on which its curve lies beyond its bound.
 template <typename Curve>
-INLINE void fill(const Stop& stop, const Levels& levels, Row row, Curve curve) {
+INLINE void fill(const Stop& stop, const Levels& levels, Row row, Curve& curve) {
   const double bound = levels.bounds[row.at];
   const bool above = levels.above[row.at] != 0;
   const i32 n_tiles = (levels.n_bars + TILE_BARS - 1) / TILE_BARS;
@@ -111,13 +117,13 @@ INLINE void fill(const Stop& stop, const Levels& levels, Row row, Curve curve) {
 
 ROOMY_KERNEL fill_deviations(BY_VALUE Stop stop, BY_VALUE Levels levels) {
   const Row row = row_of(blockIdx.x * blockDim.x + threadIdx.x, levels.n_rows);
-  const Deviations curve = {levels.prices, levels.windows[row.at], 0.0, 0.0, 0.0};
+  Deviations curve(levels.prices, levels.windows[row.at]);
   fill(stop, levels, row, curve);
 }
 
 ROOMY_KERNEL fill_rsi(BY_VALUE Stop stop, BY_VALUE Levels levels) {
   const Row row = row_of(blockIdx.x * blockDim.x + threadIdx.x, levels.n_rows);
-  const Strength curve = {levels.prices, levels.windows[row.at], 0.0, 0.0};
+  Strength curve(levels.prices, levels.windows[row.at]);
   fill(stop, levels, row, curve);
 }
 

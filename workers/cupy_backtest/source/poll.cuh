@@ -17,11 +17,12 @@
 
 // What the block's first thread last read; 0 in all others.
 struct Poll {
-  i64 read;
+  i64 flag;
+  i32 seen;
 };
 
 INLINE Poll no_poll() {
-  const Poll poll = {0};
+  const Poll poll = {0, 0};
   return poll;
 }
 
@@ -31,15 +32,15 @@ INLINE Poll no_poll() {
 // Ask whether a stop is requested, or another block has seen one. `now` counts a block's tiles.
 INLINE void ask(const Stop& stop, Poll& poll, u32 now) {
   if (threadIdx.x != 0) return;
-  poll.read = *stop.seen;
-  if ((now + blockIdx.x) % TURNS == 0) poll.read |= *stop.flag;
+  poll.seen = *stop.seen;
+  if ((now + blockIdx.x) % TURNS == 0) poll.flag = *stop.flag;
 }
 
 // Whether the block leaves, by the last answer; a barrier, to which all its threads come. `now`, a
 // number that changes from call to call, keeps the compiler from comparing the answer where it was
 // asked for: the block would wait for it there.
 INLINE bool leaves(const Stop& stop, const Poll& poll, u32 now) {
-  i64 read = poll.read ^ now;
+  i64 read = (poll.flag | poll.seen) ^ now;
   HIDE(read);
   const bool left = BARRIER_ANY(read != now);
   if (threadIdx.x == 0 && left) *stop.seen = *stop.unfinished = 1;
