@@ -26,7 +26,7 @@ from supervisor.system import durable
 ROOT = Path(bench.__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "gpu"
 
-BEGIN, END = "<!--gpu-->", "<!--/gpu-->"
+BEGIN, END = "<!-- gpu -->", "<!-- /gpu -->"
 """What is between them is made by ``--publish``."""
 
 
