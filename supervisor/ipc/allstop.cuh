@@ -4,8 +4,9 @@
 #define ALLSTOP_CUH
 
 // Whether a stop is requested. Volatile: a plain load is lifted out of the loop, or answered by
-// a cache that never hears of the host's write. A read over PCIe takes a microsecond or two, so
-// let one thread ask, and seldom.
+// a cache that never hears of the host's write. A read over PCIe takes a microsecond or two,
+// and an H200 gets about a million of them a second for all its blocks together: let one thread
+// ask, and seldom; with many blocks let them take turns.
 __device__ __forceinline__ bool allstop_stop_requested(const long long *stop) {
     return *(const volatile long long *)stop != 0;
 }
