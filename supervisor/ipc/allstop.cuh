@@ -19,6 +19,14 @@ __device__ __forceinline__ bool allstop_block_stop_requested(const long long *st
     return __syncthreads_or(first && allstop_stop_requested(stop)) != 0;
 }
 
+// The same for one block of many: they take turns, so that together they stay within what the
+// device can read. `step` counts the block's own calls, the same for all its threads; it asks in
+// every 16th, and only then this is a barrier.
+__device__ __forceinline__ bool allstop_block_stop_requested(const long long *stop, int step) {
+    unsigned blocks = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+    return (step + blocks) % 16 == 0 && allstop_block_stop_requested(stop);
+}
+
 // The same for a warp whose 32 lanes have converged.
 __device__ __forceinline__ bool allstop_warp_stop_requested(const long long *stop) {
     unsigned lane = (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) % 32;
