@@ -13,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -70,21 +70,32 @@ def run_steps(
     dict of str to Finding
         By step.
     """
-    process.become_subreaper()
     deadline = time.monotonic() + total_s
     found: dict[str, Finding] = {}
-    for step in steps:
-        record = StepRecord.begin(out / step.file, step.name, step.title)
-        limit_s = limit_of(step, deadline - time.monotonic())
-        if limit_s == 0.0:
-            record.end(Status.NOT_RUN, f"the {total_s:g} s of this call are over", 0.0)
-        else:
-            say(f"{step.name}: {step.title} (at most {limit_s:.0f} s) …")
-            options = Options(str(out), str(expected), sizes, limit_s, os.getpid())
-            _run(argv(step, options), step, out, limit_s)
-        found[step.name] = finding = StepRecord.resume(out / step.file, step.name).finding
-        say(f"{step.name}: {finding.status}{finding.why and ': ' + finding.why.splitlines()[-1]}")
+    with _adopting():
+        for step in steps:
+            record = StepRecord.begin(out / step.file, step.name, step.title)
+            limit_s = limit_of(step, deadline - time.monotonic())
+            if limit_s == 0.0:
+                record.end(Status.NOT_RUN, f"the {total_s:g} s of this call are over", 0.0)
+            else:
+                say(f"{step.name}: {step.title} (at most {limit_s:.0f} s) …")
+                options = Options(str(out), str(expected), sizes, limit_s, os.getpid())
+                _run(argv(step, options), step, out, limit_s)
+            found[step.name] = finding = StepRecord.resume(out / step.file, step.name).finding
+            why = finding.why and ": " + finding.why.splitlines()[-1]
+            say(f"{step.name}: {finding.status}{why}")
     return found
+
+
+@contextmanager
+def _adopting() -> Iterator[None]:
+    """Be the parent of what a step leaves behind; only meanwhile: a caller reaps no orphans."""
+    process.become_subreaper()
+    try:
+        yield
+    finally:
+        process.become_subreaper(wanted=False)
 
 
 def _run(argv: list[str], step: Step, out: Path, limit_s: float) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
 from supervisor.cli import show
-from supervisor.errors import RunBusyError
-from supervisor.lifecycle.reap import Reaped, reap_run
+from supervisor.lifecycle.reap import Reaped, reap_named
 from supervisor.lifecycle.reap import reap as reap_dead_runs
-from supervisor.records import registry
 from supervisor.states import ExitCode
 
 
@@ -38,7 +35,7 @@ def reap(
     a job survived.
     """
     done = []
-    for reaped in reap_dead_runs() if run is None else _reap_one(run):
+    for reaped in reap_dead_runs() if run is None else reap_named(run):
         done.append(reaped)
         if not as_json:
             for line in lines(reaped):
@@ -50,18 +47,6 @@ def reap(
     if any(reaped.survivors for reaped in done):
         return ExitCode.INCOMPLETE
     return ExitCode.FAILED if any(reaped.error for reaped in done) else ExitCode.DONE
-
-
-def _reap_one(name: str) -> Iterator[Reaped]:
-    """Clean up after a run that the user has named."""
-    entry = registry.find(registry.id_of(name))
-    if entry is None:
-        return
-    if entry.alive:
-        raise RunBusyError(f"run {entry.run_id} is alive: allstop stop {entry.run_id} ends it")
-    reaped = reap_run(entry, trusted=True)
-    if reaped is not None:
-        yield reaped
 
 
 def lines(reaped: Reaped) -> list[str]:

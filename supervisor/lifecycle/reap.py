@@ -96,6 +96,28 @@ def reap() -> Iterator[Reaped]:
     yield from _orphaned_jobs()
 
 
+def reap_named(name: str) -> Iterator[Reaped]:
+    """Clean up after a run that the user says is dead, whatever host it was begun on.
+
+    Raises
+    ------
+    RunNotFoundError
+        If there is no such run.
+    RunBusyError
+        If it is alive.
+    """
+    entries = registry.named(name)
+    run_dir = entries[0].run_dir if entries else registry.find_dir(name)
+    for entry in entries:
+        if entry.alive:
+            raise RunBusyError(f"run {entry.run_id} is alive: allstop stop {entry.run_id} ends it")
+        reaped = reap_run(entry, trusted=True)
+        if reaped is not None:
+            yield reaped
+    # its front may have died after its report, or after its entry was removed
+    yield from _orphaned_jobs(run_dir / rundir.LEDGER_FILE, trusted=True)
+
+
 def send() -> None:
     """Start a process that cleans up in the background; return at once."""
     process = subprocess.Popen(
@@ -181,12 +203,12 @@ def _forget(run_id: str) -> None:
     registry.socket_path(run_id).unlink(missing_ok=True)
 
 
-def _orphaned_jobs() -> Iterator[Reaped]:
-    """Cancel cluster jobs whose owner is dead."""
+def _orphaned_jobs(ledger: Path | None = None, *, trusted: bool = False) -> Iterator[Reaped]:
+    """Cancel cluster jobs whose owner is dead; those of one ledger, if one is given."""
     from slurm.records.outstanding import orphaned
 
     silent: set[str] = set()
-    for outstanding in orphaned():
+    for outstanding in orphaned(ledger, trusted=trusted):
         from slurm.reconcile import cancel_outstanding
 
         where = json.dumps([outstanding.address, outstanding.variables])

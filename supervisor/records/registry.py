@@ -207,18 +207,9 @@ def find_running(name: str | None) -> Entry:
     raise RunNotFoundError(f"no running run {name!r}")
 
 
-def id_of(name: str) -> str:
-    """Return the id of a run that is registered, named by id or directory.
-
-    Raises
-    ------
-    RunNotFoundError
-        If there is none.
-    """
-    for entry in entries():
-        if name == entry.run_id or _same_dir(name, entry.run_dir):
-            return entry.run_id
-    raise RunNotFoundError(f"no run {name!r} to clean up: allstop doctor lists dead runs")
+def named(name: str) -> list[Entry]:
+    """Return the entries of a run's id or directory, whether it still exists or not."""
+    return [entry for entry in entries() if name == entry.run_id or _same_dir(name, entry.run_dir)]
 
 
 def find_dir(name: str | None) -> Path:

@@ -37,14 +37,14 @@ def _prctl(option: int, argument: int) -> None:
         raise OSError(code, os.strerror(code))
 
 
-def become_subreaper() -> None:
-    """Become the parent of orphaned descendants, instead of init.
+def become_subreaper(*, wanted: bool = True) -> None:
+    """Become the parent of orphaned descendants, instead of init; or no longer, if not ``wanted``.
 
     References
     ----------
     prctl(2), ``PR_SET_CHILD_SUBREAPER``.
     """
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(wanted))
 
 
 def die_with_parent(parent: int) -> None:

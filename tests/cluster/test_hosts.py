@@ -79,8 +79,8 @@ def test_a_dead_run_of_another_host_is_cleaned_up_when_it_is_named(
     for who in [*identities_below(me), me]:  # the warden first: it would cancel the job
         who.send(signal.SIGKILL)
     elsewhere.popen.wait(DEADLINE_S)
+    # in between, the front has seen the warden's death: it may have come as far as its report
     assert there.command("reap").stdout == "nothing to clean up\n"
-    assert set(there.alive_jobs()) == {there.ids["long"]}
     said = there.command("reap", str(elsewhere.run_dir))
     assert said.returncode == 0, said.stdout + said.stderr
     there.assert_no_jobs()

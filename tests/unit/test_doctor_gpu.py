@@ -196,4 +196,5 @@ def test_pytorch_is_read_and_not_imported(
     (tmp_path / "torch" / "__init__.py").write_text("raise AssertionError('imported')\n")
     (tmp_path / "torch" / "version.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torch", raising=False)  # of another test's
     assert gpu_packages.torch_build() == built
