@@ -167,7 +167,8 @@ class NvmlDevice:
         NotMeasuredError
             If there is none.
         """
-        from supervisor.system.vram import Nvml, NvmlUnavailable
+        from supervisor.system.nvml import Nvml
+        from supervisor.system.nvml_errors import NvmlUnavailable
 
         try:
             nvml = Nvml.open()

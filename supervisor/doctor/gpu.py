@@ -18,7 +18,7 @@ from supervisor.doctor.ask import output_of, try_out
 from supervisor.doctor.finding import Finding, Status
 from supervisor.system import gpu_files
 from supervisor.system.gpus import DeviceMemory, Gpu, ProcessList
-from supervisor.system.nvml import NvmlUnavailable, in_wsl
+from supervisor.system.nvml_errors import NvmlUnavailable, in_wsl
 
 _MB = 2**20
 _MPS = "nvidia-cuda-mps"
@@ -72,7 +72,7 @@ def survey() -> Survey:
 
 def ask_nvml() -> Survey:
     """Ask NVML for everything that the checks need."""
-    from supervisor.system.vram import Nvml
+    from supervisor.system.nvml import Nvml
 
     try:
         nvml = Nvml.open()

@@ -24,7 +24,7 @@ from supervisor.records.report import GpuMemory
 from supervisor.system import gpu_files
 
 if TYPE_CHECKING:
-    from supervisor.lifecycle.vram import Device, Observer
+    from supervisor.lifecycle.gpu.observer import Device, Observer
 
 BASELINE_S = 3.0
 """How long a run that uses a GPU waits for its baseline: without a persistent driver, the first
@@ -185,8 +185,8 @@ class VramWatch:
                 self._nudge()
 
     def _observe(self) -> None:
-        from supervisor.lifecycle.vram import Observer
-        from supervisor.system.vram import Nvml
+        from supervisor.lifecycle.gpu.observer import Observer
+        from supervisor.system.nvml import Nvml
 
         nvml = Nvml.open()
         try:
@@ -202,8 +202,8 @@ class VramWatch:
                 nvml.close()
 
     def _read_baselines(self, observer: Observer) -> None:
-        from supervisor.lifecycle.vram import Device
-        from supervisor.system.nvml import NvmlUnavailable
+        from supervisor.lifecycle.gpu.observer import Device
+        from supervisor.system.nvml_errors import NvmlUnavailable
 
         for gpu in observer.nvml.devices():
             if not self._any and gpu.uuid not in self._planned | self._spare:
@@ -249,7 +249,7 @@ class VramWatch:
             self._events.emit("vram_sampled", peak_bytes=peaks)
 
     def _see_back(self, observer: Observer) -> None:
-        from supervisor.lifecycle.vram import find_holders
+        from supervisor.lifecycle.gpu.observer import find_holders
 
         began = self._asking_since = time.monotonic()
         devices = [device for uuid, device in self._devices.items() if uuid in self._used]

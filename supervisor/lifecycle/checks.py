@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import ConfigError, brief
-from supervisor.records.placement import parse_device
+from supervisor.records.device import parse_device
 from supervisor.records.plan import CONTAINMENTS
 
 MAX_WORKERS = 1024

@@ -18,17 +18,17 @@ from supervisor.errors import ConfigError, RunBusyError
 from supervisor.ipc import control_socket
 from supervisor.lifecycle import inputs
 from supervisor.lifecycle.checks import default_workers
-from supervisor.lifecycle.devices import Placed, place, refuse_for_function
 from supervisor.lifecycle.finish import PATIENCE_S
+from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
 from supervisor.lifecycle.prepare import prepare as prepare_new
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim, claim_directory
 from supervisor.records.command import COMMAND_KEY
+from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import library_versions
 from supervisor.records.events import EventLog
-from supervisor.records.placement import Stack, parse_device
 from supervisor.records.plan import ALLOCATION, Origin, Plan, Source, StopTimes
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.lifecycle import device_speed
+from supervisor.lifecycle.gpu import speed
 from tests.support.cli import Place, Started, rows_of
 from tests.support.gpu import fakes
 from tests.support.gpu.fake_nvml import FakeNvml, gpu
@@ -400,7 +400,7 @@ def test_the_cpu_computes_what_is_left_once_auto_has_lost_its_gpus(
     place: Place, broken_cupy: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", place.env["XDG_CACHE_HOME"])
-    device_speed.remember_gpu_start(0.001)  # so that a GPU pays at once
+    speed.remember_gpu_start(0.001)  # so that a GPU pays at once
     run = built_in(place, "run", "--workers", "2")
     assert run.end() == 0, run.tell()
     assert asked(run)["stack"] == "cupy"
@@ -436,7 +436,7 @@ def test_cuda_without_cupy_is_a_usage_error(place: Place, fake: FakeNvml) -> Non
 CHECKS_MODULES = """
 import sys
 from supervisor.market.example import example_bars
-from supervisor.records.placement import Stack
+from supervisor.records.device import Stack
 from supervisor.records.plan import Plan, Source
 from supervisor.rows.grid import Grid
 from workers.registry import make_backend, preload

@@ -1,7 +1,7 @@
 """VRAM of a run's devices: read before, and until it is back; and who holds what is not.
 
 The calls are made where the caller is: see :mod:`supervisor.front.vram` for the thread of a run
-that lives, and :mod:`supervisor.lifecycle.dead_vram` for one that is dead.
+that lives, and :mod:`supervisor.lifecycle.gpu.dead_run` for one that is dead.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from supervisor.lifecycle import vram_release as release
-from supervisor.lifecycle.vram_release import Before, Held, Now, Standing, Whose
+from supervisor.lifecycle.gpu import release
+from supervisor.lifecycle.gpu.release import Before, Held, Now, Standing, Whose
 from supervisor.records.report import GpuMemory
 from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu, ProcessList, Source
-from supervisor.system.nvml import NvmlUnavailable
+from supervisor.system.nvml import Nvml
+from supervisor.system.nvml_errors import NvmlUnavailable
 from supervisor.system.process import Identity, descendants
-from supervisor.system.vram import Nvml
 
 LIST_EVERY_S = 0.5
 """Listing a device's processes makes everybody's allocations on it wait for milliseconds."""

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supervisor.lifecycle.vram import LIST_EVERY_S, Device, Observer, find_holders
-from supervisor.lifecycle.vram_release import Before, Held
+from supervisor.lifecycle.gpu.observer import LIST_EVERY_S, Device, Observer, find_holders
+from supervisor.lifecycle.gpu.release import Before, Held
 from supervisor.records.command import AnyPlan
 from supervisor.records.story import Story
 from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu
-from supervisor.system.nvml import NvmlUnavailable
-from supervisor.system.vram import Nvml
+from supervisor.system.nvml import Nvml
+from supervisor.system.nvml_errors import NvmlUnavailable
 
 RECENT_S = 600.0
 """After this, what is in use on a device says nothing about the run any more."""

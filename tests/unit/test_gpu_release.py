@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.lifecycle.vram_release import (
+from supervisor.lifecycle.gpu.release import (
     NEWCOMER_BYTES,
     SLACK_BYTES,
     Before,
