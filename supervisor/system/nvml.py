@@ -1,4 +1,4 @@
-"""NVIDIA devices and the bytes in use on them, as the driver's management library tells.
+"""NVML, the driver's management library: the devices, and the bytes in use on them.
 
 NVML makes no CUDA context and allocates nothing on a device, unlike ``cudaMemGetInfo``, so it
 may be asked by a process that only watches. Each call may block for as long as the driver tears
@@ -258,7 +258,10 @@ class Nvml:
         return self._handles[uuid]
 
     def _ask(self, call: str, *arguments: Any, uuid: str = "") -> Any:
+        function = getattr(self._nvml, call, None)
+        if function is None:
+            raise nvml_errors.old_binding(call)
         try:
-            return getattr(self._nvml, call)(*arguments)
+            return function(*arguments)
         except self._nvml.NVMLError as error:
             raise nvml_errors.unavailable(error, uuid) from None

@@ -1,4 +1,4 @@
-"""What can keep NVML, the NVIDIA driver's management library, from answering, in words."""
+"""Why NVML, the NVIDIA driver's management library, does not answer, and how to fix that."""
 
 from __future__ import annotations
 
@@ -65,8 +65,16 @@ def not_listed(code: int) -> str:
     return "the driver does not list the processes of this device"
 
 
+def old_binding(call: str) -> NvmlUnavailable:
+    """Say that the Python package lacks a function."""
+    return NvmlUnavailable(
+        f"the installed nvidia-ml-py is too old: it has no {call}",
+        "pip install --upgrade nvidia-ml-py",
+    )
+
+
 def unavailable(error: Any, uuid: str = "") -> NvmlUnavailable:
-    """Say in words what an error of NVML's means."""
+    """Say what an error of NVML's means, and what to do about it."""
     match error.value:
         case code if code in (LOST, RESET_REQUIRED):
             return GpuLost(uuid)

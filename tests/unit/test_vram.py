@@ -130,7 +130,7 @@ def test_bytes_that_are_not_told_are_none_with_the_reason(
     ("code", "why"),
     [
         (nvml_errors.NO_DRIVER, "the NVIDIA kernel driver is not loaded"),
-        (nvml_errors.MISMATCH, "library and its kernel module have different versions"),
+        (nvml_errors.MISMATCH, "the driver's library and its kernel module have different"),
         (nvml_errors.NO_PERMISSION, "this user may not open the GPU's device files"),
         (999, "NVML answers: "),
     ],
@@ -148,6 +148,15 @@ def test_no_library_and_no_binding(fake: FakeNvml, tmp_path: Path) -> None:
     (tmp_path / "pynvml.py").write_text("raise ImportError('no')\n")
     said = ask(fake, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert said["why"] == "the Python package nvidia-ml-py is not installed"
+
+
+def test_an_old_binding_is_named_not_raised(fake: FakeNvml, tmp_path: Path) -> None:
+    (tmp_path / "pynvml.py").write_text(
+        "class NVMLError(Exception): value = 0\ndef nvmlInit(): pass\ndef nvmlShutdown(): pass\n"
+    )
+    said = ask(fake, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert said["why"].startswith("the installed nvidia-ml-py is too old: it has no nvml")
+    assert said["fix"] == "pip install --upgrade nvidia-ml-py"
 
 
 def test_wsl_names_where_its_library_is(monkeypatch: pytest.MonkeyPatch) -> None:

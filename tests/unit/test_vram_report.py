@@ -157,6 +157,11 @@ def test_a_run_that_ended_long_ago_is_not_measured(
     assert "long ago" in one.note
 
 
+def test_events_that_cannot_be_read_do_not_prevent_a_clean_up(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").mkdir()
+    assert dead_run.used_by(tmp_path) == {}
+
+
 def test_a_call_that_does_not_return_is_given_up() -> None:
     import threading
 

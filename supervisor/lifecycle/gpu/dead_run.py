@@ -1,7 +1,8 @@
-"""VRAM of a run that is dead: measured by whoever finishes it, from the baseline in its facts."""
+"""VRAM of a dead run: measured by the process that finishes it, from the baseline in its events."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -111,8 +112,13 @@ def measure_devices(devices: list[Device], run_id: str, patience_s: float) -> li
 
 
 def used_by(run_dir: Path | None) -> dict[str, int]:
-    """Return the bytes in use now on the devices that a run has used, as far as they are told."""
-    uuids = [] if run_dir is None else list(Story.of(run_dir).gpus)
+    """Return the bytes in use now on the devices that a run has used, as far as they are told.
+
+    Never raises: what is measured for a report must not keep the run's processes alive.
+    """
+    uuids: list[str] = []
+    with contextlib.suppress(OSError):  # its events cannot be read: no device is known
+        uuids = [] if run_dir is None else list(Story.of(run_dir).gpus)
     used: dict[str, int] = {}
 
     def measure() -> None:
@@ -124,15 +130,15 @@ def used_by(run_dir: Path | None) -> dict[str, int]:
             nvml.close()
 
     if uuids and gpu_files.present():
-        try:
+        with contextlib.suppress(NvmlUnavailable):
             within(_BRIEFLY_S, measure)
-        except NvmlUnavailable:
-            return dict(used)
-    return dict(used)
+    return dict(used)  # a copy: the thread may still be in its call
 
 
 def within(patience_s: float, call: Callable[[], None]) -> None:
-    """Make a call in a thread, which is left alone if it does not return in time.
+    """Make a call in a thread of its own, and wait for it no longer than ``patience_s``.
+
+    A call that takes longer goes on in its thread, which ends with the process.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from supervisor.lifecycle.gpu import release
-from supervisor.lifecycle.gpu.release import Before, Held, Now, Standing, Whose
+from supervisor.lifecycle.gpu.release import Before, Comparison, Held, Now, Whose
 from supervisor.records.report import GpuMemory
 from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu, ProcessList, Source
@@ -38,7 +38,7 @@ class Device:
         Largest reading.
     after_bytes : int or None
         Latest reading since the run's end; None: there is none.
-    found : Standing or None
+    found : Comparison or None
         What that reading says.
     back_at : float or None
         ``time.monotonic()`` instant at which it was back.
@@ -53,7 +53,7 @@ class Device:
     before: Before
     peak_bytes: int
     after_bytes: int | None = None
-    found: Standing | None = None
+    found: Comparison | None = None
     back_at: float | None = None
     note: str = ""
     lost: bool = False
@@ -138,8 +138,8 @@ class Observer:
     def sample(self, device: Device, warden: int) -> None:
         """Read a device while the run runs, and look whether the run's processes are on it.
 
-        The list is asked for only after the figure has moved: whoever begins to use a device
-        takes memory first.
+        The list is asked for only after the figure has moved: a process that begins to use a
+        device takes memory first.
         """
         gpu = device.before.gpu
         try:
@@ -170,11 +170,12 @@ class Observer:
         """Read a device after the run's end, and judge whether it is back."""
         now = time.monotonic()
         try:
-            if device.listed is None or now >= device.list_at:
+            new = device.listed is None or now >= device.list_at
+            if new:
                 self._list_again(device, now)
             found = self._judge(device)
-            if found.back and device.list_at != now + LIST_EVERY_S:
-                # strangers may have given back since they were listed what ours still hold
+            if found.back and not new:
+                # an old list: other processes may have freed since what the run still holds
                 self._list_again(device, now)
                 found = self._judge(device)
         except NvmlUnavailable as error:
@@ -188,12 +189,12 @@ class Observer:
         device.list_at = now + LIST_EVERY_S
         device.listed = self.list(device.before.gpu)
 
-    def _judge(self, device: Device) -> Standing:
+    def _judge(self, device: Device) -> Comparison:
         if device.listed is None:
             raise ValueError("the device's processes were not listed")
         used = device.after_bytes = self.nvml.used_bytes(device.before.gpu.uuid)
         device.peak_bytes = max(device.peak_bytes, used)
-        return release.standing(device.before, Now(used, *device.listed))
+        return release.compare(device.before, Now(used, *device.listed))
 
     def see_back(self, devices: Sequence[Device], until: float) -> None:
         """Look at devices until all are back, or the ``time.monotonic()`` instant has come."""

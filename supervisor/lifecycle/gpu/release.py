@@ -79,7 +79,7 @@ class Now:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Comparison:
     """What two readings of a device say.
 
     Attributes
@@ -120,7 +120,7 @@ def others_of(processes: ProcessList, whose: dict[int, Whose]) -> tuple[dict[int
     return foreign, ""
 
 
-def standing(before: Before, now: Now, slack_bytes: int = SLACK_BYTES) -> Standing:
+def compare(before: Before, now: Now, slack_bytes: int = SLACK_BYTES) -> Comparison:
     """Judge whether what a run took on a device is back."""
     others, why = others_of(now.processes, now.whose)
     foreign = None
@@ -131,7 +131,7 @@ def standing(before: Before, now: Now, slack_bytes: int = SLACK_BYTES) -> Standi
         slack_bytes += NEWCOMER_BYTES * len(others.keys() - before.others.keys())
     excess = now.used_bytes - before.used_bytes - (foreign or 0)
     listed = any(now.whose.get(pid) is Whose.OURS for pid in now.processes.bytes_of)
-    return Standing(not listed and excess <= slack_bytes, excess, foreign, why)
+    return Comparison(not listed and excess <= slack_bytes, excess, foreign, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Held:
 
 def who_holds(
     before: Before,
-    found: Standing,
+    found: Comparison,
     run_id: str,
     states: Sequence[tuple[Holder, str]],
     *,
