@@ -26,7 +26,7 @@ from supervisor.system import durable
 ROOT = Path(bench.__file__).parent.parent
 RESULTS = ROOT / "bench" / "results" / "gpu"
 
-BEGIN, END = "<!--gpu-->", "<!--/gpu-->"
+BEGIN, END = "<!-- gpu -->", "<!-- /gpu -->"
 """What is between them is made by ``--publish``."""
 
 
@@ -89,6 +89,11 @@ FULL = (
     *(
         Line(f"`{strategy}`, the same", "kernels", f"{strategy}: {_RATE}")
         for strategy in ("bollinger_reversion", "rsi_reversion", "donchian_breakout")
+    ),
+    *(
+        Line(f"`{strategy}`, 10,000 combinations", "kernels",
+             f"{strategy}: combinations/s at 10,000")
+        for strategy in ("sma_cross", "bollinger_reversion", "rsi_reversion", "donchian_breakout")
     ),
     Line("`sma_cross`, times one CPU core", "kernels", "sma_cross: times one core"),
     Line("`sma_cross` with PyTorch", "torch", "torch sma_cross: rate"),

@@ -4,8 +4,9 @@
 #define ALLSTOP_CUH
 
 // Whether a stop is requested. Volatile: a plain load is lifted out of the loop, or answered by
-// a cache that never hears of the host's write. A read over PCIe takes a microsecond or two, so
-// let one thread ask, and seldom.
+// a cache that never hears of the host's write. A read over PCIe takes a microsecond or two,
+// and an H200 gets about a million of them a second for all its blocks together: let one thread
+// ask, and seldom; with many blocks let them take turns.
 __device__ __forceinline__ bool allstop_stop_requested(const long long *stop) {
     return *(const volatile long long *)stop != 0;
 }
@@ -16,6 +17,14 @@ __device__ __forceinline__ bool allstop_stop_requested(const long long *stop) {
 __device__ __forceinline__ bool allstop_block_stop_requested(const long long *stop) {
     bool first = threadIdx.x == 0 && threadIdx.y == 0 && threadIdx.z == 0;
     return __syncthreads_or(first && allstop_stop_requested(stop)) != 0;
+}
+
+// The same for one block of many: they take turns, so that together they stay within what the
+// device can read. `step` counts the block's own calls, the same for all its threads; it asks in
+// every 16th, and only then this is a barrier.
+__device__ __forceinline__ bool allstop_block_stop_requested(const long long *stop, int step) {
+    unsigned blocks = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+    return (step + blocks) % 16 == 0 && allstop_block_stop_requested(stop);
 }
 
 // The same for a warp whose 32 lanes have converged.

@@ -23,6 +23,7 @@ from typing import Any
 
 from supervisor.system import nvml_errors
 from supervisor.system.gpus import DeviceMemory, Gpu, ProcessList, Source
+from supervisor.system.install import advice
 from supervisor.system.nvml_errors import GpuLost, NvmlUnavailable
 
 __all__ = [
@@ -68,7 +69,7 @@ class Nvml:
             import pynvml
         except ImportError:
             raise NvmlUnavailable(
-                "the Python package nvidia-ml-py is not installed", "pip install nvidia-ml-py"
+                "the Python package nvidia-ml-py is not installed", advice("cuda13")
             ) from None
         try:
             pynvml.nvmlInit()

@@ -137,6 +137,8 @@ def _ending() -> Iterator[None]:
         yield
         code = 0
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)  # whatever a flush raises: a child must not go on as a second warden

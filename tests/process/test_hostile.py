@@ -166,6 +166,22 @@ def test_a_zombie_factory_is_cleared_away(place: Place) -> None:
     run.assert_nothing_lost(at_least=1)
 
 
+def test_a_worker_that_cannot_end_in_order_is_no_second_warden(place: Place) -> None:
+    """What it has printed cannot be flushed any more; that must not lead it into our code."""
+    body = """
+    def f(bars, params, stop):
+        print("not flushed yet")
+        if params["a"] == 20:
+            os.closerange(0, 4096)
+        return row(params)
+    """
+    place.env.pop("PYTHONUNBUFFERED", None)
+    run = place.sweep(body, *QUICK, n=100)
+    assert run.end() == 0, run.tell()
+    assert [row["a"] for row in run.results() if row["error"]] == [20]
+    run.assert_gone()
+
+
 @pytest.mark.parametrize("then", ["goes on", "comes back"])
 def test_a_worker_that_closes_all_its_descriptors(place: Place, then: str) -> None:
     body = """

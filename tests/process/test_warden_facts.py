@@ -38,7 +38,7 @@ class Front:
 def order(run_dir: Path) -> Front:
     """Order a run that cannot be started; return the front that was told so."""
     front = Front(run_dir)
-    hold = serve.Hold(Subreaper(), Cookie())
+    hold = serve.Hold(Subreaper(), Cookie(), "")
     # neither the line's descriptors nor the signals are looked at before the run is refused
     assert serve._run(messages.StartCommand(str(run_dir), []), [], front, None, hold) is None  # type: ignore[arg-type]
     return front

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,10 @@ import pytest
 
 from tests.support.gpu import kernels
 from tests.support.gpu.emulated_device import EmulatedDevice
+
+with contextlib.suppress(ImportError):
+    # makes `numba.cuda` numba-cuda's; its own .pth file would cost every Python 40 ms
+    import _numba_cuda_redirector  # noqa: F401
 
 
 @pytest.fixture(scope="session")

@@ -690,7 +690,7 @@ def test_every_published_line_finds_its_row():
         "kernels": [],
     }  # fmt: skip
     known = expected.Expected({}, dict.fromkeys(grids.STRATEGIES, 1e4), "a CPU")
-    rates = {"1000000": {"wall": [3e6], "device": [4e6]}}
+    rates = {n: {"wall": [3e6], "device": [4e6]} for n in ("10000", "1000000")}
     for strategy in grids.STRATEGIES:
         seen = {"differing": 0, "largest": 0.0, "rates": rates}
         by_step["kernels"] += kernels.rows_of(strategy, seen, known)

@@ -36,6 +36,7 @@ extern "C" __global__ void kernel(const double *x, int n, double *out, const lon
     [
         "allstop_stop_requested(stop)",
         "allstop_block_stop_requested(stop)",
+        "allstop_block_stop_requested(stop, i)",
         "allstop_warp_stop_requested(stop)",
     ],
 )

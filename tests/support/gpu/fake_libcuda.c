@@ -255,6 +255,8 @@ int cuStreamCreate(void **stream, unsigned flags) {
 
 int cuEventQuery(void *event) { return (void)event, no_context("cuEventQuery"); }
 
+int cuStreamQuery(void *stream) { return (void)stream, no_context("cuStreamQuery"); }
+
 int cuMemcpyHtoDAsync_v2(uint64_t target, const void *source, size_t size, void *stream) {
     int code = no_context("cuMemcpyHtoDAsync_v2");
     if (stream != (void *)NON_BLOCKING) wait_for_kernels();
