@@ -36,6 +36,8 @@ from supervisor.rows.index import covered, outstanding
 from supervisor.states import RunStatus
 from supervisor.system import durable
 
+_NO_DEVICES: dict[str, Any] = {"devices": (), "spare_devices": (), "fallback_workers": 0}
+
 _LIBRARIES = {
     Stack.NUMBA: ("allstop", "numpy", "numba"),
     Stack.CUPY: ("allstop", "numpy", "cupy"),
@@ -179,9 +181,10 @@ def _changed(
     done = _finished(again, run_dir, changes)
     left = max(0, again.combos_total - done)
     if not left:  # its rows are what they are: nothing is computed, on whatever device
-        return replace(again, devices=(), spare_devices=(), fallback_workers=0)
+        return replace(again, **_NO_DEVICES)
     if elsewhere:
-        placed = Placed(replace(again, stack=asked.stack or Stack.NUMBA))
+        stack = asked.stack or Stack.NUMBA
+        placed = Placed(replace(again, stack=stack, device_why="", **_NO_DEVICES))
     else:
         placed = place(again, left, again.workers)
     if done and plan.source is Source.BUILT_IN:
