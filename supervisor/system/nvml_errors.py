@@ -86,7 +86,7 @@ def unavailable(error: Any, uuid: str = "") -> NvmlUnavailable:
         case code if code == NO_LIBRARY:
             return NvmlUnavailable(
                 "libnvidia-ml.so.1 was not found: no NVIDIA driver is installed here",
-                "install the NVIDIA driver; start a container with --gpus all",
+                "install the driver, or start the container with --gpus all",
             )
         case code if code == NO_DRIVER:
             return NvmlUnavailable(

@@ -110,6 +110,20 @@ def test_vram_comes_back_with_the_processes(place: Place, fake: FakeNvml) -> Non
     assert (one["peak_bytes"], one["freed_bytes"], one["back"]) == (2000 * MIB, 2000 * MIB, True)
 
 
+def test_a_baseline_that_the_run_is_part_of_is_said_to_be_late(
+    place: Place, fake: FakeNvml
+) -> None:
+    """A function waits for no baseline, and its processes may take all they need before it."""
+    fake.say(gpu(), "block memory")
+    run = started(place, fake)
+    use(run, fake)
+    fake.say(gpu(used=100 * MIB))
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    (one,) = run.report["memory"]["gpus"]
+    assert (one["baseline_bytes"], one["back"]) == (700 * MIB, True)
+    assert "after the first fork" in one["note"]
+
+
 def test_vram_that_comes_back_late_is_awaited(place: Place, fake: FakeNvml) -> None:
     run = started(place, fake, "--verify", "60")
     pids = use(run, fake)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supervisor.lifecycle.gpu.observer import LIST_EVERY_S, Device, Observer, find_holders
+from supervisor.lifecycle.gpu.observer import LIST_EVERY_S, Observer, WatchedDevice, find_holders
 from supervisor.lifecycle.gpu.release import Before, Held
 from supervisor.records.command import AnyPlan
 from supervisor.records.story import Story
@@ -59,7 +59,7 @@ def measure(story: Story, plan: AnyPlan, errors: list[str]) -> list[str]:
     return [name for one in held for name in one.survivors if name.partition(" (")[0] not in known]
 
 
-def devices_of(story: Story) -> list[Device]:
+def devices_of(story: Story) -> list[WatchedDevice]:
     """Return the devices that a run has used, as its facts describe them."""
     found = []
     for uuid, fields in story.gpus.items():
@@ -67,7 +67,7 @@ def devices_of(story: Story) -> list[Device]:
             before = _before(uuid, fields)
         except (KeyError, TypeError, ValueError, AttributeError):
             continue  # not a fact of ours
-        found.append(Device(before, max(before.used_bytes, story.gpu_peaks.get(uuid, 0))))
+        found.append(WatchedDevice(before, max(before.used_bytes, story.gpu_peaks.get(uuid, 0))))
     return found
 
 
@@ -85,7 +85,7 @@ def _before(uuid: str, fields: dict[str, Any]) -> Before:
     return Before(gpu, int(fields["used_bytes"]), known, str(fields["why"]))
 
 
-def measure_devices(devices: list[Device], run_id: str, patience_s: float) -> list[Held]:
+def measure_devices(devices: list[WatchedDevice], run_id: str, patience_s: float) -> list[Held]:
     """Measure whether the VRAM of a dead run is back, for at most about ``patience_s``.
 
     Returns

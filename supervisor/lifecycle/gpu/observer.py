@@ -27,7 +27,7 @@ _LOOK_EVERY_S = 0.01
 
 
 @dataclass(slots=True)
-class Device:
+class WatchedDevice:
     """A device that a run uses, over time.
 
     Attributes
@@ -48,6 +48,13 @@ class Device:
         The driver does not reach it any more.
     in_use : bool
         A process of the run was seen on it.
+    list_at : float
+        ``time.monotonic()`` instant from which its processes may be listed again.
+    listed_at_bytes : int or None
+        Its used bytes when they were listed last, or before the run; None: the run may have
+        been on it already when it was first read.
+    listed : tuple or None
+        That list since the run's end, and whose each process is; None: not listed since.
     """
 
     before: Before
@@ -59,7 +66,7 @@ class Device:
     lost: bool = False
     in_use: bool = False
     list_at: float = 0.0
-    listed_at_bytes: int = 0
+    listed_at_bytes: int | None = 0
     listed: tuple[ProcessList, dict[int, Whose]] | None = None
 
     def __post_init__(self) -> None:
@@ -118,10 +125,10 @@ class Observer:
     def baseline(self, gpu: Gpu) -> Before:
         """Read a device before the run uses it."""
         used = self.nvml.used_bytes(gpu.uuid)
-        others, why = release.others_of(*self.list(gpu))
+        others, why = release.others_of(*self.list_processes(gpu))
         return Before(gpu, used, others, why)
 
-    def list(self, gpu: Gpu) -> tuple[ProcessList, dict[int, Whose]]:
+    def list_processes(self, gpu: Gpu) -> tuple[ProcessList, dict[int, Whose]]:
         """List a device's processes, and whose each is."""
         processes = self.nvml.processes(gpu.uuid)
         return processes, {pid: self.whose(pid) for pid in processes.bytes_of}
@@ -135,7 +142,7 @@ class Observer:
             return Whose.NAMELESS
         return Whose.OURS if gpu_files.run_id_of(now) == self.run_id else Whose.FOREIGN
 
-    def sample(self, device: Device, warden: int) -> None:
+    def sample(self, device: WatchedDevice, warden: int) -> None:
         """Read a device while the run runs, and look whether the run's processes are on it.
 
         The list is asked for only after the figure has moved: a process that begins to use a
@@ -146,7 +153,8 @@ class Observer:
             used = self.nvml.used_bytes(gpu.uuid)
             device.peak_bytes = max(device.peak_bytes, used)
             now = time.monotonic()
-            moved = abs(used - device.listed_at_bytes) > release.SLACK_BYTES
+            last = device.listed_at_bytes
+            moved = last is None or abs(used - last) > release.SLACK_BYTES
             if moved and warden and now >= device.list_at:
                 device.list_at, device.listed_at_bytes = now + LIST_EVERY_S, used
                 device.in_use |= self._find_ours(gpu, warden)
@@ -166,7 +174,7 @@ class Observer:
         # the driver names no process here: descriptors tell at least that one uses a GPU
         return any(one.may_hold(gpu.minor) for one in gpu_files.look_for_holders([*below]).holders)
 
-    def look(self, device: Device) -> None:
+    def look(self, device: WatchedDevice) -> None:
         """Read a device after the run's end, and judge whether it is back."""
         now = time.monotonic()
         try:
@@ -185,18 +193,18 @@ class Observer:
         if found.back:
             device.back_at = time.monotonic()
 
-    def _list_again(self, device: Device, now: float) -> None:
+    def _list_again(self, device: WatchedDevice, now: float) -> None:
         device.list_at = now + LIST_EVERY_S
-        device.listed = self.list(device.before.gpu)
+        device.listed = self.list_processes(device.before.gpu)
 
-    def _judge(self, device: Device) -> Comparison:
+    def _judge(self, device: WatchedDevice) -> Comparison:
         if device.listed is None:
             raise ValueError("the device's processes were not listed")
         used = device.after_bytes = self.nvml.used_bytes(device.before.gpu.uuid)
         device.peak_bytes = max(device.peak_bytes, used)
         return release.compare(device.before, Now(used, *device.listed))
 
-    def see_back(self, devices: Sequence[Device], until: float) -> None:
+    def see_back(self, devices: Sequence[WatchedDevice], until: float) -> None:
         """Look at devices until all are back, or the ``time.monotonic()`` instant has come."""
         pause = threading.Event()
         while waiting := [device for device in devices if not device.settled]:
@@ -210,7 +218,7 @@ class Observer:
             pause.wait(_LOOK_EVERY_S)
 
 
-def find_holders(devices: Sequence[Device], run_id: str, waited_s: float) -> list[Held]:
+def find_holders(devices: Sequence[WatchedDevice], run_id: str, waited_s: float) -> list[Held]:
     """Find who holds what is missing on the devices that are not back."""
     missing = [(one, one.found) for one in devices if one.found and not one.found.back]
     if not missing:

@@ -1,8 +1,8 @@
 """Whether the VRAM that a run used is back, and who holds the rest: decided from readings alone.
 
-A device's used bytes also move when strangers allocate. So it is back when no process of the run
-is listed on it, and it has no more bytes in use than before, give or take :data:`SLACK_BYTES` and
-what strangers have taken or given back since. Where the driver does not tell the bytes of
+A device's used bytes also move when other processes allocate. So it is back when no process of the
+run is listed on it, and it has no more bytes in use than before, give or take :data:`SLACK_BYTES`
+and what other processes have taken or given back since. Where the driver does not tell the bytes of
 each process, that cannot be known, and is said.
 """
 
@@ -21,7 +21,7 @@ device's figure moves by itself was not measured."""
 
 NEWCOMER_BYTES = 64 * 2**20
 """What the driver keeps for a process besides the bytes that it lists for it: allowed for each
-stranger that has come since. An estimate, too."""
+process of others that has come since. An estimate, too."""
 
 _MB = 2**20
 
@@ -87,9 +87,9 @@ class Comparison:
     back : bool
         Nothing that the run took is missing.
     excess_bytes : int
-        More in use than before, without what strangers have taken since; may be negative.
+        More in use than before, without what other processes have taken since; may be negative.
     foreign_bytes : int or None
-        What strangers have taken since, less what they gave back; None: not known.
+        What other processes have taken since, less what they gave back; None: not known.
     why : str
         Why not; empty: it is.
     """
@@ -101,12 +101,12 @@ class Comparison:
 
     @property
     def source(self) -> Source:
-        """Whether strangers could be told apart."""
+        """Whether other processes could be told apart."""
         return Source.DEVICE if self.foreign_bytes is None else Source.PROCESS
 
 
 def others_of(processes: ProcessList, whose: dict[int, Whose]) -> tuple[dict[int, int] | None, str]:
-    """Return what strangers hold, by pid, and why that is not known."""
+    """Return what other processes hold, by pid, and why that is not known."""
     if processes.source is Source.DEVICE:
         return None, processes.why
     nameless = [pid for pid in processes.bytes_of if whose.get(pid) is Whose.NAMELESS]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.lifecycle.gpu.observer import Device, Observer
+from supervisor.lifecycle.gpu.observer import Observer, WatchedDevice
 from supervisor.lifecycle.gpu.release import Before, Whose
 from supervisor.system import gpu_files, nvml_errors
 from supervisor.system.gpus import Gpu, ProcessList, Source
@@ -282,7 +282,7 @@ def test_a_device_is_back_only_by_a_list_as_new_as_its_figure() -> None:
     """A stranger gives back 450 MB after it was listed, and ours hold as much."""
     one = Gpu("GPU-1", 0, "H100", 10**9)
     before = Before(one, 0, {})
-    device = Device(before, 0)
+    device = WatchedDevice(before, 0)
     mib = 2**20
     used = iter([900 * mib, 450 * mib, 450 * mib, 450 * mib])
     lists = iter([{os.getpid(): 450 * mib}, {}, {}])
