@@ -88,10 +88,10 @@ def sweep(
     fee : float
         Fee per fill, as a fraction of the traded value.
     device : str
-        What computes a built-in strategy: ``cpu``; ``cuda``, ``cuda:0,1`` or ``cuda:GPU-…``,
-        CuPy on every visible GPU or on these; ``torch``, ``torch:cpu``, ``torch:cuda:0``,
-        PyTorch; ``auto``, CuPy where a GPU pays, otherwise the CPU. With ``cuda…`` each worker
-        of a callable has one GPU, the only one that it sees.
+        Where a built-in strategy computes: ``cpu``; ``cuda``, ``cuda:0,1`` or ``cuda:GPU-…``,
+        with CuPy on every visible GPU or on these; ``torch``, ``torch:cpu``, ``torch:cuda:0``,
+        with PyTorch; ``auto``, on a GPU if that is expected to be faster, otherwise on the CPU.
+        With ``cuda…`` each worker of a callable has one GPU, the only one that it sees.
     vram_limit : str or int, optional
         Memory of each GPU that the run may use: ``"8G"``, or bytes. Without effect on the CPU.
     grace_s, terminate_s, verify_s : float

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from supervisor.market.bars import Bars
-from supervisor.records.placement import AUTO, Stack
+from supervisor.records.device import AUTO, Stack
 from supervisor.records.plan import Plan, Source
 from workers.backend import Backend
 

@@ -25,6 +25,7 @@ from supervisor.ipc.device_flag import DeviceFlag
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.market.bars import Bars
 from supervisor.rows.grid import Grid, Value
+from supervisor.system.cuda import CudaError
 from workers import gpu
 from workers.backend import Chunk
 from workers.checkpoint import CheckpointFile
@@ -105,13 +106,23 @@ class UserFunction:
         return chunk.stop
 
     def _call(self, index: int, flag: PolledFlag) -> tuple[dict[str, float] | None, str | None]:
-        """Compute one combination; an exception of the function is the combination's failure."""
+        """Compute one combination; an exception of the function is the combination's failure.
+
+        Raises
+        ------
+        DeviceLostError
+            If the function says so, or the device is absent or lost where it asks for the flag.
+        """
         assert self._function is not None
         try:
             metrics = self._function(self._bars, self._grid.params(index), flag)
             return (None if metrics is None else _checked(metrics)), None
         except DeviceLostError:
             raise
+        except CudaError as error:  # our own call's: the flag was asked for on the device
+            if gpu.is_lost(error):
+                raise DeviceLostError(str(error)) from None
+            return None, _one_line(error)
         except Exception as error:  # noqa: BLE001 - a user's function may raise anything
             return None, _one_line(error)
 

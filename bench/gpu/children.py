@@ -106,7 +106,7 @@ class Signs:
 
 
 class Shared:
-    """What a worker shares with whoever ends it.
+    """What a worker shares with the process that ends it.
 
     Attributes
     ----------

@@ -14,7 +14,8 @@ _PACKAGES = (
 
 def why_none() -> str:
     """Return why there is no GPU to measure, in one sentence; empty where there is one."""
-    from supervisor.system.vram import Nvml, NvmlUnavailable
+    from supervisor.system.nvml import Nvml
+    from supervisor.system.nvml_errors import NvmlUnavailable
 
     try:
         nvml = Nvml.open()

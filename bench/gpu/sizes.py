@@ -8,7 +8,7 @@ from typing import Self
 
 GB = 10**9
 _KEEP_FREE = 4 * GB
-"""Bytes of a device that are never asked for: contexts, and whoever else uses it."""
+"""Bytes of a device that are never asked for: contexts, and other users of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any, Protocol, Self
 from bench.harness.errors import NotMeasuredError
 
 SLACK_BYTES = 32 * 2**20
-"""What a device's used bytes may differ by without anybody holding memory."""
+"""What a device's used bytes may differ by although no process holds memory."""
 
 _LIST_EVERY_S = 0.05
 _SETTLED_READINGS, _SETTLED_EVERY_S, _SETTLED_BYTES = 15, 0.02, 2**20
@@ -167,7 +167,8 @@ class NvmlDevice:
         NotMeasuredError
             If there is none.
         """
-        from supervisor.system.vram import Nvml, NvmlUnavailable
+        from supervisor.system.nvml import Nvml
+        from supervisor.system.nvml_errors import NvmlUnavailable
 
         try:
             nvml = Nvml.open()

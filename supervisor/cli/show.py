@@ -15,7 +15,7 @@ from supervisor.front.progress import Progress, describe
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
 from supervisor.records.command import CommandPlan, shown
-from supervisor.records.placement import Stack
+from supervisor.records.device import Stack
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.states import RunStatus

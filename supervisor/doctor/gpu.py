@@ -18,7 +18,7 @@ from supervisor.doctor.ask import output_of, try_out
 from supervisor.doctor.finding import Finding, Status
 from supervisor.system import gpu_files
 from supervisor.system.gpus import DeviceMemory, Gpu, ProcessList
-from supervisor.system.nvml import NvmlUnavailable, in_wsl
+from supervisor.system.nvml_errors import NvmlUnavailable, in_wsl
 
 _MB = 2**20
 _MPS = "nvidia-cuda-mps"
@@ -35,7 +35,7 @@ _CUDA_FIX = "as root: nvidia-modprobe -u -c0; then see dmesg for an Xid"
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class DeviceFacts:
     """A device with what NVML says of it; ``why``: what it does not say."""
 
     gpu: Gpu
@@ -51,7 +51,7 @@ class Survey:
 
     driver: str = ""
     cuda: str = ""
-    devices: list[Device] = field(default_factory=list)
+    devices: list[DeviceFacts] = field(default_factory=list)
     divided: list[str] = field(default_factory=list)
     unreachable: list[str] = field(default_factory=list)
     why: str = ""
@@ -72,7 +72,7 @@ def survey() -> Survey:
 
 def ask_nvml() -> Survey:
     """Ask NVML for everything that the checks need."""
-    from supervisor.system.vram import Nvml
+    from supervisor.system.nvml import Nvml
 
     try:
         nvml = Nvml.open()
@@ -85,9 +85,9 @@ def ask_nvml() -> Survey:
         for gpu in gpus:
             try:
                 told = nvml.memory(gpu.uuid), nvml.processes(gpu.uuid), nvml.persistent(gpu.uuid)
-                devices.append(Device(gpu, *told))
+                devices.append(DeviceFacts(gpu, *told))
             except NvmlUnavailable as error:
-                devices.append(Device(gpu, why=error.why))
+                devices.append(DeviceFacts(gpu, why=error.why))
         return Survey(nvml.driver_version, nvml.cuda_version, devices, divided, unreachable)
     except NvmlUnavailable as error:
         return Survey(why=error.why, fix=error.fix)
@@ -116,7 +116,7 @@ def cuda() -> Finding:
             "CUDA",
             Status.WARNING,
             "; ".join(filter(None, [version, f"CUDA cannot be tried: {said}"])),
-            "install the NVIDIA driver; in a container, start it with --gpus all",
+            "install the driver, or start the container with --gpus all",
         )
     if not works:
         error = said.split()[0]
@@ -137,7 +137,7 @@ def devices() -> Finding | None:
             "  GPUs",
             Status.WARNING,
             "NVML shows no device that this user can compute on",
-            "see nvidia-smi; in a container, start it with --gpus all",
+            "see nvidia-smi; or start the container with --gpus all",
         )
     facts = "; ".join([*map(_described, found.devices), *found.unreachable])
     if found.unreachable or any(one.why for one in found.devices):
@@ -146,7 +146,7 @@ def devices() -> Finding | None:
     return Finding("  GPUs", Status.OK, facts)
 
 
-def _described(one: Device) -> str:
+def _described(one: DeviceFacts) -> str:
     if one.memory is None:
         return f"{one.gpu.label}: {one.why}"
     figures = f"{one.memory.used_bytes / _MB:,.0f} of {one.memory.total_bytes / _MB:,.0f} MB used"

@@ -14,10 +14,11 @@ from supervisor.front.run import Front
 from supervisor.front.work import Run, Work
 from supervisor.ipc import messages
 from supervisor.ipc.progress_table import ProgressTable
-from supervisor.lifecycle import device_speed, inputs
+from supervisor.lifecycle import inputs
+from supervisor.lifecycle.gpu import speed
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
-from supervisor.records.placement import Stack
+from supervisor.records.device import Stack
 from supervisor.records.plan import Source
 from supervisor.records.report import Gathered, Report
 from supervisor.rows.journal import JournalSync
@@ -138,7 +139,7 @@ class Sweep(Work):
                 self._run.notes.note(message.text)
             case messages.DeviceReady() if self._plan.stack is Stack.CUPY and not self._measured:
                 self._measured = True
-                device_speed.remember_gpu_start(message.start_s)
+                speed.remember_gpu_start(message.start_s)
             case _:
                 pass
 
@@ -242,7 +243,7 @@ class Sweep(Work):
         on_cpu = plan.stack is Stack.NUMBA and plan.source is Source.BUILT_IN
         if on_cpu and report.elapsed_s >= _MEASURED_S and computed > 0:
             rate = computed * plan.n_bars / (report.elapsed_s * plan.workers)
-            device_speed.remember_cpu_rate(plan.strategy, rate)
+            speed.remember_cpu_rate(plan.strategy, rate)
 
     def close(self) -> None:
         """Close the progress table."""

@@ -24,7 +24,7 @@ from supervisor.records.report import GpuMemory
 from supervisor.system import gpu_files
 
 if TYPE_CHECKING:
-    from supervisor.lifecycle.vram import Device, Observer
+    from supervisor.lifecycle.gpu.observer import Observer, WatchedDevice
 
 BASELINE_S = 3.0
 """How long a run that uses a GPU waits for its baseline: without a persistent driver, the first
@@ -83,7 +83,7 @@ class VramWatch:
         self._any = not isinstance(plan, Plan) or plan.source is not Source.BUILT_IN
         self._lock, self._closed = threading.Lock(), False
         self._warden = 0
-        self._devices: dict[str, Device] = {}
+        self._devices: dict[str, WatchedDevice] = {}
         self._used: set[str] = set()
         self._note = _NOT_USED
         self._ready, self._ending, self._done = (threading.Event() for _ in range(3))
@@ -188,8 +188,8 @@ class VramWatch:
                 self._nudge()
 
     def _observe(self) -> None:
-        from supervisor.lifecycle.vram import Observer
-        from supervisor.system.vram import Nvml
+        from supervisor.lifecycle.gpu.observer import Observer
+        from supervisor.system.nvml import Nvml
 
         nvml = Nvml.open()
         try:
@@ -205,8 +205,8 @@ class VramWatch:
                 nvml.close()
 
     def _read_baselines(self, observer: Observer) -> None:
-        from supervisor.lifecycle.vram import Device
-        from supervisor.system.nvml import NvmlUnavailable
+        from supervisor.lifecycle.gpu.observer import WatchedDevice
+        from supervisor.system.nvml_errors import NvmlUnavailable
 
         for gpu in observer.nvml.devices():
             if not self._any and gpu.uuid not in self._planned | self._spare:
@@ -214,7 +214,10 @@ class VramWatch:
             self._asking_since = time.monotonic()
             with contextlib.suppress(NvmlUnavailable):
                 before = observer.baseline(gpu)
-                self._devices[gpu.uuid] = Device(before, before.used_bytes)
+                device = WatchedDevice(before, before.used_bytes)
+                if self._warden:  # it may have forked: what a process holds by now moves no figure
+                    device.listed_at_bytes = None
+                self._devices[gpu.uuid] = device
         self._baseline_at = time.monotonic()
         for uuid in self._planned & self._devices.keys():
             self._note_use(uuid)
@@ -252,7 +255,7 @@ class VramWatch:
             self._events.emit("vram_sampled", peak_bytes=peaks)
 
     def _see_back(self, observer: Observer) -> None:
-        from supervisor.lifecycle.vram import find_holders
+        from supervisor.lifecycle.gpu.observer import find_holders
 
         began = self._asking_since = time.monotonic()
         devices = [device for uuid, device in self._devices.items() if uuid in self._used]

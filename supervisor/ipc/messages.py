@@ -225,7 +225,7 @@ class WorkerReady(NamedTuple):
 class DeviceLost(NamedTuple):
     """Worker → warden → front: a GPU is absent, lost or broken; the worker ends.
 
-    ``gone``: for everybody, so it is not used again; otherwise only for this process.
+    ``gone``: for every process, so it is not used again; otherwise for this one alone.
     """
 
     device: str

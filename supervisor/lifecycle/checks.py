@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import ConfigError, brief
-from supervisor.records.placement import parse_device
+from supervisor.records.device import parse_device
 from supervisor.records.plan import CONTAINMENTS
 
 MAX_WORKERS = 1024
@@ -75,7 +75,7 @@ def check_vram_limit(value: Any, name: str = "vram_limit") -> int:
     if LEAST_VRAM_BYTES <= size < 2**60:
         return size
     raise ConfigError(
-        f"{name} must be a size of at least {LEAST_VRAM_BYTES >> 20}M, as 8G or 512M, "
+        f"{name} must be a size of at least {LEAST_VRAM_BYTES >> 20}M, such as 8G or 512M, "
         f"not {brief(value)}",
         key="vram_limit",
     )

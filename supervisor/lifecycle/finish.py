@@ -148,7 +148,7 @@ def _holders_of_vram(story: Story, plan: AnyPlan, errors: list[str]) -> list[str
     """Measure the GPUs that the run has used; return its processes that hold their memory."""
     if not story.gpus:
         return []
-    from supervisor.lifecycle.dead_vram import measure  # not for runs on the CPU
+    from supervisor.lifecycle.gpu.dead_run import measure  # not for runs on the CPU
 
     return measure(story, plan, errors)
 

@@ -173,14 +173,14 @@ OPTIONS = (
     ),
     Option(
         "device", Kind.TEXT, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.RUN,
-        "What computes: cpu; cuda, cuda:0,1 or cuda:GPU-… for CuPy on GPUs; torch, torch:cpu or "
-        "torch:cuda:0 for PyTorch; auto: CuPy where a GPU pays, otherwise the CPU. A function "
-        "of yours with cuda gets a GPU for each worker.",
+        "Where to compute: cpu; cuda, cuda:0,1 or cuda:GPU-… (CuPy); torch, torch:cpu or "
+        "torch:cuda:0 (PyTorch); auto: a GPU if it is expected to be faster, otherwise the CPU. "
+        "With cuda, each worker of your own function sees one GPU.",
         checks.check_device, default="auto", metavar="DEVICE", section="",
     ),
     Option(
         "vram_limit", Kind.TEXT, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.RUN,
-        "Memory of each GPU that the run may use, as 8G.",
+        "Memory of each GPU that the run may use, such as 8G.",
         checks.check_vram_limit, shown="all that is free", metavar="SIZE", section="",
     ),
     Option(

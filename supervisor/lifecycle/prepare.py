@@ -16,14 +16,14 @@ from typing import Any
 
 from supervisor.errors import ConfigError, DataError, UnsupportedPlatformError
 from supervisor.lifecycle import checks, inputs, options
-from supervisor.lifecycle.devices import Placed, place, refuse_for_function
+from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
 from supervisor.lifecycle.options import Given
 from supervisor.market import cache
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim
+from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import write_run_file
-from supervisor.records.placement import Stack, parse_device
 from supervisor.records.plan import Plan, Source, StopTimes
 from supervisor.rows.grid import Grid, Value
 from supervisor.rows.space import Space

@@ -168,11 +168,11 @@ def _strike_off(entry: Entry) -> Reaped:
 
 
 def _clear(entry: Entry, *, trusted: bool) -> Reaped:
-    from supervisor.lifecycle import dead_vram
     from supervisor.lifecycle.finish import finish_dead_run
+    from supervisor.lifecycle.gpu import dead_run
     from supervisor.records.report import Report
 
-    vram_before = dead_vram.used_by(entry.run_dir)
+    vram_before = dead_run.used_by(entry.run_dir)
     reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, entry.run_dir))
     written = entry.run_dir / rundir.REPORT_FILE
     try:
@@ -190,7 +190,7 @@ def _clear(entry: Entry, *, trusted: bool) -> Reaped:
         reaped.error = " ".join(str(error).split()) or type(error).__name__
     if reaped.processes_killed and vram_before:
         # after the run was finished, which waits until its VRAM is back
-        vram_after = dead_vram.used_by(entry.run_dir)
+        vram_after = dead_run.used_by(entry.run_dir)
         freed = (held - vram_after.get(uuid, held) for uuid, held in vram_before.items())
         reaped.vram_freed_bytes = sum(max(0, change) for change in freed)
     if not (reaped.error or reaped.survivors):

@@ -18,23 +18,25 @@ from supervisor.errors import ConfigError, RunBusyError
 from supervisor.ipc import control_socket
 from supervisor.lifecycle import inputs
 from supervisor.lifecycle.checks import default_workers
-from supervisor.lifecycle.devices import Placed, place, refuse_for_function
 from supervisor.lifecycle.finish import PATIENCE_S
+from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
 from supervisor.lifecycle.prepare import prepare as prepare_new
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim, claim_directory
 from supervisor.records.command import COMMAND_KEY
+from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import library_versions
 from supervisor.records.events import EventLog
-from supervisor.records.placement import Stack, parse_device
 from supervisor.records.plan import ALLOCATION, Origin, Plan, Source, StopTimes
 from supervisor.records.report import Report
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered, outstanding
 from supervisor.states import RunStatus
 from supervisor.system import durable
+
+_NO_DEVICES: dict[str, Any] = {"devices": (), "spare_devices": (), "fallback_workers": 0}
 
 _LIBRARIES = {
     Stack.NUMBA: ("allstop", "numpy", "numba"),
@@ -179,9 +181,10 @@ def _changed(
     done = _finished(again, run_dir, changes)
     left = max(0, again.combos_total - done)
     if not left:  # its rows are what they are: nothing is computed, on whatever device
-        return replace(again, devices=(), spare_devices=(), fallback_workers=0)
+        return replace(again, **_NO_DEVICES)
     if elsewhere:
-        placed = Placed(replace(again, stack=asked.stack or Stack.NUMBA))
+        stack = asked.stack or Stack.NUMBA
+        placed = Placed(replace(again, stack=stack, device_why="", **_NO_DEVICES))
     else:
         placed = place(again, left, again.workers)
     if done and plan.source is Source.BUILT_IN:

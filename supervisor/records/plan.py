@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import ConfigError, brief
-from supervisor.records.placement import Stack
+from supervisor.records.device import Stack
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
@@ -145,7 +145,7 @@ class Plan:
     workers : int
         Worker processes.
     device : str
-        What was asked for, see :mod:`supervisor.records.placement`.
+        What was asked for, see :mod:`supervisor.records.device`.
     fee : float
         Fee per fill, as a fraction of the traded value.
     times : StopTimes

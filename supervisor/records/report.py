@@ -51,7 +51,7 @@ class StopReport:
 
 @dataclass(slots=True)
 class GpuMemory:
-    """Memory of one NVIDIA device that the run has used, in bytes, whoever holds it.
+    """Memory of one NVIDIA device that the run has used, in bytes, by all processes.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class GpuMemory:
     baseline_bytes : int
         In use before the run's first process.
     peak_bytes : int
-        Largest reading, strangers included.
+        Largest reading, other processes included.
     after_bytes : int or None
         Last reading; None: not measured.
     freed_bytes : int or None
@@ -70,7 +70,7 @@ class GpuMemory:
     settled_s : float or None
         From the request (or the last chunk) until then, in s; None: it was not seen.
     source : str
-        ``process``: what strangers have taken or given back meanwhile was told apart;
+        ``process``: what other processes took or gave back meanwhile was told apart;
         ``device``: only the device's figure is known.
     note : str
         What limits these figures; empty: nothing.

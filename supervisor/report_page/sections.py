@@ -72,7 +72,7 @@ def _settled(after_s: float | None) -> str:
 
 
 def vram_section(gpus: Sequence[GpuMemory]) -> str:
-    """List the GPUs that the run has used, and the memory in use on each, whoever holds it."""
+    """List the GPUs that the run has used, and the memory in use on each."""
     head = "".join(f"<th>{name}</th>" for name in _GPU_COLUMNS)
     rows = []
     for gpu in gpus:

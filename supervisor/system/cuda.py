@@ -42,7 +42,7 @@ _FORKED = (
 
 UNUSABLE = frozenset({4, 46, 100, 101, 201, 214, 220, 226, 700, 702, 709, 710, *range(714, 720)})
 """Codes after which this process cannot use its device any more: the device is absent, lost
-or busy, or its context is broken, which only a new process mends."""
+or busy, or its context is broken: only a new process can use it again."""
 
 
 class Attribute(IntEnum):

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from supervisor.system import host
 from supervisor.system.environment import ROOM, RUN_ID
 from supervisor.system.process import Identity, command_name, state_letter
 
@@ -29,7 +30,6 @@ WARDEN_TITLE = "allstop-warden"
 
 _CONTROL, _CUDA, _WINDOWS = "nvidiactl", "nvidia-uvm", "dxg"
 _DEVICE = re.compile(r"nvidia(\d+)")
-_INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 
 
 class Holder(NamedTuple):
@@ -158,9 +158,7 @@ def run_id_of(who: Identity) -> str:
 
 def sees_all_processes() -> bool:
     """Whether this PID namespace is the machine's: in any other, NVML lists its own alone."""
-    with contextlib.suppress(OSError):
-        return str(Path("/proc/self/ns/pid").readlink()) == _INITIAL_PID_NAMESPACE
-    return False
+    return host.namespace_of(os.getpid()) == host.INITIAL_NAMESPACE
 
 
 def _listed() -> list[int]:

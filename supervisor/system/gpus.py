@@ -50,7 +50,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class DeviceMemory:
-    """The memory of a device, whoever uses it.
+    """The memory of a device, used by any process.
 
     Attributes
     ----------

@@ -21,7 +21,7 @@ NAMESPACE = "ALLSTOP_PID_NAMESPACE"
 """Environment variable for a program that continues a warden's work inside the warden's
 namespace: the namespace outside, in which the pids of the run's records count."""
 
-_INITIAL_NAMESPACE = "4026531836"  # PROC_PID_INIT_INO, linux/include/linux/proc_ns.h
+INITIAL_NAMESPACE = "4026531836"  # PROC_PID_INIT_INO, linux/include/linux/proc_ns.h
 _MACHINE_IDS = ("/etc/machine-id", "/var/lib/dbus/machine-id")
 
 
@@ -60,7 +60,7 @@ class Host(NamedTuple):
     @property
     def sees_all(self) -> bool:
         """Whether the processes of every PID namespace of this boot are visible from here."""
-        return self.namespace == _INITIAL_NAMESPACE
+        return self.namespace == INITIAL_NAMESPACE
 
 
 def this_host() -> Host:

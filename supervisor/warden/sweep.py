@@ -14,19 +14,19 @@ from supervisor.errors import AllstopError, InternalError, ProtocolError
 from supervisor.ipc import messages
 from supervisor.ipc.progress_table import ProgressTable
 from supervisor.records import rundir
-from supervisor.records.placement import Stack
+from supervisor.records.device import Stack
 from supervisor.records.plan import Plan, Source
 from supervisor.rows.index import covered, outstanding
 from supervisor.rows.journal import journal_path, next_serial
 from supervisor.system import cuda, memory
 from supervisor.system.process import describe_exit
+from supervisor.warden.devices import Devices
 from supervisor.warden.dispatch import Chunk, Dispatcher
 from supervisor.warden.escalation import State
 from supervisor.warden.given_up import GivenUp
 from supervisor.warden.in_hand import InHand
 from supervisor.warden.kept_bars import bars_of
 from supervisor.warden.lines import Descriptors
-from supervisor.warden.placing import Devices
 from supervisor.warden.worker import Nursery, Worker
 from supervisor.warden.workforce import Run
 from workers.backend import Backend

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from supervisor.lifecycle import device_speed
+from supervisor.lifecycle.gpu import speed
 from tests.support.cli import Place, Started, rows_of
 from tests.support.gpu import fakes
 from tests.support.gpu.fake_nvml import FakeNvml, gpu
@@ -350,6 +350,32 @@ def test_a_context_that_is_broken_takes_one_combination_with_it(
     run.assert_gone()
 
 
+ABSENT = (
+    SAYS_WHERE
+    + """
+SETTINGS = Path(os.environ["FAKE_CUDA"]) / "settings"
+SETTINGS.write_text("cuInit 100" if device() == ABSENT else "")
+
+def f(bars, params, stop):
+    say(params)
+    assert stop.device_pointer
+    return row(params)
+"""
+)
+
+
+def test_a_device_that_is_absent_when_the_flag_is_asked_for_fails_no_combination(
+    place: Place, cuda: None
+) -> None:
+    run = place.sweep(ABSENT, "--device", "cuda", n=30, workers=1, ABSENT=A)
+    assert run.end() == 0, run.tell()
+    assert not any(row.get("error") for row in run.results())
+    run.assert_nothing_lost(at_least=30)
+    assert [fact["device"] for fact in facts(run, "warden.device_lost")] == [A]
+    assert [fact["device"] for fact in facts(run, "warden.worker_started")] == [A, B]
+    run.assert_gone()
+
+
 OPENS_CUDA = """
 import sys
 if "supervisor.warden" in sys.orig_argv:
@@ -400,7 +426,7 @@ def test_the_cpu_computes_what_is_left_once_auto_has_lost_its_gpus(
     place: Place, broken_cupy: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", place.env["XDG_CACHE_HOME"])
-    device_speed.remember_gpu_start(0.001)  # so that a GPU pays at once
+    speed.remember_gpu_start(0.001)  # so that a GPU pays at once
     run = built_in(place, "run", "--workers", "2")
     assert run.end() == 0, run.tell()
     assert asked(run)["stack"] == "cupy"
@@ -436,7 +462,7 @@ def test_cuda_without_cupy_is_a_usage_error(place: Place, fake: FakeNvml) -> Non
 CHECKS_MODULES = """
 import sys
 from supervisor.market.example import example_bars
-from supervisor.records.placement import Stack
+from supervisor.records.device import Stack
 from supervisor.records.plan import Plan, Source
 from supervisor.rows.grid import Grid
 from workers.registry import make_backend, preload
@@ -490,6 +516,30 @@ def test_a_shard_looks_for_its_device_where_it_runs(place: Place, fake: FakeNvml
     assert (shard["devices"], shard["workers"]) == ([B, C], 2)
     assert {a for a, _, _ in where(place)} == set(range(20, 40))
     assert {device for _, _, device in where(place)} == {B, C}
+
+
+RESUMES_ELSEWHERE = """
+import sys
+from supervisor.lifecycle.prepare import Changes
+from supervisor.lifecycle.resuming import prepare
+
+plan = prepare(sys.argv[1], Changes(), elsewhere=True).plan
+assert (plan.devices, plan.spare_devices, plan.device_why) == ((), (), ""), plan
+"""
+
+
+def test_what_was_begun_here_and_is_resumed_on_a_cluster_has_no_device_of_ours(
+    place: Place, fake: FakeNvml
+) -> None:
+    run = on_gpus(place, TOGETHER, "--device", "cuda", n=60, N=3, LOST=[A, B, C])
+    assert run.end() == 1, run.tell()
+    assert asked(run)["devices"]
+    subprocess.run(
+        [sys.executable, "-c", RESUMES_ELSEWHERE, str(run.run_dir)],
+        env=place.env,
+        cwd=place.work,
+        check=True,
+    )
 
 
 # -- PyTorch ---------------------------------------------------------------------------------

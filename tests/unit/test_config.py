@@ -13,7 +13,7 @@ from supervisor import errors
 from supervisor.errors import AllstopError, ConfigError, DataError, brief
 from supervisor.lifecycle import checks
 from supervisor.lifecycle.checks import MAX_WORKERS
-from supervisor.records.placement import Stack
+from supervisor.records.device import Stack
 from supervisor.records.plan import MAX_WAIT_S, Plan, Source, StopTimes
 from supervisor.records.report import MemoryReport, Report, Rung, StopReport
 from supervisor.rows.grid import Grid

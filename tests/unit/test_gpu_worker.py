@@ -10,8 +10,8 @@ import pytest
 
 from supervisor.front.sweep import Sweep
 from supervisor.ipc import messages
-from supervisor.lifecycle import device_speed
-from supervisor.records.placement import Stack
+from supervisor.lifecycle.gpu import speed
+from supervisor.records.device import Stack
 from supervisor.records.plan import Plan, Source
 from supervisor.rows.grid import Grid
 from supervisor.states import RunStatus
@@ -77,7 +77,7 @@ def test_the_first_start_of_a_gpu_worker_is_remembered() -> None:
     sweep, notes = a_sweep()
     sweep.hear(messages.DeviceReady("GPU-a", 1.5))
     sweep.hear(messages.DeviceReady("GPU-b", 9.5))
-    assert device_speed.recall().gpu_start_s == 1.5
+    assert speed.recall().gpu_start_s == 1.5
     sweep.hear(messages.DeviceLost("GPU-a", "it is gone"))
     sweep.hear(messages.Remark("the CPU computes"))
     assert notes == ["GPU-a is not used any more: it is gone", "the CPU computes"]
@@ -87,7 +87,7 @@ def test_the_first_start_of_a_gpu_worker_is_remembered() -> None:
 def test_a_functions_start_says_nothing_of_ours() -> None:
     sweep, _ = a_sweep(stack=Stack.NUMBA, source=Source.IMPORT)
     sweep.hear(messages.DeviceReady("GPU-a", 1.5))
-    assert device_speed.recall().gpu_start_s is None
+    assert speed.recall().gpu_start_s is None
     sweep.close()
 
 
@@ -107,5 +107,5 @@ def test_the_rate_of_the_cpu_is_remembered(
     sweep, _ = a_sweep(**changes)
     report: Any = SimpleNamespace(status=RunStatus.COMPLETED, combos_done=200, elapsed_s=elapsed_s)
     sweep.complete(report)
-    assert device_speed.recall().cpu_bars_per_s.get("sma_cross") == rate
+    assert speed.recall().cpu_bars_per_s.get("sma_cross") == rate
     sweep.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from supervisor.cli.text import memory_lines
-from supervisor.lifecycle import dead_vram
+from supervisor.lifecycle.gpu import dead_run
 from supervisor.records.command import CommandPlan
 from supervisor.records.events import EventLog
 from supervisor.records.report import GpuMemory, MemoryReport, Report
@@ -135,21 +135,21 @@ PLAN = CommandPlan("r", ("true",))
 
 def test_a_finisher_knows_what_the_front_has_read(tmp_path: Path) -> None:
     story = a_story(tmp_path)
-    (device,) = dead_vram.devices_of(story)
+    (device,) = dead_run.devices_of(story)
     assert (device.before.used_bytes, device.peak_bytes) == (500 * MB, 9000 * MB)
     assert device.before.others == {7: MB}
     assert story.survivors == ["pid 4 (python), state D"]
-    assert dead_vram.devices_of(a_story(tmp_path, used_bytes="many")) == []
+    assert dead_run.devices_of(a_story(tmp_path, used_bytes="many")) == []
 
 
 def test_a_run_that_ended_long_ago_is_not_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     story = a_story(tmp_path)
-    monkeypatch.setattr(dead_vram.gpu_files, "present", lambda: True)
-    story.last_at = time.time() - dead_vram.RECENT_S - 1
+    monkeypatch.setattr(dead_run.gpu_files, "present", lambda: True)
+    story.last_at = time.time() - dead_run.RECENT_S - 1
     errors: list[str] = []
-    assert dead_vram.measure(story, PLAN, errors) == []
+    assert dead_run.measure(story, PLAN, errors) == []
     assert errors == []
     assert story.memory is not None
     (one,) = story.memory.gpus
@@ -157,10 +157,15 @@ def test_a_run_that_ended_long_ago_is_not_measured(
     assert "long ago" in one.note
 
 
+def test_events_that_cannot_be_read_do_not_prevent_a_clean_up(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").mkdir()
+    assert dead_run.used_by(tmp_path) == {}
+
+
 def test_a_call_that_does_not_return_is_given_up() -> None:
     import threading
 
     never = threading.Event()
-    with pytest.raises(dead_vram.NvmlUnavailable, match="has not answered"):
-        dead_vram.within(0.01, lambda: never.wait() and None)
+    with pytest.raises(dead_run.NvmlUnavailable, match="has not answered"):
+        dead_run.within(0.01, lambda: never.wait() and None)
     never.set()

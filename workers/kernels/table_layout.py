@@ -1,4 +1,4 @@
-"""The prefix tables as they lie in memory, whoever fills them; imports no Numba.
+"""The prefix tables as they lie in memory; imports no Numba.
 
 :mod:`workers.kernels.prefix_tables` fills them with compiled functions,
 :mod:`workers.cupy_backtest.tables` with NumPy.

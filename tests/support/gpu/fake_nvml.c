@@ -13,6 +13,7 @@
  *   block WHAT                      calls of one kind wait until the line is gone
  *
  * WHAT is init, memory, memory_v2, processes, processes_v3, count, uuid, persistence, mig, minor.
+ * Once a device's processes have been listed, there is a file of this name with ".listed" added.
  * A test replaces the file by rename(2): a call reads the old one or the new one.
  */
 #include <stdio.h>
@@ -297,6 +298,14 @@ int nvmlDeviceGetMemoryInfo_v2(const void *handle, Memory2 *to)
 
 typedef struct { unsigned pid; u64 bytes; unsigned gpu_instance, compute_instance; } Info;
 
+static void listed(void)
+{
+    char name[LINE];
+    snprintf(name, sizeof name, "%s.listed", getenv("FAKE_NVML"));
+    FILE *file = fopen(name, "we");
+    if (file) fclose(file);
+}
+
 static int list(const void *handle, unsigned *count, Info *to, const char *version)
 {
     State s;
@@ -311,7 +320,9 @@ static int list(const void *handle, unsigned *count, Info *to, const char *versi
         n++;
     }
     *count = n;
-    return n > room ? TOO_SMALL : OK;
+    if (n > room) return TOO_SMALL;
+    listed();
+    return OK;
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(const void *handle, unsigned *count, Info *to)

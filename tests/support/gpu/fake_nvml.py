@@ -58,6 +58,11 @@ class FakeNvml:
         written.replace(self.root / "nvml")
 
     @property
+    def listed(self) -> bool:
+        """Whether a device's processes have been listed: the last thing that a baseline needs."""
+        return (self.root / "nvml.listed").exists()
+
+    @property
     def env(self) -> dict[str, str]:
         """What a process needs to find it."""
         library = fakes.build("fake_nvml.c", "libnvidia-ml.so.1")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from supervisor.lifecycle import device_speed
-from supervisor.lifecycle.device_speed import DeviceSpeed, recall
+from supervisor.lifecycle.gpu import speed
+from supervisor.lifecycle.gpu.speed import DeviceSpeed, recall
 
 
 @pytest.fixture(autouse=True)
@@ -17,9 +17,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_what_was_measured_is_remembered(cache: Path) -> None:
     assert recall() == DeviceSpeed()
-    device_speed.remember_gpu_start(1.25)
-    device_speed.remember_cpu_rate("sma_cross", 4e9)
-    device_speed.remember_cpu_rate("rsi_reversion", 1e9)
+    speed.remember_gpu_start(1.25)
+    speed.remember_cpu_rate("sma_cross", 4e9)
+    speed.remember_cpu_rate("rsi_reversion", 1e9)
     found = recall()
     assert found == DeviceSpeed(1.25, {"sma_cross": 4e9, "rsi_reversion": 1e9})
     assert found.cpu_s("sma_cross", 8e9, 2) == 1.0
@@ -28,7 +28,7 @@ def test_what_was_measured_is_remembered(cache: Path) -> None:
 
 
 def test_each_machine_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    device_speed.remember_gpu_start(1.25)
+    speed.remember_gpu_start(1.25)
     monkeypatch.setattr("platform.node", lambda: "another")
     assert recall() == DeviceSpeed()
 
@@ -50,11 +50,11 @@ def test_each_machine_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_ignored_and_written_anew(cache: Path, text: str) -> None:
-    device_speed.remember_gpu_start(1.0)
+    speed.remember_gpu_start(1.0)
     (file,) = cache.iterdir()
     file.write_text(text)
     assert recall() == DeviceSpeed()
-    device_speed.remember_gpu_start(2.0)
+    speed.remember_gpu_start(2.0)
     assert json.loads(file.read_text())["gpu_start_s"] == 2.0
 
 
@@ -63,5 +63,5 @@ def test_a_cache_that_cannot_be_written_is_left(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    device_speed.remember_gpu_start(2.0)
+    speed.remember_gpu_start(2.0)
     assert recall() == DeviceSpeed()

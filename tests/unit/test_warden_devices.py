@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from supervisor.warden.placing import CRASHES, Devices
+from supervisor.warden.devices import CRASHES, Devices
 
 
 def test_a_slot_keeps_its_device() -> None:

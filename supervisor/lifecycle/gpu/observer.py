@@ -1,7 +1,7 @@
 """VRAM of a run's devices: read before, and until it is back; and who holds what is not.
 
 The calls are made where the caller is: see :mod:`supervisor.front.vram` for the thread of a run
-that lives, and :mod:`supervisor.lifecycle.dead_vram` for one that is dead.
+that lives, and :mod:`supervisor.lifecycle.gpu.dead_run` for one that is dead.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from supervisor.lifecycle import vram_release as release
-from supervisor.lifecycle.vram_release import Before, Held, Now, Standing, Whose
+from supervisor.lifecycle.gpu import release
+from supervisor.lifecycle.gpu.release import Before, Comparison, Held, Now, Whose
 from supervisor.records.report import GpuMemory
 from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu, ProcessList, Source
-from supervisor.system.nvml import NvmlUnavailable
+from supervisor.system.nvml import Nvml
+from supervisor.system.nvml_errors import NvmlUnavailable
 from supervisor.system.process import Identity, descendants
-from supervisor.system.vram import Nvml
 
 LIST_EVERY_S = 0.5
 """Listing a device's processes makes everybody's allocations on it wait for milliseconds."""
@@ -27,7 +27,7 @@ _LOOK_EVERY_S = 0.01
 
 
 @dataclass(slots=True)
-class Device:
+class WatchedDevice:
     """A device that a run uses, over time.
 
     Attributes
@@ -38,7 +38,7 @@ class Device:
         Largest reading.
     after_bytes : int or None
         Latest reading since the run's end; None: there is none.
-    found : Standing or None
+    found : Comparison or None
         What that reading says.
     back_at : float or None
         ``time.monotonic()`` instant at which it was back.
@@ -48,18 +48,25 @@ class Device:
         The driver does not reach it any more.
     in_use : bool
         A process of the run was seen on it.
+    list_at : float
+        ``time.monotonic()`` instant from which its processes may be listed again.
+    listed_at_bytes : int or None
+        Its used bytes when they were listed last, or before the run; None: the run may have
+        been on it already when it was first read.
+    listed : tuple or None
+        That list since the run's end, and whose each process is; None: not listed since.
     """
 
     before: Before
     peak_bytes: int
     after_bytes: int | None = None
-    found: Standing | None = None
+    found: Comparison | None = None
     back_at: float | None = None
     note: str = ""
     lost: bool = False
     in_use: bool = False
     list_at: float = 0.0
-    listed_at_bytes: int = 0
+    listed_at_bytes: int | None = 0
     listed: tuple[ProcessList, dict[int, Whose]] | None = None
 
     def __post_init__(self) -> None:
@@ -118,10 +125,10 @@ class Observer:
     def baseline(self, gpu: Gpu) -> Before:
         """Read a device before the run uses it."""
         used = self.nvml.used_bytes(gpu.uuid)
-        others, why = release.others_of(*self.list(gpu))
+        others, why = release.others_of(*self.list_processes(gpu))
         return Before(gpu, used, others, why)
 
-    def list(self, gpu: Gpu) -> tuple[ProcessList, dict[int, Whose]]:
+    def list_processes(self, gpu: Gpu) -> tuple[ProcessList, dict[int, Whose]]:
         """List a device's processes, and whose each is."""
         processes = self.nvml.processes(gpu.uuid)
         return processes, {pid: self.whose(pid) for pid in processes.bytes_of}
@@ -135,18 +142,19 @@ class Observer:
             return Whose.NAMELESS
         return Whose.OURS if gpu_files.run_id_of(now) == self.run_id else Whose.FOREIGN
 
-    def sample(self, device: Device, warden: int) -> None:
+    def sample(self, device: WatchedDevice, warden: int) -> None:
         """Read a device while the run runs, and look whether the run's processes are on it.
 
-        The list is asked for only after the figure has moved: whoever begins to use a device
-        takes memory first.
+        The list is asked for only after the figure has moved: a process that begins to use a
+        device takes memory first.
         """
         gpu = device.before.gpu
         try:
             used = self.nvml.used_bytes(gpu.uuid)
             device.peak_bytes = max(device.peak_bytes, used)
             now = time.monotonic()
-            moved = abs(used - device.listed_at_bytes) > release.SLACK_BYTES
+            last = device.listed_at_bytes
+            moved = last is None or abs(used - last) > release.SLACK_BYTES
             if moved and warden and now >= device.list_at:
                 device.list_at, device.listed_at_bytes = now + LIST_EVERY_S, used
                 device.in_use |= self._find_ours(gpu, warden)
@@ -166,15 +174,16 @@ class Observer:
         # the driver names no process here: descriptors tell at least that one uses a GPU
         return any(one.may_hold(gpu.minor) for one in gpu_files.look_for_holders([*below]).holders)
 
-    def look(self, device: Device) -> None:
+    def look(self, device: WatchedDevice) -> None:
         """Read a device after the run's end, and judge whether it is back."""
         now = time.monotonic()
         try:
-            if device.listed is None or now >= device.list_at:
+            new = device.listed is None or now >= device.list_at
+            if new:
                 self._list_again(device, now)
             found = self._judge(device)
-            if found.back and device.list_at != now + LIST_EVERY_S:
-                # strangers may have given back since they were listed what ours still hold
+            if found.back and not new:
+                # an old list: other processes may have freed since what the run still holds
                 self._list_again(device, now)
                 found = self._judge(device)
         except NvmlUnavailable as error:
@@ -184,18 +193,18 @@ class Observer:
         if found.back:
             device.back_at = time.monotonic()
 
-    def _list_again(self, device: Device, now: float) -> None:
+    def _list_again(self, device: WatchedDevice, now: float) -> None:
         device.list_at = now + LIST_EVERY_S
-        device.listed = self.list(device.before.gpu)
+        device.listed = self.list_processes(device.before.gpu)
 
-    def _judge(self, device: Device) -> Standing:
+    def _judge(self, device: WatchedDevice) -> Comparison:
         if device.listed is None:
             raise ValueError("the device's processes were not listed")
         used = device.after_bytes = self.nvml.used_bytes(device.before.gpu.uuid)
         device.peak_bytes = max(device.peak_bytes, used)
-        return release.standing(device.before, Now(used, *device.listed))
+        return release.compare(device.before, Now(used, *device.listed))
 
-    def see_back(self, devices: Sequence[Device], until: float) -> None:
+    def see_back(self, devices: Sequence[WatchedDevice], until: float) -> None:
         """Look at devices until all are back, or the ``time.monotonic()`` instant has come."""
         pause = threading.Event()
         while waiting := [device for device in devices if not device.settled]:
@@ -209,7 +218,7 @@ class Observer:
             pause.wait(_LOOK_EVERY_S)
 
 
-def find_holders(devices: Sequence[Device], run_id: str, waited_s: float) -> list[Held]:
+def find_holders(devices: Sequence[WatchedDevice], run_id: str, waited_s: float) -> list[Held]:
     """Find who holds what is missing on the devices that are not back."""
     missing = [(one, one.found) for one in devices if one.found and not one.found.back]
     if not missing:

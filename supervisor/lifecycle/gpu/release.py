@@ -1,8 +1,8 @@
 """Whether the VRAM that a run used is back, and who holds the rest: decided from readings alone.
 
-A device's used bytes also move when strangers allocate. So it is back when no process of the run
-is listed on it, and it has no more bytes in use than before, give or take :data:`SLACK_BYTES` and
-what strangers have taken or given back since. Where the driver does not tell the bytes of
+A device's used bytes also move when other processes allocate. So it is back when no process of the
+run is listed on it, and it has no more bytes in use than before, give or take :data:`SLACK_BYTES`
+and what other processes have taken or given back since. Where the driver does not tell the bytes of
 each process, that cannot be known, and is said.
 """
 
@@ -16,12 +16,12 @@ from supervisor.system.gpu_files import Holder
 from supervisor.system.gpus import Gpu, ProcessList, Source
 
 SLACK_BYTES = 32 * 2**20
-"""How close to its baseline a device must come to count as back. An estimate: how much an idle
-device's figure moves by itself was not measured."""
+"""How close to its baseline a device must come to count as back. An estimate: the figure of an
+idle H200 did not move within 2 s, that of others was not measured."""
 
 NEWCOMER_BYTES = 64 * 2**20
 """What the driver keeps for a process besides the bytes that it lists for it: allowed for each
-stranger that has come since. An estimate, too."""
+process of others that has come since. An estimate, too."""
 
 _MB = 2**20
 
@@ -79,7 +79,7 @@ class Now:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Comparison:
     """What two readings of a device say.
 
     Attributes
@@ -87,9 +87,9 @@ class Standing:
     back : bool
         Nothing that the run took is missing.
     excess_bytes : int
-        More in use than before, without what strangers have taken since; may be negative.
+        More in use than before, without what other processes have taken since; may be negative.
     foreign_bytes : int or None
-        What strangers have taken since, less what they gave back; None: not known.
+        What other processes have taken since, less what they gave back; None: not known.
     why : str
         Why not; empty: it is.
     """
@@ -101,12 +101,12 @@ class Standing:
 
     @property
     def source(self) -> Source:
-        """Whether strangers could be told apart."""
+        """Whether other processes could be told apart."""
         return Source.DEVICE if self.foreign_bytes is None else Source.PROCESS
 
 
 def others_of(processes: ProcessList, whose: dict[int, Whose]) -> tuple[dict[int, int] | None, str]:
-    """Return what strangers hold, by pid, and why that is not known."""
+    """Return what other processes hold, by pid, and why that is not known."""
     if processes.source is Source.DEVICE:
         return None, processes.why
     nameless = [pid for pid in processes.bytes_of if whose.get(pid) is Whose.NAMELESS]
@@ -120,7 +120,7 @@ def others_of(processes: ProcessList, whose: dict[int, Whose]) -> tuple[dict[int
     return foreign, ""
 
 
-def standing(before: Before, now: Now, slack_bytes: int = SLACK_BYTES) -> Standing:
+def compare(before: Before, now: Now, slack_bytes: int = SLACK_BYTES) -> Comparison:
     """Judge whether what a run took on a device is back."""
     others, why = others_of(now.processes, now.whose)
     foreign = None
@@ -131,7 +131,7 @@ def standing(before: Before, now: Now, slack_bytes: int = SLACK_BYTES) -> Standi
         slack_bytes += NEWCOMER_BYTES * len(others.keys() - before.others.keys())
     excess = now.used_bytes - before.used_bytes - (foreign or 0)
     listed = any(now.whose.get(pid) is Whose.OURS for pid in now.processes.bytes_of)
-    return Standing(not listed and excess <= slack_bytes, excess, foreign, why)
+    return Comparison(not listed and excess <= slack_bytes, excess, foreign, why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ class Held:
 
 def who_holds(
     before: Before,
-    found: Standing,
+    found: Comparison,
     run_id: str,
     states: Sequence[tuple[Holder, str]],
     *,

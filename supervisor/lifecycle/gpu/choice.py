@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from supervisor.records.placement import DeviceRequest
+from supervisor.records.device import DeviceRequest
 from supervisor.system.gpus import Gpu
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -41,7 +41,8 @@ def find_gpus() -> list[Gpu]:
     NoGpuError
         If NVML cannot say.
     """
-    from supervisor.system.vram import Nvml, NvmlUnavailable
+    from supervisor.system.nvml import Nvml
+    from supervisor.system.nvml_errors import NvmlUnavailable
 
     try:
         nvml = Nvml.open()

@@ -1,21 +1,22 @@
-"""VRAM of a run that is dead: measured by whoever finishes it, from the baseline in its facts."""
+"""VRAM of a dead run: measured by the process that finishes it, from the baseline in its events."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from supervisor.lifecycle.vram import LIST_EVERY_S, Device, Observer, find_holders
-from supervisor.lifecycle.vram_release import Before, Held
+from supervisor.lifecycle.gpu.observer import LIST_EVERY_S, Observer, WatchedDevice, find_holders
+from supervisor.lifecycle.gpu.release import Before, Held
 from supervisor.records.command import AnyPlan
 from supervisor.records.story import Story
 from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu
-from supervisor.system.nvml import NvmlUnavailable
-from supervisor.system.vram import Nvml
+from supervisor.system.nvml import Nvml
+from supervisor.system.nvml_errors import NvmlUnavailable
 
 RECENT_S = 600.0
 """After this, what is in use on a device says nothing about the run any more."""
@@ -58,7 +59,7 @@ def measure(story: Story, plan: AnyPlan, errors: list[str]) -> list[str]:
     return [name for one in held for name in one.survivors if name.partition(" (")[0] not in known]
 
 
-def devices_of(story: Story) -> list[Device]:
+def devices_of(story: Story) -> list[WatchedDevice]:
     """Return the devices that a run has used, as its facts describe them."""
     found = []
     for uuid, fields in story.gpus.items():
@@ -66,7 +67,7 @@ def devices_of(story: Story) -> list[Device]:
             before = _before(uuid, fields)
         except (KeyError, TypeError, ValueError, AttributeError):
             continue  # not a fact of ours
-        found.append(Device(before, max(before.used_bytes, story.gpu_peaks.get(uuid, 0))))
+        found.append(WatchedDevice(before, max(before.used_bytes, story.gpu_peaks.get(uuid, 0))))
     return found
 
 
@@ -84,7 +85,7 @@ def _before(uuid: str, fields: dict[str, Any]) -> Before:
     return Before(gpu, int(fields["used_bytes"]), known, str(fields["why"]))
 
 
-def measure_devices(devices: list[Device], run_id: str, patience_s: float) -> list[Held]:
+def measure_devices(devices: list[WatchedDevice], run_id: str, patience_s: float) -> list[Held]:
     """Measure whether the VRAM of a dead run is back, for at most about ``patience_s``.
 
     Returns
@@ -111,8 +112,13 @@ def measure_devices(devices: list[Device], run_id: str, patience_s: float) -> li
 
 
 def used_by(run_dir: Path | None) -> dict[str, int]:
-    """Return the bytes in use now on the devices that a run has used, as far as they are told."""
-    uuids = [] if run_dir is None else list(Story.of(run_dir).gpus)
+    """Return the bytes in use now on the devices that a run has used, as far as they are told.
+
+    Never raises: what is measured for a report must not keep the run's processes alive.
+    """
+    uuids: list[str] = []
+    with contextlib.suppress(OSError):  # its events cannot be read: no device is known
+        uuids = [] if run_dir is None else list(Story.of(run_dir).gpus)
     used: dict[str, int] = {}
 
     def measure() -> None:
@@ -124,15 +130,15 @@ def used_by(run_dir: Path | None) -> dict[str, int]:
             nvml.close()
 
     if uuids and gpu_files.present():
-        try:
+        with contextlib.suppress(NvmlUnavailable):
             within(_BRIEFLY_S, measure)
-        except NvmlUnavailable:
-            return dict(used)
-    return dict(used)
+    return dict(used)  # a copy: the thread may still be in its call
 
 
 def within(patience_s: float, call: Callable[[], None]) -> None:
-    """Make a call in a thread, which is left alone if it does not return in time.
+    """Make a call in a thread of its own, and wait for it no longer than ``patience_s``.
+
+    A call that takes longer goes on in its thread, which ends with the process.
 
     Raises
     ------

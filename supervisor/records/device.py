@@ -1,7 +1,7 @@
 """Which device a run asks for: the texts that ``--device`` takes, and what each of them means.
 
 Only the text is read here. Which of the machine's GPUs it stands for is found out where the
-run computes (:mod:`supervisor.lifecycle.devices`): a login node has none.
+run computes (:mod:`supervisor.lifecycle.gpu.place`): a login node has none.
 """
 
 from __future__ import annotations

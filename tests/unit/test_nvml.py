@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from supervisor.lifecycle.vram import Device, Observer
-from supervisor.lifecycle.vram_release import Before, Whose
-from supervisor.system import gpu_files, nvml
+from supervisor.lifecycle.gpu.observer import Observer, WatchedDevice
+from supervisor.lifecycle.gpu.release import Before, Whose
+from supervisor.system import gpu_files, nvml_errors
 from supervisor.system.gpus import Gpu, ProcessList, Source
 from supervisor.system.process import Identity
 from tests.support.cli import ROOT
@@ -25,7 +25,8 @@ pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed")
 ASK = """
 import json, sys
 from dataclasses import asdict
-from supervisor.system.vram import GpuLost, Nvml, NvmlUnavailable
+from supervisor.system.nvml import Nvml
+from supervisor.system.nvml_errors import GpuLost, NvmlUnavailable
 try:
     nvml = Nvml.open()
     said = {"driver": nvml.driver_version, "cuda": nvml.cuda_version, "divided": nvml.divided()}
@@ -82,7 +83,7 @@ def test_a_device_its_memory_and_its_processes(fake: FakeNvml) -> None:
     assert found["persistent"] is True
 
 
-@pytest.mark.parametrize("code", [nvml.NO_FUNCTION, nvml.NOT_SUPPORTED])
+@pytest.mark.parametrize("code", [nvml_errors.NO_FUNCTION, nvml_errors.NOT_SUPPORTED])
 def test_an_old_driver_counts_what_it_keeps_and_that_is_said(fake: FakeNvml, code: int) -> None:
     fake.say(gpu(used=7 * MIB), f"error memory_v2 {code}")
     memory = ask(fake)[UUID]["memory"]
@@ -128,9 +129,9 @@ def test_bytes_that_are_not_told_are_none_with_the_reason(
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        (nvml.NO_DRIVER, "the NVIDIA kernel driver is not loaded"),
-        (nvml.MISMATCH, "the driver's library and its kernel module have different versions"),
-        (nvml.NO_PERMISSION, "this user may not open the GPU's device files"),
+        (nvml_errors.NO_DRIVER, "the NVIDIA kernel driver is not loaded"),
+        (nvml_errors.MISMATCH, "the driver's library and its kernel module have different"),
+        (nvml_errors.NO_PERMISSION, "this user may not open the GPU's device files"),
         (999, "NVML answers: "),
     ],
 )
@@ -149,23 +150,32 @@ def test_no_library_and_no_binding(fake: FakeNvml, tmp_path: Path) -> None:
     assert said["why"] == "the Python package nvidia-ml-py is not installed"
 
 
+def test_an_old_binding_is_named_not_raised(fake: FakeNvml, tmp_path: Path) -> None:
+    (tmp_path / "pynvml.py").write_text(
+        "class NVMLError(Exception): value = 0\ndef nvmlInit(): pass\ndef nvmlShutdown(): pass\n"
+    )
+    said = ask(fake, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert said["why"].startswith("the installed nvidia-ml-py is too old: it has no nvml")
+    assert said["fix"] == "pip install --upgrade nvidia-ml-py"
+
+
 def test_wsl_names_where_its_library_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "in_wsl", lambda: True)
+    monkeypatch.setattr(nvml_errors, "in_wsl", lambda: True)
 
     class Missing(Exception):
-        value = nvml.NO_LIBRARY
+        value = nvml_errors.NO_LIBRARY
 
-    said = nvml.unavailable(Missing())
+    said = nvml_errors.unavailable(Missing())
     assert "WSL" in said.why
     assert "/usr/lib/wsl/lib" in said.fix
 
 
 def test_a_lost_device_leaves_the_others(fake: FakeNvml) -> None:
-    fake.say(gpu(error=nvml.LOST), gpu("GPU-b", MIB))
+    fake.say(gpu(error=nvml_errors.LOST), gpu("GPU-b", MIB))
     assert [one["uuid"] for one in ask(fake)["devices"]] == ["GPU-b"]
     assert ask(fake, UUID)["lost"] == UUID
     assert ask(fake, "GPU-c")["why"] == "there is no GPU GPU-c"
-    fake.say(gpu(error=nvml.LOST))
+    fake.say(gpu(error=nvml_errors.LOST))
     assert ask(fake)["unreachable"] == ["GPU 0: the driver has lost a GPU"]
 
 
@@ -272,7 +282,7 @@ def test_a_device_is_back_only_by_a_list_as_new_as_its_figure() -> None:
     """A stranger gives back 450 MB after it was listed, and ours hold as much."""
     one = Gpu("GPU-1", 0, "H100", 10**9)
     before = Before(one, 0, {})
-    device = Device(before, 0)
+    device = WatchedDevice(before, 0)
     mib = 2**20
     used = iter([900 * mib, 450 * mib, 450 * mib, 450 * mib])
     lists = iter([{os.getpid(): 450 * mib}, {}, {}])

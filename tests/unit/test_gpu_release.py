@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from supervisor.lifecycle.vram_release import (
+from supervisor.lifecycle.gpu.release import (
     NEWCOMER_BYTES,
     SLACK_BYTES,
     Before,
     Now,
     Whose,
-    standing,
+    compare,
     who_holds,
 )
 from supervisor.system.gpu_files import Holder
@@ -59,9 +59,9 @@ def now(used: float, listed: dict[int, tuple[float | None, Whose]]) -> Now:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_standing(name: str) -> None:
+def test_compare(name: str) -> None:
     used, others, used_now, listed, back, excess, foreign = CASES[name]
-    found = standing(before(used, others), now(used_now, listed))
+    found = compare(before(used, others), now(used_now, listed))
     grown = None if foreign is None else foreign * MB
     assert (found.back, found.excess_bytes, found.foreign_bytes) == (back, excess * MB, grown)
     assert found.source is (Source.DEVICE if foreign is None else Source.PROCESS)
@@ -78,7 +78,7 @@ def holder(pid: int, run_id: str = "", *, minors: frozenset[int] = frozenset({0}
 
 
 def held(*states: tuple[Holder, str], **more: Any):
-    found = standing(before(500, {}), now(2500, {}))
+    found = compare(before(500, {}), now(2500, {}))
     return who_holds(before(500, {}), found, "run-1", states, waited_s=10.0, **more)
 
 
@@ -124,6 +124,6 @@ def test_what_could_not_be_seen_is_said() -> None:
     note = held(hidden=3, namespace_only=True).note
     assert "3 processes of other users could not be looked into" in note
     assert "processes outside this container cannot be seen" in note
-    found = standing(before(500, None), now(2500, {}))
+    found = compare(before(500, None), now(2500, {}))
     said = who_holds(before(500, None), found, "run-1", (), waited_s=1.0)
     assert f"whether others took it is not known: {UNKNOWN}" in said.note

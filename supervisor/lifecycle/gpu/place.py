@@ -1,6 +1,6 @@
 """Where a run computes: which stack, and which GPU for each worker.
 
-A device's text (:mod:`supervisor.records.placement`) is resolved here, on the machine that
+A device's text (:mod:`supervisor.records.device`) is resolved here, on the machine that
 computes: for a sweep on a cluster inside the job, not on the login node. GPUs are found with
 NVML, which opens none of them; whether CuPy and PyTorch are installed is looked up without
 importing them. So neither the front nor the warden ever has a CUDA context, which a forked
@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from supervisor.errors import ConfigError
-from supervisor.lifecycle import checks, device_speed
-from supervisor.lifecycle.gpu_choice import HiddenGpuError, NoGpuError, asked_gpus, named
-from supervisor.records.placement import AUTO, DeviceRequest, Stack, Where, parse_device
+from supervisor.lifecycle import checks
+from supervisor.lifecycle.gpu import speed
+from supervisor.lifecycle.gpu.choice import HiddenGpuError, NoGpuError, asked_gpus, named
+from supervisor.records.device import AUTO, DeviceRequest, Stack, Where, parse_device
 from supervisor.records.plan import Plan, Source
 from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu
@@ -123,7 +124,7 @@ def _place_auto(plan: Plan, left: int, cores: int) -> Placed:
         gpus = asked_gpus(parse_device(AUTO))
     except HiddenGpuError as hidden:
         return Placed(_on_cpu(plan, cores, f"the CPU: {hidden}"))
-    except (NoGpuError, OSError, AttributeError) as none:  # the last: an old NVML binding's
+    except (NoGpuError, OSError) as none:
         on_cpu = _on_cpu(plan, cores, f"the CPU: {none}")
         if not gpu_files.present():
             return Placed(on_cpu)
@@ -141,19 +142,19 @@ def _place_auto(plan: Plan, left: int, cores: int) -> Placed:
 def _pays(plan: Plan, left: int, workers: int) -> tuple[bool, str]:
     """Whether a GPU is expected to be faster than the CPU, its start included, and why."""
     work = float(left) * plan.n_bars
-    speed = device_speed.recall()
-    if speed.gpu_start_s is None:
-        pays = work >= device_speed.LEAST_WORK
-        least = -(-device_speed.LEAST_WORK // plan.n_bars)
+    known = speed.recall()
+    if known.gpu_start_s is None:
+        pays = work >= speed.LEAST_WORK
+        least = -(-speed.LEAST_WORK // plan.n_bars)
         return pays, (
             f"{left:,} combinations of {plan.n_bars:,} bars, and a GPU is expected to pay from "
             f"{least:,} on (an estimate: no GPU has been measured on this machine)"
         )
-    cpu_s = speed.cpu_s(plan.strategy, work, workers)
-    least_s = device_speed.START_FACTOR * speed.gpu_start_s
+    cpu_s = known.cpu_s(plan.strategy, work, workers)
+    least_s = speed.START_FACTOR * known.gpu_start_s
     return cpu_s > least_s, (
         f"an estimated {cpu_s:.3g} s on {workers} core{'s' * (workers > 1)}, and a GPU pays from "
-        f"{least_s:.3g} s on (its worker took {speed.gpu_start_s:.3g} s to start)"
+        f"{least_s:.3g} s on (its worker took {known.gpu_start_s:.3g} s to start)"
     )
 
 
