@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from supervisor.records.story import Story
 from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu
 from supervisor.system.nvml import NvmlUnavailable
-from supervisor.system.vram import Nvml
+from supervisor.system.vram import Nvml, within
 
 RECENT_S = 600.0
 """After this, what is in use on a device says nothing about the run any more."""
@@ -129,31 +127,3 @@ def used_by(run_dir: Path | None) -> dict[str, int]:
         except NvmlUnavailable:
             return dict(used)
     return dict(used)
-
-
-def within(patience_s: float, call: Callable[[], None]) -> None:
-    """Make a call in a thread, which is left alone if it does not return in time.
-
-    Raises
-    ------
-    NvmlUnavailable
-        If it raised that, or did not return: the driver may be tearing down a process.
-    """
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="allstop-vram", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        raise NvmlUnavailable("no thread can be started to ask NVML") from None
-    thread.join(patience_s)
-    if thread.is_alive():
-        raise NvmlUnavailable(f"NVML has not answered within {patience_s:.1f} s")
-    if raised:
-        raise raised[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from supervisor.records.placement import KNOWN, DeviceRequest, Stack, Where, par
 from supervisor.records.plan import Plan, Source
 from supervisor.rows.grid import Grid
 from supervisor.system.gpus import Gpu
+from supervisor.system.vram import Nvml
 
 GPUS = [
     Gpu("GPU-11aa", 0, "H100", 80 << 30),
@@ -137,6 +139,7 @@ def test_a_gpu_that_cannot_be_had(
         ("GPU-1", []),  # ambiguous
         ("GPU-", []),
         ("NoDevFiles", []),
+        (5_000 * "9", []),
         ("", []),
     ],
 )
@@ -304,16 +307,35 @@ def test_auto_goes_by_what_was_measured(machine: Machine) -> None:
     assert place(other, 48_100, 16).plan.stack is Stack.NUMBA, "each strategy has its own rate"
 
 
-@pytest.mark.parametrize("error", [NoGpuError("no driver"), AttributeError("old"), OSError("io")])
-def test_auto_never_fails_because_of_a_gpu(machine: Machine, error: Any) -> None:
-    def find() -> list[Gpu]:
-        raise error
-
-    gpu_choice.find_gpus = find  # type: ignore[assignment] - undone by the fixture's patch
+def test_auto_never_fails_because_of_a_gpu(machine: Machine) -> None:
+    machine.gpus = NoGpuError("no driver")
     placed = place(a_plan("auto"), BIG, 16)
     assert (placed.plan.stack, placed.plan.workers) == (Stack.NUMBA, 16)
     (note,) = placed.notes
-    assert note == f"computed on the CPU although this machine has a GPU: {error}"
+    assert note == "computed on the CPU although this machine has a GPU: no driver"
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("old"), OSError("io"), TypeError("none"), ValueError("bytes")]
+)
+def test_an_answer_of_nvml_that_is_none_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    def fail() -> Nvml:
+        raise error
+
+    monkeypatch.setattr(Nvml, "open", fail)
+    with pytest.raises(NoGpuError, match="NVML cannot be understood"):
+        gpu_choice.find_gpus()
+
+
+def test_nvml_that_does_not_answer_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(gpu_choice, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(Nvml, "open", released.wait)
+    with pytest.raises(NoGpuError, match="has not answered within"):
+        gpu_choice.find_gpus()
+    released.set()
 
 
 def test_auto_says_nothing_where_there_is_no_gpu(
