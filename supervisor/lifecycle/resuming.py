@@ -17,7 +17,13 @@ from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError, RunBusyError
 from supervisor.ipc import control_socket
 from supervisor.lifecycle import inputs
-from supervisor.lifecycle.checks import default_workers
+from supervisor.lifecycle.checks import (
+    LEAST_VRAM_BYTES,
+    check_fee,
+    check_vram_limit,
+    check_workers,
+    default_workers,
+)
 from supervisor.lifecycle.finish import PATIENCE_S
 from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
@@ -273,11 +279,21 @@ def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
             key="run",
         )
     try:
-        return Plan.from_json(asked)
+        return _checked(Plan.from_json(asked))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not the plan of a sweep") from None
     except ConfigError as error:
         raise ConfigError(f"{run_dir / rundir.RUN_FILE}: {error}", key=error.key) from None
+
+
+def _checked(plan: Plan) -> Plan:
+    """Hold a plan that was read to the limits of one that is asked for."""
+    check_workers(plan.workers)
+    check_workers(plan.workers_asked or 1)
+    check_workers(plan.fallback_workers or 1)
+    check_fee(plan.fee)
+    check_vram_limit(plan.vram_limit_bytes or LEAST_VRAM_BYTES)
+    return plan
 
 
 def _other_versions(asked: dict[str, Any], stack: Stack) -> list[str]:

@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from supervisor.rows.space import Space
 
 MAX_WAIT_S = 86_400.0
+
+_COUNTS = {
+    "combos_total": 0, "n_bars": 0, "workers": 1, "resumed": 0, "fallback_workers": 0,
+    "workers_asked": 1, "vram_limit_bytes": 1,
+}  # fmt: skip
+_OPTIONAL = ("workers_asked", "vram_limit_bytes")
+"""Whole numbers of a plan with the least that each may be, and those that may be left out."""
+
 MARGIN_VARIABLE = "ALLSTOP_MARGIN_S"
 """Environment variable that sets :func:`margin_s`; the tests shorten it."""
 CONTAINMENTS = ("auto", "pid-namespace", "cgroup", "subreaper")
@@ -260,6 +268,7 @@ class Plan:
         from supervisor.rows.grid import Grid  # NumPy: not needed for a command
 
         known = {name: plain[name] for name in cls.__slots__ if name in plain}
+        _check_numbers(known)
         known["source"] = Source(known["source"])
         known["grid"] = Grid.of(known["grid"])
         known["times"] = StopTimes(**known["times"])
@@ -275,6 +284,15 @@ class Plan:
                 known[name] = tuple(map(str, known.get(name, ())))
         known["provenance"] = _provenance(plain)
         return cls(**known)
+
+
+def _check_numbers(plain: dict[str, Any]) -> None:
+    """Raise ValueError for a count that is none: it would end a run in the middle of its start."""
+    for name, least in _COUNTS.items():
+        value = plain.get(name)
+        given = value is not None or name not in _OPTIONAL
+        if name in plain and given and (type(value) is not int or value < least):
+            raise ValueError(f"{name} is {brief(value)}")
 
 
 def _provenance(plain: dict[str, Any]) -> Provenance:

@@ -11,9 +11,9 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from supervisor.errors import ConfigError, RunBusyError, RunNotFoundError
+from supervisor.errors import ConfigError, RunBusyError, RunNotFoundError, brief
 from supervisor.records import rundir
 from supervisor.system import durable
 from supervisor.system.process import Identity
@@ -169,13 +169,21 @@ def _read(path: Path) -> Entry | None:
         entry = Entry(
             run_id=plain["run_id"],
             run_dir=Path(plain["run_dir"]),
-            front=Identity(**plain["front"]),
-            warden=Identity(**plain["warden"]),
+            front=_identity(plain["front"]),
+            warden=_identity(plain["warden"]),
             over=plain.get("over") is True,
         )
         if f"{entry.run_id}.json" == path.name:
             return entry
     return None
+
+
+def _identity(plain: dict[str, Any]) -> Identity:
+    who = Identity(**plain)
+    numbers, texts = who[:2], who[2:]
+    if all(type(one) is int for one in numbers) and all(isinstance(one, str) for one in texts):
+        return who
+    raise TypeError("not the identity of a process")
 
 
 def find_running(name: str | None) -> Entry:
@@ -226,7 +234,7 @@ def find_dir(name: str | None) -> Path:
             return entry.run_dir
     if name is not None:
         for candidate in (Path(name), rundir.DEFAULT_ROOT / name):
-            if (candidate / rundir.RUN_FILE).is_file():
+            if _holds_run(candidate):
                 return candidate.resolve()
         raise RunNotFoundError(f"no run {name!r}: give its id or its directory")
     known = [entry.run_dir for entry in entries() if entry.alive or entry.elsewhere]
@@ -251,8 +259,17 @@ def check_here(run_id: str, verb: str) -> None:
         raise RunBusyError(f"run {run_id} was begun on {_there(entry, verb)}")
 
 
+def _holds_run(run_dir: Path) -> bool:
+    try:
+        return (run_dir / rundir.RUN_FILE).is_file()
+    except OSError as error:  # a name that is too long for a path, or not ours to enter
+        raise RunNotFoundError(f"{brief(str(run_dir))} cannot be read: {error.strerror}") from None
+
+
 def _same_dir(name: str, run_dir: Path) -> bool:
-    return Path(name).exists() and Path(name).resolve() == run_dir
+    with contextlib.suppress(OSError):
+        return Path(name).exists() and Path(name).resolve() == run_dir
+    return False
 
 
 def private_dir(path: Path) -> Path:

@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -34,6 +35,7 @@ __all__ = [
     "NvmlUnavailable",
     "ProcessList",
     "Source",
+    "within",
 ]
 
 _MIG_ON = 1
@@ -266,3 +268,31 @@ class Nvml:
             return function(*arguments)
         except self._nvml.NVMLError as error:
             raise nvml_errors.unavailable(error, uuid) from None
+
+
+def within(patience_s: float, call: Callable[[], None]) -> None:
+    """Make a call in a thread, which is left alone if it does not return in time.
+
+    Raises
+    ------
+    NvmlUnavailable
+        If it raised that, or did not return: the driver may be tearing down a process.
+    """
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 - raised below
+            raised.append(error)
+
+    thread = threading.Thread(target=run, name="allstop-vram", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        raise NvmlUnavailable("no thread can be started to ask NVML") from None
+    thread.join(patience_s)
+    if thread.is_alive():
+        raise NvmlUnavailable(f"NVML has not answered within {patience_s:.1f} s")
+    if raised:
+        raise raised[0]

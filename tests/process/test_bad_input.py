@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 
-from tests.support.cli import Place, Started, bars_csv
+from tests.support.cli import POLITE, Place, Started, bars_csv
 
 FINE = """
 def f(bars, params, stop):
@@ -354,3 +356,25 @@ def test_an_example_needs_nothing_but_its_name(place: Place) -> None:
         assert "Usage" in done.stdout
         assert done.stderr == ""
     assert sys.version_info >= (3, 11)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"workers": 10**9}, {"workers_asked": 10**9}, {"workers_asked": "q"},
+        {"fallback_workers": 10**9}, {"vram_limit_bytes": "8G"}, {"vram_limit_bytes": 10**400},
+        {"fee": "x"},
+    ],
+)  # fmt: skip
+def test_a_number_in_run_json_that_is_none_is_a_usage_error(
+    place: Place, change: dict[str, Any]
+) -> None:
+    run = place.sweep(POLITE, DONE=3)
+    run.wait_marks("ready", 1)
+    assert run.stop() == 128 + signal.SIGTERM, run.tell()
+    file = run.run_dir / "run.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    done = place.command("resume", str(run.run_dir))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "run.json" in done.stderr

@@ -76,6 +76,20 @@ def a_plan(**changes: Any) -> Plan:
     return Plan(**facts | changes)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("workers", 0), ("workers", None), ("workers", "q"), ("workers", True),
+        ("workers_asked", "q"), ("workers_asked", -1), ("vram_limit_bytes", "8G"),
+        ("vram_limit_bytes", -5), ("fallback_workers", "x"), ("combos_total", 1.5),
+        ("n_bars", []), ("resumed", -1),
+    ],
+)  # fmt: skip
+def test_a_count_that_is_none_makes_no_plan(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        Plan.from_json(a_plan().to_json() | {name: value})
+
+
 def test_a_plan_comes_back_from_its_file() -> None:
     plan = a_plan()
     again = Plan.from_json(json.loads(json.dumps(plan.to_json() | {"of a later version": 1})))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from supervisor.records.device import KNOWN, DeviceRequest, Stack, Where, parse_
 from supervisor.records.plan import Plan, Source
 from supervisor.rows.grid import Grid
 from supervisor.system.gpus import Gpu
+from supervisor.system.nvml import Nvml
 
 GPUS = [
     Gpu("GPU-11aa", 0, "H100", 80 << 30),
@@ -138,6 +140,7 @@ def test_a_gpu_that_cannot_be_had(
         ("GPU-1", []),  # ambiguous
         ("GPU-", []),
         ("NoDevFiles", []),
+        (5_000 * "9", []),
         ("", []),
     ],
 )
@@ -314,7 +317,30 @@ def test_auto_never_fails_because_of_a_gpu(machine: Machine, error: Any) -> None
     placed = place(a_plan("auto"), BIG, 16)
     assert (placed.plan.stack, placed.plan.workers) == (Stack.NUMBA, 16)
     (note,) = placed.notes
-    assert note == f"computed on the CPU although this machine has a GPU: {error}"
+    assert note == "computed on the CPU although this machine has a GPU: no driver"
+
+
+@pytest.mark.parametrize(
+    "error", [AttributeError("old"), OSError("io"), TypeError("none"), ValueError("bytes")]
+)
+def test_an_answer_of_nvml_that_is_none_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, error: Any
+) -> None:
+    def fail() -> Nvml:
+        raise error
+
+    monkeypatch.setattr(Nvml, "open", fail)
+    with pytest.raises(NoGpuError, match="NVML cannot be understood"):
+        choice.find_gpus()
+
+
+def test_nvml_that_does_not_answer_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    released = threading.Event()
+    monkeypatch.setattr(choice, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(Nvml, "open", released.wait)
+    with pytest.raises(NoGpuError, match="has not answered within"):
+        choice.find_gpus()
+    released.set()
 
 
 def test_auto_says_nothing_where_there_is_no_gpu(

@@ -47,6 +47,7 @@ def test_each_machine_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
         '{"version": 1, "cpu_bars_per_s": 3}',
         '{"version": 1, "cpu_bars_per_s": {"sma_cross": 0}}',
         '{"version": 1, "cpu_bars_per_s": {"sma_cross": "x"}}',
+        '{"version": 1, "cpu_bars_per_s": {"sma_cross": 1' + 400 * "0" + "}}",
     ],
 )  # fmt: skip
 def test_a_damaged_file_is_ignored_and_written_anew(cache: Path, text: str) -> None:

@@ -101,6 +101,8 @@ def test_the_directory_of_a_run_is_found_dead_or_alive(
      '{"run_id": "x", "run_dir": "/x", "front": {}, "warden": {}}',
      '{"run_id": "x", "run_dir": null, "front": {"pid": 1, "start_time": 1}, "warden": {}}',
      '{"run_id": "x", "run_dir": "/x", "front": [1, 2], "warden": 7}',
+     *('{"run_id": "bad", "run_dir": "/x", "front": {"pid": 1, "start_time": 1, "node": NODE},'
+       ' "warden": {"pid": 1, "start_time": 1}}'.replace("NODE", node) for node in ("7", "[]")),
      '{"run_id": "x", "run_dir": "/x", "front": {"pid": 1, "start_time": 1, "more": 1},'
      ' "warden": {}}'],
 )  # fmt: skip
@@ -109,6 +111,16 @@ def test_a_damaged_entry_is_left_out(tmp_path: Path, text: str) -> None:
     (registry.state_dir() / "bad.json").write_text(text)
     assert list(registry.entries()) == [good]
     assert registry.find_running(None) == good
+    registry.remove("good")
+    with pytest.raises(RunNotFoundError, match=r"^no run is running$"):
+        registry.find_running(None)
+
+
+def test_a_name_that_is_too_long_for_a_path_is_no_runs(tmp_path: Path) -> None:
+    a_run(tmp_path, "good")
+    for find in (registry.find_dir, registry.find_running):
+        with pytest.raises(RunNotFoundError):
+            find("a" * 300)
 
 
 def test_an_entry_that_is_being_removed_is_left_out(tmp_path: Path) -> None:

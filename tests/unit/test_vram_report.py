@@ -17,6 +17,8 @@ from supervisor.records.report import GpuMemory, MemoryReport, Report
 from supervisor.records.story import Story
 from supervisor.report_page import sections
 from supervisor.states import RunStatus
+from supervisor.system.nvml import within
+from supervisor.system.nvml_errors import NvmlUnavailable
 
 MB = 2**20
 
@@ -166,6 +168,6 @@ def test_a_call_that_does_not_return_is_given_up() -> None:
     import threading
 
     never = threading.Event()
-    with pytest.raises(dead_run.NvmlUnavailable, match="has not answered"):
-        dead_run.within(0.01, lambda: never.wait() and None)
+    with pytest.raises(NvmlUnavailable, match="has not answered"):
+        within(0.01, lambda: never.wait() and None)
     never.set()

@@ -6,12 +6,22 @@ NVML lists them without opening one; ``CUDA_VISIBLE_DEVICES`` of the caller hide
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 from supervisor.records.device import DeviceRequest
 from supervisor.system.gpus import Gpu
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+_INDEX = re.compile(r"\d{1,4}", re.ASCII)
+
+PATIENCE_S = 30.0
+"""For NVML to list the GPUs: without a persistent driver it initialises one after the other, in
+seconds each. It may also never answer."""
+
+_NONSENSE = (OSError, AttributeError, TypeError, ValueError)
+"""What an old binding, or an answer that is none, raises."""
 
 
 class NoGpuError(Exception):
@@ -41,17 +51,25 @@ def find_gpus() -> list[Gpu]:
     NoGpuError
         If NVML cannot say.
     """
-    from supervisor.system.nvml import Nvml
+    from supervisor.system.nvml import Nvml, within
     from supervisor.system.nvml_errors import NvmlUnavailable
 
-    try:
+    found: list[Gpu] = []
+
+    def ask() -> None:
         nvml = Nvml.open()
         try:
-            return nvml.devices()
+            found.extend(nvml.devices())
         finally:
             nvml.close()
+
+    try:
+        within(PATIENCE_S, ask)
     except NvmlUnavailable as error:
         raise NoGpuError(f"{error} ({error.fix})" if error.fix else str(error)) from None
+    except _NONSENSE as error:
+        raise NoGpuError(f"NVML cannot be understood: {error}") from None
+    return found
 
 
 def choose(asked: DeviceRequest, gpus: Sequence[Gpu], visible: str | None) -> list[Gpu]:
@@ -108,8 +126,8 @@ def seen_by_cuda(gpus: Sequence[Gpu], visible: str | None) -> list[Gpu]:
         return list(gpus)
     left: list[Gpu] = []
     for word in visible.split(","):
-        item: int | str = int(word) if word.strip().isdecimal() else word.strip()
-        found = [gpu for gpu in gpus if _is(gpu, item)]
+        name = word.strip()
+        found = [gpu for gpu in gpus if _is(gpu, int(name) if _INDEX.fullmatch(name) else name)]
         if len(found) != 1 or found[0] in left:
             break
         left += found

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from supervisor.records.command import AnyPlan
 from supervisor.records.story import Story
 from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu
-from supervisor.system.nvml import Nvml
+from supervisor.system.nvml import Nvml, within
 from supervisor.system.nvml_errors import NvmlUnavailable
 
 RECENT_S = 600.0
@@ -133,33 +131,3 @@ def used_by(run_dir: Path | None) -> dict[str, int]:
         with contextlib.suppress(NvmlUnavailable):
             within(_BRIEFLY_S, measure)
     return dict(used)  # a copy: the thread may still be in its call
-
-
-def within(patience_s: float, call: Callable[[], None]) -> None:
-    """Make a call in a thread of its own, and wait for it no longer than ``patience_s``.
-
-    A call that takes longer goes on in its thread, which ends with the process.
-
-    Raises
-    ------
-    NvmlUnavailable
-        If it raised that, or did not return: the driver may be tearing down a process.
-    """
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            raised.append(error)
-
-    thread = threading.Thread(target=run, name="allstop-vram", daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        raise NvmlUnavailable("no thread can be started to ask NVML") from None
-    thread.join(patience_s)
-    if thread.is_alive():
-        raise NvmlUnavailable(f"NVML has not answered within {patience_s:.1f} s")
-    if raised:
-        raise raised[0]

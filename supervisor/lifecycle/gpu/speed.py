@@ -23,6 +23,7 @@ _LONGEST_S = 3_600.0
 
 _UNREADABLE = (
     OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError,
+    OverflowError,  # a number of hundreds of digits
     RuntimeError,  # a user without a home directory
 )  # fmt: skip
 
