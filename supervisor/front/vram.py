@@ -33,9 +33,6 @@ call initialises the GPU."""
 _SAMPLE_EVERY_S = 0.1
 _FACT_EVERY_S = 0.5
 _GRACE_S = 1.0
-_AT_ONCE_S = 0.05
-"""No process opens a GPU as soon as this after its fork: a context takes 0.2 s on an H200."""
-
 """For a call that was made before a deadline to return after it."""
 
 _NOT_USED = "the run used no GPU"
@@ -151,7 +148,7 @@ class VramWatch:
         if not self._used:
             return self._unmeasured(self._note)
         gpus = [self._devices[uuid].report(since) for uuid in sorted(self._used)]
-        if self._baseline_at > began + _AT_ONCE_S:
+        if self._baseline_at > began:
             late = f"the baseline was read {self._baseline_at - began:.1f} s after the first fork"
             for gpu in gpus:
                 gpu.note = "; ".join(filter(None, [gpu.note, late]))

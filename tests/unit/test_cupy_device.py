@@ -295,6 +295,7 @@ def test_a_broken_device_is_lost(code: int) -> None:
     assert f"[launch sweep_signals: cudaError {code}]" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert caught.value.__cause__ is None
+    assert caught.value.gone is (code not in (700, 702, 716, 719)), "a new process may use it"
 
 
 def test_out_of_memory_is_not_lost() -> None:

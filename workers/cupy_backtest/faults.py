@@ -38,6 +38,9 @@ REASONS = {
 LOST = cuda.UNUSABLE | REASONS.keys()
 """Codes after which the device, or this process's context on it, is of no more use."""
 
+_OF_THIS_PROCESS = frozenset({4, 201, 700, 702, 709, 710, *range(714, 720)})
+"""Codes that say nothing against the device: a new process may use it."""
+
 
 class UncorrectableError(Exception):
     """An error code of the runtime that was returned, not raised.
@@ -63,7 +66,7 @@ def lost(code: int, said: str) -> DeviceLostError:
         Their own words.
     """
     reason = REASONS.get(code, "the GPU, or this process's context on it, is broken")
-    return DeviceLostError(f"{reason} [{said}]")
+    return DeviceLostError(f"{reason} [{said}]", gone=code not in _OF_THIS_PROCESS)
 
 
 @contextmanager

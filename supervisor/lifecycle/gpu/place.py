@@ -124,7 +124,7 @@ def _place_auto(plan: Plan, left: int, cores: int) -> Placed:
         gpus = asked_gpus(parse_device(AUTO))
     except HiddenGpuError as hidden:
         return Placed(_on_cpu(plan, cores, f"the CPU: {hidden}"))
-    except (NoGpuError, OSError) as none:
+    except NoGpuError as none:
         on_cpu = _on_cpu(plan, cores, f"the CPU: {none}")
         if not gpu_files.present():
             return Placed(on_cpu)
