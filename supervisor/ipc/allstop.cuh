@@ -23,8 +23,7 @@ __device__ __forceinline__ bool allstop_block_stop_requested(const long long *st
 // device can read. `step` counts the block's own calls, the same for all its threads; it asks in
 // every 16th, and only then this is a barrier.
 __device__ __forceinline__ bool allstop_block_stop_requested(const long long *stop, int step) {
-    unsigned blocks = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
-    return (step + blocks) % 16 == 0 && allstop_block_stop_requested(stop);
+    return (step + blockIdx.x) % 16 == 0 && allstop_block_stop_requested(stop);
 }
 
 // The same for a warp whose 32 lanes have converged.

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import AllstopError
+from supervisor.system.install import advice
 
 NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND, NO_DRIVER = 3, 4, 6, 9
 NO_LIBRARY, NO_FUNCTION, LOST, RESET_REQUIRED, MISMATCH = 12, 13, 15, 16, 18
@@ -69,7 +70,7 @@ def old_binding(call: str) -> NvmlUnavailable:
     """Say that the Python package lacks a function."""
     return NvmlUnavailable(
         f"the installed nvidia-ml-py is too old: it has no {call}",
-        "pip install --upgrade nvidia-ml-py",
+        advice("cuda13"),
     )
 
 

@@ -179,9 +179,12 @@ class Lab:
         return [node for node in self.nodes if states.get(node) not in _IN_SERVICE]
 
     def _empty(self) -> bool:
+        # before it is asked: a job that ends meanwhile may be saved before the answer is here. And
+        # a file's time is that of the last tick of the clock
+        asked_at = time.time() - 0.01
         jobs = set(self._ask("squeue", "-h", "-o", "%F").split())
         if jobs:
-            self._jobs_ended_at = time.time()
+            self._jobs_ended_at = asked_at
             # at once: a job that ignores SIGTERM would be waited for
             self.run("scancel", "--signal=KILL", "--full", *jobs)
             self.run("scancel", *jobs)

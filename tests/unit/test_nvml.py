@@ -156,7 +156,7 @@ def test_an_old_binding_is_named_not_raised(fake: FakeNvml, tmp_path: Path) -> N
     )
     said = ask(fake, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert said["why"].startswith("the installed nvidia-ml-py is too old: it has no nvml")
-    assert said["fix"] == "pip install --upgrade nvidia-ml-py"
+    assert "pip install" in said["fix"]
 
 
 def test_wsl_names_where_its_library_is(monkeypatch: pytest.MonkeyPatch) -> None:
