@@ -229,9 +229,11 @@ def _end_child() -> NoReturn:
 
     It would compute what the worker computes, and take chunks from the worker's socket.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(0)  # whatever a flush raises: it would be reported as the worker's own end
 
 
 def _check_device() -> None:

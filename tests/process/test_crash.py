@@ -483,6 +483,23 @@ def test_a_fork_that_comes_back_ends_there(inside: Place) -> None:
     assert run.run.progress.done == 300
 
 
+def test_a_fork_that_comes_back_and_cannot_be_heard_ends_there_too(place: Place) -> None:
+    """What it has printed cannot be written; it must not say so in the worker's name."""
+    body = """
+    def f(bars, params, stop):
+        if params["a"] == 7 and os.fork() == 0:
+            os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+            print("not flushed yet")
+        return row(params)
+    """
+    place.env.pop("PYTHONUNBUFFERED", None)
+    run = place.sweep(body, n=30)
+    assert run.end() == 0, run.tell()
+    assert sorted(run.kept()) == list(range(30))
+    assert not [row for row in run.results() if row.get("error")]
+    run.assert_gone()
+
+
 def test_what_a_strategy_prints_goes_to_its_log(inside: Place) -> None:
     body = """
     def f(bars, params, stop):
