@@ -76,9 +76,13 @@ watch_lease </dev/null &
 watcher_pid=$!
 """
 
-# a forwarded signal ends the wait, but not the command
+# a signal ends a wait but not the command, and bash may take one for another's: its word counts
+# only when the command is gone and no signal can come any more; it remembers the exit code
 _WAIT = """\
-while told=; wait "$main_pid"; code=$?; [ -n "$told" ]; do :; done
+while wait "$main_pid"; kill -0 "$main_pid" 2>/dev/null; do :; done
+trap '' TERM
+wait "$main_pid"
+code=$?
 """
 
 _END_LEASE = """\
