@@ -71,5 +71,6 @@ def place(tmp_path: Path, no_leaks: None) -> Iterator[Place]:
     root.mkdir()
     here = Place(root)
     yield here
+    here.wait_sent_for()
     left = here.clear()
     assert not left, f"processes left behind: {left}"

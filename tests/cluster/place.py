@@ -132,13 +132,6 @@ class ClusterPlace(Place):
     def tell(self) -> str:
         return "\n".join(_texts(self.root)) + "\n".join(s.tell() for s in self.started[-1:])
 
-    def wait_sent_for(self) -> None:
-        """Wait for the end of the processes that runs have started to clean up after them."""
-        wait_for(
-            lambda: not [one for one in self.alive() if _was_sent_for(one.pid)],
-            "the end of the clean-up",
-        )
-
     def clear(self) -> list[str]:
         """Kill what is left, jobs too; return what it was."""
         for job in self.alive_jobs():
@@ -158,15 +151,6 @@ def job(script: str, *options: str, to: str = "") -> str:
     """A line of shell that submits, and writes down what ``sbatch`` says."""
     words = shlex.join(["sbatch", "--output=/dev/null", *options, f"--wrap={script}"])
     return f"{words} > $IDS/{to};" if to else f"{words};"
-
-
-def _was_sent_for(pid: int) -> bool:
-    try:
-        return b"supervisor.lifecycle.reap" in Path(f"/proc/{pid}/cmdline").read_bytes().split(
-            b"\0"
-        )
-    except OSError:
-        return False
 
 
 def _texts(root: Path) -> Iterator[str]:

@@ -186,6 +186,13 @@ class Place:
             if run.running:
                 run.kill()
 
+    def wait_sent_for(self) -> None:
+        """Wait for the end of the processes that runs have started to clean up after them."""
+        wait_for(
+            lambda: not [one for one in self.alive() if _was_sent_for(one.pid)],
+            "the end of the clean-up",
+        )
+
     def clear(self) -> list[str]:
         """Kill what is left; return what it was."""
         self.end_inside()
@@ -375,3 +382,12 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
     from supervisor.rows.results import read
 
     return read(run_dir / "results.parquet").to_pylist()
+
+
+def _was_sent_for(pid: int) -> bool:
+    try:
+        return b"supervisor.lifecycle.reap" in Path(f"/proc/{pid}/cmdline").read_bytes().split(
+            b"\0"
+        )
+    except OSError:
+        return False
