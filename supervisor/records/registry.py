@@ -11,12 +11,13 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from supervisor.errors import ConfigError, RunBusyError, RunNotFoundError, brief
 from supervisor.records import rundir
 from supervisor.system import durable
 from supervisor.system.process import Identity
+from supervisor.system.shape import ShapeError, read_as
 
 
 class Entry(NamedTuple):
@@ -62,8 +63,18 @@ class Entry(NamedTuple):
     def intact(self) -> bool:
         """Whether its directory still exists, and holds this run and not another one."""
         with contextlib.suppress(ConfigError):
-            return bool(durable.read_json(self.run_dir / rundir.RUN_FILE)["run_id"] == self.run_id)
+            return durable.read_json(self.run_dir / rundir.RUN_FILE).get("run_id") == self.run_id
         return False
+
+    @property
+    def damage(self) -> str:
+        """Why its ``run.json`` cannot be read though it is there; empty: it can, or is gone."""
+        file = self.run_dir / rundir.RUN_FILE
+        try:
+            durable.read_json(file)
+        except ConfigError as error:
+            return str(error) if os.path.lexists(file) else ""
+        return ""
 
 
 def state_dir() -> Path:
@@ -164,26 +175,11 @@ def _files() -> list[Path]:
 
 
 def _read(path: Path) -> Entry | None:
-    with contextlib.suppress(ConfigError, KeyError, TypeError):
-        plain = durable.read_json(path)
-        entry = Entry(
-            run_id=plain["run_id"],
-            run_dir=Path(plain["run_dir"]),
-            front=_identity(plain["front"]),
-            warden=_identity(plain["warden"]),
-            over=plain.get("over") is True,
-        )
+    with contextlib.suppress(ConfigError, ShapeError):
+        entry = read_as(Entry, durable.read_json(path))
         if f"{entry.run_id}.json" == path.name:
             return entry
     return None
-
-
-def _identity(plain: dict[str, Any]) -> Identity:
-    who = Identity(**plain)
-    numbers, texts = who[:2], who[2:]
-    if all(type(one) is int for one in numbers) and all(isinstance(one, str) for one in texts):
-        return who
-    raise TypeError("not the identity of a process")
 
 
 def find_running(name: str | None) -> Entry:
@@ -232,6 +228,8 @@ def find_dir(name: str | None) -> Path:
         named = name is not None and (name == entry.run_id or _same_dir(name, entry.run_dir))
         if named and entry.intact:
             return entry.run_dir
+        if named and (damage := entry.damage):
+            raise RunNotFoundError(f"run {entry.run_id}: {damage}")
     if name is not None:
         for candidate in (Path(name), rundir.DEFAULT_ROOT / name):
             if _holds_run(candidate):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from supervisor.errors import ConfigError
 
@@ -72,11 +73,35 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file is missing or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError):
         raise ConfigError(f"{path}: not a JSON file") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: not a JSON object")
+    return value
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse JSON as the standard has it, where Python also takes NaN and reads 1e400 as infinite.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, or has a number that no float holds.
+    RecursionError
+        If it is nested too deeply.
+    """
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is too large")
     return value
