@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from supervisor.errors import ConfigError
 from supervisor.records.plan import Plan, StopTimes
+from supervisor.system.shape import read_as
 
 COMMAND_KEY = "command"
 """Key of ``run.json`` that only the run of a command has."""
@@ -55,13 +56,14 @@ class CommandPlan:
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> CommandPlan:
-        """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone."""
-        return cls(
-            plain["run_id"],
-            tuple(map(str, plain[COMMAND_KEY])),
-            StopTimes(**plain["times"]),
-            plain["containment"],
-        )
+        """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone.
+
+        Raises
+        ------
+        ValueError, ConfigError
+            If a key is missing, or its value is of another type or impossible; names it.
+        """
+        return read_as(cls, plain)
 
     @property
     def name(self) -> str:

@@ -23,7 +23,7 @@ _MOST = 2**63
 """A whole number of more than 64 bits is in no record of ours, and fits into no C type."""
 
 
-class ShapeError(TypeError):
+class ShapeError(TypeError, ValueError):
     """What was read is not a record of the kind that is needed; the message names the field."""
 
 
@@ -42,6 +42,8 @@ class Like(NamedTuple):
 
 Pid = Annotated[int, Between(1, 2**31 - 1)]
 """Not 0 and not negative: to kill(2) those mean groups of processes."""
+
+AtLeastOne = Annotated[int, Between(1, 2**53)]
 
 Count = Annotated[int, Between(0, 2**53)]
 """A number of things, or of bytes."""
@@ -94,7 +96,7 @@ def _value(hint: Any, plain: Any, at: str) -> Any:
         return _PLAIN[hint](plain, at)
     if issubclass(hint, Enum):
         return _member(hint, plain, at)
-    return _record(hint, plain, at)
+    return hint(**read_fields(hint, plain, at))
 
 
 def _annotated(arguments: tuple[Any, ...], plain: Any, at: str) -> Any:
@@ -151,25 +153,39 @@ def _key(kind: Any, key: str, at: str) -> Any:
     return _whole(int(key[:20]), at)
 
 
-def _record(kind: Any, plain: Any, at: str) -> Any:
+def read_fields(kind: Any, plain: object, at: str = "", **instead: Any) -> dict[str, Any]:
+    """Check the fields of a record without making it; see :func:`read_as`.
+
+    Parameters
+    ----------
+    kind : type
+        A NamedTuple or a dataclass.
+    plain : object
+        The values.
+    at : str
+        The path of keys to them, for messages.
+    **instead : type
+        By the name of a type that an annotation has, the type to check for.
+    """
     if not isinstance(plain, dict):
         raise _refusal(plain, "an object", at)
-    hints, needed = _fields(kind)
+    hints, needed = _fields(kind, tuple(instead.items()))
     missing = needed - plain.keys()
     if missing:
         raise ShapeError(f"{_below(at, min(missing))} is missing")
-    given = {
+    return {
         name: _value(hint, plain[name], _below(at, name))
         for name, hint in hints.items()
         if name in plain
     }
-    return kind(**given)
 
 
 @functools.cache
-def _fields(kind: Any) -> tuple[dict[str, Any], frozenset[str]]:
+def _fields(
+    kind: Any, instead: tuple[tuple[str, Any], ...]
+) -> tuple[dict[str, Any], frozenset[str]]:
     """The annotations of a record's fields, and the names of those without a default."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints = get_type_hints(kind, localns=dict(instead) or None, include_extras=True)
     if dataclasses.is_dataclass(kind):
         fields = [field for field in dataclasses.fields(kind) if field.init]
         unset = dataclasses.MISSING
