@@ -18,14 +18,13 @@ from supervisor.lifecycle.finish import (
     PATIENCE_S,
     finish_dead_run,
     lacks_results,
-    read_report,
     write_late_results,
 )
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
-from supervisor.records.command import AnyPlan, CommandPlan, read_plan
+from supervisor.records.command import AnyPlan, CommandPlan, checked_plan
 from supervisor.records.plan import Plan
-from supervisor.records.report import Report
+from supervisor.records.report import Report, read_report
 from supervisor.rows.results import ERROR_COLUMN
 from supervisor.system import durable
 
@@ -64,7 +63,7 @@ def report(
             raise ConfigError(f"--{option} needs --html: add it", key=option)
     run_dir = registry.find_dir(run)
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
-    plan = _plan(asked, run_dir)
+    plan = checked_plan(asked, run_dir / rundir.RUN_FILE)
     if not (run_dir / rundir.REPORT_FILE).exists():
         registry.check_here(plan.run_id, "report")
     if control_socket.is_running(plan.run_id):
@@ -86,13 +85,6 @@ def report(
         print(json.dumps(plain, default=str))
         return
     _show(found, plan)
-
-
-def _plan(asked: dict[str, Any], run_dir: Path) -> AnyPlan:
-    try:
-        return read_plan(asked)
-    except (LookupError, TypeError, ValueError):
-        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not the plan of a run") from None
 
 
 def _show_running(plan: AnyPlan, run_dir: Path, *, as_json: bool, as_html: bool) -> None:

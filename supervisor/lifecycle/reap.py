@@ -168,25 +168,20 @@ def _strike_off(entry: Entry) -> Reaped:
 
 
 def _clear(entry: Entry, *, trusted: bool) -> Reaped:
-    from supervisor.lifecycle.finish import finish_dead_run
+    from supervisor.lifecycle.finish import report_of_dead_run
     from supervisor.lifecycle.gpu import dead_run
-    from supervisor.records.report import Report
 
     vram_before = dead_run.used_by(entry.run_dir)
     reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, entry.run_dir))
-    written = entry.run_dir / rundir.REPORT_FILE
     try:
-        if written.exists():
-            report = Report.from_json(durable.read_json(written))
-        else:
-            report = finish_dead_run(entry.run_dir, trusted=trusted)
+        report = report_of_dead_run(entry.run_dir, trusted=trusted)
         reaped.status = str(report.status)
         reaped.notes += report.errors
         if not entry.intact:
             reaped.notes.append(f"it could not begin, and left nothing: {report.reason}")
         elif COMMAND_KEY not in durable.read_json(entry.run_dir / rundir.RUN_FILE):
             reaped.combos_done = report.combos_done
-    except (AllstopError, OSError, KeyError, TypeError, ValueError) as error:
+    except (AllstopError, OSError) as error:
         reaped.error = " ".join(str(error).split()) or type(error).__name__
     if reaped.processes_killed and vram_before:
         # after the run was finished, which waits until its VRAM is back

@@ -19,6 +19,7 @@ from supervisor.ipc import control_socket
 from supervisor.lifecycle import inputs
 from supervisor.lifecycle.checks import (
     LEAST_VRAM_BYTES,
+    check_containment,
     check_fee,
     check_vram_limit,
     check_workers,
@@ -31,12 +32,12 @@ from supervisor.lifecycle.prepare import prepare as prepare_new
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim, claim_directory
-from supervisor.records.command import COMMAND_KEY
+from supervisor.records.command import COMMAND_KEY, checked_plan
 from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import library_versions
 from supervisor.records.events import EventLog
 from supervisor.records.plan import ALLOCATION, Origin, Plan, Source, StopTimes
-from supervisor.records.report import Report
+from supervisor.records.report import Report, read_report
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered, outstanding
 from supervisor.states import RunStatus
@@ -138,9 +139,9 @@ def complete(run_dir: Path, changes: Changes) -> Report | None:
     if not path.exists() or not (run_dir / rundir.RESULTS_FILE).exists():
         return None
     try:
-        report = Report.from_json(durable.read_json(path))
-    except (KeyError, TypeError, ValueError):
-        return None  # of another version: written anew at the end
+        report = read_report(run_dir)
+    except ConfigError:
+        return None  # of another version, or damaged: written anew at the end
     space = plan.space
     done = covered(rundir.journal_dirs(run_dir), space, failed=not changes.retry_failed)
     if outstanding(done, space, plan.span) or report.status is not RunStatus.COMPLETED:
@@ -236,7 +237,8 @@ def _begin(
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for name in (rundir.JOURNAL_DIR, rundir.LOG_DIR):
         (run_dir / name).mkdir(mode=0o700, exist_ok=True)
-    history = [*asked.get("resumed_at", []), now]
+    before = asked.get("resumed_at")
+    history = [*(before if isinstance(before, list) else []), now]
     again = asked | plan.to_json() | {"resumed_at": history}
     durable.write_json(run_dir / rundir.RUN_FILE, again, named=False)
     # if we die now, the process that finishes this attempt must not report the earlier one
@@ -278,12 +280,14 @@ def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
             "start it again",
             key="run",
         )
+    file = run_dir / rundir.RUN_FILE
+    plan = checked_plan(asked, file)
+    if not isinstance(plan, Plan):
+        raise ConfigError(f"{file}: not the plan of a sweep")
     try:
-        return _checked(Plan.from_json(asked))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not the plan of a sweep") from None
+        return _checked(plan)
     except ConfigError as error:
-        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: {error}", key=error.key) from None
+        raise ConfigError(f"{file}: {error}", key=error.key) from None
 
 
 def _checked(plan: Plan) -> Plan:
@@ -293,12 +297,15 @@ def _checked(plan: Plan) -> Plan:
     check_workers(plan.fallback_workers or 1)
     check_fee(plan.fee)
     check_vram_limit(plan.vram_limit_bytes or LEAST_VRAM_BYTES)
+    check_containment(plan.containment)
     return plan
 
 
 def _other_versions(asked: dict[str, Any], stack: Stack) -> list[str]:
     """Name the libraries whose versions differ from when the run began."""
-    then, now = asked.get("versions", {}), library_versions()
+    then, now = asked.get("versions"), library_versions()
+    if not isinstance(then, dict):
+        return []
     return [
         f"the run began with {name} {then[name]} and is resumed with {now[name]}: "
         "rows may differ in their last bits"

@@ -14,7 +14,9 @@ from typing import Any, ClassVar
 
 from supervisor.errors import ConfigError
 from supervisor.records.plan import Plan, StopTimes
-from supervisor.system.shape import read_as
+from supervisor.records.rundir import RUN_FILE
+from supervisor.system import durable
+from supervisor.system.shape import ShapeError, read_as
 
 COMMAND_KEY = "command"
 """Key of ``run.json`` that only the run of a command has."""
@@ -77,6 +79,28 @@ AnyPlan = Plan | CommandPlan
 def read_plan(plain: dict[str, Any]) -> AnyPlan:
     """Rebuild the plan in a ``run.json``, of a sweep or of a command."""
     return CommandPlan.from_json(plain) if COMMAND_KEY in plain else Plan.from_json(plain)
+
+
+def plan_of(run_dir: Path) -> AnyPlan:
+    """Read the plan of the run in a directory.
+
+    Raises
+    ------
+    ConfigError
+        If ``run.json`` cannot be read, or has no plan; one line that names the file and the key.
+    """
+    file = run_dir / RUN_FILE
+    return checked_plan(durable.read_json(file), file)
+
+
+def checked_plan(plain: dict[str, Any], file: Path) -> AnyPlan:
+    """Rebuild the plan in a ``run.json`` that was read from ``file``; see :func:`plan_of`."""
+    try:
+        return read_plan(plain)
+    except ShapeError as error:
+        raise ConfigError(f"{file}: not the plan of a run: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}", key=error.key) from None
 
 
 def shown(command: tuple[str, ...]) -> str:

@@ -241,6 +241,19 @@ class Report:
         rundir.sync_names(Path(self.run_dir))
 
 
+def read_report(run_dir: Path) -> Report:
+    """Read a run's report; its directory may have been moved since.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it is not one; names the file and the field.
+    """
+    found = durable.read_record(run_dir / rundir.REPORT_FILE, Report, "a run's report")
+    found.run_dir = str(run_dir)
+    return found
+
+
 def unseen(jobs: list[dict[str, Any]]) -> list[str]:
     """Name the jobs of a report that were not seen to end, as text."""
     return [

@@ -7,9 +7,12 @@ import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from supervisor.errors import ConfigError
+from supervisor.system.shape import ShapeError, read_as
+
+T = TypeVar("T")
 
 
 def sync_directory(path: Path) -> None:
@@ -81,6 +84,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: not a JSON object")
     return value
+
+
+def read_record(path: Path, kind: type[T], what: str = "as allstop writes it") -> T:
+    """Read a JSON object as a record, see :func:`supervisor.system.shape.read_as`.
+
+    ``what`` describes the record, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, or does not hold such a record; names the file and the field.
+    """
+    try:
+        return read_as(kind, read_json(path))
+    except ShapeError as error:
+        raise ConfigError(f"{path}: not {what}: {error}") from None
 
 
 def loads(text: str | bytes) -> Any:

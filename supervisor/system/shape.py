@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
@@ -34,14 +35,20 @@ class Between(NamedTuple):
     most: float
 
 
+class Matching(NamedTuple):
+    """In ``Annotated[str, Matching(…)]``: what the whole text must match."""
+
+    pattern: re.Pattern[str]
+
+
 class Like(NamedTuple):
     """In ``Annotated[dict[str, Any], Like(Record)]``: stays a dict, but is checked as a record."""
 
     kind: Any
 
 
-Pid = Annotated[int, Between(1, 2**31 - 1)]
-"""Not 0 and not negative: to kill(2) those mean groups of processes."""
+Pid = Annotated[int, Between(0, 2**31 - 1)]
+"""Never negative: to kill(2) that means a group of processes. 0 is no process."""
 
 AtLeastOne = Annotated[int, Between(1, 2**53)]
 
@@ -109,6 +116,8 @@ def _annotated(arguments: tuple[Any, ...], plain: Any, at: str) -> Any:
     for limit in limits:
         if isinstance(limit, Between) and not limit.least <= value <= limit.most:
             raise _refusal(plain, f"a number from {limit.least:g} to {limit.most:g}", at)
+        if isinstance(limit, Matching) and not limit.pattern.fullmatch(value):
+            raise _refusal(plain, f"a text like {limit.pattern.pattern}", at)
     return value
 
 
@@ -196,7 +205,7 @@ def _fields(
 
 
 def _items(plain: Any, at: str) -> list[tuple[int, Any]]:
-    if not isinstance(plain, list):
+    if not isinstance(plain, list | tuple):  # a tuple: it has not been in a file yet
         raise _refusal(plain, "a list", at)
     return list(enumerate(plain))
 
