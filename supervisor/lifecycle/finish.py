@@ -33,6 +33,7 @@ from supervisor.records.report import (
 )
 from supervisor.records.story import Story
 from supervisor.records.verdict import Jobs, Observed, Results, verdict
+from supervisor.rows.frames import HEADER_BYTES
 from supervisor.rows.journal import journal_paths
 from supervisor.states import ExitCode, RunStatus
 from supervisor.system.shape import ShapeError
@@ -118,12 +119,18 @@ def write_report(report: Report) -> None:
         If the report could not be written.
     """
     run_dir = Path(report.run_dir)
-    if report.usage and report.resumed == 0 and report.combos_done == 0:
+    if report.usage and not (report.resumed or report.combos_done or _has_rows(run_dir)):
         rundir.discard(run_dir)
         return
     if report.status is RunStatus.COMPLETED:
         drop_checkpoints(run_dir)
     report.write()
+
+
+def _has_rows(run_dir: Path) -> bool:
+    """Whether a journal holds more than its header, readable or not: then nothing is removed."""
+    journals = [path for folder in rundir.journal_dirs(run_dir) for path in journal_paths(folder)]
+    return any(path.stat().st_size > HEADER_BYTES for path in journals)
 
 
 def finish_dead_run(run_dir: Path, *, trusted: bool = False, errors: Sequence[str] = ()) -> Report:

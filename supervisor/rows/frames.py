@@ -48,6 +48,7 @@ MAX_RUN_ID_BYTES = 64
 _MAGIC = b"allstop\0"
 _HEADER = struct.Struct("<8sII64s44xI")
 _FRAME = struct.Struct("<III")
+HEADER_BYTES = _HEADER.size
 _ROWS = struct.Struct("<qqq")
 _FAILED = struct.Struct("<q")
 _FLOAT_BYTES = 8
