@@ -25,6 +25,7 @@ from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, checked_plan
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report, read_report
+from supervisor.rows import seal
 from supervisor.rows.results import ERROR_COLUMN
 from supervisor.system import durable
 
@@ -146,7 +147,8 @@ def _show_summary(found: Report, plan: AnyPlan) -> None:
     results = Path(found.run_dir) / rundir.RESULTS_FILE
     try:
         if found.combos_done > found.combos_failed and results.is_file():
-            show.ranking_metric(results, plan)  # unreadable: say so before the first line
+            seal.check(results)  # damaged: say so before the first line
+            show.ranking_metric(results, plan)
         show.summary(found, plan)
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
@@ -168,6 +170,8 @@ def _write_page(
     plotly_script()  # missing: say so before the results are read
     results = run_dir / rundir.RESULTS_FILE
     where = (out or run_dir / PAGE_FILE).absolute()
+    if results.is_file():
+        seal.check(results)
     try:
         chosen = _metric(results, plan, metric)
         page = build(run_dir, plan, found, metric=chosen, x=x, y=y, asked=asked)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import RunFailedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
+from supervisor.rows import seal
 from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.grid import Grid, Value
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
@@ -113,14 +114,20 @@ def _see_kept(journals: Journals) -> None:
 
 
 def read(path: Path | str) -> Any:
-    """Read a results file whole.
+    """Read a results file whole, after a look at its checksum.
 
     Returns
     -------
     pyarrow.Table
+
+    Raises
+    ------
+    ConfigError
+        If it is damaged.
     """
     import pyarrow.parquet as pq
 
+    seal.check(path)
     with pq.ParquetFile(path) as file:
         return file.read()
 
@@ -210,7 +217,7 @@ class _Shape:
             fields.append(pa.field(title, pa.int64() if name in self.whole else pa.float64()))
         if self.has_error:
             fields.append(pa.field(ERROR_COLUMN, pa.string()))
-        return pa.schema(fields)
+        return pa.schema(fields, metadata={seal.MARK: b""})
 
 
 def _parameter_type(axis: NDArray[np.generic]) -> Any:
@@ -381,10 +388,11 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     _remove_partial(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with unfinished.open("wb") as file:
+        with unfinished.open("w+b") as file:
             # the lock says that its writer is alive; the kernel releases it when the writer dies
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
+            seal.seal(file)
             file.flush()
             os.fsync(file.fileno())
             before()

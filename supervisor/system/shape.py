@@ -20,8 +20,8 @@ from supervisor.errors import brief
 
 T = TypeVar("T")
 
-_MOST = 2**63
-"""A whole number of more than 64 bits is in no record of ours, and fits into no C type."""
+_MOST = 10**300
+"""A larger whole number fits into no float, so that a division by it fails."""
 
 
 class ShapeError(TypeError, ValueError):
@@ -159,7 +159,7 @@ def _key(kind: Any, key: str, at: str) -> Any:
         return _text(key, at)
     if not (key.isascii() and key.isdecimal()):
         raise _refusal(key, "a whole number", at)
-    return _whole(int(key[:20]), at)
+    return _whole(int(key[:300]), at)
 
 
 def read_fields(kind: Any, plain: object, at: str = "", **instead: Any) -> dict[str, Any]:
@@ -235,8 +235,8 @@ def _path(plain: Any, at: str) -> Path:
 
 
 def _whole(plain: Any, at: str) -> int:
-    if not isinstance(plain, int) or isinstance(plain, bool) or not -_MOST <= plain < _MOST:
-        raise _refusal(plain, "a whole number of at most 64 bits", at)
+    if not isinstance(plain, int) or isinstance(plain, bool) or not -_MOST < plain < _MOST:
+        raise _refusal(plain, "a whole number", at)
     return plain
 
 
