@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.records.rundir import EVENTS_FILE
+from supervisor.system import sealed
 
 
 class Fact(NamedTuple):
@@ -66,9 +67,8 @@ class EventLog:
 
     def emit(self, happened: str, **fields: Any) -> None:
         """Append the fact that ``happened``."""
-        line = json.dumps(
-            {"event": f"{self._room}.{happened}", "at": round(time.time(), 6), **fields},
-            default=str,
+        line = sealed.line(
+            {"event": f"{self._room}.{happened}", "at": round(time.time(), 6), **fields}
         )
         try:
             os.write(self._fd, line.encode() + b"\n")
@@ -103,20 +103,21 @@ def latest(run_dir: Path, *names: str) -> str:
     begins = tuple(f'{{"event": "{name}",'.encode() for name in names)
     for line in reversed(lines):
         if line.startswith(begins):
-            with contextlib.suppress(ValueError):  # torn
-                return str(json.loads(line)["event"])
+            with contextlib.suppress(ValueError):  # torn or damaged
+                return str(json.loads(sealed.check_line(line.decode()))["event"])
     return ""
 
 
 def read_events(run_dir: Path) -> Iterator[Fact]:
-    """Yield a run's facts in the order they were written; a torn last line is skipped."""
+    """Yield a run's facts in the order they were written; torn and damaged lines are skipped."""
     try:
         text = (run_dir / EVENTS_FILE).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return
     for line in text.splitlines():
         try:
-            fields = json.loads(line)
+            fields = json.loads(sealed.check_line(line))
+            fields.pop(sealed.KEY, None)
             yield Fact(fields.pop("event"), float(fields.pop("at")), fields)
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             continue

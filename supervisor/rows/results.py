@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import RunFailedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
+from supervisor.rows import checksum
 from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.grid import Grid, Value
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
@@ -74,8 +75,8 @@ def compact(journals: Journals, out_path: Path | str, space: Space) -> Compactio
 
     Parameters
     ----------
-    journals : Path, str or sequence of Path
-        Where the journals are.
+    journals : Path, str or mapping
+        Where the journals are, and of which runs.
     out_path : Path or str
         Replaced at once when the new file is on the disk.
     space : Space
@@ -118,11 +119,17 @@ def read(path: Path | str) -> Any:
     Returns
     -------
     pyarrow.Table
+
+    Raises
+    ------
+    ConfigError
+        If it does not match its checksum.
     """
     import pyarrow.parquet as pq
 
+    checksum.check(path)
     with pq.ParquetFile(path) as file:
-        return file.read()
+        return file.read().replace_schema_metadata()  # the checksum is the file's alone
 
 
 def best(
@@ -131,10 +138,11 @@ def best(
     """Find the ``k`` rows with the best value of a metric, holding one row group at a time.
 
     Ties go to the earlier combination; rows without the metric, or with NaN, are
-    left out.
+    left out. Raises :class:`ConfigError` if the file does not match its checksum.
     """
     import pyarrow.parquet as pq
 
+    checksum.check(path)
     kept: list[tuple[float, int, dict[str, Value | None]]] = []
     with pq.ParquetFile(path) as file:
         seen = 0
@@ -282,8 +290,10 @@ def _write(
                 # parameters and counts repeat, other metrics hardly ever do
                 use_dictionary=[*grid.names, *shape.whole],
                 write_statistics=True,
+                write_page_checksum=True,  # for other readers
             ) as writer,
         ):
+            writer.add_key_value_metadata(checksum.METADATA)
             for block in _blocks(index, space, shape):
                 table, n_failed = _table(block, grid, shape, schema)
                 if table.num_rows:
@@ -381,11 +391,11 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     _remove_partial(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with unfinished.open("wb") as file:
+        with unfinished.open("w+b") as file:
             # the lock says that its writer is alive; the kernel releases it when the writer dies
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
-            file.flush()
+            checksum.seal(file)
             os.fsync(file.fileno())
             before()
         unfinished.replace(path)
