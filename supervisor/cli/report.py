@@ -25,7 +25,7 @@ from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, checked_plan
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report, read_report
-from supervisor.rows import seal
+from supervisor.rows import checksum
 from supervisor.rows.results import ERROR_COLUMN
 from supervisor.system import durable
 
@@ -121,7 +121,8 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
     if not lacks_results(found, plan):
         return found
     run_dir = Path(found.run_dir)
-    there = (run_dir / rundir.RESULTS_FILE).is_file()
+    results = run_dir / rundir.RESULTS_FILE
+    there, damaged = results.is_file(), checksum.is_damaged(results)
     with contextlib.suppress(AllstopError, OSError):  # the summary says that they are missing
         with claim_directory(run_dir, PATIENCE_S):
             found = read_report(run_dir)  # another process may have written them meanwhile
@@ -129,8 +130,9 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
         if corrected is None:
             return found
         found = corrected
-        if said and not there:
-            print(f"{rundir.RESULTS_FILE} was missing: written now, from the journals")
+        if said and (damaged or not there):
+            why = "did not match its checksum" if damaged else "was missing"
+            print(f"{rundir.RESULTS_FILE} {why}: written now, from the journals")
     return found
 
 
@@ -147,8 +149,7 @@ def _show_summary(found: Report, plan: AnyPlan) -> None:
     results = Path(found.run_dir) / rundir.RESULTS_FILE
     try:
         if found.combos_done > found.combos_failed and results.is_file():
-            seal.check(results)  # damaged: say so before the first line
-            show.ranking_metric(results, plan)
+            show.ranking_metric(results, plan)  # unreadable: say so before the first line
         show.summary(found, plan)
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
@@ -170,8 +171,6 @@ def _write_page(
     plotly_script()  # missing: say so before the results are read
     results = run_dir / rundir.RESULTS_FILE
     where = (out or run_dir / PAGE_FILE).absolute()
-    if results.is_file():
-        seal.check(results)
     try:
         chosen = _metric(results, plan, metric)
         page = build(run_dir, plan, found, metric=chosen, x=x, y=y, asked=asked)
@@ -208,4 +207,7 @@ def _metric(results: Path, plan: Plan, asked: str | None) -> str | None:
 
 def _unreadable(results: Path, error: Exception) -> ConfigError:
     why = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-    return ConfigError(f"{results} cannot be read: {why}")
+    return ConfigError(
+        f"{results} cannot be read: {why}; if it is damaged, remove it: it is written again from "
+        "the journals"
+    )

@@ -33,6 +33,7 @@ from supervisor.records.report import (
 )
 from supervisor.records.story import Story
 from supervisor.records.verdict import Jobs, Observed, Results, verdict
+from supervisor.rows import checksum
 from supervisor.rows.frames import HEADER_BYTES
 from supervisor.rows.journal import journal_paths
 from supervisor.states import ExitCode, RunStatus
@@ -256,13 +257,14 @@ def report_of_dead_run(run_dir: Path, *, trusted: bool = False) -> Report:
 
 
 def lacks_results(report: Report, plan: Plan) -> bool:
-    """Whether a run's results are missing, or its report still says so.
+    """Whether a run's results are missing or damaged, or its report still says so.
 
     A process that writes them later may be killed before it corrects the report.
     """
     run_dir = Path(report.run_dir)
     unwritten = report.observed.get("results") == Results.UNWRITTEN
-    written = (run_dir / rundir.RESULTS_FILE).is_file() and not unwritten
+    results_file = run_dir / rundir.RESULTS_FILE
+    written = results_file.is_file() and not (unwritten or checksum.is_damaged(results_file))
     return not written and count_covered(run_dir, plan) > 0
 
 

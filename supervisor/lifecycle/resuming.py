@@ -143,7 +143,7 @@ def complete(run_dir: Path, changes: Changes) -> Report | None:
     except ConfigError:
         return None  # of another version, or damaged: written anew at the end
     space = plan.space
-    done = covered(rundir.journal_dirs(run_dir), space, failed=not changes.retry_failed)
+    done = covered(plan.journals(run_dir), space, failed=not changes.retry_failed)
     if outstanding(done, space, plan.span) or report.status is not RunStatus.COMPLETED:
         return None
     report.run_dir = str(run_dir)
@@ -220,7 +220,7 @@ def _refuse_mixture(there: Plan, wanted: Plan, done: int) -> None:
 def _finished(plan: Plan, run_dir: Path, changes: Changes) -> int:
     """Combinations that the journals hold."""
     space = plan.space
-    done = covered(rundir.journal_dirs(run_dir), space, failed=not changes.retry_failed)
+    done = covered(plan.journals(run_dir), space, failed=not changes.retry_failed)
     return space.count_all(done)
 
 

@@ -29,7 +29,7 @@ def divide(size: int, parts: int) -> list[Range]:
 def unfinished(run_dir: Path, plan: Plan, shards: list[Range]) -> list[int]:
     """Shards of which a combination is in no journal."""
     space = plan.space
-    done = covered(rundir.journal_dirs(run_dir), space)
+    done = covered(plan.journals(run_dir), space)
     return [
         at
         for at, (start, stop) in enumerate(shards)
@@ -51,7 +51,7 @@ def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
     plan = Plan.from_json(asked)
     part = replace(
         plan,
-        run_id=f"{plan.run_id}-{index}",
+        run_id=rundir.shard_id(plan.run_id, index),
         combos_total=plan.space.count(*shard),
         provenance=_provenance_here(run_dir, plan),
         shard=shard,

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from slurm.connect import connect
 from slurm.transport import Transport
 from supervisor.errors import AllstopError, ConfigError
-from supervisor.market.bars import blocks
+from supervisor.market.bars import file_blocks
 from supervisor.records import rundir
 from supervisor.records.ledger import Ledger, read_ledger
 from supervisor.records.plan import Origin, Plan, Source
@@ -96,7 +96,7 @@ class RemoteCopy:
         for name in (rundir.FUNCTION_FILE, rundir.INPUTS_FILE):
             with contextlib.suppress(FileNotFoundError):
                 self._transport.put(f"{self._path}/{name}", (self._run_dir / name).read_bytes())
-        bars = b"".join(blocks(prepared.bars.memfd))
+        bars = b"".join(file_blocks(prepared.bars.memfd))
         self._transport.put(f"{self._path}/{rundir.BARS_FILE}", bars)
         self.fetch()
         return self._path

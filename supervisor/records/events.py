@@ -7,7 +7,6 @@ one ``write`` in append mode, which the kernel keeps whole, so neither needs the
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.records.rundir import EVENTS_FILE
-from supervisor.system import durable
+from supervisor.system import durable, sealed
 from supervisor.system.shape import Instant, read_as
 
 _LONGEST_LINE = 2**22
@@ -70,9 +69,8 @@ class EventLog:
 
     def emit(self, happened: str, **fields: Any) -> None:
         """Append the fact that ``happened``."""
-        line = json.dumps(
-            {"event": f"{self._room}.{happened}", "at": round(time.time(), 6), **fields},
-            default=str,
+        line = sealed.line(
+            {"event": f"{self._room}.{happened}", "at": round(time.time(), 6), **fields}
         )
         try:
             os.write(self._fd, line.encode() + b"\n")
@@ -133,7 +131,8 @@ def _lines(run_dir: Path) -> Iterator[bytes]:
 
 def _parse(line: bytes) -> Fact | None:
     try:
-        fields = durable.loads(line)
+        fields = durable.loads(sealed.check_line(line.decode()))
+        fields.pop(sealed.KEY, None)
         name, at = fields.pop("event"), fields.pop("at")
         return Fact(read_as(str, name), read_as(Instant, at), fields)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):

@@ -4,8 +4,10 @@ One append-only file per run. Each record is on disk (``fsync``) before the call
 that it announces is made: whichever process dies in between, another one knows what
 to look for. Records are lines, each with a checksum of its own::
 
-    \nallstop-ledger-1 1c291ca3 {"kind": "submit_intended", "at": 1709164800.5, …}\n
+    \nallstop-ledger-2 1c291ca3 {"kind": "submit_intended", "at": 1709164800.5, …}\n
 
+The checksum covers the version too: a flipped bit in it is damage, not a later format. (Lines
+of version 1, whose checksum covers only what follows it, are still read.)
 A line that was only half written (power loss, full disk) is skipped: the next record
 begins a line of its own. Several processes may append to one
 ledger; each record is one ``write`` in append mode, so none needs a lock.
@@ -26,7 +28,8 @@ from supervisor.system import durable
 from supervisor.system.shape import Instant, read_as
 
 _NAME = b"allstop-ledger-"
-_VERSION = b"1"
+_VERSION = b"2"
+_FIRST_VERSION = b"1"
 
 
 class LedgerError(AllstopError):
@@ -97,7 +100,8 @@ class Ledger:
         """Write a record; it is on disk when this returns. Returns its time, in s."""
         at = round(time.time(), 6)
         payload = json.dumps({"kind": kind, "at": at, **fields}).encode()
-        line = b"\n%s%s %08x %s\n" % (_NAME, _VERSION, zlib.crc32(payload), payload)
+        head = _NAME + _VERSION
+        line = b"\n%s %08x %s\n" % (head, _crc(head, payload), payload)
         try:
             written = os.write(self._fd, line)
             os.fsync(self._fd)
@@ -144,12 +148,12 @@ def _parse(path: Path, line: bytes) -> Record | None:
     checksum, _, payload = rest.partition(b" ")
     try:
         # eight digits: a checksum cut short could otherwise match an empty payload
-        whole = len(checksum) == 8 and payload and int(checksum, 16) == zlib.crc32(payload)
+        whole = len(checksum) == 8 and payload and int(checksum, 16) == _crc(head, payload)
     except ValueError:
         return None
     if not (whole and head.startswith(_NAME)):
         return None
-    if head != _NAME + _VERSION:
+    if head not in (_NAME + _VERSION, _NAME + _FIRST_VERSION):
         raise LedgerError(f"{path} was written by a later version: use that one")
     try:
         fields = durable.loads(payload)
@@ -157,3 +161,8 @@ def _parse(path: Path, line: bytes) -> Record | None:
         return Record(read_as(str, kind), read_as(Instant, at), fields)
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None  # a checksum proves that nothing was damaged, not who wrote it
+
+
+def _crc(head: bytes, payload: bytes) -> int:
+    covered = payload if head == _NAME + _FIRST_VERSION else head + b" " + payload
+    return zlib.crc32(covered)

@@ -6,9 +6,11 @@ import contextlib
 import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import ConfigError, brief
+from supervisor.records import rundir
 from supervisor.records.device import Stack
 from supervisor.system.shape import AtLeastOne, Count, ShapeError, read_as, read_fields
 
@@ -177,6 +179,8 @@ class Plan:
         The number of workers that the user asked for; None: it was left to us.
     fallback_workers : int
         Workers that compute the rest on the CPU if every GPU is lost; 0: then the run fails.
+    copy_of : tuple of str
+        Ids of the runs whose directory this one is a copy of: their journals are its own.
     """
 
     run_id: str
@@ -202,6 +206,7 @@ class Plan:
     device_why: str = ""
     workers_asked: AtLeastOne | None = None
     fallback_workers: Count = 0
+    copy_of: tuple[str, ...] = ()
 
     @property
     def slots(self) -> int:
@@ -215,6 +220,15 @@ class Plan:
             return None
         most = max(self.devices.count(device) for device in set(self.devices))
         return self.vram_limit_bytes // most
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The ids that this run's journals may have: its own first."""
+        return (self.run_id, *self.copy_of)
+
+    def journals(self, run_dir: Path) -> dict[Path, tuple[str, ...]]:
+        """Return the directories of its journals, with the ids that these may have."""
+        return rundir.journals(run_dir, self.run_ids)
 
     @property
     def space(self) -> Space:
@@ -254,6 +268,7 @@ class Plan:
             "device_why": self.device_why,
             "workers_asked": self.workers_asked,
             "fallback_workers": self.fallback_workers,
+            **({"copy_of": list(self.copy_of)} if self.copy_of else {}),
         }
 
     @classmethod

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 from supervisor.records import rundir
 from supervisor.states import ExitCode, RunStatus
-from supervisor.system import durable
+from supervisor.system import durable, sealed
 from supervisor.system.shape import Count, Like, Seconds, read_as
 
 
@@ -221,8 +221,8 @@ class Report:
         return self.exit_code == ExitCode.USAGE
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Plain values, with the checksum that ``report.json`` carries."""
+        return sealed.with_checksum(asdict(self))
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Report:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from supervisor.errors import ConfigError
@@ -82,8 +83,30 @@ def check_empty(run_dir: Path) -> None:
 
 def journal_dirs(run_dir: Path) -> list[Path]:
     """Return the directories of a run's journals: its own, then those of its shards."""
-    shards = sorted((run_dir / SHARD_DIR).glob(f"[0-9]*/{JOURNAL_DIR}"))
-    return [run_dir / JOURNAL_DIR, *shards]
+    return list(journals(run_dir, ()))
+
+
+def journals(run_dir: Path, run_ids: Collection[str]) -> dict[Path, tuple[str, ...]]:
+    """Return the directories of a run's journals, each with the ids that its journals may have.
+
+    Parameters
+    ----------
+    run_dir : Path
+        The run's directory.
+    run_ids : collection of str
+        Its id, and those of the runs that it is a copy of.
+    """
+    found = {run_dir / JOURNAL_DIR: tuple(run_ids)}
+    for folder in sorted((run_dir / SHARD_DIR).glob(f"[0-9]*/{JOURNAL_DIR}")):
+        index = folder.parent.name
+        if index.isdecimal():
+            found[folder] = tuple(shard_id(run_id, int(index)) for run_id in run_ids)
+    return found
+
+
+def shard_id(run_id: str, index: int) -> str:
+    """Return the id of a shard, which is a run of its own."""
+    return f"{run_id}-{index}"
 
 
 def discard(run_dir: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -208,10 +208,13 @@ class JournalTail:
     ----------
     directory : Path or str
         New journals are noticed; it may not exist yet.
+    run_ids : collection of str
+        The runs whose journals it holds; those of others are left out. Empty: any.
     """
 
-    def __init__(self, directory: Path | str) -> None:
+    def __init__(self, directory: Path | str, run_ids: Collection[str] = ()) -> None:
         self.directory = Path(directory)
+        self._run_ids = run_ids
         self._offsets: dict[Path, int] = {}
 
     def poll(self) -> list[Frame]:
@@ -230,7 +233,7 @@ class JournalTail:
             size = path.stat().st_size
             if size > seen:
                 try:
-                    frames, self._offsets[path] = read_journal(path, seen)
+                    frames, self._offsets[path] = read_journal(path, seen, self._run_ids)
                 except DamagedJournalError:
                     frames, self._offsets[path] = [], size
                 found += frames

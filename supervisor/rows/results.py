@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import RunFailedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
-from supervisor.rows import seal
+from supervisor.rows import checksum
 from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.grid import Grid, Value
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
@@ -75,8 +75,8 @@ def compact(journals: Journals, out_path: Path | str, space: Space) -> Compactio
 
     Parameters
     ----------
-    journals : Path, str or sequence of Path
-        Where the journals are.
+    journals : Path, str or mapping
+        Where the journals are, and of which runs.
     out_path : Path or str
         Replaced at once when the new file is on the disk.
     space : Space
@@ -114,7 +114,7 @@ def _see_kept(journals: Journals) -> None:
 
 
 def read(path: Path | str) -> Any:
-    """Read a results file whole, after a look at its checksum.
+    """Read a results file whole.
 
     Returns
     -------
@@ -123,13 +123,13 @@ def read(path: Path | str) -> Any:
     Raises
     ------
     ConfigError
-        If it is damaged.
+        If it does not match its checksum.
     """
     import pyarrow.parquet as pq
 
-    seal.check(path)
+    checksum.check(path)
     with pq.ParquetFile(path) as file:
-        return file.read()
+        return file.read().replace_schema_metadata()  # the checksum is the file's alone
 
 
 def best(
@@ -138,10 +138,11 @@ def best(
     """Find the ``k`` rows with the best value of a metric, holding one row group at a time.
 
     Ties go to the earlier combination; rows without the metric, or with NaN, are
-    left out.
+    left out. Raises :class:`ConfigError` if the file does not match its checksum.
     """
     import pyarrow.parquet as pq
 
+    checksum.check(path)
     kept: list[tuple[float, int, dict[str, Value | None]]] = []
     with pq.ParquetFile(path) as file:
         seen = 0
@@ -217,7 +218,7 @@ class _Shape:
             fields.append(pa.field(title, pa.int64() if name in self.whole else pa.float64()))
         if self.has_error:
             fields.append(pa.field(ERROR_COLUMN, pa.string()))
-        return pa.schema(fields, metadata={seal.MARK: b""})
+        return pa.schema(fields)
 
 
 def _parameter_type(axis: NDArray[np.generic]) -> Any:
@@ -289,8 +290,10 @@ def _write(
                 # parameters and counts repeat, other metrics hardly ever do
                 use_dictionary=[*grid.names, *shape.whole],
                 write_statistics=True,
+                write_page_checksum=True,  # for other readers
             ) as writer,
         ):
+            writer.add_key_value_metadata(checksum.METADATA)
             for block in _blocks(index, space, shape):
                 table, n_failed = _table(block, grid, shape, schema)
                 if table.num_rows:
@@ -392,8 +395,7 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
             # the lock says that its writer is alive; the kernel releases it when the writer dies
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
-            seal.seal(file)
-            file.flush()
+            checksum.seal(file)
             os.fsync(file.fileno())
             before()
         unfinished.replace(path)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from supervisor.errors import ConfigError
+from supervisor.system import sealed
 from supervisor.system.shape import ShapeError, read_as
 
 T = TypeVar("T")
@@ -63,26 +64,32 @@ def write_json(path: Path, value: Any, *, named: bool = True) -> None:
 
 
 def as_json(value: Any) -> bytes:
-    """Return a value as the text of a JSON file."""
-    return json.dumps(value, indent=2, default=str).encode() + b"\n"
+    """Return a value as the text of a JSON file; an object carries its checksum."""
+    return sealed.to_file(value)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object, without the checksum that it may have.
 
     Raises
     ------
     ConfigError
-        If the file is missing or is not a JSON object.
+        If the file is missing, does not match its checksum or is not a JSON object.
     """
     try:
-        value = loads(path.read_text(encoding="utf-8"))
+        value = loads(sealed.check_file(path.read_bytes()).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
+    except sealed.DamagedError:
+        raise ConfigError(
+            f"{path}: does not match its checksum: it is damaged, or was edited; put a copy of it "
+            f'back, or remove the line "{sealed.KEY}" if it was edited on purpose'
+        ) from None
     except (ValueError, RecursionError):
         raise ConfigError(f"{path}: not a JSON file") from None
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: not a JSON object")
+    value.pop(sealed.KEY, None)
     return value
 
 

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -166,7 +167,8 @@ def test_each_record_is_on_disk_before_append_returns(
 def test_a_later_version_s_ledger_is_refused_its_damaged_lines_are_not(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     (first,) = written(path, "first")
-    line = path.read_bytes().replace(b"allstop-ledger-1", b"allstop-ledger-2")
+    head, payload = b"allstop-ledger-3", path.read_bytes().strip().split(b" ", 2)[2]
+    line = b"\n%s %08x %s\n" % (head, zlib.crc32(head + b" " + payload), payload)
     with path.open("ab") as file:
         file.write(line.replace(b"first", b"furst"))
     assert read_ledger(path) == [first]
