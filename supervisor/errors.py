@@ -81,6 +81,34 @@ class DataError(ConfigError):
         self.row = row
 
 
+class UntrustedError(ConfigError):
+    """A file or directory that another user owns or may write, or that is no plain file: not used.
+
+    Parameters
+    ----------
+    path : path or str
+        The file or directory.
+    what : str
+        What is wrong with it.
+    mend : str
+        What the user can do.
+    owner : int, optional
+        The id of the user that owns it.
+    """
+
+    def __init__(
+        self,
+        path: object,
+        what: str,
+        *,
+        mend: str = "remove it if you did not put it there",
+        owner: int | None = None,
+    ) -> None:
+        super().__init__(f"{path} {what}: {mend}")
+        self.path = str(path)
+        self.owner = owner
+
+
 class UnsupportedPlatformError(ConfigError):
     """The machine lacks something that allstop needs."""
 
