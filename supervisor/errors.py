@@ -86,26 +86,17 @@ class UntrustedError(ConfigError):
 
     Parameters
     ----------
-    path : path or str
+    message : str
+        One line that names it, its owner and the fix.
+    path : str
         The file or directory.
-    what : str
-        What is wrong with it.
-    mend : str
-        What the user can do.
     owner : int, optional
         The id of the user that owns it.
     """
 
-    def __init__(
-        self,
-        path: object,
-        what: str,
-        *,
-        mend: str = "remove it if you did not put it there",
-        owner: int | None = None,
-    ) -> None:
-        super().__init__(f"{path} {what}: {mend}")
-        self.path = str(path)
+    def __init__(self, message: str, *, path: str = "", owner: int | None = None) -> None:
+        super().__init__(message)
+        self.path = path
         self.owner = owner
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import ConfigError, RunBusyError
+from supervisor.errors import ConfigError, RunBusyError, UntrustedError
 from supervisor.lifecycle import gather as results
 from supervisor.lifecycle.gather import count_covered, drop_checkpoints, gather
 from supervisor.records import registry, rundir
@@ -123,7 +123,7 @@ def finish_dead_run(run_dir: Path, *, trusted: bool = False) -> Report:
     the registry entry when it has seen that no process is left. ``trusted``: the user says that
     the run's front is dead, though it was another host's.
     """
-    plan = read_plan(durable.read_json(run_dir / rundir.RUN_FILE))
+    plan = read_plan(rundir.read_run_file(run_dir))
     errors: list[str] = []
     jobs = _see_jobs_gone(run_dir, errors, trusted=trusted)
     gathered = gather(run_dir, plan, errors.append) if isinstance(plan, Plan) else Gathered()
@@ -301,6 +301,7 @@ def main() -> None:
     if not (run_dir / rundir.RUN_FILE).exists():
         return  # a run that failed because of a user's mistake was removed
     try:
+        rundir.check_own(run_dir)
         with claim_directory(run_dir, PATIENCE_S):
             written = run_dir / rundir.REPORT_FILE
             if written.exists():  # the front was killed before it removed the registry entry
@@ -311,6 +312,8 @@ def main() -> None:
                 registry.remove(report.run_id)  # the warden saw everything gone
     except RunBusyError:
         pass  # the run is being resumed or cleaned up already: that process writes both
+    except UntrustedError as error:
+        sys.exit(f"allstop: {error}")
 
 
 if __name__ == "__main__":

@@ -144,6 +144,12 @@ def reap_run(entry: Entry, *, trusted: bool = False) -> Reaped | None:
     """
     if entry.alive or not (entry.dead or trusted):
         return None
+    try:
+        if entry.run_dir.is_dir():
+            rundir.check_own(entry.run_dir)
+    except (ConfigError, OSError) as error:
+        ended = end_leftovers(entry.run_id, None)
+        return Reaped(entry.run_id, str(entry.run_dir), *ended, error=str(error))
     if not entry.intact:
         return _strike_off(entry)
     try:
@@ -184,7 +190,7 @@ def _clear(entry: Entry, *, trusted: bool) -> Reaped:
         reaped.notes += report.errors
         if not entry.intact:
             reaped.notes.append(f"it could not begin, and left nothing: {report.reason}")
-        elif COMMAND_KEY not in durable.read_json(entry.run_dir / rundir.RUN_FILE):
+        elif COMMAND_KEY not in rundir.read_run_file(entry.run_dir):
             reaped.combos_done = report.combos_done
     except (AllstopError, OSError, KeyError, TypeError, ValueError) as error:
         reaped.error = " ".join(str(error).split()) or type(error).__name__

@@ -64,7 +64,7 @@ def status_of(run_dir: Path) -> Status:
     ConfigError
         If there is no run in the directory.
     """
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    asked = rundir.read_run_file(run_dir)
     command = asked.get(COMMAND_KEY)
     status = Status(
         asked["run_id"],

@@ -210,7 +210,7 @@ class _Run:
     def longest_s(self) -> float:
         """How long a healthy warden may take to end the run."""
         try:
-            times = durable.read_json(self.entry.run_dir / rundir.RUN_FILE)["times"]
+            times = rundir.read_run_file(self.entry.run_dir)["times"]
             return StopTimes(**times).longest_s
         except (ConfigError, KeyError, TypeError):
             return margin_s()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.records.rundir import EVENTS_FILE
+from supervisor.system import private
 
 
 class Fact(NamedTuple):
@@ -59,7 +60,7 @@ class EventLog:
 
     def __init__(self, run_dir: Path, room: str, *, create: bool = True) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        self._fd = os.open(run_dir / EVENTS_FILE, flags, 0o600)
+        self._fd = private.open_regular(run_dir / EVENTS_FILE, flags)
         self._room = room
         self.dropped = 0
         self._end_line()
@@ -97,7 +98,7 @@ def latest(run_dir: Path, *names: str) -> str:
     Other facts are not parsed: a run of days has a hundred thousand of them.
     """
     try:
-        lines = (run_dir / EVENTS_FILE).read_bytes().splitlines()
+        lines = private.read_bytes(run_dir / EVENTS_FILE).splitlines()
     except FileNotFoundError:
         return ""
     begins = tuple(f'{{"event": "{name}",'.encode() for name in names)
@@ -111,7 +112,7 @@ def latest(run_dir: Path, *names: str) -> str:
 def read_events(run_dir: Path) -> Iterator[Fact]:
     """Yield a run's facts in the order they were written; a torn last line is skipped."""
     try:
-        text = (run_dir / EVENTS_FILE).read_text(encoding="utf-8", errors="replace")
+        text = private.read_bytes(run_dir / EVENTS_FILE).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return
     for line in text.splitlines():

@@ -20,7 +20,6 @@ import contextlib
 import errno
 import os
 import pwd
-import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,23 +76,34 @@ def check(facts: os.stat_result, path: Path | str, *, to_read: bool = True) -> N
     """
     if to_read and is_reading_untrusted():
         if stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1:
-            raise UntrustedError(path, "has several names (hard links), and is not read")
+            raise refusal(path, "has several names (hard links), and is not read")
         return
     if not is_mine(facts.st_uid):
-        raise UntrustedError(
+        raise refusal(
             path,
             f"belongs to {_name_of(facts.st_uid)}, not to you ({_name_of(os.geteuid())})",
             mend="let its owner do this, or only read it: report --untrusted",
             owner=facts.st_uid,
         )
     if stat.S_IMODE(facts.st_mode) & _OTHERS_MAY_WRITE:
-        raise UntrustedError(
+        raise refusal(
             path,
             f"may be written by other users (mode {stat.S_IMODE(facts.st_mode):04o})",
             mend="if nobody has tampered with it: chmod -R go-w on it; or only read it: "
             "report --untrusted",
             owner=facts.st_uid,
         )
+
+
+def refusal(
+    path: Path | str,
+    what: str,
+    *,
+    mend: str = "remove it if you did not put it there",
+    owner: int | None = None,
+) -> UntrustedError:
+    """Return the error that says what is wrong with a file or directory, and how to fix it."""
+    return UntrustedError(f"{path} {what}: {mend}", path=str(path), owner=owner)
 
 
 def open_regular(
@@ -199,6 +209,22 @@ def opened(path: Path | str, *, dir_fd: int | None = None) -> BinaryIO:
     return os.fdopen(open_regular(path, dir_fd=dir_fd), "rb")
 
 
+@contextlib.contextmanager
+def path_of(path: Path | str) -> Iterator[str]:
+    """Open a regular file of ours, and lend a path by which a library can read what is open.
+
+    Raises
+    ------
+    OSError, UntrustedError
+        As :func:`open_regular`.
+    """
+    fd = open_regular(path)
+    try:
+        yield f"/proc/self/fd/{fd}"
+    finally:
+        os.close(fd)
+
+
 def names_in(path: Path | str) -> list[str]:
     """Return the names in a directory of ours, sorted; none if there is no such directory.
 
@@ -248,6 +274,28 @@ def make_directory(path: Path | str) -> None:
         os.close(fd)
 
 
+def make_directories(path: Path) -> None:
+    """Create a directory and those above it that are missing, as :func:`make_directory` does."""
+    if not path.parent.exists():
+        make_directories(path.parent)
+    make_directory(path)
+
+
+def check_links(path: Path) -> None:
+    """Raise :class:`UntrustedError` if a link of another user leads to a path that was named."""
+    path = path.absolute()
+    for step in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            facts = step.lstat()
+            if stat.S_ISLNK(facts.st_mode) and facts.st_uid != 0 and not is_mine(facts.st_uid):
+                raise refusal(
+                    step,
+                    f"is a link that belongs to {_name_of(facts.st_uid)}",
+                    mend="name the directory that you mean",
+                    owner=facts.st_uid,
+                )
+
+
 def create_temporary(path: Path) -> tuple[int, Path]:
     """Create a file beside another one, under a name that nobody can foresee.
 
@@ -258,7 +306,7 @@ def create_temporary(path: Path) -> tuple[int, Path]:
         but one of its parts, by which a later process tells whether it was left behind.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.{os.getpid()}.tmp")
     return os.open(temporary, flags, 0o600), temporary
 
 
@@ -273,7 +321,7 @@ def _open_in(parent: int, name: str, path: Path, flags: int, mode: int) -> int:
         if error.errno == errno.ELOOP:
             raise _link(path) from None
         if error.errno in (errno.ENXIO, errno.EISDIR):  # a FIFO without a reader, a directory
-            raise UntrustedError(path, "is not a regular file") from None
+            raise refusal(path, "is not a regular file") from None
         raise
     return _checked(fd, path, to_read=_only_reads(flags), regular=True)
 
@@ -292,7 +340,7 @@ def _checked(fd: int, path: Path | str, *, to_read: bool, regular: bool = False)
 
 def _check_regular(facts: os.stat_result, path: Path | str) -> None:
     if not stat.S_ISREG(facts.st_mode):
-        raise UntrustedError(path, "is not a regular file")
+        raise refusal(path, "is not a regular file")
 
 
 def _is_link(path: Path | str, dir_fd: int | None) -> bool:
@@ -300,7 +348,7 @@ def _is_link(path: Path | str, dir_fd: int | None) -> bool:
 
 
 def _link(path: Path | str) -> UntrustedError:
-    return UntrustedError(path, "is a link, and is not followed")
+    return refusal(path, "is a link, and is not followed")
 
 
 def _name_of(uid: int) -> str:
