@@ -19,8 +19,7 @@ from supervisor.containment.cookie import Search
 from supervisor.errors import ConfigError
 from supervisor.records import facts
 from supervisor.records.events import read_events
-from supervisor.records.rundir import RUN_FILE
-from supervisor.system import durable
+from supervisor.records.rundir import read_run_file
 from supervisor.system.process import Identity, command_name, state_letter
 
 _PATIENCE_S = 5.0
@@ -92,7 +91,7 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
     if run_dir is not None:
         try:
             ended.killed.extend(f"pid {who.pid}" for who in clear_leftovers(run_dir, patience_s))
-        except OSError as error:
+        except (OSError, ConfigError) as error:
             ended.survivors.append(f"processes in the run's cgroup: {error}")
     began = found_at = time.monotonic()
     seen: dict[Identity, str] = {}
@@ -127,7 +126,7 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
 def _cgroups(run_dir: Path) -> list[Path]:
     """The run's cgroups that are still there; several, if it was resumed."""
     try:
-        run_id = str(durable.read_json(run_dir / RUN_FILE).get("run_id"))
+        run_id = read_run_file(run_dir)["run_id"]
     except ConfigError:
         return []
     mounts = [Path(mount) for _, mount in hierarchies()]

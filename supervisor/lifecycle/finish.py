@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import ConfigError, RunBusyError
+from supervisor.errors import ConfigError, RunBusyError, UntrustedError
 from supervisor.lifecycle import gather as results
 from supervisor.lifecycle.gather import count_covered, drop_checkpoints, gather
 from supervisor.records import registry, rundir
@@ -319,6 +319,7 @@ def main() -> None:
     if not (run_dir / rundir.RUN_FILE).exists():
         return  # a run that failed because of a user's mistake was removed
     try:
+        rundir.check_own(run_dir)
         with claim_directory(run_dir, PATIENCE_S):
             # with a report, the front was killed before it removed the registry entry
             report = report_of_dead_run(run_dir)
@@ -326,6 +327,8 @@ def main() -> None:
                 registry.remove(report.run_id)  # the warden saw everything gone
     except RunBusyError:
         pass  # the run is being resumed or cleaned up already: that process writes both
+    except UntrustedError as error:
+        sys.exit(f"allstop: {error}")
 
 
 if __name__ == "__main__":

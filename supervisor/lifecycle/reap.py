@@ -26,7 +26,7 @@ from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import COMMAND_KEY
 from supervisor.records.registry import Entry
-from supervisor.system import durable, gpu_files
+from supervisor.system import gpu_files
 from supervisor.system.environment import child_environment
 
 _BRIEFLY_S = 5.0
@@ -146,6 +146,12 @@ def reap_run(entry: Entry, *, trusted: bool = False) -> Reaped | None:
     if entry.alive or not (entry.dead or trusted):
         return None
     try:
+        if entry.run_dir.is_dir():
+            rundir.check_own(entry.run_dir)
+    except (ConfigError, OSError) as error:
+        ended = end_leftovers(entry.run_id, None)
+        return Reaped(entry.run_id, str(entry.run_dir), *ended, error=str(error))
+    try:
         if not entry.intact:
             return _strike_off(entry)
         with claim_directory(entry.run_dir):
@@ -194,7 +200,7 @@ def _clear(entry: Entry, *, trusted: bool) -> Reaped:
         reaped.notes += report.errors
         if not entry.intact:
             reaped.notes.append(f"it could not begin, and left nothing: {report.reason}")
-        elif COMMAND_KEY not in durable.read_json(entry.run_dir / rundir.RUN_FILE):
+        elif COMMAND_KEY not in rundir.read_run_file(entry.run_dir):
             reaped.combos_done = report.combos_done
     except (AllstopError, OSError) as error:
         reaped.error = " ".join(str(error).split()) or type(error).__name__

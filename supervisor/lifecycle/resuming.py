@@ -41,7 +41,7 @@ from supervisor.records.report import Report, read_report
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered, outstanding
 from supervisor.states import RunStatus
-from supervisor.system import durable
+from supervisor.system import durable, private
 
 _NO_DEVICES: dict[str, Any] = {"devices": (), "spare_devices": (), "fallback_workers": 0}
 
@@ -73,12 +73,12 @@ def prepare(name: str, changes: Changes, *, elsewhere: bool = False) -> Prepared
     check_platform()
     registry.check()
     run_dir = registry.find_dir(name)
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    asked = rundir.read_run_file(run_dir)
     plan = _plan(asked, run_dir)
     claim = _claim(run_dir, plan)
     try:
         # read again: no other process can change it from now on
-        asked = durable.read_json(run_dir / rundir.RUN_FILE)
+        asked = rundir.read_run_file(run_dir)
         plan = _plan(asked, run_dir)
         notes = _other_versions(asked, plan.stack) + _end_leftovers(plan.run_id, run_dir)
         notes += _fetch_from_cluster(run_dir)
@@ -110,9 +110,10 @@ def prepare_order(order: Order, changes: Changes, *, elsewhere: bool = False) ->
         raise ConfigError("--resume needs --run-dir, the directory of the run", key="run_dir")
     if not _holds_run(order.run_dir):
         return prepare_new(order, elsewhere=elsewhere)
+    run_dir = rundir.resolve(order.run_dir)
+    rundir.check_own(run_dir)
     wanted, bars, _ = check(order)
-    run_dir = order.run_dir.resolve()
-    there = _plan(durable.read_json(run_dir / rundir.RUN_FILE), run_dir)
+    there = _plan(rundir.read_run_file(run_dir), run_dir)
     difference = _difference(there, wanted) or _other_data(run_dir, there, wanted, bars)
     if difference:
         raise ConfigError(
@@ -134,7 +135,7 @@ def _holds_run(run_dir: Path) -> bool:
 
 def complete(run_dir: Path, changes: Changes) -> Report | None:
     """Return the report of a run that has nothing left to compute; None for any other."""
-    plan = _plan(durable.read_json(run_dir / rundir.RUN_FILE), run_dir)
+    plan = _plan(rundir.read_run_file(run_dir), run_dir)
     path = run_dir / rundir.REPORT_FILE
     if not path.exists() or not (run_dir / rundir.RESULTS_FILE).exists():
         return None
@@ -236,7 +237,7 @@ def _begin(
 ) -> Prepared:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for name in (rundir.JOURNAL_DIR, rundir.LOG_DIR):
-        (run_dir / name).mkdir(mode=0o700, exist_ok=True)
+        private.make_directory(run_dir / name)
     before = asked.get("resumed_at")
     history = [*(before if isinstance(before, list) else []), now]
     again = asked | plan.to_json() | {"resumed_at": history}

@@ -90,7 +90,7 @@ class RemoteCopy:
         if not self._path:
             self._path = self._make(prepared.plan.run_id)
         plan = self._remote_plan(prepared.plan)
-        there = durable.read_json(self._run_dir / rundir.RUN_FILE)
+        there = rundir.read_run_file(self._run_dir)
         there |= plan.to_json() | {"cwd": self._path}
         self._transport.put(f"{self._path}/{rundir.RUN_FILE}", durable.as_json(there))
         for name in (rundir.FUNCTION_FILE, rundir.INPUTS_FILE):

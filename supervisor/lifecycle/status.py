@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from supervisor.ipc import control_socket, messages
 from supervisor.records import registry, rundir
-from supervisor.records.command import plan_of
+from supervisor.records.command import plan_of, run_record
 from supervisor.records.plan import Plan
 from supervisor.states import RunStatus
 from supervisor.system import durable
@@ -81,7 +81,7 @@ def status_of(run_dir: Path) -> Status:
     ConfigError
         If there is no run in the directory.
     """
-    asked = durable.read_record(run_dir / rundir.RUN_FILE, _Asked)
+    asked = run_record(run_dir, _Asked)
     status = Status(asked.run_id, str(run_dir), total=asked.combos_total, command=asked.command)
     answer = _ask(status.run_id)
     if answer is not None:

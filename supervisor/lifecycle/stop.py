@@ -21,6 +21,7 @@ from supervisor.ipc import control_socket, messages
 from supervisor.ipc.stopflag import Level
 from supervisor.lifecycle.reap import reap_run
 from supervisor.records import registry, rundir
+from supervisor.records.command import run_record
 from supervisor.records.events import latest
 from supervisor.records.plan import StopTimes, margin_s
 from supervisor.records.registry import Entry
@@ -223,8 +224,7 @@ class _Run:
     def longest_s(self) -> float:
         """How long a healthy warden may take to end the run."""
         try:
-            file = self.entry.run_dir / rundir.RUN_FILE
-            return durable.read_record(file, _TimesOfRun).times.longest_s
+            return run_record(self.entry.run_dir, _TimesOfRun).times.longest_s
         except ConfigError:
             return margin_s()
 

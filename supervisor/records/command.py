@@ -10,13 +10,14 @@ import os
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from supervisor.errors import ConfigError
 from supervisor.records.plan import Plan, StopTimes
-from supervisor.records.rundir import RUN_FILE
-from supervisor.system import durable
+from supervisor.records.rundir import RUN_FILE, read_run_file
 from supervisor.system.shape import ShapeError, read_as
+
+T = TypeVar("T")
 
 COMMAND_KEY = "command"
 """Key of ``run.json`` that only the run of a command has."""
@@ -89,8 +90,15 @@ def plan_of(run_dir: Path) -> AnyPlan:
     ConfigError
         If ``run.json`` cannot be read, or has no plan; one line that names the file and the key.
     """
-    file = run_dir / RUN_FILE
-    return checked_plan(durable.read_json(file), file)
+    return checked_plan(read_run_file(run_dir), run_dir / RUN_FILE)
+
+
+def run_record(run_dir: Path, kind: type[T]) -> T:
+    """Read a part of ``run.json`` as a record; raises as :func:`plan_of`."""
+    try:
+        return read_as(kind, read_run_file(run_dir))
+    except ShapeError as error:
+        raise ConfigError(f"{run_dir / RUN_FILE}: not the plan of a run: {error}") from None
 
 
 def checked_plan(plain: dict[str, Any], file: Path) -> AnyPlan:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.records.rundir import EVENTS_FILE
-from supervisor.system import durable, sealed
+from supervisor.system import durable, private, sealed
 from supervisor.system.shape import Instant, read_as
 
 _LONGEST_LINE = 2**22
@@ -62,7 +62,7 @@ class EventLog:
 
     def __init__(self, run_dir: Path, room: str, *, create: bool = True) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        self._fd = os.open(run_dir / EVENTS_FILE, flags, 0o600)
+        self._fd = private.open_regular(run_dir / EVENTS_FILE, flags)
         self._room = room
         self.dropped = 0
         self._end_line()
@@ -118,7 +118,7 @@ def read_events(run_dir: Path) -> Iterator[Fact]:
 def _lines(run_dir: Path) -> Iterator[bytes]:
     """Yield the lines, holding one at a time; none if there is no file."""
     try:
-        opened = (run_dir / EVENTS_FILE).open("rb")
+        opened = private.opened(run_dir / EVENTS_FILE)
     except FileNotFoundError:
         return
     with opened as file:
@@ -131,7 +131,7 @@ def _lines(run_dir: Path) -> Iterator[bytes]:
 
 def _parse(line: bytes) -> Fact | None:
     try:
-        fields = durable.loads(sealed.check_line(line.decode()))
+        fields = durable.loads(sealed.check_line(line.decode().rstrip("\n")))
         fields.pop(sealed.KEY, None)
         name, at = fields.pop("event"), fields.pop("at")
         return Fact(read_as(str, name), read_as(Instant, at), fields)

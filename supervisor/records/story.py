@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from supervisor.errors import ConfigError
 from supervisor.records import facts
 from supervisor.records.events import Fact, read_events
 from supervisor.records.report import MemoryReport
@@ -104,6 +105,8 @@ class Story:
                 story.take_in(fact)
         except OSError as error:  # what was finished is in the journals all the same
             story.errors.append(f"{run_dir / EVENTS_FILE} cannot be read: {error.strerror}")
+        except ConfigError as error:
+            story.errors.append(str(error))
         return story
 
     def take_in(self, fact: Fact) -> None:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import RunFailedError
+from supervisor.errors import RunFailedError, UntrustedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
 from supervisor.rows import checksum
 from supervisor.rows.frames import Frame, FrameKind
@@ -31,6 +31,7 @@ from supervisor.rows.grid import Grid, Value
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
 from supervisor.rows.journal import JournalSync
 from supervisor.rows.space import Space
+from supervisor.system import private
 from supervisor.system.durable import sync_directory
 from supervisor.system.meanwhile import Meanwhile
 
@@ -128,7 +129,7 @@ def read(path: Path | str) -> Any:
     import pyarrow.parquet as pq
 
     checksum.check(path)
-    with pq.ParquetFile(path) as file:
+    with private.path_of(path) as there, pq.ParquetFile(there) as file:
         return file.read().replace_schema_metadata()  # the checksum is the file's alone
 
 
@@ -144,7 +145,7 @@ def best(
 
     checksum.check(path)
     kept: list[tuple[float, int, dict[str, Value | None]]] = []
-    with pq.ParquetFile(path) as file:
+    with private.path_of(path) as there, pq.ParquetFile(there) as file:
         seen = 0
         for group in range(file.num_row_groups):
             scores = _numbers(file.read_row_group(group, columns=[metric]).column(0))
@@ -389,9 +390,9 @@ def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, 
 def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     """Write beside a file and put the new one in its place when it is on the disk."""
     _remove_partial(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    fd, unfinished = private.create_temporary(path)
     try:
-        with unfinished.open("w+b") as file:
+        with os.fdopen(fd, "w+b") as file:
             # the lock says that its writer is alive; the kernel releases it when the writer dies
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
@@ -408,7 +409,8 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
 
 def _remove_partial(path: Path) -> None:
     """Remove what a killed compaction left behind, and nothing that is being written."""
-    for left in path.parent.glob(f".{path.name}.*.partial"):
-        with suppress(OSError), left.open("rb") as file:
+    names = (f".{path.name}.*.tmp", f".{path.name}.*.partial")  # the latter of earlier versions
+    for left in [left for name in names for left in path.parent.glob(name)]:
+        with suppress(OSError, UntrustedError), private.opened(left) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()

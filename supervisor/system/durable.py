@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from supervisor.errors import ConfigError
-from supervisor.system import sealed
+from supervisor.system import private, sealed
 from supervisor.system.shape import ShapeError, read_as
 
 T = TypeVar("T")
@@ -38,8 +38,7 @@ def write_bytes(path: Path, parts: Iterable[bytes], *, named: bool = True) -> No
         Wait until the name is on disk too. If not, a power loss may leave the old file: for
         files that a process waits for, whose directory is synced later by its caller.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd, temporary = private.create_temporary(path)
     try:
         with os.fdopen(fd, "wb") as file:
             for part in parts:
@@ -68,16 +67,26 @@ def as_json(value: Any) -> bytes:
     return sealed.to_file(value)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, shared: bool = False) -> dict[str, Any]:
     """Read a JSON object, without the checksum that it may have.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    shared : bool
+        Other users may write it; nothing in it decides what is executed or removed.
 
     Raises
     ------
     ConfigError
-        If the file is missing, does not match its checksum or is not a JSON object.
+        If the file is missing, does not match its checksum or is not a JSON object; as
+        :class:`UntrustedError`, if it is not ``shared``, and another user owns or may write it,
+        or its directory.
     """
     try:
-        value = loads(sealed.check_file(path.read_bytes()).decode("utf-8"))
+        raw = path.read_bytes() if shared else private.read_bytes(path)
+        value = loads(sealed.check_file(raw).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except sealed.DamagedError:
