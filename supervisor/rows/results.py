@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import RunFailedError, UntrustedError
+from supervisor.errors import ConfigError, RunFailedError, UntrustedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
 from supervisor.rows import checksum
 from supervisor.rows.frames import Frame, FrameKind
@@ -126,10 +126,8 @@ def read(path: Path | str) -> Any:
     ConfigError
         If it does not match its checksum.
     """
-    import pyarrow.parquet as pq
-
     checksum.check(path)
-    with private.path_of(path) as there, pq.ParquetFile(there) as file:
+    with _opened(path) as file:
         return file.read().replace_schema_metadata()  # the checksum is the file's alone
 
 
@@ -141,11 +139,9 @@ def best(
     Ties go to the earlier combination; rows without the metric, or with NaN, are
     left out. Raises :class:`ConfigError` if the file does not match its checksum.
     """
-    import pyarrow.parquet as pq
-
     checksum.check(path)
     kept: list[tuple[float, int, dict[str, Value | None]]] = []
-    with private.path_of(path) as there, pq.ParquetFile(there) as file:
+    with _opened(path) as file:
         seen = 0
         for group in range(file.num_row_groups):
             scores = _numbers(file.read_row_group(group, columns=[metric]).column(0))
@@ -159,6 +155,26 @@ def best(
                 kept = heapq.nsmallest(k, [*kept, *found], key=lambda row: (-row[0], row[1]))
             seen += len(scores)
     return [row for _, _, row in kept]
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[Any]:
+    """Open a results file; what Arrow cannot make sense of is one of our errors."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with private.path_of(path) as there, pq.ParquetFile(there) as file:
+            yield file
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if getattr(error, "errno", None):
+            raise  # the disk's, not the file's
+        why = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"{path} cannot be read: {why}; if it is damaged, remove it: allstop report writes "
+            "it again from the journals",
+            key="results",
+        ) from None
 
 
 def _numbers(column: Any) -> NDArray[np.float64]:

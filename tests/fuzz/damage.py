@@ -7,6 +7,8 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+Damage = Callable[[random.Random, bytes], bytes]
+
 ABSURD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 7, 10**30, -(10**30), 2**63, 10**400, 0.5, -0.0, 1e308, 1e-320,
     float("inf"), float("nan"), "", "x", "\0", "\ud800", "\udcff", "../..", "/", "a" * 5000,
@@ -135,7 +137,7 @@ def _replace(rng: random.Random, raw: bytes) -> bytes:
     return rng.choice((b"", b"\0" * len(raw), rng.randbytes(len(raw)), b"\n", nested(), raw[::-1]))
 
 
-_DISK: tuple[Callable[[random.Random, bytes], bytes], ...] = (
+_DISK: tuple[Damage, ...] = (
     _flip, _flip, _flip, _flip, _flip_some, _cut, _zero, _lose, _double, _insert, _overwrite,
     _extend, _replace,
 )  # fmt: skip

@@ -20,6 +20,7 @@ from supervisor.records import registry
 from supervisor.records.registry import Entry
 from supervisor.system.process import Identity
 from tests.support.cli import bars_csv
+from tests.support.waiting import DEADLINE_S
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "20240229-120000-abcdef"
@@ -28,15 +29,20 @@ OURS = ("4711", "4712")
 SUBMITTED_AT = "1709164800"
 
 SWEEP = """
-import sys
+import os, sys, time
 from supervisor import sweep
+from supervisor.market.bars import load_bars
+
+kept = sys.argv[2] + "/inputs.json"
 
 def f(bars, params, stop):
+    while not os.path.exists(kept):
+        time.sleep(0.005)  # its inputs are kept while it runs
     if params["a"] == 3:
         raise ValueError("no luck")
     return {"sharpe": params["a"] * 10.0 + params["b"] + float(bars.close[-1]), "trades": 2.0}
 
-with sweep(f, {"a": list(range(12)), "b": [1, 2, 5]}, data=sys.argv[1], workers=2,
+with sweep(f, {"a": list(range(12)), "b": [1, 2, 5]}, data=load_bars(sys.argv[1]), workers=2,
            run_dir=sys.argv[2]) as run:
     run.wait()
 """
@@ -90,7 +96,7 @@ class Sample:
         done = subprocess.run(
             [sys.executable, "-P", script, data, self.run_dir], cwd=self.root / "work",
             env=os.environ | {"PYTHONPATH": str(ROOT), "ALLSTOP_PRELOAD": "0"},
-            capture_output=True, text=True, check=False,
+            capture_output=True, text=True, check=False, timeout=DEADLINE_S,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
