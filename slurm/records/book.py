@@ -7,13 +7,24 @@ a look has found that none is. Records of unknown kinds are ignored.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from slurm.environment import KEPT
 from slurm.records.states import JobState
+from slurm.records.tokens import check_token
 from supervisor.records.ledger import Ledger, LedgerWriteError, Record, read_ledger
+
+
+def known_variables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return those environment variables of a ledger that are used: where the cluster is.
+
+    Nothing that decides which program is executed: programs are found on the PATH of the user
+    who looks at the jobs.
+    """
+    return {name: str(found[name]) for name in KEPT if name in found}
 
 
 @dataclass(slots=True)
@@ -57,7 +68,7 @@ class Book:
     address : str
         The cluster that has them, see :func:`slurm.connect.connect`.
     variables : dict
-        Environment variables that are needed to reach it.
+        Environment variables that are needed to reach it, see :func:`known_variables`.
     submissions : dict
         By number.
     states : dict of str to JobState
@@ -141,8 +152,8 @@ class Book:
         """Apply one record."""
         match kind:
             case "jobs_expected":
-                self.token, self.address = fields["token"], fields["address"]
-                self.variables = dict(fields["variables"])
+                self.token, self.address = check_token(fields["token"]), fields["address"]
+                self.variables = known_variables(fields["variables"])
                 self.others = self.others or fields["others"]
                 self.settled = self.detached = self.wanted = False
             case "lease_made":
@@ -252,6 +263,7 @@ class Keeper:
         others : bool
             Programs that do not write to the ledger may submit them.
         """
+        variables = known_variables(variables)
         self.write(
             "jobs_expected", token=token, address=address, variables=variables, others=others
         )

@@ -13,7 +13,7 @@ from slurm.controller.calls import Cluster
 from slurm.look import look
 from slurm.records.book import Keeper
 from slurm.records.outcome import JobOutcome, outcomes
-from slurm.records.outstanding import all_outstanding
+from slurm.records.outstanding import all_outstanding, recorded_way
 from supervisor.errors import AllstopError
 from supervisor.records import registry, rundir
 
@@ -62,8 +62,9 @@ def _ledgers(run: str | None) -> list[Path]:
 def _visit(ledger: Path, *, cancelling: bool) -> JobsSeen:
     with closing(Keeper(ledger)) as keeper:
         book = keeper.book
+        way = recorded_way(ledger, book.token) or (book.address, book.variables)
         try:
-            with closing(connect(book.address, book.variables)) as transport:
+            with closing(connect(*way)) as transport:
                 cluster = Cluster(transport)
                 if cancelling:
                     cancelled = cancel(cluster, keeper)

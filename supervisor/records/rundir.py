@@ -61,7 +61,8 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
     path = run_dir / RUN_FILE
     asked = durable.read_json(path)
     try:
-        check_run_id(asked.get("run_id"))
+        if "run_id" in asked:
+            check_run_id(asked["run_id"])
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}", key=error.key) from None
     return asked
