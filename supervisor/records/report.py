@@ -254,6 +254,7 @@ def _memory(plain: dict[str, Any]) -> MemoryReport:
 
 Kinds = Mapping[str, type | tuple[type, ...]]
 
+_TOO_MUCH = 2**63
 _NUMBER: tuple[type, ...] = (int, float)
 _MAYBE_NUMBER: tuple[type, ...] = (*_NUMBER, type(None))
 _KINDS_OF_RUNG: Kinds = {"name": str, "at_s": _NUMBER, "acted_on": int}
@@ -276,10 +277,16 @@ _KINDS: Kinds = {
 
 
 def _check_kinds(found: object, kinds: Kinds) -> None:
-    """Raise TypeError if a field read from a file is of another kind than its reader needs."""
+    """Raise TypeError if a field read from a file is of another kind than its reader needs.
+
+    ValueError if it is a number that nothing measured can be.
+    """
     for name, kind in kinds.items():
-        if not isinstance(getattr(found, name), kind):
-            raise TypeError(f"{name}: {getattr(found, name)!r}")
+        value = getattr(found, name)
+        if not isinstance(value, kind):
+            raise TypeError(f"{name}: {value!r}")
+        if isinstance(value, int | float) and not abs(value) < _TOO_MUCH:  # NaN neither
+            raise ValueError(f"{name}: {value!r}")
 
 
 def unseen(jobs: list[dict[str, Any]]) -> list[str]:
