@@ -98,7 +98,7 @@ def latest(run_dir: Path, *names: str) -> str:
     Other facts are not parsed: a run of days has a hundred thousand of them.
     """
     try:
-        lines = private.read_bytes(run_dir / EVENTS_FILE).splitlines()
+        lines = _read(run_dir).splitlines()
     except FileNotFoundError:
         return ""
     begins = tuple(f'{{"event": "{name}",'.encode() for name in names)
@@ -112,7 +112,7 @@ def latest(run_dir: Path, *names: str) -> str:
 def read_events(run_dir: Path) -> Iterator[Fact]:
     """Yield a run's facts in the order they were written; a torn last line is skipped."""
     try:
-        text = private.read_bytes(run_dir / EVENTS_FILE).decode("utf-8", errors="replace")
+        text = _read(run_dir).decode("utf-8", errors="replace")
     except FileNotFoundError:
         return
     for line in text.splitlines():
@@ -121,3 +121,8 @@ def read_events(run_dir: Path) -> Iterator[Fact]:
             yield Fact(fields.pop("event"), float(fields.pop("at")), fields)
         except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             continue
+
+
+def _read(run_dir: Path) -> bytes:
+    with os.fdopen(private.open_beside(run_dir / EVENTS_FILE), "rb") as file:
+        return file.read()

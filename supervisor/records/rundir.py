@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import ConfigError, brief
+from supervisor.errors import ConfigError, UntrustedError, brief
 from supervisor.system import durable, private
 
 RUN_FILE = "run.json"
@@ -31,6 +32,9 @@ DEFAULT_ROOT = Path("runs")
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """An id names files, a socket and a cgroup, and is in jobs' names and in the environment."""
+
+
+_SHARD = re.compile(r"[0-9]{1,9}")
 
 
 def check_run_id(run_id: object) -> str:
@@ -83,6 +87,8 @@ def resolve(run_dir: Path) -> Path:
 def check_own(run_dir: Path) -> None:
     """Raise unless a run directory, and what directories of a run it has, are ours.
 
+    Whoever opens files in it afterwards relies on this: only we can have put them there.
+
     Raises
     ------
     ConfigError
@@ -90,15 +96,27 @@ def check_own(run_dir: Path) -> None:
         or it is a link.
     """
     try:
-        private.check_directory(run_dir)
-        for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR, SHARD_DIR):
-            with contextlib.suppress(FileNotFoundError):
-                private.check_directory(run_dir / name)
-        for name in private.names_in(run_dir / SHARD_DIR):
-            if name.isdecimal():
-                check_own(run_dir / SHARD_DIR / name)
+        _check_tree(run_dir)
+    except UntrustedError as error:
+        if error.owner is None:
+            raise
+        raise UntrustedError(
+            f"{error}; or only look at it: allstop report --untrusted {shlex.quote(str(run_dir))}",
+            path=error.path,
+            owner=error.owner,
+        ) from None
     except OSError as error:
         raise ConfigError(f"{error.filename or run_dir} cannot be read: {error.strerror}") from None
+
+
+def _check_tree(run_dir: Path) -> None:
+    private.check_directory(run_dir)
+    for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR, SHARD_DIR):
+        with contextlib.suppress(FileNotFoundError):
+            private.check_directory(run_dir / name)
+    for name in private.names_in(run_dir / SHARD_DIR):
+        if _SHARD.fullmatch(name):
+            _check_tree(run_dir / SHARD_DIR / name)
 
 
 def new_run_id() -> str:
@@ -171,8 +189,10 @@ def check_empty(run_dir: Path) -> None:
 
 def journal_dirs(run_dir: Path) -> list[Path]:
     """Return the directories of a run's journals: its own, then those of its shards."""
-    shards = sorted((run_dir / SHARD_DIR).glob(f"[0-9]*/{JOURNAL_DIR}"))
-    return [run_dir / JOURNAL_DIR, *shards]
+    shards = run_dir / SHARD_DIR
+    names = [name for name in private.names_in(shards, beside=True) if _SHARD.fullmatch(name)]
+    parts = [shards / name / JOURNAL_DIR for name in names]
+    return [run_dir / JOURNAL_DIR, *(part for part in parts if part.is_dir())]
 
 
 def discard(run_dir: Path) -> None:
