@@ -14,7 +14,7 @@ import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from slurm.connect import connect
@@ -154,7 +154,9 @@ class RemoteCopy:
             shlex.quote(f"{path}/{name}")
             for name in (rundir.JOURNAL_DIR, rundir.LOG_DIR, rundir.SHARD_DIR)
         )
-        self._shell(f"umask 077; mkdir -p -- {folders}")
+        # folders that are there already may have been made under a wide umask
+        above = " ".join(shlex.quote(str(folder)) for folder in PurePosixPath(path).parents[:2])
+        self._shell(f"umask 077; mkdir -p -- {folders} && chmod go-w -- {above}")
         return run_id
 
     def _remote_plan(self, plan: Plan) -> Plan:

@@ -155,6 +155,12 @@ def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Pa
         fd, probe = private.create_temporary(run_dir / "probe")
         os.close(fd)
         probe.unlink()
+    except UntrustedError as error:
+        raise UntrustedError(
+            f"{error}; or name another directory with --run-dir",
+            path=error.path,
+            owner=error.owner,
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"run directory {run_dir} cannot be written ({error.strerror}): "
