@@ -196,7 +196,7 @@ def check_empty(run_dir: Path) -> None:
 def journal_dirs(run_dir: Path) -> list[Path]:
     """Return the directories of a run's journals: its own, then those of its shards."""
     shards = run_dir / SHARD_DIR
-    names = [name for name in private.names_in(shards, beside=True) if _SHARD.fullmatch(name)]
+    names = [name for name in private.names_in(shards) if _SHARD.fullmatch(name)]
     parts = [shards / name / JOURNAL_DIR for name in names]
     return [run_dir / JOURNAL_DIR, *(part for part in parts if part.is_dir())]
 

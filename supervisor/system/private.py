@@ -148,10 +148,8 @@ def path_of(path: Path | str) -> Iterator[str]:
         os.close(fd)
 
 
-def names_in(path: Path | str, *, beside: bool = False) -> list[str]:
+def names_in(path: Path | str) -> list[str]:
     """Return the names in a directory of ours, sorted; none if there is no such directory.
-
-    ``beside``: its owner was checked, see :func:`open_beside`.
 
     Raises
     ------
@@ -159,7 +157,7 @@ def names_in(path: Path | str, *, beside: bool = False) -> list[str]:
         As :func:`open_directory`, except that the directory may be missing.
     """
     try:
-        fd = _open_unchecked(path) if beside else open_directory(path)
+        fd = open_directory(path)
     except FileNotFoundError:
         return []
     try:
