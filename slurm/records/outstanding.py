@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from slurm.records.tokens import Token
+from slurm.records.tokens import Token, check_token
 from supervisor.errors import ConfigError, brief
 from supervisor.records import registry
 from supervisor.records.ledger import LedgerWriteError
@@ -129,7 +129,7 @@ def orphaned(ledger: Path | None = None, *, trusted: bool = False) -> Iterator[O
 
 def ledger_for(token: str) -> Path:
     """The ledger of a client that belongs to no run."""
-    return _folder() / f"{token}.ledger"
+    return _folder() / f"{check_token(token)}.ledger"
 
 
 def this_process() -> Identity:
@@ -137,8 +137,20 @@ def this_process() -> Identity:
     return Identity.of(os.getpid()) or Identity(os.getpid(), 0)
 
 
+def recorded_way(ledger: Path, token: str) -> tuple[str, dict[str, str]] | None:
+    """Return address and environment variables by which a ledger's outstanding jobs are reached.
+
+    Our own record, which nobody else can write, may name a PATH and an SSH configuration; the
+    ledger may not. None: there is no record.
+    """
+    for jobs in all_outstanding():
+        if (jobs.token, jobs.ledger) == (token, ledger):
+            return jobs.address, jobs.variables
+    return None
+
+
 def _path(token: str) -> Path:
-    return _folder() / f"{token}.json"
+    return _folder() / f"{check_token(token)}.json"
 
 
 def _folder() -> Path:

@@ -124,10 +124,10 @@ def read_events(run_dir: Path) -> Iterator[Fact]:
 def _lines(run_dir: Path) -> Iterator[bytes]:
     """Yield the lines, holding one at a time; none if there is no file."""
     try:
-        opened = private.opened(run_dir / EVENTS_FILE)
+        fd = private.open_beside(run_dir / EVENTS_FILE)
     except FileNotFoundError:
         return
-    with opened as file:
+    with os.fdopen(fd, "rb") as file:
         whole = True
         while line := file.readline(_LONGEST_LINE):
             begins, whole = whole, line.endswith(b"\n")

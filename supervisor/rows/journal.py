@@ -31,7 +31,7 @@ from supervisor.rows.frames import (
 from supervisor.system import private
 from supervisor.system.durable import sync_directory
 
-_NAME = re.compile(r"worker-(\d+)\.bin")
+_NAME = re.compile(r"worker-([0-9]{1,9})\.bin")
 _FULL = {
     errno.ENOSPC: "disk full",
     errno.EDQUOT: "disk quota used up",
