@@ -19,6 +19,7 @@ from supervisor.errors import ConfigError
 from supervisor.records import registry
 from supervisor.records.ledger import LedgerWriteError
 from supervisor.system import durable
+from supervisor.system.private_dir import is_ours
 from supervisor.system.process import Identity
 
 _FOLDER = "jobs"
@@ -75,9 +76,14 @@ class OutstandingJobs(NamedTuple):
 
 
 def all_outstanding() -> Iterator[OutstandingJobs]:
-    """Yield all recorded outstanding jobs, sorted by token; unreadable files are left out."""
+    """Yield all recorded outstanding jobs, sorted by token; unreadable files are left out.
+
+    So are those that another user could have written: they name programs that would be run.
+    """
     for path in sorted(_folder().glob("*.json")):
-        with contextlib.suppress(ConfigError, KeyError, TypeError):
+        with contextlib.suppress(ConfigError, KeyError, TypeError, FileNotFoundError):
+            if not is_ours(path.lstat()):
+                continue
             plain = durable.read_json(path)
             yield OutstandingJobs(
                 token=plain["token"],
