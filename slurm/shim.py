@@ -67,6 +67,7 @@ def install(run_dir: Path, token: str) -> Path:
     folder = run_dir / BIN_DIR
     folder.mkdir(mode=0o700, exist_ok=True)
     script = folder / "sbatch"
+    script.touch(0o700)
     script.write_text(
         _SCRIPT.format(
             python=shlex.quote(sys.executable),

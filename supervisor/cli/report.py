@@ -186,6 +186,7 @@ def _write_page(
         raise _unreadable(results, error) from None
     temporary = where.with_name(f".{where.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch(0o644)  # a page is for others to read, and for nobody else to write
         temporary.write_text(page, encoding="utf-8")
         temporary.replace(where)
     except OSError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance
 from supervisor.rows.index import covered, outstanding
-from supervisor.system import durable
+from supervisor.system import durable, private_dir
 
 Range = tuple[int, int]
 
@@ -56,7 +56,7 @@ def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
         provenance=_provenance_here(run_dir, plan),
         shard=shard,
     )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_dir.make_all(folder)
     for name in (rundir.BARS_FILE, rundir.FUNCTION_FILE, rundir.INPUTS_FILE):
         if (run_dir / name).exists():
             with contextlib.suppress(FileExistsError):

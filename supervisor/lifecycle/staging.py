@@ -24,7 +24,7 @@ from supervisor.records import rundir
 from supervisor.records.ledger import Ledger, read_ledger
 from supervisor.records.plan import Origin, Plan, Source
 from supervisor.rows.journal import is_journal_name
-from supervisor.system import durable
+from supervisor.system import durable, private_dir
 
 if TYPE_CHECKING:
     from supervisor.lifecycle.prepare import Prepared
@@ -156,7 +156,7 @@ class RemoteCopy:
 
     def _fetch(self, name: str) -> None:
         target = self._run_dir / name
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir.make_all(target.parent)
         durable.write_bytes(target, [self._transport.get(f"{self._path}/{name}")])
 
     def _names(self, folder: str) -> tuple[str, ...]:

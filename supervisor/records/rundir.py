@@ -9,7 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from supervisor.errors import ConfigError
-from supervisor.system import durable
+from supervisor.system import durable, private_dir
 
 RUN_FILE = "run.json"
 REPORT_FILE = "report.json"
@@ -35,7 +35,7 @@ def new_run_id() -> str:
 
 
 def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Path:
-    """Create an empty run directory, private to the user.
+    """Create an empty run directory, private to the user, as are those above it that are made.
 
     Parameters
     ----------
@@ -55,12 +55,12 @@ def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Pa
         If it cannot be created or written, or already holds a run.
     """
     try:
-        run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_dir.make_all(run_dir)
         run_dir = run_dir.resolve()
         check_empty(run_dir)
         for name in below:
             (run_dir / name).mkdir(mode=0o700, exist_ok=True)
-        (run_dir / ".probe").touch()
+        (run_dir / ".probe").touch(0o600)
         (run_dir / ".probe").unlink()
     except OSError as error:
         raise ConfigError(

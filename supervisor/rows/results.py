@@ -391,7 +391,7 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     _remove_partial(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with unfinished.open("w+b") as file:
+        with open(unfinished, "w+b", opener=_private) as file:
             # the lock says that its writer is alive; the kernel releases it when the writer dies
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
@@ -404,6 +404,10 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
             unfinished.unlink()
         raise
     sync_directory(path.parent)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 def _remove_partial(path: Path) -> None:
