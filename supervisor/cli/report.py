@@ -24,6 +24,7 @@ from supervisor.lifecycle.finish import (
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, read_plan
+from supervisor.records.home import original_of
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.rows import checksum
@@ -66,9 +67,10 @@ def report(
     run_dir = registry.find_dir(run)
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
     plan = _plan(asked, run_dir)
-    if not (run_dir / rundir.REPORT_FILE).exists():
+    is_copy = original_of(run_dir, asked) != ""
+    if not (is_copy or (run_dir / rundir.REPORT_FILE).exists()):
         registry.check_here(plan.run_id, "report")
-    if control_socket.is_running(plan.run_id):
+    if not is_copy and control_socket.is_running(plan.run_id):
         _show_running(plan, run_dir, as_json=as_json, as_html=as_html)
         return
     found = _load(run_dir, said=not as_json)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from supervisor.records import rundir
+from supervisor.records.home import HOME_KEY
 from supervisor.records.plan import Origin, Plan, Provenance
 from supervisor.rows.index import covered, outstanding
 from supervisor.system import durable, private_dir
@@ -45,13 +46,17 @@ def shard_dir(run_dir: Path, index: int) -> Path:
 def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
     """Create a shard's directory: its part of the plan, and links to the sweep's inputs."""
     folder = shard_dir(run_dir, index)
-    if (folder / rundir.RUN_FILE).exists():
-        return folder
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
     plan = Plan.from_json(asked)
+    run_id, *copy_of = (rundir.shard_id(run_id, index) for run_id in plan.run_ids)
+    there = folder / rundir.RUN_FILE
+    # where the sweep is a copy, its shards are runs of their own as well
+    if there.exists() and durable.read_json(there).get("run_id") == run_id:
+        return folder
     part = replace(
         plan,
-        run_id=rundir.shard_id(plan.run_id, index),
+        run_id=run_id,
+        copy_of=tuple(copy_of),
         combos_total=plan.space.count(*shard),
         provenance=_provenance_here(run_dir, plan),
         shard=shard,
@@ -61,7 +66,8 @@ def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
         if (run_dir / name).exists():
             with contextlib.suppress(FileExistsError):
                 (folder / name).symlink_to(Path("..") / ".." / name)
-    durable.write_json(folder / rundir.RUN_FILE, asked | part.to_json())
+    asked.pop(HOME_KEY, None)  # the sweep's; the shard has one as soon as it begins
+    durable.write_json(there, asked | part.to_json())
     return folder
 
 

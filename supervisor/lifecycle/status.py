@@ -9,6 +9,7 @@ from typing import Any
 from supervisor.ipc import control_socket, messages
 from supervisor.records import registry, rundir
 from supervisor.records.command import COMMAND_KEY
+from supervisor.records.home import original_of
 from supervisor.records.plan import Plan
 from supervisor.states import RunStatus
 from supervisor.system import durable
@@ -72,7 +73,8 @@ def status_of(run_dir: Path) -> Status:
         total=asked["combos_total"] if command is None else 0,
         command=command,
     )
-    answer = _ask(status.run_id)
+    # in a copy, whoever answers to the id is the original
+    answer = None if original_of(run_dir, asked) else _ask(status.run_id)
     if answer is not None:
         _take_answer(status, answer)
     elif (run_dir / rundir.REPORT_FILE).exists():
@@ -101,7 +103,7 @@ def _take_traces(status: Status, run_dir: Path, asked: dict[str, Any]) -> None:
         from supervisor.lifecycle.gather import count_covered
 
         status.done = count_covered(run_dir, Plan.from_json(asked))
-    entry = registry.find(status.run_id)
+    entry = None if original_of(run_dir, asked) else registry.find(status.run_id)
     if entry is not None and entry.alive:
         status.status = RunStatus.STARTING
     elif entry is not None and entry.elsewhere:
