@@ -332,7 +332,7 @@ class Run:
         ConfigError, RunFailedError
             After the last row, if the run failed as a whole.
         """
-        tail = JournalTail(self.run_dir / rundir.JOURNAL_DIR)
+        tail = JournalTail(self.run_dir / rundir.JOURNAL_DIR, self._plan.run_ids)
         given = _Given(self._plan)
         news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._front.listeners.append(news)

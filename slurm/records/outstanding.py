@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from supervisor.errors import ConfigError
+from slurm.records.tokens import check_token
+from supervisor.errors import ConfigError, brief
 from supervisor.records import registry
 from supervisor.records.ledger import LedgerWriteError
 from supervisor.system import durable
 from supervisor.system.process import Identity
+from supervisor.system.shape import ShapeError, read_as
 
 _FOLDER = "jobs"
 
@@ -75,17 +77,43 @@ class OutstandingJobs(NamedTuple):
 
 
 def all_outstanding() -> Iterator[OutstandingJobs]:
-    """Yield all recorded outstanding jobs, sorted by token; unreadable files are left out."""
-    for path in sorted(_folder().glob("*.json")):
-        with contextlib.suppress(ConfigError, KeyError, TypeError):
-            plain = durable.read_json(path)
-            yield OutstandingJobs(
-                token=plain["token"],
-                address=plain["address"],
-                variables=plain["variables"],
-                ledger=Path(plain["ledger"]),
-                owner=Identity(**plain["owner"]),
-            )
+    """Yield all recorded outstanding jobs, sorted by token; see :func:`unreadable` for others."""
+    for path in _files():
+        with contextlib.suppress(ConfigError, ShapeError):
+            yield _read(path)
+
+
+def unreadable() -> Iterator[tuple[Path, str]]:
+    """Yield the files that say nothing any more, and what is wrong with each, in one line."""
+    for path in _files():
+        try:
+            _read(path)
+        except ShapeError as error:
+            yield path, f"{path}: {error}"
+        except ConfigError as error:
+            if path.exists():  # not removed in the meantime
+                yield path, str(error)
+
+
+def _files() -> list[Path]:
+    return sorted(_folder().glob("*.json"))
+
+
+def _read(path: Path) -> OutstandingJobs:
+    """Read one file.
+
+    Raises
+    ------
+    ConfigError, ShapeError
+        If it cannot be read, or is not what :meth:`OutstandingJobs.record` wrote.
+    """
+    jobs = read_as(OutstandingJobs, durable.read_json(path))
+    check_token(jobs.token)  # it becomes part of file names, and of the shell commands of a look
+    if f"{jobs.token}.json" != path.name:
+        raise ShapeError(f"token must be {path.stem}, not {brief(jobs.token)}")
+    if not jobs.ledger.is_absolute():
+        raise ShapeError("ledger must be an absolute path")
+    return jobs
 
 
 def orphaned(ledger: Path | None = None, *, trusted: bool = False) -> Iterator[OutstandingJobs]:

@@ -134,7 +134,7 @@ class ClusterSweep(Work):
             self._recount()
 
     def _recount(self) -> None:
-        done = covered(rundir.journal_dirs(self._run.run_dir), self._space)
+        done = covered(self._plan.journals(self._run.run_dir), self._space)
         self._run.advance(self._space.count_all(done))
 
     def _python(self) -> str:

@@ -59,7 +59,7 @@ def _state(gathered: Gathered) -> Results:
 
 
 def _compact(run_dir: Path, plan: Plan) -> Compaction:
-    return compact(rundir.journal_dirs(run_dir), run_dir / rundir.RESULTS_FILE, plan.space)
+    return compact(plan.journals(run_dir), run_dir / rundir.RESULTS_FILE, plan.space)
 
 
 def _count_missing(done: Compaction, plan: Plan) -> int:
@@ -72,7 +72,7 @@ def _count_missing(done: Compaction, plan: Plan) -> int:
 def count_covered(run_dir: Path, plan: Plan) -> int:
     """How many combinations a run's journals hold; 0 where they cannot be read."""
     try:
-        return plan.space.count_all(covered(rundir.journal_dirs(run_dir), plan.space))
+        return plan.space.count_all(covered(plan.journals(run_dir), plan.space))
     except (AllstopError, OSError):
         return 0
 

@@ -16,10 +16,13 @@ from typing import Any
 
 from supervisor.errors import ConfigError, ProtocolError
 from supervisor.market import cache
-from supervisor.market.bars import Bars, blocks
+from supervisor.market.bars import Bars, file_blocks
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance, Source
-from supervisor.system import durable
+from supervisor.system import durable, private, sealed
+
+_PICKLE = b"\x80"
+"""First byte of a pickle (``pickletools``, PROTO)."""
 
 
 def provenance(data: Any, strategy: str, source: Source) -> Provenance:
@@ -68,19 +71,19 @@ def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
         If it cannot be written; the run can then be resumed only with what was.
     """
     cache.keep(bars)
-    if (run_dir / rundir.INPUTS_FILE).exists():
+    if _path_of(run_dir, rundir.INPUTS_FILE).exists():
         return
     if function is not None:
-        durable.write_bytes(run_dir / rundir.FUNCTION_FILE, [function])
+        durable.write_bytes(run_dir / rundir.FUNCTION_FILE, [sealed.pack(function)])
     if plan.provenance.origin is Origin.MEMORY:
         # the shared memory is laid out as a file already
-        durable.write_bytes(run_dir / rundir.BARS_FILE, blocks(bars.memfd))
+        durable.write_bytes(run_dir / rundir.BARS_FILE, file_blocks(bars.memfd))
     durable.write_json(run_dir / rundir.INPUTS_FILE, {"bars_digest": bars.digest()})
 
 
 def known_digest(run_dir: Path) -> str | None:
     """Digest of the data the run began with; None if the run died before it was written."""
-    path = run_dir / rundir.INPUTS_FILE
+    path = _path_of(run_dir, rundir.INPUTS_FILE)
     if not path.exists():
         return None
     digest = durable.read_json(path).get("bars_digest")
@@ -104,9 +107,11 @@ def bars_again(run_dir: Path, plan: Plan, note: Callable[[str], None]) -> Bars:
     ConfigError
         If it no longer exists or has changed.
     """
-    bars = _load(run_dir, plan)
-    where = plan.provenance.path or plan.data
     digest = known_digest(run_dir)
+    bars = _load(run_dir, plan, unchecked=digest is not None)
+    where = plan.provenance.path or plan.data
+    if plan.provenance.origin is Origin.MEMORY:
+        where = str(run_dir / rundir.BARS_FILE)
     if digest is not None:
         if bars.digest() != digest:
             raise ConfigError(
@@ -140,7 +145,7 @@ def function_again(run_dir: Path, plan: Plan, *, changed_code: bool) -> bytes | 
     """
     if plan.source is Source.CALLABLE:
         try:
-            return (run_dir / rundir.FUNCTION_FILE).read_bytes()
+            return _function_kept(_path_of(run_dir, rundir.FUNCTION_FILE))
         except FileNotFoundError:
             raise ConfigError(
                 f"run {plan.run_id} sweeps a Python callable and died before it was saved: "
@@ -150,6 +155,20 @@ def function_again(run_dir: Path, plan: Plan, *, changed_code: bool) -> bytes | 
     if plan.source is Source.IMPORT:
         _check_code(plan, changed_code=changed_code)
     return None
+
+
+def _function_kept(path: Path) -> bytes:
+    """Read a dilled function; it is verified here, because unpickling it runs what is in it."""
+    content = private.read_bytes(path)
+    if content.startswith(_PICKLE):
+        return content  # of a version without checksums
+    try:
+        return sealed.unpack(content)
+    except sealed.DamagedError:
+        raise ConfigError(
+            f"{path} does not match its checksum: put a copy of it back, or start a new run",
+            key="strategy",
+        ) from None
 
 
 def _check_code(plan: Plan, *, changed_code: bool) -> None:
@@ -175,10 +194,10 @@ def _check_code(plan: Plan, *, changed_code: bool) -> None:
         )
 
 
-def _load(run_dir: Path, plan: Plan) -> Bars:
+def _load(run_dir: Path, plan: Plan, *, unchecked: bool) -> Bars:
     facts = plan.provenance
     if facts.origin is Origin.MEMORY:
-        return _bars_kept(run_dir, plan)
+        return _bars_kept(run_dir, plan, unchecked=unchecked)
     if facts.origin is Origin.FILE:
         if not Path(facts.path).exists():
             raise ConfigError(
@@ -191,10 +210,10 @@ def _load(run_dir: Path, plan: Plan) -> Bars:
     return example_bars()
 
 
-def _bars_kept(run_dir: Path, plan: Plan) -> Bars:
-    path = run_dir / rundir.BARS_FILE
+def _bars_kept(run_dir: Path, plan: Plan, *, unchecked: bool) -> Bars:
+    path = _path_of(run_dir, rundir.BARS_FILE)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = private.open_regular(path)
     except FileNotFoundError:
         raise ConfigError(
             f"the data of run {plan.run_id} came from memory, and the run died before it was "
@@ -202,11 +221,22 @@ def _bars_kept(run_dir: Path, plan: Plan) -> Bars:
             key="data",
         ) from None
     try:
-        return Bars.from_fd(fd)
+        return Bars.from_file(fd, unchecked=unchecked)
     except ProtocolError as error:
-        raise ConfigError(f"{path}: {error}: start a new run", key="data") from None
+        raise ConfigError(
+            f"{path}: {error}: put a copy of it back, or start a new run", key="data"
+        ) from None
     finally:
         os.close(fd)
+
+
+def _path_of(run_dir: Path, name: str) -> Path:
+    """Return the path of an input; a shard of a sweep has those of the sweep."""
+    own = run_dir / name
+    whole = run_dir.parent.parent
+    is_shard = run_dir.parent.name == rundir.SHARD_DIR and (whole / rundir.RUN_FILE).exists()
+    # shards of earlier versions have links
+    return whole / name if is_shard and (own.is_symlink() or not own.exists()) else own
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

@@ -7,7 +7,6 @@ the sweep is resumed, computes only the combinations that it has not finished.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance
 from supervisor.rows.index import covered, outstanding
-from supervisor.system import durable
+from supervisor.system import durable, private
 
 Range = tuple[int, int]
 
@@ -29,7 +28,7 @@ def divide(size: int, parts: int) -> list[Range]:
 def unfinished(run_dir: Path, plan: Plan, shards: list[Range]) -> list[int]:
     """Shards of which a combination is in no journal."""
     space = plan.space
-    done = covered(rundir.journal_dirs(run_dir), space)
+    done = covered(plan.journals(run_dir), space)
     return [
         at
         for at, (start, stop) in enumerate(shards)
@@ -43,24 +42,20 @@ def shard_dir(run_dir: Path, index: int) -> Path:
 
 
 def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
-    """Create a shard's directory: its part of the plan, and links to the sweep's inputs."""
+    """Create a shard's directory, with its part of the plan; it has the sweep's inputs."""
     folder = shard_dir(run_dir, index)
     if (folder / rundir.RUN_FILE).exists():
         return folder
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    asked = rundir.read_run_file(run_dir)
     plan = Plan.from_json(asked)
     part = replace(
         plan,
-        run_id=f"{plan.run_id}-{index}",
+        run_id=rundir.shard_id(plan.run_id, index),
         combos_total=plan.space.count(*shard),
         provenance=_provenance_here(run_dir, plan),
         shard=shard,
     )
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for name in (rundir.BARS_FILE, rundir.FUNCTION_FILE, rundir.INPUTS_FILE):
-        if (run_dir / name).exists():
-            with contextlib.suppress(FileExistsError):
-                (folder / name).symlink_to(Path("..") / ".." / name)
+    private.make_directories(folder)
     durable.write_json(folder / rundir.RUN_FILE, asked | part.to_json())
     return folder
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from slurm.connect import connect
 from slurm.transport import Transport
 from supervisor.errors import AllstopError, ConfigError
-from supervisor.market.bars import blocks
+from supervisor.market.bars import file_blocks
 from supervisor.records import rundir
 from supervisor.records.ledger import Ledger, read_ledger
 from supervisor.records.plan import Origin, Plan, Source
@@ -90,13 +90,13 @@ class RemoteCopy:
         if not self._path:
             self._path = self._make(prepared.plan.run_id)
         plan = self._remote_plan(prepared.plan)
-        there = durable.read_json(self._run_dir / rundir.RUN_FILE)
+        there = rundir.read_run_file(self._run_dir)
         there |= plan.to_json() | {"cwd": self._path}
         self._transport.put(f"{self._path}/{rundir.RUN_FILE}", durable.as_json(there))
         for name in (rundir.FUNCTION_FILE, rundir.INPUTS_FILE):
             with contextlib.suppress(FileNotFoundError):
                 self._transport.put(f"{self._path}/{name}", (self._run_dir / name).read_bytes())
-        bars = b"".join(blocks(prepared.bars.memfd))
+        bars = b"".join(file_blocks(prepared.bars.memfd))
         self._transport.put(f"{self._path}/{rundir.BARS_FILE}", bars)
         self.fetch()
         return self._path

@@ -12,6 +12,7 @@ import mmap
 import os
 import struct
 import weakref
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ _MAGIC = b"fs-bars\0"
 _VERSION = 1
 _HEADER = struct.Struct("<8sIIQ")
 _HEADER_BYTES = 4096  # a page, so that the columns are aligned
+_TRAILER = struct.Struct("<8sI")
+_TRAILER_MAGIC = b"fs-crc32"
+"""In a file, the CRC of all before it: a flipped bit is another price, and other results."""
 _COPY_BYTES = 2**20
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
@@ -149,26 +153,32 @@ class Bars:
         return cls._owning(_written(slices, n_bars, source))
 
     @classmethod
-    def from_file(cls, fd: int) -> Bars:
-        """Copy bars from a file that holds what a :meth:`to_memfd` does.
+    def from_file(cls, fd: int, *, unchecked: bool = False) -> Bars:
+        """Copy bars from a file that holds what :func:`file_blocks` gives, and verify them.
 
-        The copy is what :attr:`memfd` gives: handing it out costs no further one.
+        The copy is what :attr:`memfd` gives: handing it out costs no further one. It is the
+        copy that is verified, so that no later change of the file shows.
+
+        Parameters
+        ----------
+        fd : int
+            The file.
+        unchecked : bool
+            Accept a file of before there were checksums: the caller verifies the digest.
 
         Raises
         ------
         ProtocolError
-            If the file does not hold bars.
+            If the file does not hold bars, or not as they were written.
         """
-        copy = _new_memfd()
-        try:
-            size, at = os.fstat(fd).st_size, 0
-            while at < size and (done := os.sendfile(copy, fd, at, size - at)):
-                at += done
-            _seal(copy)
-        except BaseException:
-            os.close(copy)
-            raise
-        return cls._owning(copy)
+        image_bytes = _image_bytes(os.pread(fd, _HEADER.size, 0), os.fstat(fd).st_size)
+        trailer = os.pread(fd, _TRAILER.size + 1, image_bytes)
+        if not trailer and not unchecked:
+            raise ProtocolError("the bars have no checksum")
+        bars = cls._owning(_copied(fd, image_bytes))
+        if trailer and trailer != _trailer(blocks(bars.memfd)):
+            raise ProtocolError("the file has changed since it was written: no checksum match")
+        return bars
 
     @classmethod
     def _owning(cls, fd: int) -> Bars:
@@ -195,13 +205,8 @@ class Bars:
         """
         header = os.pread(fd, _HEADER_BYTES, 0)
         size = os.fstat(fd).st_size
-        if len(header) < _HEADER.size or not header.startswith(_MAGIC):
-            raise ProtocolError("the descriptor does not hold bars")
-        _, version, name_bytes, n_bars = _HEADER.unpack_from(header)
-        if version != _VERSION:
-            raise ProtocolError(f"the bars are of version {version}, not {_VERSION}")
-        if n_bars < 1 or size < _HEADER_BYTES + 6 * 8 * n_bars:
-            raise ProtocolError(f"the bars are cut short: {n_bars} do not fit in {size} bytes")
+        _image_bytes(header, size)
+        _, _, name_bytes, n_bars = _HEADER.unpack_from(header)
         # private, though no process writes: before Linux 6.7 a sealed file cannot be mapped shared
         whole = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         columns: dict[str, Any] = {
@@ -268,6 +273,39 @@ def blocks(fd: int) -> Iterator[bytes]:
         at += len(block)
 
 
+def file_blocks(fd: int) -> Iterator[bytes]:
+    """Yield what a file holds that keeps a memfd's bars: its bytes, then their checksum."""
+    yield from blocks(fd)
+    yield _trailer(blocks(fd))
+
+
+def _trailer(parts: Iterable[bytes]) -> bytes:
+    """What follows these bytes in a file."""
+    crc = 0
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    return _TRAILER.pack(_TRAILER_MAGIC, crc)
+
+
+def _image_bytes(header: bytes, size: int) -> int:
+    """How many of `size` bytes the bars take that have this header.
+
+    Raises
+    ------
+    ProtocolError
+        If it is no header of bars, or they are cut short.
+    """
+    if len(header) < _HEADER.size or not header.startswith(_MAGIC):
+        raise ProtocolError("the descriptor does not hold bars")
+    _, version, _, n_bars = _HEADER.unpack_from(header)
+    if version != _VERSION:
+        raise ProtocolError(f"the bars are of version {version}, not {_VERSION}")
+    image_bytes = int(_HEADER_BYTES + 6 * 8 * n_bars)
+    if n_bars < 1 or size < image_bytes:
+        raise ProtocolError(f"the bars are cut short: {n_bars} do not fit in {size} bytes")
+    return image_bytes
+
+
 def _written(slices: Iterable[Mapping[str, NDArray[Any]]], n_bars: int, source: str) -> int:
     """Write columns, slice after slice, into a new memfd and seal it."""
     fd = _new_memfd()
@@ -286,6 +324,20 @@ def _written(slices: Iterable[Mapping[str, NDArray[Any]]], n_bars: int, source: 
         os.close(fd)
         raise
     return fd
+
+
+def _copied(fd: int, n_bytes: int) -> int:
+    """Copy the beginning of a file into a new memfd and seal it."""
+    copy = _new_memfd()
+    try:
+        at = 0
+        while at < n_bytes and (done := os.sendfile(copy, fd, at, n_bytes - at)):
+            at += done
+        _seal(copy)
+    except BaseException:
+        os.close(copy)
+        raise
+    return copy
 
 
 def _new_memfd() -> int:

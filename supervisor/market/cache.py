@@ -5,7 +5,7 @@ thousand backtests on them, and the same file is swept many times. A kept copy
 is found by everything the kernel knows of the file. This includes its change time, which
 no program can set: a file that was touched in any way is read again. A file that was
 written a moment ago is not kept at all, for it may be written again within the same
-tick of the kernel's clock.
+tick of the kernel's clock. A copy that does not match its checksum is no copy: the file is read.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from supervisor.errors import ProtocolError
-from supervisor.market.bars import Bars, blocks, load_bars
+from supervisor.market.bars import Bars, file_blocks, load_bars
 from supervisor.system import durable
 
 MAX_BYTES = 2 * 2**30
 MAX_AGE_S = 30 * 86_400.0
 
-_VERSION = 1
+_VERSION = 2
 """Part of every name: raise it whenever the same file would be read as other bars."""
 _SETTLED_S = 2.0
 _SUFFIX = ".bars"
@@ -87,7 +87,7 @@ def keep(bars: Bars) -> None:
         settled = path.stat().st_mtime < time.time() - _SETTLED_S
         if settled and Stamp.of(path) == stamp:
             directory().mkdir(mode=0o700, parents=True, exist_ok=True)
-            durable.write_bytes(_copy_of(stamp), blocks(bars.memfd))
+            durable.write_bytes(_copy_of(stamp), file_blocks(bars.memfd))
             cleanup(directory())
 
 

@@ -4,8 +4,10 @@ One append-only file per run. Each record is on disk (``fsync``) before the call
 that it announces is made: whichever process dies in between, another one knows what
 to look for. Records are lines, each with a checksum of its own::
 
-    \nallstop-ledger-1 1c291ca3 {"kind": "submit_intended", "at": 1709164800.5, …}\n
+    \nallstop-ledger-2 1c291ca3 {"kind": "submit_intended", "at": 1709164800.5, …}\n
 
+The checksum covers the version too: a flipped bit in it is damage, not a later format. (Lines
+of version 1, whose checksum covers only what follows it, are still read.)
 A line that was only half written (power loss, full disk) is skipped: the next record
 begins a line of its own. Several processes may append to one
 ledger; each record is one ``write`` in append mode, so none needs a lock.
@@ -22,10 +24,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from supervisor.errors import AllstopError
-from supervisor.system import durable
+from supervisor.system import durable, private
+from supervisor.system.shape import Instant, read_as
 
 _NAME = b"allstop-ledger-"
-_VERSION = b"1"
+_VERSION = b"2"
+_FIRST_VERSION = b"1"
 
 
 class LedgerError(AllstopError):
@@ -87,7 +91,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = private.open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             durable.sync_directory(path.parent)
         except OSError as error:
             raise LedgerWriteError(path, error) from None
@@ -96,7 +100,8 @@ class Ledger:
         """Write a record; it is on disk when this returns. Returns its time, in s."""
         at = round(time.time(), 6)
         payload = json.dumps({"kind": kind, "at": at, **fields}).encode()
-        line = b"\n%s%s %08x %s\n" % (_NAME, _VERSION, zlib.crc32(payload), payload)
+        head = _NAME + _VERSION
+        line = b"\n%s %08x %s\n" % (head, _crc(head, payload), payload)
         try:
             written = os.write(self._fd, line)
             os.fsync(self._fd)
@@ -132,7 +137,7 @@ def read_ledger(path: Path) -> list[Record]:
         version does not understand.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = private.read_bytes(path).split(b"\n")
     except FileNotFoundError:
         return []
     return [record for line in lines if (record := _parse(path, line)) is not None]
@@ -143,12 +148,21 @@ def _parse(path: Path, line: bytes) -> Record | None:
     checksum, _, payload = rest.partition(b" ")
     try:
         # eight digits: a checksum cut short could otherwise match an empty payload
-        whole = len(checksum) == 8 and payload and int(checksum, 16) == zlib.crc32(payload)
+        whole = len(checksum) == 8 and payload and int(checksum, 16) == _crc(head, payload)
     except ValueError:
         return None
     if not (whole and head.startswith(_NAME)):
         return None
-    if head != _NAME + _VERSION:
+    if head not in (_NAME + _VERSION, _NAME + _FIRST_VERSION):
         raise LedgerError(f"{path} was written by a later version: use that one")
-    fields = json.loads(payload)
-    return Record(fields.pop("kind"), fields.pop("at"), fields)
+    try:
+        fields = durable.loads(payload)
+        kind, at = fields.pop("kind"), fields.pop("at")
+        return Record(read_as(str, kind), read_as(Instant, at), fields)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None  # a checksum proves that nothing was damaged, not who wrote it
+
+
+def _crc(head: bytes, payload: bytes) -> int:
+    covered = payload if head == _NAME + _FIRST_VERSION else head + b" " + payload
+    return zlib.crc32(covered)

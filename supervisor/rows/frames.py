@@ -26,7 +26,7 @@ import json
 import os
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import DamagedJournalError, InternalError, JournalError
+from supervisor.system import private
 
 VERSION = 2
 MAX_PAYLOAD_BYTES = 8 * 2**20
@@ -48,6 +49,7 @@ MAX_RUN_ID_BYTES = 64
 _MAGIC = b"allstop\0"
 _HEADER = struct.Struct("<8sII64s44xI")
 _FRAME = struct.Struct("<III")
+HEADER_BYTES = _HEADER.size
 _ROWS = struct.Struct("<qqq")
 _FAILED = struct.Struct("<q")
 _FLOAT_BYTES = 8
@@ -129,7 +131,7 @@ class Frame:
 
     def _read(self, skip: int, size: int) -> bytes:
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = private.open_regular(self.path)
         except OSError as error:
             raise JournalError(f"cannot be read: {error.strerror}", path=str(self.path)) from None
         try:
@@ -201,8 +203,19 @@ def read_header(path: Path | str) -> Header | None:
         return _read_header(file, str(path))
 
 
-def read_journal(path: Path | str, from_offset: int = 0) -> tuple[list[Frame], int]:
+def read_journal(
+    path: Path | str, from_offset: int = 0, run_ids: Collection[str] = ()
+) -> tuple[list[Frame], int]:
     """Read the whole frames from an offset on.
+
+    Parameters
+    ----------
+    path : Path or str
+        The journal.
+    from_offset : int
+        Where the last call ended.
+    run_ids : collection of str
+        The runs whose journal it may be; empty: any.
 
     Returns
     -------
@@ -213,30 +226,38 @@ def read_journal(path: Path | str, from_offset: int = 0) -> tuple[list[Frame], i
     Raises
     ------
     JournalError
-        If the file is not a journal, or is of another version.
+        If the file is not a journal, or is of another version or run.
     """
     frames: list[Frame] = []
     offset = from_offset
-    for frame, end in _scan(Path(path), from_offset):
+    for frame, end in _scan(Path(path), from_offset, run_ids):
         offset = end
         if frame is not None:
             frames.append(frame)
     return frames, offset
 
 
-def iter_frames(path: Path | str) -> Iterator[Frame]:
-    """Yield the whole frames of a journal, holding one at a time."""
-    return (frame for frame, _ in _scan(Path(path), 0) if frame is not None)
+def iter_frames(path: Path | str, run_ids: Collection[str] = ()) -> Iterator[Frame]:
+    """Yield the whole frames of a journal, holding one at a time; see :func:`read_journal`."""
+    return (frame for frame, _ in _scan(Path(path), 0, run_ids) if frame is not None)
 
 
-def _scan(path: Path, from_offset: int) -> Iterator[tuple[Frame | None, int]]:
+def _scan(
+    path: Path, from_offset: int, run_ids: Collection[str]
+) -> Iterator[tuple[Frame | None, int]]:
     """Yield each valid frame (None for COLUMNS) with the offset where it ends."""
     known: dict[int, tuple[str, ...]] = {}
     with _open(path) as file:
         offset = from_offset
         if offset == 0:
-            if _read_header(file, str(path)) is None:
+            header = _read_header(file, str(path))
+            if header is None:
                 return
+            if run_ids and header.run_id not in run_ids:
+                raise DamagedJournalError(
+                    f"is a journal of run {header.run_id}, not of {next(iter(run_ids))}: left out",
+                    path=str(path),
+                )
             offset = _HEADER.size
             yield None, offset
         file.seek(offset)
@@ -318,6 +339,6 @@ def _read_header(file: BinaryIO, path: str) -> Header | None:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return path.open("rb", buffering=2**18)
+        return os.fdopen(private.open_regular(path), "rb", buffering=2**18)
     except OSError as error:
         raise JournalError(f"cannot be read: {error.strerror}", path=str(path)) from None

@@ -6,7 +6,7 @@ Of the frames only their places are held, so memory does not grow with what they
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +21,16 @@ from supervisor.rows.space import Space
 Range = tuple[int, int]
 """Combinations from the first number to the second (exclusive)."""
 
-Journals = Path | str | Sequence[Path]
-"""A directory that holds ``worker-*.bin``, or several."""
+Journals = Path | str | Sequence[Path] | Mapping[Path, Collection[str]]
+"""A directory that holds ``worker-*.bin``, or several; with the ids of the runs whose journals
+each holds, those of other runs are left out."""
 
 
-def folders(journals: Journals) -> list[Path]:
-    return [Path(journals)] if isinstance(journals, Path | str) else list(journals)
+def folders(journals: Journals) -> dict[Path, Collection[str]]:
+    if isinstance(journals, Mapping):
+        return dict(journals)
+    several = [journals] if isinstance(journals, Path | str) else journals
+    return {Path(folder): () for folder in several}
 
 
 def covered(journals: Journals, space: Space, *, failed: bool = True) -> list[Range]:
@@ -128,13 +132,18 @@ class Index:
 
     @classmethod
     def of(cls, journals: Journals, space: Space, *, failed: bool = True) -> Index:
-        paths = [path for folder in folders(journals) for path in journal_paths(folder)]
+        found = [
+            (path, run_ids)
+            for folder, run_ids in folders(journals).items()
+            for path in journal_paths(folder)
+        ]
+        paths = [path for path, _ in found]
         columns: dict[tuple[str, ...], int] = {(): 0}
         flat = array("q")
         damaged: list[str] = []
-        for path_id, path in enumerate(paths):
+        for path_id, (path, run_ids) in enumerate(found):
             try:
-                for frame in iter_frames(path):
+                for frame in iter_frames(path, run_ids):
                     check_frame(frame, space)
                     if not failed and frame.kind is FrameKind.FAILED:
                         continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +28,7 @@ from supervisor.rows.frames import (
     pack_rows,
     read_journal,
 )
+from supervisor.system import private
 from supervisor.system.durable import sync_directory
 
 _NAME = re.compile(r"worker-(\d+)\.bin")
@@ -67,8 +68,8 @@ class JournalWriter:
         self._torn = False
         header = pack_header(run_id, serial)
         try:
-            self._fd = os.open(
-                self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600
+            self._fd = private.open_regular(
+                self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             )
         except OSError as error:
             raise self._failure(error) from None
@@ -208,10 +209,13 @@ class JournalTail:
     ----------
     directory : Path or str
         New journals are noticed; it may not exist yet.
+    run_ids : collection of str
+        The runs whose journals it holds; those of others are left out. Empty: any.
     """
 
-    def __init__(self, directory: Path | str) -> None:
+    def __init__(self, directory: Path | str, run_ids: Collection[str] = ()) -> None:
         self.directory = Path(directory)
+        self._run_ids = run_ids
         self._offsets: dict[Path, int] = {}
 
     def poll(self) -> list[Frame]:
@@ -230,7 +234,7 @@ class JournalTail:
             size = path.stat().st_size
             if size > seen:
                 try:
-                    frames, self._offsets[path] = read_journal(path, seen)
+                    frames, self._offsets[path] = read_journal(path, seen, self._run_ids)
                 except DamagedJournalError:
                     frames, self._offsets[path] = [], size
                 found += frames
@@ -249,10 +253,7 @@ def is_journal_name(name: str) -> bool:
 
 def journal_paths(directory: Path | str) -> list[Path]:
     """All journals of a directory, in the order of their serials."""
-    try:
-        names = os.listdir(directory)  # noqa: PTH208 - plain names: no Path per foreign file
-    except FileNotFoundError:
-        return []
+    names = private.names_in(directory)  # plain names: no Path per foreign file
     serials = sorted((int(m[1]), m[0]) for name in names if (m := _NAME.fullmatch(name)))
     return [Path(directory) / name for _, name in serials]
 
@@ -283,7 +284,7 @@ class JournalSync:
         """
         grown = False
         for path in journal_paths(self._directory):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = private.open_regular(path)
             try:
                 size = os.fstat(fd).st_size
                 if self._synced.get(path) != size:

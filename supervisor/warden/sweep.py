@@ -76,7 +76,8 @@ class Sweep:
     def prepare(self) -> None:
         """See what is left to compute, and load or compile what computes it."""
         space = self._plan.space
-        done = covered(rundir.journal_dirs(self._run.run_dir), space, failed=not self._retry_failed)
+        journals = self._plan.journals(self._run.run_dir)
+        done = covered(journals, space, failed=not self._retry_failed)
         todo = outstanding(done, space, self._plan.span)
         try:
             self._backend = self._make_backend()

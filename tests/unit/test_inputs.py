@@ -11,6 +11,7 @@ from supervisor.market.bars import load_bars
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance, Source
 from supervisor.rows.grid import Grid
+from supervisor.system import sealed
 from tests.support.data import CSV, write_csv
 
 
@@ -63,7 +64,7 @@ def test_bars_from_memory_come_back_the_same(tmp_path: Path, csv: Path) -> None:
     inputs.keep(tmp_path, plan, bars, b"function")
     again = inputs.bars_again(tmp_path, plan, lambda _note: None)
     assert again.digest() == bars.digest()
-    assert (tmp_path / rundir.FUNCTION_FILE).read_bytes() == b"function"
+    assert sealed.unpack((tmp_path / rundir.FUNCTION_FILE).read_bytes()) == b"function"
     written = (tmp_path / rundir.INPUTS_FILE).stat().st_mtime_ns
     inputs.keep(tmp_path, plan, bars, None)
     assert (tmp_path / rundir.INPUTS_FILE).stat().st_mtime_ns == written

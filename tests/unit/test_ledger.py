@@ -6,12 +6,14 @@ import os
 import resource
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.errors import UntrustedError
 from supervisor.records.ledger import Ledger, LedgerError, LedgerWriteError, Record, read_ledger
 
 OLD = Path(__file__).parents[1] / "support" / "ledger-v1"
@@ -139,9 +141,22 @@ def test_a_full_disk_is_one_line_and_spoils_nothing(tmp_path: Path, small_files,
 
 
 def test_a_device_that_is_full_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "ledger").symlink_to("/dev/full")
-    with Ledger(tmp_path / "ledger") as ledger, pytest.raises(LedgerWriteError, match="No space"):
-        ledger.append("first")
+    with Ledger(tmp_path / "ledger") as ledger:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, ledger._fd)
+        os.close(full)
+        with pytest.raises(LedgerWriteError, match="No space"):
+            ledger.append("first")
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").touch(mode=0o600)
+    (tmp_path / "ledger").symlink_to("other")
+    with pytest.raises(UntrustedError, match="is a link"):
+        Ledger(tmp_path / "ledger")
+    with pytest.raises(UntrustedError, match="is a link"):
+        read_ledger(tmp_path / "ledger")
+    assert (tmp_path / "other").read_bytes() == b""
 
 
 def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path) -> None:
@@ -166,7 +181,8 @@ def test_each_record_is_on_disk_before_append_returns(
 def test_a_later_version_s_ledger_is_refused_its_damaged_lines_are_not(tmp_path: Path) -> None:
     path = tmp_path / "ledger"
     (first,) = written(path, "first")
-    line = path.read_bytes().replace(b"allstop-ledger-1", b"allstop-ledger-2")
+    head, payload = b"allstop-ledger-3", path.read_bytes().strip().split(b" ", 2)[2]
+    line = b"\n%s %08x %s\n" % (head, zlib.crc32(head + b" " + payload), payload)
     with path.open("ab") as file:
         file.write(line.replace(b"first", b"furst"))
     assert read_ledger(path) == [first]

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import math
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from supervisor.errors import ConfigError
 from supervisor.market import cache
 from supervisor.system import durable
 
@@ -22,7 +23,7 @@ _VERSION = 1
 _LONGEST_S = 3_600.0
 
 _UNREADABLE = (
-    OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError,
+    ConfigError, OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError,
     OverflowError,  # a number of hundreds of digits
     RuntimeError,  # a user without a home directory
 )  # fmt: skip
@@ -66,10 +67,10 @@ def recall() -> DeviceSpeed:
     """Read this machine's measurements; those that cannot be read, or true, are left out."""
     found = DeviceSpeed()
     with contextlib.suppress(*_UNREADABLE):
-        plain = json.loads(_path().read_text(encoding="utf-8"))
+        plain: dict[str, Any] = durable.read_json(_path())
         if plain["version"] != _VERSION:
             return found
-        start_s = plain.get("gpu_start_s")
+        start_s: Any = plain.get("gpu_start_s")
         if _positive(start_s) and start_s <= _LONGEST_S:
             found.gpu_start_s = float(start_s)
         for strategy, rate in plain.get("cpu_bars_per_s", {}).items():
