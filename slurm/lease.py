@@ -22,7 +22,7 @@ _SHORTEST_S = 0.5
 _END_S = 1.0
 # its contents change, not only its time: a node may cache the file's attributes, but reads the
 # contents anew when it opens the file
-_RENEW = 'mkdir -p "$HOME/$1" && printf %s "$3" > "$HOME/$1/$2"'
+_RENEW = 'umask 077; mkdir -p "$HOME/$1" && printf %s "$3" > "$HOME/$1/$2"'
 _REMOVE = 'rm -f "$HOME/$1/$2"'
 
 

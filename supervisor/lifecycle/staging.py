@@ -21,10 +21,11 @@ from slurm.transport import Transport
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.market.bars import file_blocks
 from supervisor.records import rundir
+from supervisor.records.home import HOME_KEY
 from supervisor.records.ledger import Ledger, read_ledger
 from supervisor.records.plan import Origin, Plan, Source
 from supervisor.rows.journal import is_journal_name
-from supervisor.system import durable
+from supervisor.system import durable, private_dir
 
 if TYPE_CHECKING:
     from supervisor.lifecycle.prepare import Prepared
@@ -91,6 +92,7 @@ class RemoteCopy:
             self._path = self._make(prepared.plan.run_id)
         plan = self._remote_plan(prepared.plan)
         there = rundir.read_run_file(self._run_dir)
+        there.pop(HOME_KEY, None)  # it is another directory there, and no copy
         there |= plan.to_json() | {"cwd": self._path}
         self._transport.put(f"{self._path}/{rundir.RUN_FILE}", durable.as_json(there))
         for name in (rundir.FUNCTION_FILE, rundir.INPUTS_FILE):
@@ -156,7 +158,7 @@ class RemoteCopy:
 
     def _fetch(self, name: str) -> None:
         target = self._run_dir / name
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_dir.make_all(target.parent)
         durable.write_bytes(target, [self._transport.get(f"{self._path}/{name}")])
 
     def _names(self, folder: str) -> tuple[str, ...]:

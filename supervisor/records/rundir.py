@@ -107,7 +107,7 @@ def new_run_id() -> str:
 
 
 def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Path:
-    """Create an empty run directory, private to the user.
+    """Create an empty run directory, private to the user, as are those above it that are made.
 
     Parameters
     ----------
