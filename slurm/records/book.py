@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from slurm.environment import KEPT
 from slurm.records.states import JobState
 from slurm.records.tokens import JobId, Token
 from supervisor.records.ledger import Ledger, LedgerWriteError, Record, read_ledger
@@ -84,6 +85,15 @@ _KINDS: dict[str, type[Any]] = {
 }
 
 
+def known_variables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return those environment variables of a ledger that are used: where the cluster is.
+
+    Nothing that decides which program is executed: programs are found on the PATH of the user
+    who looks at the jobs.
+    """
+    return {name: str(found[name]) for name in KEPT if name in found}
+
+
 @dataclass(slots=True)
 class Submission:
     """One call of ``sbatch``.
@@ -125,7 +135,7 @@ class Book:
     address : str
         The cluster that has them, see :func:`slurm.connect.connect`.
     variables : dict
-        Environment variables that are needed to reach it.
+        Environment variables that are needed to reach it, see :func:`known_variables`.
     submissions : dict
         By number.
     states : dict of str to JobState
@@ -214,7 +224,7 @@ class Book:
         match record:
             case _JobsExpected(token, address, variables, others):
                 self.token, self.address = token, address
-                self.variables = dict(variables)
+                self.variables = known_variables(variables)
                 self.others = self.others or others
                 self.settled = self.detached = self.wanted = False
             case _LeaseMade(path):
@@ -318,6 +328,7 @@ class Keeper:
         others : bool
             Programs that do not write to the ledger may submit them.
         """
+        variables = known_variables(variables)
         self.write(
             "jobs_expected", token=token, address=address, variables=variables, others=others
         )

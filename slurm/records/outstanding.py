@@ -130,7 +130,7 @@ def orphaned(ledger: Path | None = None, *, trusted: bool = False) -> Iterator[O
 
 def ledger_for(token: str) -> Path:
     """The ledger of a client that belongs to no run."""
-    return _folder() / f"{token}.ledger"
+    return _folder() / f"{check_token(token)}.ledger"
 
 
 def this_process() -> Identity:
@@ -138,8 +138,20 @@ def this_process() -> Identity:
     return Identity.of(os.getpid()) or Identity(os.getpid(), 0)
 
 
+def recorded_way(ledger: Path, token: str) -> tuple[str, dict[str, str]] | None:
+    """Return address and environment variables by which a ledger's outstanding jobs are reached.
+
+    Our own record, which nobody else can write, may name a PATH and an SSH configuration; the
+    ledger may not. None: there is no record.
+    """
+    for jobs in all_outstanding():
+        if (jobs.token, jobs.ledger) == (token, ledger):
+            return jobs.address, jobs.variables
+    return None
+
+
 def _path(token: str) -> Path:
-    return _folder() / f"{token}.json"
+    return _folder() / f"{check_token(token)}.json"
 
 
 def _folder() -> Path:

@@ -49,7 +49,7 @@ def check_token(token: str) -> str:
     ConfigError
         If it is not.
     """
-    if not _SHAPE.fullmatch(token):
+    if not (isinstance(token, str) and _SHAPE.fullmatch(token)):
         raise ConfigError(
             f"token: {token!r} is not 1 to 100 characters of a-z, 0-9, '-' and '_'",
             key="token",

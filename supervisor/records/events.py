@@ -118,7 +118,7 @@ def read_events(run_dir: Path) -> Iterator[Fact]:
 def _lines(run_dir: Path) -> Iterator[bytes]:
     """Yield the lines, holding one at a time; none if there is no file."""
     try:
-        opened = private.opened(run_dir / EVENTS_FILE)
+        opened = os.fdopen(private.open_beside(run_dir / EVENTS_FILE), "rb")
     except FileNotFoundError:
         return
     with opened as file:

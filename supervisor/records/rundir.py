@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import time
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import ConfigError, brief
+from supervisor.errors import ConfigError, UntrustedError, brief
 from supervisor.system import durable, private
 
 RUN_FILE = "run.json"
@@ -32,6 +33,9 @@ DEFAULT_ROOT = Path("runs")
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """An id names files, a socket and a cgroup, and is in jobs' names and in the environment."""
+
+
+_SHARD = re.compile(r"[0-9]{1,9}")
 
 
 def check_run_id(run_id: object) -> str:
@@ -62,7 +66,8 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
     path = run_dir / RUN_FILE
     asked = durable.read_json(path)
     try:
-        check_run_id(asked.get("run_id"))
+        if "run_id" in asked:
+            check_run_id(asked["run_id"])
     except ConfigError as error:
         raise ConfigError(f"{path}: not the plan of a run: {error}", key=error.key) from None
     return asked
@@ -83,6 +88,8 @@ def resolve(run_dir: Path) -> Path:
 def check_own(run_dir: Path) -> None:
     """Raise unless a run directory, and what directories of a run it has, are ours.
 
+    Whoever opens files in it afterwards relies on this: only we can have put them there.
+
     Raises
     ------
     ConfigError
@@ -90,15 +97,27 @@ def check_own(run_dir: Path) -> None:
         or it is a link.
     """
     try:
-        private.check_directory(run_dir)
-        for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR, SHARD_DIR):
-            with contextlib.suppress(FileNotFoundError):
-                private.check_directory(run_dir / name)
-        for name in private.names_in(run_dir / SHARD_DIR):
-            if name.isdecimal():
-                check_own(run_dir / SHARD_DIR / name)
+        _check_tree(run_dir)
+    except UntrustedError as error:
+        if error.owner is None:
+            raise
+        raise UntrustedError(
+            f"{error}; or only look at it: allstop report --untrusted {shlex.quote(str(run_dir))}",
+            path=error.path,
+            owner=error.owner,
+        ) from None
     except OSError as error:
         raise ConfigError(f"{error.filename or run_dir} cannot be read: {error.strerror}") from None
+
+
+def _check_tree(run_dir: Path) -> None:
+    private.check_directory(run_dir)
+    for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR, SHARD_DIR):
+        with contextlib.suppress(FileNotFoundError):
+            private.check_directory(run_dir / name)
+    for name in private.names_in(run_dir / SHARD_DIR):
+        if _SHARD.fullmatch(name):
+            _check_tree(run_dir / SHARD_DIR / name)
 
 
 def new_run_id() -> str:
@@ -137,6 +156,12 @@ def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Pa
         fd, probe = private.create_temporary(run_dir / "probe")
         os.close(fd)
         probe.unlink()
+    except UntrustedError as error:
+        raise UntrustedError(
+            f"{error}; or name another directory with --run-dir",
+            path=error.path,
+            owner=error.owner,
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"run directory {run_dir} cannot be written ({error.strerror}): "
@@ -185,10 +210,11 @@ def journals(run_dir: Path, run_ids: Collection[str]) -> dict[Path, tuple[str, .
         Its id, and those of the runs that it is a copy of.
     """
     found = {run_dir / JOURNAL_DIR: tuple(run_ids)}
-    for folder in sorted((run_dir / SHARD_DIR).glob(f"[0-9]*/{JOURNAL_DIR}")):
-        index = folder.parent.name
-        if index.isdecimal():
-            found[folder] = tuple(shard_id(run_id, int(index)) for run_id in run_ids)
+    shards = run_dir / SHARD_DIR
+    for name in private.names_in(shards, beside=True):
+        folder = shards / name / JOURNAL_DIR
+        if _SHARD.fullmatch(name) and folder.is_dir():
+            found[folder] = tuple(shard_id(run_id, int(name)) for run_id in run_ids)
     return found
 
 

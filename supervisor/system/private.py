@@ -19,91 +19,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from supervisor.errors import ConfigError, UntrustedError
+from supervisor.system.ownership import check as check
+from supervisor.system.ownership import check_links as check_links
+from supervisor.system.ownership import is_mine as is_mine
+from supervisor.system.ownership import is_reading_untrusted as is_reading_untrusted
+from supervisor.system.ownership import reading_untrusted as reading_untrusted
+from supervisor.system.ownership import refusal as refusal
 
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-_OTHERS_MAY_WRITE = 0o022
-
-_untrusted: list[bool] = []
-"""The user's wishes to read what is not ours, one for each :func:`reading_untrusted` entered."""
-
-
-@contextlib.contextmanager
-def reading_untrusted(asked: bool = True) -> Iterator[None]:
-    """Let this process read, and only read, what other users own or may write.
-
-    Parameters
-    ----------
-    asked : bool
-        Whether the user has asked for it; otherwise this does nothing.
-    """
-    _untrusted.append(asked)
-    try:
-        yield
-    finally:
-        _untrusted.pop()
-
-
-def is_reading_untrusted() -> bool:
-    """Whether :func:`reading_untrusted` is in force: then nothing may be executed or written."""
-    return any(_untrusted)
-
-
-def is_mine(uid: int) -> bool:
-    """Whether a user id is ours: this user's or, for root, that of the user who called sudo."""
-    me = os.geteuid()
-    return uid == me or (me == 0 and str(uid) == os.environ.get("SUDO_UID"))
-
-
-def check(facts: os.stat_result, path: Path | str, *, to_read: bool = True) -> None:
-    """Raise :class:`UntrustedError` if another user owns a file or directory, or may write it.
-
-    Parameters
-    ----------
-    facts : os.stat_result
-        What ``fstat`` says of it.
-    path : Path or str
-        Its name, for the message.
-    to_read : bool
-        Whether it will only be read: then :func:`reading_untrusted` allows it, unless it is a
-        file with a second name, which may be that of a private file of ours.
-    """
-    if to_read and is_reading_untrusted():
-        if stat.S_ISREG(facts.st_mode) and facts.st_nlink > 1:
-            raise refusal(path, "has several names (hard links), and is not read")
-        return
-    if not is_mine(facts.st_uid):
-        raise refusal(
-            path,
-            f"belongs to {_name_of(facts.st_uid)}, not to you ({_name_of(os.geteuid())})",
-            mend="let its owner do this, or only read it: report --untrusted",
-            owner=facts.st_uid,
-        )
-    if stat.S_IMODE(facts.st_mode) & _OTHERS_MAY_WRITE:
-        raise refusal(
-            path,
-            f"may be written by other users (mode {stat.S_IMODE(facts.st_mode):04o})",
-            mend="if nobody has tampered with it: chmod -R go-w on it; or only read it: "
-            "report --untrusted",
-            owner=facts.st_uid,
-        )
-
-
-def refusal(
-    path: Path | str,
-    what: str,
-    *,
-    mend: str = "remove it if you did not put it there",
-    owner: int | None = None,
-) -> UntrustedError:
-    """Return the error that says what is wrong with a file or directory, and how to fix it."""
-    return UntrustedError(f"{path} {what}: {mend}", path=str(path), owner=owner)
 
 
 def open_regular(
@@ -161,13 +90,7 @@ def open_directory(path: Path | str, *, dir_fd: int | None = None, to_read: bool
     UntrustedError
         If it is a link or not ours.
     """
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFELY, dir_fd=dir_fd)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(path, dir_fd):
-            raise _link(path) from None
-        raise
-    return _checked(fd, path, to_read=to_read)
+    return _checked(_open_unchecked(path, dir_fd), path, to_read=to_read)
 
 
 def read_bytes(path: Path | str, *, limit: int | None = None, dir_fd: int | None = None) -> bytes:
@@ -225,8 +148,10 @@ def path_of(path: Path | str) -> Iterator[str]:
         os.close(fd)
 
 
-def names_in(path: Path | str) -> list[str]:
+def names_in(path: Path | str, *, beside: bool = False) -> list[str]:
     """Return the names in a directory of ours, sorted; none if there is no such directory.
+
+    ``beside``: its owner was checked, see :func:`open_beside`.
 
     Raises
     ------
@@ -234,7 +159,7 @@ def names_in(path: Path | str) -> list[str]:
         As :func:`open_directory`, except that the directory may be missing.
     """
     try:
-        fd = open_directory(path)
+        fd = _open_unchecked(path) if beside else open_directory(path)
     except FileNotFoundError:
         return []
     try:
@@ -246,6 +171,26 @@ def names_in(path: Path | str) -> list[str]:
 def check_directory(path: Path | str) -> None:
     """Raise unless a directory is ours, and no link; see :func:`open_directory`."""
     os.close(open_directory(path))
+
+
+def open_beside(path: Path | str) -> int:
+    """Open a regular file for reading in a directory whose owner the caller has checked.
+
+    Unlike :func:`open_regular`, it may belong to the directory's owner, whoever that is: for
+    what is only looked at, in a directory that was found to be trusted, or that need not be.
+
+    Raises
+    ------
+    OSError, UntrustedError
+        As :func:`open_regular`.
+    """
+    path = Path(path)
+    parent = _open_unchecked(path.parent)
+    try:
+        also = os.fstat(parent).st_uid
+        return _open_in(parent, path.name, path, os.O_RDONLY, 0, also)
+    finally:
+        os.close(parent)
 
 
 def make_directory(path: Path | str) -> None:
@@ -281,21 +226,6 @@ def make_directories(path: Path) -> None:
     make_directory(path)
 
 
-def check_links(path: Path) -> None:
-    """Raise :class:`UntrustedError` if a link of another user leads to a path that was named."""
-    path = path.absolute()
-    for step in (path, *path.parents):
-        with contextlib.suppress(OSError):
-            facts = step.lstat()
-            if stat.S_ISLNK(facts.st_mode) and facts.st_uid != 0 and not is_mine(facts.st_uid):
-                raise refusal(
-                    step,
-                    f"is a link that belongs to {_name_of(facts.st_uid)}",
-                    mend="name the directory that you mean",
-                    owner=facts.st_uid,
-                )
-
-
 def create_temporary(path: Path) -> tuple[int, Path]:
     """Create a file beside another one, under a name that nobody can foresee.
 
@@ -314,7 +244,16 @@ def _only_reads(flags: int) -> bool:
     return not flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
 
 
-def _open_in(parent: int, name: str, path: Path, flags: int, mode: int) -> int:
+def _open_unchecked(path: Path | str, dir_fd: int | None = None) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFELY, dir_fd=dir_fd)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(path, dir_fd):
+            raise _link(path) from None
+        raise
+
+
+def _open_in(parent: int, name: str, path: Path, flags: int, mode: int, also: int = -1) -> int:
     try:
         fd = os.open(name, flags | _SAFELY, mode, dir_fd=parent)
     except OSError as error:
@@ -323,15 +262,17 @@ def _open_in(parent: int, name: str, path: Path, flags: int, mode: int) -> int:
         if error.errno in (errno.ENXIO, errno.EISDIR):  # a FIFO without a reader, a directory
             raise refusal(path, "is not a regular file") from None
         raise
-    return _checked(fd, path, to_read=_only_reads(flags), regular=True)
+    return _checked(fd, path, to_read=_only_reads(flags), regular=True, also=also)
 
 
-def _checked(fd: int, path: Path | str, *, to_read: bool, regular: bool = False) -> int:
+def _checked(
+    fd: int, path: Path | str, *, to_read: bool, regular: bool = False, also: int = -1
+) -> int:
     try:
         facts = os.fstat(fd)
         if regular:
             _check_regular(facts, path)
-        check(facts, path, to_read=to_read)
+        check(facts, path, to_read=to_read, also=also)
     except BaseException:
         os.close(fd)
         raise
@@ -349,10 +290,3 @@ def _is_link(path: Path | str, dir_fd: int | None) -> bool:
 
 def _link(path: Path | str) -> UntrustedError:
     return refusal(path, "is a link, and is not followed")
-
-
-def _name_of(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"user {uid}"
