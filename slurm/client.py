@@ -20,7 +20,7 @@ from slurm.look import look
 from slurm.records.absence import settle_s
 from slurm.records.book import Keeper
 from slurm.records.outcome import JobOutcome, outcomes
-from slurm.records.outstanding import OutstandingJobs, ledger_for, this_process
+from slurm.records.outstanding import OutstandingJobs, ledger_for, recorded_way, this_process
 from slurm.records.tokens import check_token, new_token
 from slurm.submit import submit
 from slurm.transport import Transport
@@ -43,7 +43,8 @@ def alive_jobs(ledger: Path) -> list[str]:
         book = keeper.book
         if not (book.alive or book.outstanding):
             return []
-        with closing(connect(book.address, book.variables)) as transport:
+        way = recorded_way(ledger, book.token) or (book.address, book.variables)
+        with closing(connect(*way)) as transport:
             seen = look(Cluster(transport), keeper)
         return [job.job_id for job in seen if not job.state.ended]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from slurm.environment import KEPT
 from slurm.local import LocalTransport
 from slurm.transport import NO_VARIABLES, Transport
 from supervisor.errors import ConfigError
@@ -12,7 +13,7 @@ from supervisor.errors import ConfigError
 SSH_CONFIG = "ALLSTOP_SSH_CONFIG"
 """Environment variable that names a file to read instead of ``~/.ssh/config``."""
 
-_FOUND_BY: tuple[str, ...] = ("SLURM_CONF", "SLURM_CONF_SERVER", "PATH")
+_FOUND_BY: tuple[str, ...] = (*KEPT, "PATH")
 
 
 def connect(address: str = "local", variables: Mapping[str, str] = NO_VARIABLES) -> Transport:

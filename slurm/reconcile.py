@@ -12,7 +12,8 @@ from slurm.controller.calls import Cluster
 from slurm.lease import remove_lease
 from slurm.records.book import Book, Keeper
 from slurm.records.outstanding import OutstandingJobs
-from supervisor.errors import AllstopError
+from supervisor.errors import AllstopError, ConfigError
+from supervisor.records import rundir
 from supervisor.records.ledger import read_ledger
 
 
@@ -59,5 +60,9 @@ def _ledger_of(jobs: OutstandingJobs) -> Path:
     """The ledger to continue: the spare one if the run's is gone, or is another run's by now."""
     if not jobs.ledger.parent.is_dir():
         return jobs.spare_ledger
-    token = Book.of(read_ledger(jobs.ledger)).token
+    try:
+        rundir.check_own(jobs.ledger.parent)
+        token = Book.of(read_ledger(jobs.ledger)).token
+    except ConfigError:  # others may have written it: our own record has the token
+        return jobs.spare_ledger
     return jobs.ledger if token in ("", jobs.token) else jobs.spare_ledger

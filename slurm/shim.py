@@ -27,8 +27,10 @@ if __name__ == "__main__":  # run as a file: only the standard library is on sys
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from slurm.controller.calls import is_away
+from supervisor.errors import UntrustedError
 from supervisor.records.ledger import Ledger, LedgerWriteError
 from supervisor.records.rundir import BIN_DIR, LEDGER_FILE
+from supervisor.system import private
 
 # with --parsable the id alone, or with its cluster; otherwise a sentence
 _JOB_ID = re.compile(rb"(?:Submitted batch job )?(\d+)(?:(?:;| on cluster )(\S+))?")
@@ -65,18 +67,18 @@ def install(run_dir: Path, token: str) -> Path:
     ``token`` is the token of the run's jobs.
     """
     folder = run_dir / BIN_DIR
-    folder.mkdir(mode=0o700, exist_ok=True)
-    script = folder / "sbatch"
-    script.touch(0o700)
-    script.write_text(
-        _SCRIPT.format(
-            python=shlex.quote(sys.executable),
-            shim=shlex.quote(str(Path(__file__).resolve())),
-            ledger=shlex.quote(str(run_dir / LEDGER_FILE)),
-            token=shlex.quote(token),
-        )
+    private.make_directory(folder)
+    text = _SCRIPT.format(
+        python=shlex.quote(sys.executable),
+        shim=shlex.quote(str(Path(__file__).resolve())),
+        ledger=shlex.quote(str(run_dir / LEDGER_FILE)),
+        token=shlex.quote(token),
     )
-    script.chmod(0o700)
+    fd, temporary = private.create_temporary(folder / "sbatch")
+    with os.fdopen(fd, "w") as script:
+        os.fchmod(fd, 0o700)
+        script.write(text)
+    temporary.replace(folder / "sbatch")
     return folder
 
 
@@ -92,7 +94,7 @@ def main(here: str, ledger_file: str, token: str, arguments: list[str]) -> int:
     try:
         ledger = Ledger(Path(ledger_file))
         ledger.append("submit_intended", number=number, arguments=arguments[:20])
-    except (OSError, LedgerWriteError):
+    except (OSError, LedgerWriteError, UntrustedError):
         os.execve(real, [real, *arguments], environment)  # the ledger is gone, or the disk full
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signals = _Signals()

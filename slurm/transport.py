@@ -12,6 +12,10 @@ from typing import NamedTuple, Protocol
 
 CALL_TIMEOUT_S = 30.0
 FILE_TIMEOUT_S = 120.0
+LARGEST_FILE_BYTES = 2**32
+"""A file that is larger, or that a server says to be, is not read."""
+MOST_NAMES = 100_000
+"""A directory in which there are, or a server says there are, more entries is not listed."""
 NO_VARIABLES: Mapping[str, str] = MappingProxyType({})
 
 

@@ -81,6 +81,25 @@ class DataError(ConfigError):
         self.row = row
 
 
+class UntrustedError(ConfigError):
+    """A file or directory that another user owns or may write, or that is no plain file: not used.
+
+    Parameters
+    ----------
+    message : str
+        One line that names it, its owner and the fix.
+    path : str
+        The file or directory.
+    owner : int, optional
+        The id of the user that owns it.
+    """
+
+    def __init__(self, message: str, *, path: str = "", owner: int | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+        self.owner = owner
+
+
 class UnsupportedPlatformError(ConfigError):
     """The machine lacks something that allstop needs."""
 

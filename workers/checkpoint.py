@@ -19,7 +19,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import CheckpointError
+from supervisor.errors import CheckpointError, UntrustedError
+from supervisor.system import private
 from supervisor.system.durable import sync_directory
 
 _MAGIC = b"fs-ckpt1"
@@ -40,7 +41,7 @@ class CheckpointFile:
     def __init__(self, directory: Path, index: int) -> None:
         self.path = directory / f"{index}.ckpt"
         # one name, not one per process: only one worker at a time computes a combination, and
-        # what a killed one left half-written is simply overwritten
+        # what a killed one left half-written is removed; nobody else can write here
         self._partial = directory / f"{index}.tmp"
 
     def save(self, state: object) -> bool:
@@ -54,8 +55,8 @@ class CheckpointFile:
         """
         data = _pickled(state)
         try:
-            self.path.parent.mkdir(mode=0o700, exist_ok=True)
-            with open(self._partial, "wb", opener=_private) as file:
+            private.make_directory(self.path.parent)
+            with open(self._partial, "wb", opener=_anew) as file:
                 file.write(_HEAD.pack(_MAGIC, zlib.crc32(data)))
                 file.write(data)
                 file.flush()
@@ -65,13 +66,19 @@ class CheckpointFile:
         except OSError as error:
             _warn(f"{self.path} could not be saved ({error.strerror}): the last one is kept")
             return False
+        except UntrustedError as error:
+            _warn(f"{error}: the last one is kept")
+            return False
         return True
 
     def load(self, default: Any = None) -> Any:
         """Return the last state that was saved; ``default`` if there is none that can be read."""
         try:
-            raw = self.path.read_bytes()
+            raw = private.read_bytes(self.path)
         except FileNotFoundError:
+            return default
+        except UntrustedError as error:
+            _warn(f"{error}: ignored")
             return default
         except OSError as error:
             _warn(f"{self.path} cannot be read ({error.strerror}): ignored")
@@ -116,8 +123,10 @@ def _pickled(state: object) -> bytes:
     return whole
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+def _anew(path: str, flags: int) -> int:
+    """Open a file that is not there before: what a killed worker has left is removed."""
+    Path(path).unlink(missing_ok=True)
+    return private.open_regular(path, flags | os.O_EXCL)
 
 
 def _warn(line: str) -> None:

@@ -28,7 +28,7 @@ from supervisor.ipc.stopflag import StopFlag
 from supervisor.records import rundir
 from supervisor.records.plan import ALLOCATION
 from supervisor.rows.journal import JournalWriter
-from supervisor.system import process
+from supervisor.system import private, process
 from workers.backend import Backend
 from workers.gpu import own_device
 
@@ -107,7 +107,7 @@ def run_worker(station: Station, backend: Backend) -> None:
 def _settle_in(station: Station) -> None:
     process.set_title(f"allstop-w{station.slot}")
     os.environ["ALLSTOP_WORKER"] = str(station.slot)
-    log = os.open(station.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    log = private.open_regular(station.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

@@ -149,7 +149,7 @@ def results() -> tuple[dict[str, Finding], dict[str, Any]]:
     """Return the published findings by step, and their machine; both empty without results."""
     found = read_all(RESULTS, (step.file for step in STEPS))
     summary = RESULTS / SUMMARY
-    machine = durable.read_json(summary).get("machine", {}) if summary.exists() else {}
+    machine = durable.read_json(summary, shared=True).get("machine", {}) if summary.exists() else {}
     return found, machine
 
 

@@ -147,7 +147,7 @@ def read_findings(path: Path) -> dict[str, Finding]:
     ConfigError
         If it is none, or of another format.
     """
-    plain = durable.read_json(path)
+    plain = durable.read_json(path, shared=True)
     if plain.get("format") != FORMAT or "steps" not in plain:
         raise ConfigError(f"{path}: not a file of GPU measurements in format {FORMAT}")
     return {name: Finding.from_json(found) for name, found in plain["steps"].items()}

@@ -210,7 +210,7 @@ class CommandRun:
         )
         if not path.exists():
             raise NotMeasuredError(f"the run left no report: {self.said()}")
-        return durable.read_json(path)
+        return durable.read_json(path, shared=True)
 
     def said(self) -> str:
         """Return the last line of what the command printed."""

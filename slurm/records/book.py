@@ -6,14 +6,92 @@ a look has found that none is. Records of unknown kinds are ignored.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from slurm.environment import KEPT
 from slurm.records.states import JobState
+from slurm.records.tokens import JobId, Token
 from supervisor.records.ledger import Ledger, LedgerWriteError, Record, read_ledger
+from supervisor.system.shape import ShapeError, read_as
+
+
+class _JobsExpected(NamedTuple):
+    token: Token
+    address: str
+    variables: dict[str, str]
+    others: bool
+
+
+class _LeaseMade(NamedTuple):
+    path: str
+
+
+class _SubmitIntended(NamedTuple):
+    number: int | str
+
+
+class _Submitted(NamedTuple):
+    number: int | str
+    job_id: JobId
+    submitted_at: str | None = None
+
+
+class _SubmittedElsewhere(NamedTuple):
+    number: int | str
+    job_id: str
+    cluster: str
+
+
+class _SubmitRefused(NamedTuple):
+    number: int | str
+
+
+class _JobsSeen(NamedTuple):
+    jobs: list[tuple[JobId, str, str]]
+
+
+class _CancelWanted(NamedTuple):
+    pass
+
+
+class _JobsSettled(NamedTuple):
+    pass
+
+
+class _JobsDetached(NamedTuple):
+    pass
+
+
+class _Other(NamedTuple):
+    """Of a later version, or of another part of the program."""
+
+
+_KINDS: dict[str, type[Any]] = {
+    "jobs_expected": _JobsExpected,
+    "lease_made": _LeaseMade,
+    "submit_intended": _SubmitIntended,
+    "submitted": _Submitted,
+    "submitted_elsewhere": _SubmittedElsewhere,
+    "submit_refused": _SubmitRefused,
+    "jobs_seen": _JobsSeen,
+    "cancel_wanted": _CancelWanted,
+    "jobs_settled": _JobsSettled,
+    "jobs_detached": _JobsDetached,
+}
+
+
+def known_variables(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return those environment variables of a ledger that are used: where the cluster is.
+
+    Nothing that decides which program is executed: programs are found on the PATH of the user
+    who looks at the jobs.
+    """
+    return {name: str(found[name]) for name in KEPT if name in found}
 
 
 @dataclass(slots=True)
@@ -57,7 +135,7 @@ class Book:
     address : str
         The cluster that has them, see :func:`slurm.connect.connect`.
     variables : dict
-        Environment variables that are needed to reach it.
+        Environment variables that are needed to reach it, see :func:`known_variables`.
     submissions : dict
         By number.
     states : dict of str to JobState
@@ -138,45 +216,43 @@ class Book:
         return self.others or any(not one.refused for one in self.submissions.values())
 
     def note(self, kind: str, at: float, fields: dict[str, Any]) -> None:
-        """Apply one record."""
-        match kind:
-            case "jobs_expected":
-                self.token, self.address = fields["token"], fields["address"]
-                self.variables = dict(fields["variables"])
-                self.others = self.others or fields["others"]
+        """Apply one record; one that lacks a field, or has one of another type, is ignored."""
+        with contextlib.suppress(ShapeError):
+            self._apply(read_as(_KINDS.get(kind, _Other), fields), at)
+
+    def _apply(self, record: object, at: float) -> None:
+        match record:
+            case _JobsExpected(token, address, variables, others):
+                self.token, self.address = token, address
+                self.variables = known_variables(variables)
+                self.others = self.others or others
                 self.settled = self.detached = self.wanted = False
-            case "lease_made":
-                self.lease = fields["path"]
-            case "submit_intended":
-                number = fields["number"]
+            case _LeaseMade(path):
+                self.lease = path
+            case _SubmitIntended(number):
                 self.submissions[number] = Submission(number, at)
                 self.settled = self.detached
-            case "submitted":
-                self._learn(fields["number"], at, fields["job_id"])
-                if submitted_at := fields.get("submitted_at"):
-                    self.submitted_at[fields["job_id"]] = submitted_at
-            case "submitted_elsewhere":
+            case _Submitted(number, job_id, submitted_at):
+                self._learn(number, at, job_id)
+                if submitted_at:
+                    self.submitted_at[job_id] = submitted_at
+            case _SubmittedElsewhere(number, job_id, cluster):
                 # by the user's --clusters; ids are unique on one cluster only
-                submission = self.submissions.setdefault(
-                    fields["number"], Submission(fields["number"], at)
-                )
-                submission.elsewhere = f"{fields['job_id']} on cluster {fields['cluster']}"
-            case "submit_refused":
-                submission = self.submissions.setdefault(
-                    fields["number"], Submission(fields["number"], at)
-                )
-                submission.refused = True
-            case "jobs_seen":
-                for job_id, state, submitted_at in fields["jobs"]:
+                submission = self.submissions.setdefault(number, Submission(number, at))
+                submission.elsewhere = f"{job_id} on cluster {cluster}"
+            case _SubmitRefused(number):
+                self.submissions.setdefault(number, Submission(number, at)).refused = True
+            case _JobsSeen(jobs):
+                for job_id, state, submitted_at in jobs:
                     self.states[job_id] = JobState.of(state)
                     self.submitted_at[job_id] = submitted_at
-            case "cancel_wanted":
+            case _CancelWanted():
                 self.wanted = True
-            case "jobs_settled":
+            case _JobsSettled():
                 self.settled = True
                 for submission in self.open:
                     submission.refused = True
-            case "jobs_detached":
+            case _JobsDetached():
                 self.settled = self.detached = True
 
     def _learn(self, number: int | str, at: float, job_id: str) -> None:
@@ -252,6 +328,7 @@ class Keeper:
         others : bool
             Programs that do not write to the ledger may submit them.
         """
+        variables = known_variables(variables)
         self.write(
             "jobs_expected", token=token, address=address, variables=variables, others=others
         )

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from supervisor.errors import ConfigError
+from slurm.records.tokens import check_token
+from supervisor.errors import ConfigError, brief
 from supervisor.records import registry
 from supervisor.records.ledger import LedgerWriteError
 from supervisor.system import durable
-from supervisor.system.private_dir import is_ours
 from supervisor.system.process import Identity
+from supervisor.system.shape import ShapeError, read_as
 
 _FOLDER = "jobs"
 
@@ -76,22 +77,43 @@ class OutstandingJobs(NamedTuple):
 
 
 def all_outstanding() -> Iterator[OutstandingJobs]:
-    """Yield all recorded outstanding jobs, sorted by token; unreadable files are left out.
+    """Yield all recorded outstanding jobs, sorted by token; see :func:`unreadable` for others."""
+    for path in _files():
+        with contextlib.suppress(ConfigError, ShapeError):
+            yield _read(path)
 
-    So are those that another user could have written: they name programs that would be run.
+
+def unreadable() -> Iterator[tuple[Path, str]]:
+    """Yield the files that say nothing any more, and what is wrong with each, in one line."""
+    for path in _files():
+        try:
+            _read(path)
+        except ShapeError as error:
+            yield path, f"{path}: {error}"
+        except ConfigError as error:
+            if path.exists():  # not removed in the meantime
+                yield path, str(error)
+
+
+def _files() -> list[Path]:
+    return sorted(_folder().glob("*.json"))
+
+
+def _read(path: Path) -> OutstandingJobs:
+    """Read one file.
+
+    Raises
+    ------
+    ConfigError, ShapeError
+        If it cannot be read, or is not what :meth:`OutstandingJobs.record` wrote.
     """
-    for path in sorted(_folder().glob("*.json")):
-        with contextlib.suppress(ConfigError, KeyError, TypeError, FileNotFoundError):
-            if not is_ours(path.lstat()):
-                continue
-            plain = durable.read_json(path)
-            yield OutstandingJobs(
-                token=plain["token"],
-                address=plain["address"],
-                variables=plain["variables"],
-                ledger=Path(plain["ledger"]),
-                owner=Identity(**plain["owner"]),
-            )
+    jobs = read_as(OutstandingJobs, durable.read_json(path))
+    check_token(jobs.token)  # it becomes part of file names, and of the shell commands of a look
+    if f"{jobs.token}.json" != path.name:
+        raise ShapeError(f"token must be {path.stem}, not {brief(jobs.token)}")
+    if not jobs.ledger.is_absolute():
+        raise ShapeError("ledger must be an absolute path")
+    return jobs
 
 
 def orphaned(ledger: Path | None = None, *, trusted: bool = False) -> Iterator[OutstandingJobs]:
@@ -108,7 +130,7 @@ def orphaned(ledger: Path | None = None, *, trusted: bool = False) -> Iterator[O
 
 def ledger_for(token: str) -> Path:
     """The ledger of a client that belongs to no run."""
-    return _folder() / f"{token}.ledger"
+    return _folder() / f"{check_token(token)}.ledger"
 
 
 def this_process() -> Identity:
@@ -116,8 +138,20 @@ def this_process() -> Identity:
     return Identity.of(os.getpid()) or Identity(os.getpid(), 0)
 
 
+def recorded_way(ledger: Path, token: str) -> tuple[str, dict[str, str]] | None:
+    """Return address and environment variables by which a ledger's outstanding jobs are reached.
+
+    Our own record, which nobody else can write, may name a PATH and an SSH configuration; the
+    ledger may not. None: there is no record.
+    """
+    for jobs in all_outstanding():
+        if (jobs.token, jobs.ledger) == (token, ledger):
+            return jobs.address, jobs.variables
+    return None
+
+
 def _path(token: str) -> Path:
-    return _folder() / f"{token}.json"
+    return _folder() / f"{check_token(token)}.json"
 
 
 def _folder() -> Path:

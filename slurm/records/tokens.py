@@ -12,11 +12,17 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from typing import Annotated
 
 from supervisor.errors import ConfigError
+from supervisor.system.shape import Matching
 
 _PREFIX = "allstop-"
 _SHAPE = re.compile(r"[a-z0-9][a-z0-9_-]{0,99}")
+
+Token = Annotated[str, Matching(_SHAPE)]
+JobId = Annotated[str, Matching(re.compile(r"[0-9][0-9A-Za-z_+.-]{0,39}"))]
+"""As ``sbatch --parsable`` prints it; it is passed to SLURM's commands, so it is no option."""
 
 # one variable per command: they are inherited by all programs that are started below us
 _VARIABLES = ("SBATCH_WCKEY", "SALLOC_WCKEY", "SLURM_WCKEY")
@@ -43,7 +49,7 @@ def check_token(token: str) -> str:
     ConfigError
         If it is not.
     """
-    if not _SHAPE.fullmatch(token):
+    if not (isinstance(token, str) and _SHAPE.fullmatch(token)):
         raise ConfigError(
             f"token: {token!r} is not 1 to 100 characters of a-z, 0-9, '-' and '_'",
             key="token",

@@ -7,25 +7,27 @@ and a file that paramiko would misread is refused.
 
 from __future__ import annotations
 
-import contextlib
-import getpass
 import os
+import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slurm.errors import LinkRefusedError, TransportError
+from slurm.ssh.names import OF_PROXY, Place, check_host, check_user
+from slurm.ssh.plain_config import read_plainly
+from supervisor.errors import brief
 
 _ASK_TIMEOUT_S = 20.0
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 _SYSTEM_KNOWN_HOSTS = (Path("/etc/ssh/ssh_known_hosts"), Path("/etc/ssh/ssh_known_hosts2"))
-_TOO_HARD = re.compile(r"^\s*(include|match)\b", re.IGNORECASE | re.MULTILINE)
 _NOISE = "Pseudo-terminal"
+_EXPANDED = " by ssh"
+"""Marks an answer of ``ssh -G``, which has replaced the tokens of UserKnownHostsFile."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class HostSettings:
         The name to look its host key up by; empty: its own.
     proxy_jump, proxy_command : str
         The way there; empty: a direct connection.
+    revoked_host_keys : tuple of Path
+        Files with host keys that must not be trusted.
     connect_timeout_s : float or None
         Time limit for a connection, in s; None: not configured.
     """
@@ -72,6 +76,7 @@ class HostSettings:
     host_key_alias: str = ""
     proxy_jump: str = ""
     proxy_command: str = ""
+    revoked_host_keys: tuple[Path, ...] = ()
     connect_timeout_s: float | None = None
 
 
@@ -100,8 +105,10 @@ class Destination:
             host, port = place.split(":")
         else:  # a bare IPv6 address has many colons and no port
             host, port = place, None
-        if not host or re.search(r"\s", text.strip()) or "-" in (host[0], user[:1]):
+        if not host or (user == "" and "@" in text):
             raise LinkRefusedError(f"not a host: {text!r}: give host, user@host or user@host:port")
+        check_host(f"ssh {brief(text)}", host)
+        check_user(f"ssh {brief(text)}", user)
         if port is not None and not (port.isdecimal() and 0 < int(port) < 65536):
             raise LinkRefusedError(f"not a port: {port!r} in {text!r}")
         return cls(host, user, None if port is None else int(port))
@@ -180,7 +187,7 @@ def _ask_openssh(
     if code != 0:
         said = [line for line in err.splitlines() if not line.startswith(_NOISE)]
         raise LinkRefusedError(f"{where}: {said[0] if said else 'ssh -G failed'}")
-    found: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {_EXPANDED: []}
     for line in out.splitlines():
         key, _, value = line.partition(" ")
         found.setdefault(key.lower(), []).append(value)
@@ -209,28 +216,8 @@ def _answer(argv: Sequence[str]) -> tuple[int, str, str]:
 
 
 def _as_paramiko_reads_it(destination: Destination, config: Path | None) -> HostSettings:
-    import paramiko
-
     file = config or Path.home() / ".ssh" / "config"
-    where = f"ssh {destination.host}"
-    found: dict[str, list[str]] = {}
-    with contextlib.suppress(FileNotFoundError):
-        try:
-            text = file.read_text()
-            if _TOO_HARD.search(text):
-                raise LinkRefusedError(
-                    f"{where}: {file} has Include or Match, which only OpenSSH's client can "
-                    "evaluate: install it"
-                )
-            looked_up = paramiko.SSHConfig.from_text(text).lookup(destination.host)
-        except (OSError, ValueError, paramiko.SSHException) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            raise LinkRefusedError(f"{where}: {file}: {error}") from None
-        found = {
-            key: value if isinstance(value, list) else [value or "none"]
-            for key, value in looked_up.items()
-        }
+    found = read_plainly(f"ssh {destination.host}", file, destination.host)
     home = Path.home() / ".ssh"
     found.setdefault("identityfile", [str(home / name) for name in _DEFAULT_KEYS])
     found.setdefault("userknownhostsfile", [str(home / "known_hosts")])
@@ -246,52 +233,57 @@ def _settings(destination: Destination, found: Mapping[str, Sequence[str]]) -> H
         value = found.get(key, [default])[0].strip()
         return "" if value.lower() == "none" else value
 
-    user = first("user") or getpass.getuser()
-    hostname = first("hostname") or destination.host
-    port = first("port") or "22"
-    tokens = _tokens(destination.host, hostname, port, user)
+    where = f"ssh {destination.host}"
+    place = Place(
+        where,
+        destination.host,
+        check_host(where, first("hostname") or destination.host),
+        first("port") or "22",
+        check_user(where, first("user") or pwd.getpwuid(os.getuid()).pw_name),
+        first("hostkeyalias"),
+        first("proxyjump"),
+    )
 
-    def path(text: str) -> Path:
-        return Path(_expand(text, tokens)).expanduser()
+    def paths(keyword: str, texts: Sequence[str]) -> tuple[Path, ...]:
+        return tuple(
+            Path(place.expand_path(keyword, _from_home(text), os.environ))
+            for text in texts
+            if text and text.lower() != "none"
+        )
 
     limit = first("connecttimeout")
     try:
         return HostSettings(
             alias=destination.host,
-            hostname=hostname,
-            port=int(port),
-            user=user,
-            identity_files=tuple(path(f) for f in found.get("identityfile", ()) if f != "none"),
+            hostname=place.hostname,
+            port=int(place.port),
+            user=place.user,
+            identity_files=paths("IdentityFile", found.get("identityfile", ())),
             identities_only=first("identitiesonly") == "yes",
             use_agent=found.get("identityagent", [""])[0].lower() != "none",
             may_prompt=first("batchmode") != "yes",
-            known_hosts=_known_hosts(found, path),
-            host_key_alias=first("hostkeyalias"),
-            proxy_jump=_expand(first("proxyjump"), tokens),
-            proxy_command=_expand(first("proxycommand"), tokens),
+            known_hosts=_known_hosts(found, paths),
+            host_key_alias=place.host_key_alias,
+            proxy_jump=place.expand("ProxyJump", place.jump, OF_PROXY),
+            proxy_command=place.expand_command(first("proxycommand")),
+            revoked_host_keys=paths("RevokedHostKeys", found.get("revokedhostkeys", ())),
             connect_timeout_s=float(limit) if limit else None,
         )
     except ValueError as error:
-        raise LinkRefusedError(f"ssh {destination.host}: its configuration: {error}") from None
+        raise LinkRefusedError(f"{where}: its configuration: {error}") from None
 
 
 def _known_hosts(
-    found: Mapping[str, Sequence[str]], path: Callable[[str], Path]
+    found: Mapping[str, Sequence[str]], paths: Callable[[str, Sequence[str]], tuple[Path, ...]]
 ) -> tuple[Path, ...]:
     of_user = found.get("userknownhostsfile", [""])[0].split()
     of_system = found.get("globalknownhostsfile")
-    system = _SYSTEM_KNOWN_HOSTS if of_system is None else tuple(map(path, of_system[0].split()))
-    return (*(path(file) for file in of_user if file != "none"), *system)
+    system = _SYSTEM_KNOWN_HOSTS if of_system is None else tuple(map(Path, of_system[0].split()))
+    if _EXPANDED in found:
+        return (*(Path(_from_home(file)) for file in of_user if file != "none"), *system)
+    return (*paths("UserKnownHostsFile", of_user), *system)
 
 
-def _tokens(alias: str, hostname: str, port: str, user: str) -> dict[str, str]:
-    node = socket.gethostname()
-    return {
-        "%": "%", "h": hostname, "n": alias, "k": alias, "p": port, "r": user,
-        "u": getpass.getuser(), "i": str(os.getuid()), "d": str(Path.home()),
-        "l": node, "L": node.partition(".")[0],
-    }  # fmt: skip
-
-
-def _expand(text: str, tokens: Mapping[str, str]) -> str:
-    return re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), text)
+def _from_home(path: str) -> str:
+    """Replace a tilde, before any token is replaced: a user's name may be one."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
+import os
 import posixpath
 import secrets
 import threading
@@ -20,9 +22,17 @@ from slurm.errors import (
 from slurm.ssh.config import Destination, route, settings_for
 from slurm.ssh.conversation import Conversation
 from slurm.ssh.deadline import Deadline
+from slurm.ssh.names import check_entry
 from slurm.ssh.remote_shell import Frame, Outcome
 from slurm.ssh.wire import LinkLostError
-from slurm.transport import CALL_TIMEOUT_S, FILE_TIMEOUT_S, NO_VARIABLES, Answer
+from slurm.transport import (
+    CALL_TIMEOUT_S,
+    FILE_TIMEOUT_S,
+    LARGEST_FILE_BYTES,
+    MOST_NAMES,
+    NO_VARIABLES,
+    Answer,
+)
 
 if TYPE_CHECKING:
     # these load paramiko, which takes a while: imported when a connection is made
@@ -152,13 +162,23 @@ class SshTransport:
     def get(self, path: str, *, timeout_s: float = FILE_TIMEOUT_S) -> bytes:
         """Read a file; see :meth:`slurm.transport.Transport.get`."""
         with self._files(path, timeout_s) as files, files.open(path, "rb") as file:
-            file.prefetch()
-            return bytes(file.read())
+            # asking ahead costs memory for each block of the size that the server says
+            size = file.stat().st_size or 0
+            if size > LARGEST_FILE_BYTES:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+            file.prefetch(size)
+            return bytes(file.read(size))
 
     def list(self, directory: str, *, timeout_s: float = FILE_TIMEOUT_S) -> tuple[str, ...]:
         """Name a directory's entries; see :meth:`slurm.transport.Transport.list`."""
         with self._files(directory, timeout_s) as files:
-            return tuple(sorted(files.listdir(directory)))
+            found = itertools.islice(files.listdir_iter(directory), MOST_NAMES + 1)
+            names = sorted(str(entry.filename) for entry in found)
+        if len(names) > MOST_NAMES:
+            raise LinkRefusedError(f"{self.name}: {directory} has more than {MOST_NAMES:,} entries")
+        for name in names:
+            check_entry(self.name, directory, name)
+        return tuple(names)
 
     def close(self) -> None:
         """Close the connection and forget unlocked keys; running commands are not waited for."""
@@ -215,6 +235,10 @@ class SshTransport:
             try:
                 with alarm:
                     yield paramiko.SFTPClient(channel)
+            except UnicodeDecodeError:
+                raise LinkRefusedError(
+                    f"{self.name}: {path} has names that are not UTF-8"
+                ) from None
             except (OSError, EOFError, paramiko.SSHException, paramiko.SFTPError) as error:
                 if alarm.rang:
                     link.suspect = True

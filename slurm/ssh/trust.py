@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import Any
 
 from slurm.errors import LinkRefusedError
 from slurm.ssh.config import HostSettings
 from slurm.ssh.host_keys import KnownHosts, Verdict, fingerprint, names_of
+from slurm.ssh.revoked import is_revoked
 
 _RSA_NAMES = ("rsa-sha2-512", "rsa-sha2-256")
 
@@ -63,6 +65,7 @@ class HostTrust:
         """
         kind, blob = key.get_name(), key.asbytes()
         shown = f"{kind} {fingerprint(blob)}"
+        self._check_not_revoked(blob, shown)
         finding = self._known.look_up(self._names, kind, blob)
         if finding.verdict is Verdict.REVOKED:
             raise LinkRefusedError(
@@ -75,10 +78,25 @@ class HostTrust:
                 f"{self._where}: THE HOST KEY HAS CHANGED: the server shows {shown}, and "
                 f"{finding.line} has another one. The connection may be intercepted. Ask the "
                 "host's administrator; if the new key is right: "
-                f"ssh-keygen -R '{self._names[0]}' -f {file}"
+                f"{shlex.join(['ssh-keygen', '-R', self._names[0], '-f', file])}"
             )
         if finding.verdict is Verdict.UNKNOWN:
             raise LinkRefusedError(self._how_to_trust(shown))
+
+    def _check_not_revoked(self, blob: bytes, shown: str) -> None:
+        for file in self._settings.revoked_host_keys:
+            try:
+                revoked = is_revoked(file, blob)
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                raise LinkRefusedError(
+                    f"{self._where}: no host key is trusted while {file} (RevokedHostKeys) "
+                    f"cannot be read: {why}"
+                ) from None
+            if revoked:
+                raise LinkRefusedError(
+                    f"{self._where}: THE HOST KEY IS REVOKED ({file}): {shown} must not be trusted"
+                )
 
     def _how_to_trust(self, shown: str) -> str:
         settings, name = self._settings, self._names[0]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,18 +17,17 @@ from supervisor.lifecycle.finish import (
     PATIENCE_S,
     finish_dead_run,
     lacks_results,
-    read_report,
     write_late_results,
 )
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
-from supervisor.records.command import AnyPlan, CommandPlan, read_plan
+from supervisor.records.command import AnyPlan, CommandPlan, checked_plan
 from supervisor.records.home import original_of
 from supervisor.records.plan import Plan
-from supervisor.records.report import Report
+from supervisor.records.report import Report, read_report
 from supervisor.rows import checksum
 from supervisor.rows.results import ERROR_COLUMN
-from supervisor.system import durable
+from supervisor.system import durable, private
 
 PAGE_FILE = "report.html"
 
@@ -54,6 +52,14 @@ def report(
     metric: Annotated[
         str | None, typer.Option(help="Column that the page ranks by.", show_default="sharpe")
     ] = None,
+    untrusted: Annotated[
+        bool,
+        typer.Option(
+            "--untrusted",
+            help="Read a run directory that another user owns or may write; nothing in it is "
+            "executed, and nothing is written there.",
+        ),
+    ] = False,
 ) -> None:
     """Show how a run ended, and its best results.
 
@@ -64,23 +70,63 @@ def report(
     for option, given in (("x", x), ("y", y), ("metric", metric)):
         if given is not None and not as_html:
             raise ConfigError(f"--{option} needs --html: add it", key=option)
-    run_dir = registry.find_dir(run)
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
-    plan = _plan(asked, run_dir)
+    with private.reading_untrusted(untrusted):
+        chosen = _Page(out, x, y, metric) if as_html else None
+        _report(registry.find_dir(run), chosen, as_json=as_json)
+
+
+class _Page(NamedTuple):
+    """The page that is asked for: see the options of the same names."""
+
+    out: Path | None
+    x: str | None
+    y: str | None
+    metric: str | None
+
+
+def _report(run_dir: Path, page: _Page | None, *, as_json: bool) -> None:
+    asked = rundir.read_run_file(run_dir)
+    plan = checked_plan(asked, run_dir / rundir.RUN_FILE)
+    if private.is_reading_untrusted():
+        found = _load_untrusted(run_dir, page)
+        _say(found, plan, asked, page, as_json=as_json)
+        return
     is_copy = original_of(run_dir, asked) != ""
     if not (is_copy or (run_dir / rundir.REPORT_FILE).exists()):
         registry.check_here(plan.run_id, "report")
     if not is_copy and control_socket.is_running(plan.run_id):
-        _show_running(plan, run_dir, as_json=as_json, as_html=as_html)
+        _show_running(plan, run_dir, as_json=as_json, as_html=page is not None)
         return
     found = _load(run_dir, said=not as_json)
     if isinstance(plan, Plan):
         found = _write_missing_results(found, plan, said=not as_json)
+    _say(found, plan, asked, page, as_json=as_json)
+
+
+def _load_untrusted(run_dir: Path, page: _Page | None) -> Report:
+    """Read the report of a run that is not ours: what is missing stays missing."""
+    if page is not None and page.out is None:
+        raise ConfigError(
+            "--html writes into the run directory, which is not trusted: name a file of yours "
+            "with --out",
+            key="out",
+        )
+    if not (run_dir / rundir.REPORT_FILE).exists():
+        raise ConfigError(
+            f"{run_dir} has no report, and nothing is written for a run that is not trusted: "
+            "its owner has to finish it"
+        )
+    return read_report(run_dir)
+
+
+def _say(
+    found: Report, plan: AnyPlan, asked: dict[str, Any], page: _Page | None, *, as_json: bool
+) -> None:
     plain = found.to_json()
-    if as_html:
+    if page is not None:
         if isinstance(plan, CommandPlan):
             raise ConfigError("--html shows the results of a sweep; this run supervised a command")
-        where = _write_page(run_dir, plan, found, asked, out=out, x=x, y=y, metric=metric)
+        where = _write_page(Path(found.run_dir), plan, found, asked, page)
         if not as_json:
             print(where)
             return
@@ -89,13 +135,6 @@ def report(
         print(json.dumps(plain, default=str))
         return
     _show(found, plan)
-
-
-def _plan(asked: dict[str, Any], run_dir: Path) -> AnyPlan:
-    try:
-        return read_plan(asked)
-    except (LookupError, TypeError, ValueError):
-        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not the plan of a run") from None
 
 
 def _show_running(plan: AnyPlan, run_dir: Path, *, as_json: bool, as_html: bool) -> None:
@@ -170,30 +209,21 @@ def _write_page(
     plan: Plan,
     found: Report,
     asked: dict[str, Any],
-    *,
-    out: Path | None,
-    x: str | None,
-    y: str | None,
-    metric: str | None,
+    wanted: _Page,
 ) -> Path:
     from supervisor.report_page import build, plotly_script
 
     plotly_script()  # missing: say so before the results are read
     results = run_dir / rundir.RESULTS_FILE
-    where = (out or run_dir / PAGE_FILE).absolute()
+    where = (wanted.out or run_dir / PAGE_FILE).absolute()
     try:
-        chosen = _metric(results, plan, metric)
-        page = build(run_dir, plan, found, metric=chosen, x=x, y=y, asked=asked)
+        chosen = _metric(results, plan, wanted.metric)
+        page = build(run_dir, plan, found, metric=chosen, x=wanted.x, y=wanted.y, asked=asked)
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
-    temporary = where.with_name(f".{where.name}.{os.getpid()}.tmp")
     try:
-        temporary.touch(0o644)  # a page is for others to read, and for nobody else to write
-        temporary.write_text(page, encoding="utf-8")
-        temporary.replace(where)
+        durable.write_bytes(where, [page.encode("utf-8", "backslashreplace")])
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         raise ConfigError(f"{where} cannot be written: {error.strerror}", key="out") from None
     return where
 
@@ -206,7 +236,8 @@ def _metric(results: Path, plan: Plan, asked: str | None) -> str | None:
         return show.ranking_metric(results, plan)
     import pyarrow.parquet
 
-    names = pyarrow.parquet.read_schema(results).names
+    with private.path_of(results) as there:
+        names = pyarrow.parquet.read_schema(there).names
     known = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]
     if asked not in known:
         raise ConfigError(

@@ -17,7 +17,6 @@ from supervisor.lifecycle.options import Group, Use
 from supervisor.lifecycle.prepare import Changes
 from supervisor.lifecycle.resuming import complete, prepare
 from supervisor.records import registry, rundir
-from supervisor.system import durable
 
 
 @takes_options(Use.RESUME, unset="as before")
@@ -44,7 +43,7 @@ def resume(
     if done is not None:
         return show.say_complete(done, run_dir, as_json=as_json)
     # the warden loads its libraries while the data is read and checked
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    asked = rundir.read_run_file(run_dir)
     wanted = changes.containment or str(asked.get("containment", "auto"))
     device = changes.device or str(asked.get("device", "auto"))
     keep_warden(WardenLink(Launch(str(asked.get("strategy", "")), wanted, device)))

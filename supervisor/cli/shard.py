@@ -17,7 +17,6 @@ from supervisor.lifecycle.shards import divide, lay_out
 from supervisor.records import rundir
 from supervisor.records.plan import Plan
 from supervisor.states import ExitCode
-from supervisor.system import durable
 
 
 def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
@@ -26,7 +25,8 @@ def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
     Its device is looked for here, on the node: the sweep's front may run where there is none.
     ``workers`` are those of a shard that computes on the CPU.
     """
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    rundir.check_own(run_dir)
+    asked = rundir.read_run_file(run_dir)
     os.chdir(asked["cwd"])
     plan = Plan.from_json(asked)
     folder = lay_out(run_dir, index, divide(plan.grid.size, parts)[index])

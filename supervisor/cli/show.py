@@ -19,6 +19,7 @@ from supervisor.records.device import Stack
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.states import RunStatus
+from supervisor.system import private
 from supervisor.system.process import describe_exit
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ def ranking_metric(results: Path, plan: Plan) -> str | None:
 
     from supervisor.rows.results import ERROR_COLUMN
 
-    names = pyarrow.parquet.read_schema(results).names
+    with private.path_of(results) as there:
+        names = pyarrow.parquet.read_schema(there).names
     metrics = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]
     return "sharpe" if "sharpe" in metrics else next(iter(metrics), None)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+from supervisor.errors import ConfigError
+from supervisor.records import facts
 from supervisor.records.events import read_events
 from supervisor.records.report import GpuMemory, MemoryReport, Report
 
@@ -74,13 +77,15 @@ def containment_lines(run_dir: Path) -> list[str]:
     """Name a containment weaker than the strongest, and why that one was not available."""
     held = ""
     passed_over: list[str] = []
-    for fact in read_events(run_dir):
-        if fact.name == "front.run_requested":
-            passed_over = []  # the run was resumed: a new attempt
-        elif fact.name == "warden.containment_passed_over":
-            passed_over.append(f"{fact.fields.get('strength')} ({fact.fields.get('why')})")
-        elif fact.name == "warden.run_started":
-            held = str(fact.fields.get("containment"))
+    with contextlib.suppress(OSError, ConfigError):  # what cannot be read is not shown
+        for fact in read_events(run_dir):
+            match facts.known(fact):
+                case facts.RunRequested():
+                    passed_over = []  # the run was resumed: a new attempt
+                case facts.PassedOver(strength, why):
+                    passed_over.append(f"{strength} ({why})")
+                case facts.RunStarted() as started:
+                    held = started.containment
     if not held or not passed_over:
         return []
     return [f"containment: {held}; not available: {', '.join(passed_over)}; see allstop doctor"]

@@ -8,7 +8,6 @@ it. Processes that a subreaper's run left are found by its cookie, see
 from __future__ import annotations
 
 import contextlib
-import json
 import select
 import signal
 import time
@@ -17,8 +16,10 @@ from typing import NamedTuple
 
 from supervisor.containment.cgroup import KILL_FILE, hierarchies, name_of
 from supervisor.containment.cookie import Search
+from supervisor.errors import ConfigError
+from supervisor.records import facts
 from supervisor.records.events import read_events
-from supervisor.records.rundir import RUN_FILE
+from supervisor.records.rundir import read_run_file
 from supervisor.system.process import Identity, command_name, state_letter
 
 _PATIENCE_S = 5.0
@@ -90,7 +91,7 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
     if run_dir is not None:
         try:
             ended.killed.extend(f"pid {who.pid}" for who in clear_leftovers(run_dir, patience_s))
-        except OSError as error:
+        except (OSError, ConfigError) as error:
             ended.survivors.append(f"processes in the run's cgroup: {error}")
     began = found_at = time.monotonic()
     seen: dict[Identity, str] = {}
@@ -125,15 +126,12 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
 def _cgroups(run_dir: Path) -> list[Path]:
     """The run's cgroups that are still there; several, if it was resumed."""
     try:
-        run_id = json.loads((run_dir / RUN_FILE).read_text(encoding="utf-8"))["run_id"]
-    except (OSError, ValueError, KeyError, TypeError):
+        run_id = read_run_file(run_dir)["run_id"]
+    except ConfigError:
         return []
     mounts = [Path(mount) for _, mount in hierarchies()]
-    noted = {
-        Path(str(fact.fields.get("path", "")))
-        for fact in read_events(run_dir)
-        if fact.name == "warden.cgroup_made"
-    }
+    found = map(facts.known, read_events(run_dir))
+    noted = {fact.path for fact in found if isinstance(fact, facts.CgroupMade)}
     return [
         path
         for path in sorted(noted)

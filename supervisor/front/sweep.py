@@ -23,7 +23,7 @@ from supervisor.records.plan import Source
 from supervisor.records.report import Gathered, Report
 from supervisor.rows.journal import JournalSync
 from supervisor.states import RunStatus
-from supervisor.system import process
+from supervisor.system import private, process
 
 _DUMP_WAIT_S = 2.0
 _DUMP_POLL_S = 0.005
@@ -146,7 +146,7 @@ class Sweep(Work):
     def show_where(self) -> None:
         """Show the stack of every worker; of one that does not answer, its process state."""
         logs = sorted((self._run.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
-        sizes = {log: log.stat().st_size for log in logs}
+        sizes = {log: log.lstat().st_size for log in logs}
         self._run.link.send(messages.DumpStacks())
         pids = [int(pid) for pid in self._table.rows["pid"] if pid]
         # a suspended worker cannot answer
@@ -154,7 +154,7 @@ class Sweep(Work):
         deadline = time.monotonic() + _DUMP_WAIT_S
         seen, since = sizes, time.monotonic()
         while (now := time.monotonic()) < deadline:
-            sizes_now = {log: log.stat().st_size for log in logs}
+            sizes_now = {log: log.lstat().st_size for log in logs}
             if sizes_now != seen:
                 seen, since = sizes_now, now
             grown = [log for log in logs if sizes_now[log] > sizes[log]]
@@ -170,10 +170,10 @@ class Sweep(Work):
                     f"{row['chunk_start']}–{row['chunk_stop']}"
                 )
         for log in logs:
-            with log.open(errors="replace") as file:
+            with private.opened(log) as file:
                 file.seek(sizes[log])
                 for line in file:
-                    self._run.display.say(line.rstrip())
+                    self._run.display.say(line.decode(errors="replace").rstrip())
 
     # -- the end -----------------------------------------------------------
 

@@ -122,6 +122,11 @@ def is_running(run_id: str) -> bool:
     """Whether a run's front or warden is alive: by the registry, or because it answers."""
     if any(entry.alive for entry in registry.entries() if entry.run_id == run_id):
         return True
+    return is_answering(run_id)
+
+
+def is_answering(run_id: str) -> bool:
+    """Whether a process listens on a run's control socket, whatever the registry says."""
     line = connect(run_id)
     if line is None:
         return False

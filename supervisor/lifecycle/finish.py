@@ -9,29 +9,40 @@ reads them from the run's facts.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import ConfigError, RunBusyError
+from supervisor.errors import ConfigError, RunBusyError, UntrustedError
 from supervisor.lifecycle import gather as results
 from supervisor.lifecycle.gather import count_covered, drop_checkpoints, gather
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
-from supervisor.records.command import AnyPlan, read_plan
+from supervisor.records.command import AnyPlan, plan_of
 from supervisor.records.plan import Plan
-from supervisor.records.report import Gathered, MemoryReport, Report, StopReport, unseen
+from supervisor.records.report import (
+    Gathered,
+    MemoryReport,
+    Report,
+    StopReport,
+    read_report,
+    unseen,
+)
 from supervisor.records.story import Story
 from supervisor.records.verdict import Jobs, Observed, Results, verdict
 from supervisor.rows import checksum
+from supervisor.rows.frames import HEADER_BYTES
 from supervisor.rows.journal import journal_paths
 from supervisor.states import ExitCode, RunStatus
-from supervisor.system import durable
+from supervisor.system.shape import ShapeError
 
 PATIENCE_S = 10.0
 """How long to wait for another process that is finishing the same run."""
+
+DAMAGED_REPORT_FILE = "report-damaged.json"
 
 _FRONT_DIED = "the front died"
 
@@ -109,7 +120,7 @@ def write_report(report: Report) -> None:
         If the report could not be written.
     """
     run_dir = Path(report.run_dir)
-    if report.usage and report.resumed == 0 and report.combos_done == 0:
+    if report.usage and not (report.resumed or report.combos_done or _has_rows(run_dir)):
         rundir.discard(run_dir)
         return
     if report.status is RunStatus.COMPLETED:
@@ -117,15 +128,21 @@ def write_report(report: Report) -> None:
     report.write()
 
 
-def finish_dead_run(run_dir: Path, *, trusted: bool = False) -> Report:
+def _has_rows(run_dir: Path) -> bool:
+    """Whether a journal holds more than its header, readable or not: then nothing is removed."""
+    journals = [path for folder in rundir.journal_dirs(run_dir) for path in journal_paths(folder)]
+    return any(path.stat().st_size > HEADER_BYTES for path in journals)
+
+
+def finish_dead_run(run_dir: Path, *, trusted: bool = False, errors: Sequence[str] = ()) -> Report:
     """Write results and report of a run whose front is gone and whose processes have ended.
 
     The caller holds the :class:`~supervisor.records.claim.Claim` on the directory, and removes
     the registry entry when it has seen that no process is left. ``trusted``: the user says that
-    the run's front is dead, though it was another host's.
+    the run's front is dead, though it was another host's. ``errors``: remarks for the report.
     """
-    plan = read_plan(durable.read_json(run_dir / rundir.RUN_FILE))
-    errors: list[str] = []
+    plan = plan_of(run_dir)
+    errors = list(errors)
     jobs = _see_jobs_gone(run_dir, errors, trusted=trusted)
     gathered = gather(run_dir, plan, errors.append) if isinstance(plan, Plan) else Gathered()
     story = Story.of(run_dir)
@@ -220,21 +237,20 @@ def _last_written(run_dir: Path) -> float:
     return max((path.stat().st_mtime for path in journals), default=0.0)
 
 
-def read_report(run_dir: Path) -> Report:
-    """Read a run's report; its directory may have been moved since.
+def report_of_dead_run(run_dir: Path, *, trusted: bool = False) -> Report:
+    """Return the report of a run that no process works on; write it if there is none.
 
-    Raises
-    ------
-    ConfigError
-        If there is none, or it is not one.
+    One that is damaged is written again from what was observed, and kept beside the new one. The
+    caller holds the claim; see :func:`finish_dead_run`.
     """
-    path = run_dir / rundir.REPORT_FILE
-    try:
-        found = Report.from_json(durable.read_json(path))
-    except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{path}: not a run's report") from None
-    found.run_dir = str(run_dir)
-    return found
+    damage = ""
+    if os.path.lexists(run_dir / rundir.REPORT_FILE):
+        try:
+            return read_report(run_dir)
+        except ConfigError as error:
+            damage = f"{error}; written again, and the damaged one kept as {DAMAGED_REPORT_FILE}"
+            (run_dir / rundir.REPORT_FILE).replace(run_dir / DAMAGED_REPORT_FILE)
+    return finish_dead_run(run_dir, trusted=trusted, errors=[damage] if damage else [])
 
 
 # -- results that could not be written when the run ended ----------------------
@@ -292,7 +308,7 @@ def _observed_before(report: Report) -> Observed:
     """The observations behind a report's verdict; from the run's facts if it lacks them."""
     try:
         return Observed.from_json(report.observed)
-    except (KeyError, ValueError, TypeError):
+    except ShapeError:
         story = Story.of(Path(report.run_dir))
         return _observed(story, report.jobs, Gathered(), left=bool(unseen(report.jobs)))
 
@@ -303,16 +319,16 @@ def main() -> None:
     if not (run_dir / rundir.RUN_FILE).exists():
         return  # a run that failed because of a user's mistake was removed
     try:
+        rundir.check_own(run_dir)
         with claim_directory(run_dir, PATIENCE_S):
-            written = run_dir / rundir.REPORT_FILE
-            if written.exists():  # the front was killed before it removed the registry entry
-                report = Report.from_json(durable.read_json(written))
-            else:
-                report = finish_dead_run(run_dir)
+            # with a report, the front was killed before it removed the registry entry
+            report = report_of_dead_run(run_dir)
             if report.exit_code != ExitCode.INCOMPLETE:
                 registry.remove(report.run_id)  # the warden saw everything gone
     except RunBusyError:
         pass  # the run is being resumed or cleaned up already: that process writes both
+    except UntrustedError as error:
+        sys.exit(f"allstop: {error}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from supervisor.market import cache
 from supervisor.market.bars import Bars, file_blocks
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance, Source
-from supervisor.system import durable, sealed
+from supervisor.system import durable, private, sealed
 
 _PICKLE = b"\x80"
 """First byte of a pickle (``pickletools``, PROTO)."""
@@ -71,7 +71,7 @@ def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
         If it cannot be written; the run can then be resumed only with what was.
     """
     cache.keep(bars)
-    if (run_dir / rundir.INPUTS_FILE).exists():
+    if _path_of(run_dir, rundir.INPUTS_FILE).exists():
         return
     if function is not None:
         durable.write_bytes(run_dir / rundir.FUNCTION_FILE, [sealed.pack(function)])
@@ -83,7 +83,7 @@ def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
 
 def known_digest(run_dir: Path) -> str | None:
     """Digest of the data the run began with; None if the run died before it was written."""
-    path = run_dir / rundir.INPUTS_FILE
+    path = _path_of(run_dir, rundir.INPUTS_FILE)
     if not path.exists():
         return None
     digest = durable.read_json(path).get("bars_digest")
@@ -145,7 +145,7 @@ def function_again(run_dir: Path, plan: Plan, *, changed_code: bool) -> bytes | 
     """
     if plan.source is Source.CALLABLE:
         try:
-            return _function_kept(run_dir / rundir.FUNCTION_FILE)
+            return _function_kept(_path_of(run_dir, rundir.FUNCTION_FILE))
         except FileNotFoundError:
             raise ConfigError(
                 f"run {plan.run_id} sweeps a Python callable and died before it was saved: "
@@ -159,7 +159,7 @@ def function_again(run_dir: Path, plan: Plan, *, changed_code: bool) -> bytes | 
 
 def _function_kept(path: Path) -> bytes:
     """Read a dilled function; it is verified here, because unpickling it runs what is in it."""
-    content = path.read_bytes()
+    content = private.read_bytes(path)
     if content.startswith(_PICKLE):
         return content  # of a version without checksums
     try:
@@ -211,9 +211,9 @@ def _load(run_dir: Path, plan: Plan, *, unchecked: bool) -> Bars:
 
 
 def _bars_kept(run_dir: Path, plan: Plan, *, unchecked: bool) -> Bars:
-    path = run_dir / rundir.BARS_FILE
+    path = _path_of(run_dir, rundir.BARS_FILE)
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = private.open_regular(path)
     except FileNotFoundError:
         raise ConfigError(
             f"the data of run {plan.run_id} came from memory, and the run died before it was "
@@ -228,6 +228,15 @@ def _bars_kept(run_dir: Path, plan: Plan, *, unchecked: bool) -> Bars:
         ) from None
     finally:
         os.close(fd)
+
+
+def _path_of(run_dir: Path, name: str) -> Path:
+    """Return the path of an input; a shard of a sweep has those of the sweep."""
+    own = run_dir / name
+    whole = run_dir.parent.parent
+    is_shard = run_dir.parent.name == rundir.SHARD_DIR and (whole / rundir.RUN_FILE).exists()
+    # shards of earlier versions have links
+    return whole / name if is_shard and (own.is_symlink() or not own.exists()) else own
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

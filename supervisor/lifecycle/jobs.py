@@ -13,8 +13,8 @@ from slurm.controller.calls import Cluster
 from slurm.look import look
 from slurm.records.book import Keeper
 from slurm.records.outcome import JobOutcome, outcomes
-from slurm.records.outstanding import all_outstanding
-from supervisor.errors import AllstopError
+from slurm.records.outstanding import all_outstanding, recorded_way
+from supervisor.errors import AllstopError, ConfigError
 from supervisor.lifecycle.copies import refuse_copy
 from supervisor.records import registry, rundir
 
@@ -62,15 +62,24 @@ def _ledgers(run: str | None) -> list[Path]:
 
 
 def _visit(ledger: Path, *, cancelling: bool) -> JobsSeen:
-    with closing(Keeper(ledger)) as keeper:
-        book = keeper.book
-        try:
-            with closing(connect(book.address, book.variables)) as transport:
-                cluster = Cluster(transport)
-                if cancelling:
-                    cancelled = cancel(cluster, keeper)
-                    return JobsSeen(cancelled.jobs, cancelled.error)
-                look(cluster, keeper)
-        except AllstopError as error:
-            return JobsSeen(outcomes(keeper.book), str(error))
-        return JobsSeen(outcomes(keeper.book), None)
+    try:
+        rundir.check_own(ledger.parent)
+        with closing(Keeper(ledger)) as keeper:
+            return _look(ledger, keeper, cancelling=cancelling)
+    except ConfigError as error:
+        return JobsSeen([], str(error))
+
+
+def _look(ledger: Path, keeper: Keeper, *, cancelling: bool) -> JobsSeen:
+    book = keeper.book
+    try:
+        way = recorded_way(ledger, book.token) or (book.address, book.variables)
+        with closing(connect(*way)) as transport:
+            cluster = Cluster(transport)
+            if cancelling:
+                cancelled = cancel(cluster, keeper)
+                return JobsSeen(cancelled.jobs, cancelled.error)
+            look(cluster, keeper)
+    except AllstopError as error:
+        return JobsSeen(outcomes(keeper.book), str(error))
+    return JobsSeen(outcomes(keeper.book), None)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -25,7 +26,7 @@ from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import COMMAND_KEY
 from supervisor.records.registry import Entry
-from supervisor.system import durable, gpu_files
+from supervisor.system import gpu_files
 from supervisor.system.environment import child_environment
 
 _BRIEFLY_S = 5.0
@@ -87,13 +88,13 @@ def reap() -> Iterator[Reaped]:
         if reaped is not None:
             yield reaped
     for path in registry.torn():  # its run had not begun: there is nothing else of it
-        path.unlink(missing_ok=True)
-    for path in registry.unreadable():
-        path.unlink(missing_ok=True)
-        yield Reaped(path.stem, "", notes=[f"{path} could not be read: removed"])
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+    yield from map(_remove_unreadable, registry.unreadable())
     yield from _lone_holders()
     yield from _lone_sockets(sockets)
     yield from _orphaned_jobs()
+    yield from _unreadable_jobs()
 
 
 def reap_named(name: str) -> Iterator[Reaped]:
@@ -144,9 +145,15 @@ def reap_run(entry: Entry, *, trusted: bool = False) -> Reaped | None:
     """
     if entry.alive or not (entry.dead or trusted):
         return None
-    if not entry.intact:
-        return _strike_off(entry)
     try:
+        if entry.run_dir.is_dir():
+            rundir.check_own(entry.run_dir)
+    except (ConfigError, OSError) as error:
+        ended = end_leftovers(entry.run_id, None)
+        return Reaped(entry.run_id, str(entry.run_dir), *ended, error=str(error))
+    try:
+        if not entry.intact:
+            return _strike_off(entry)
         with claim_directory(entry.run_dir):
             now = registry.find(entry.run_id)
             if now is None or now.alive or not (now.dead or trusted):
@@ -154,39 +161,48 @@ def reap_run(entry: Entry, *, trusted: bool = False) -> Reaped | None:
             return _clear(entry, trusted=trusted)
     except RunBusyError:
         return None
-    except OSError as error:
+    except (AllstopError, OSError) as error:  # the other runs are still to be cleaned up
         return Reaped(entry.run_id, str(entry.run_dir), error=str(error))
 
 
 def _strike_off(entry: Entry) -> Reaped:
     reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, None))
-    there = (entry.run_dir / rundir.RUN_FILE).exists()
+    there = os.path.lexists(entry.run_dir / rundir.RUN_FILE)
     why = "does not hold this run any more" if there else "is gone"
-    reaped.notes.append(f"its directory {why}: registry entry removed")
+    reaped.notes.append(entry.damage or f"its directory {why}: registry entry removed")
     _forget(entry.run_id)
     return reaped
 
 
+def _remove_unreadable(path: Path) -> Reaped:
+    """Remove an entry that says nothing any more, unless its run answers."""
+    reaped = Reaped(path.stem, "")
+    try:
+        if control_socket.is_answering(path.stem):
+            reaped.notes.append(f"{path} could not be read, but its run answers: left")
+        else:
+            path.unlink(missing_ok=True)
+            reaped.notes.append(f"{path} could not be read: removed")
+    except (ConfigError, OSError) as error:
+        reaped.error = f"{path} can be neither read nor removed: {error}"
+    return reaped
+
+
 def _clear(entry: Entry, *, trusted: bool) -> Reaped:
-    from supervisor.lifecycle.finish import finish_dead_run
+    from supervisor.lifecycle.finish import report_of_dead_run
     from supervisor.lifecycle.gpu import dead_run
-    from supervisor.records.report import Report
 
     vram_before = dead_run.used_by(entry.run_dir)
     reaped = Reaped(entry.run_id, str(entry.run_dir), *end_leftovers(entry.run_id, entry.run_dir))
-    written = entry.run_dir / rundir.REPORT_FILE
     try:
-        if written.exists():
-            report = Report.from_json(durable.read_json(written))
-        else:
-            report = finish_dead_run(entry.run_dir, trusted=trusted)
+        report = report_of_dead_run(entry.run_dir, trusted=trusted)
         reaped.status = str(report.status)
         reaped.notes += report.errors
         if not entry.intact:
             reaped.notes.append(f"it could not begin, and left nothing: {report.reason}")
-        elif COMMAND_KEY not in durable.read_json(entry.run_dir / rundir.RUN_FILE):
+        elif COMMAND_KEY not in rundir.read_run_file(entry.run_dir):
             reaped.combos_done = report.combos_done
-    except (AllstopError, OSError, KeyError, TypeError, ValueError) as error:
+    except (AllstopError, OSError) as error:
         reaped.error = " ".join(str(error).split()) or type(error).__name__
     if reaped.processes_killed and vram_before:
         # after the run was finished, which waits until its VRAM is back
@@ -225,6 +241,19 @@ def _orphaned_jobs(ledger: Path | None = None, *, trusted: bool = False) -> Iter
             name = f"job {job.id or '(id unknown)'} on {outstanding.address}, {job.state}"
             (reaped.jobs_ended if job.verified else reaped.survivors).append(name)
         yield reaped
+
+
+def _unreadable_jobs() -> Iterator[Reaped]:
+    """Name the records of cluster jobs that say nothing any more.
+
+    Only the token is known, by the file's name, and not where its jobs are: they are left to
+    the user.
+    """
+    from slurm.records.outstanding import unreadable
+
+    for path, why in unreadable():
+        mend = f"end jobs with the wckey {path.stem}, if there are any, and remove the file"
+        yield Reaped(path.stem, "", error=f"{why}: {mend}")
 
 
 def _lone_holders() -> Iterator[Reaped]:

@@ -19,6 +19,7 @@ from supervisor.ipc import control_socket
 from supervisor.lifecycle import inputs
 from supervisor.lifecycle.checks import (
     LEAST_VRAM_BYTES,
+    check_containment,
     check_fee,
     check_vram_limit,
     check_workers,
@@ -32,17 +33,17 @@ from supervisor.lifecycle.prepare import prepare as prepare_new
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim, claim_directory
-from supervisor.records.command import COMMAND_KEY
+from supervisor.records.command import COMMAND_KEY, checked_plan
 from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import library_versions
 from supervisor.records.events import EventLog
 from supervisor.records.home import home_of
 from supervisor.records.plan import ALLOCATION, Origin, Plan, Source, StopTimes
-from supervisor.records.report import Report
+from supervisor.records.report import Report, read_report
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered, outstanding
 from supervisor.states import RunStatus
-from supervisor.system import durable
+from supervisor.system import durable, private
 
 _NO_DEVICES: dict[str, Any] = {"devices": (), "spare_devices": (), "fallback_workers": 0}
 
@@ -74,12 +75,12 @@ def prepare(name: str, changes: Changes, *, elsewhere: bool = False) -> Prepared
     check_platform()
     registry.check()
     run_dir = registry.find_dir(name)
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    asked = rundir.read_run_file(run_dir)
     plan, _ = own_run(_plan(asked, run_dir), asked, run_dir)
     claim = _claim(run_dir, plan)
     try:
         # read again: no other process can change it from now on
-        asked = durable.read_json(run_dir / rundir.RUN_FILE)
+        asked = rundir.read_run_file(run_dir)
         plan, copied = own_run(_plan(asked, run_dir), asked, run_dir)
         notes = ([copied] if copied else []) + _other_versions(asked, plan.stack)
         if not copied:  # processes and jobs that a copy's files tell of are the original's
@@ -113,9 +114,10 @@ def prepare_order(order: Order, changes: Changes, *, elsewhere: bool = False) ->
         raise ConfigError("--resume needs --run-dir, the directory of the run", key="run_dir")
     if not _holds_run(order.run_dir):
         return prepare_new(order, elsewhere=elsewhere)
+    run_dir = rundir.resolve(order.run_dir)
+    rundir.check_own(run_dir)
     wanted, bars, _ = check(order)
-    run_dir = order.run_dir.resolve()
-    there = _plan(durable.read_json(run_dir / rundir.RUN_FILE), run_dir)
+    there = _plan(rundir.read_run_file(run_dir), run_dir)
     difference = _difference(there, wanted) or _other_data(run_dir, there, wanted, bars)
     if difference:
         raise ConfigError(
@@ -137,14 +139,14 @@ def _holds_run(run_dir: Path) -> bool:
 
 def complete(run_dir: Path, changes: Changes) -> Report | None:
     """Return the report of a run that has nothing left to compute; None for any other."""
-    plan = _plan(durable.read_json(run_dir / rundir.RUN_FILE), run_dir)
+    plan = _plan(rundir.read_run_file(run_dir), run_dir)
     path = run_dir / rundir.REPORT_FILE
     if not path.exists() or not (run_dir / rundir.RESULTS_FILE).exists():
         return None
     try:
-        report = Report.from_json(durable.read_json(path))
-    except (KeyError, TypeError, ValueError):
-        return None  # of another version: written anew at the end
+        report = read_report(run_dir)
+    except ConfigError:
+        return None  # of another version, or damaged: written anew at the end
     space = plan.space
     done = covered(plan.journals(run_dir), space, failed=not changes.retry_failed)
     if outstanding(done, space, plan.span) or report.status is not RunStatus.COMPLETED:
@@ -239,8 +241,9 @@ def _begin(
 ) -> Prepared:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for name in (rundir.JOURNAL_DIR, rundir.LOG_DIR):
-        (run_dir / name).mkdir(mode=0o700, exist_ok=True)
-    history = [*asked.get("resumed_at", []), now]
+        private.make_directory(run_dir / name)
+    before = asked.get("resumed_at")
+    history = [*(before if isinstance(before, list) else []), now]
     again = asked | plan.to_json() | {"resumed_at": history} | home_of(run_dir)
     if plan.run_id != asked["run_id"]:
         set_ledger_aside(run_dir, asked["run_id"])
@@ -284,12 +287,14 @@ def _plan(asked: dict[str, Any], run_dir: Path) -> Plan:
             "start it again",
             key="run",
         )
+    file = run_dir / rundir.RUN_FILE
+    plan = checked_plan(asked, file)
+    if not isinstance(plan, Plan):
+        raise ConfigError(f"{file}: not the plan of a sweep")
     try:
-        return _checked(Plan.from_json(asked))
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: not the plan of a sweep") from None
+        return _checked(plan)
     except ConfigError as error:
-        raise ConfigError(f"{run_dir / rundir.RUN_FILE}: {error}", key=error.key) from None
+        raise ConfigError(f"{file}: {error}", key=error.key) from None
 
 
 def _checked(plan: Plan) -> Plan:
@@ -299,12 +304,15 @@ def _checked(plan: Plan) -> Plan:
     check_workers(plan.fallback_workers or 1)
     check_fee(plan.fee)
     check_vram_limit(plan.vram_limit_bytes or LEAST_VRAM_BYTES)
+    check_containment(plan.containment)
     return plan
 
 
 def _other_versions(asked: dict[str, Any], stack: Stack) -> list[str]:
     """Name the libraries whose versions differ from when the run began."""
-    then, now = asked.get("versions", {}), library_versions()
+    then, now = asked.get("versions"), library_versions()
+    if not isinstance(then, dict):
+        return []
     return [
         f"the run began with {name} {then[name]} and is resumed with {now[name]}: "
         "rows may differ in their last bits"

@@ -7,7 +7,6 @@ the sweep is resumed, computes only the combinations that it has not finished.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from supervisor.records import rundir
 from supervisor.records.home import HOME_KEY
 from supervisor.records.plan import Origin, Plan, Provenance
 from supervisor.rows.index import covered, outstanding
-from supervisor.system import durable, private_dir
+from supervisor.system import durable, private
 
 Range = tuple[int, int]
 
@@ -44,9 +43,9 @@ def shard_dir(run_dir: Path, index: int) -> Path:
 
 
 def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
-    """Create a shard's directory: its part of the plan, and links to the sweep's inputs."""
+    """Create a shard's directory, with its part of the plan; it has the sweep's inputs."""
     folder = shard_dir(run_dir, index)
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    asked = rundir.read_run_file(run_dir)
     plan = Plan.from_json(asked)
     run_id, *copy_of = (rundir.shard_id(run_id, index) for run_id in plan.run_ids)
     there = folder / rundir.RUN_FILE
@@ -61,11 +60,7 @@ def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
         provenance=_provenance_here(run_dir, plan),
         shard=shard,
     )
-    private_dir.make_all(folder)
-    for name in (rundir.BARS_FILE, rundir.FUNCTION_FILE, rundir.INPUTS_FILE):
-        if (run_dir / name).exists():
-            with contextlib.suppress(FileExistsError):
-                (folder / name).symlink_to(Path("..") / ".." / name)
+    private.make_directories(folder)
     asked.pop(HOME_KEY, None)  # the sweep's; the shard has one as soon as it begins
     durable.write_json(there, asked | part.to_json())
     return folder

@@ -10,29 +10,35 @@ whose front was killed fetches from it, too.
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from slurm.connect import connect
 from slurm.transport import Transport
-from supervisor.errors import AllstopError, ConfigError
+from supervisor.errors import AllstopError, ConfigError, brief
 from supervisor.market.bars import file_blocks
 from supervisor.records import rundir
 from supervisor.records.home import HOME_KEY
 from supervisor.records.ledger import Ledger, read_ledger
 from supervisor.records.plan import Origin, Plan, Source
 from supervisor.rows.journal import is_journal_name
-from supervisor.system import durable, private_dir
+from supervisor.system import durable, private
 
 if TYPE_CHECKING:
     from supervisor.lifecycle.prepare import Prepared
 
 _FOLDER = ".allstop/runs"
+"""Where the copies are, below the user's home directory on the cluster."""
 _RECORD = "copy_made"
 _STRATEGY = "strategy.py"
+
+# a server may list anything: only names that a shard gives its files are fetched
+_SHARD = re.compile(r"[0-9]{5,9}")
+_LOG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.log")
 
 
 class StagingArea(Protocol):
@@ -77,27 +83,35 @@ class RemoteCopy:
         The directory here.
     transport : Transport
         How the cluster is reached.
-    path : str, optional
-        Path of the copy on the cluster; empty: the ledger is asked for it.
+
+    Notes
+    -----
+    The copy's path is made of the run's id, never taken from a file: what is removed lies
+    below our own folder on the cluster, whatever a ledger says.
     """
 
-    def __init__(self, run_dir: Path, transport: Transport, path: str = "") -> None:
+    def __init__(self, run_dir: Path, transport: Transport) -> None:
         self._run_dir = run_dir
         self._transport = transport
-        self._path = path or self._known_path()
+        known = copy_of(run_dir)
+        self._run_id = ""
+        if known is not None and known.address == transport.address:
+            self._run_id = known.run_id
+        self._found = ""
 
     def stage(self, prepared: Prepared) -> str:
         """Copy plan, bars and strategy, then fetch what an earlier attempt has written."""
-        if not self._path:
-            self._path = self._make(prepared.plan.run_id)
+        if not self._run_id:
+            self._run_id = self._make(prepared.plan.run_id)
         plan = self._remote_plan(prepared.plan)
-        there = durable.read_json(self._run_dir / rundir.RUN_FILE)
+        there = rundir.read_run_file(self._run_dir)
         there.pop(HOME_KEY, None)  # it is another directory there, and no copy
         there |= plan.to_json() | {"cwd": self._path}
         self._transport.put(f"{self._path}/{rundir.RUN_FILE}", durable.as_json(there))
         for name in (rundir.FUNCTION_FILE, rundir.INPUTS_FILE):
             with contextlib.suppress(FileNotFoundError):
-                self._transport.put(f"{self._path}/{name}", (self._run_dir / name).read_bytes())
+                data = private.read_bytes(self._run_dir / name)
+                self._transport.put(f"{self._path}/{name}", data)
         bars = b"".join(file_blocks(prepared.bars.memfd))
         self._transport.put(f"{self._path}/{rundir.BARS_FILE}", bars)
         self.fetch()
@@ -105,36 +119,47 @@ class RemoteCopy:
 
     def fetch(self) -> None:
         """Fetch the shards' journals and logs."""
-        if not self._path:
+        if not self._run_id:
             return
         for name in self._names(f"{self._path}/{rundir.SHARD_DIR}"):
-            if name.isdecimal():
+            if _SHARD.fullmatch(name):
                 self._fetch_journals(f"{rundir.SHARD_DIR}/{name}/{rundir.JOURNAL_DIR}")
         for name in self._names(f"{self._path}/{rundir.LOG_DIR}"):
-            self._fetch(f"{rundir.LOG_DIR}/{name}")
+            if _LOG.fullmatch(name):
+                self._fetch(f"{rundir.LOG_DIR}/{name}")
 
     def clear(self) -> None:
         """Remove the copy."""
-        if self._path:
+        if self._run_id:
             self._shell(f"rm -rf -- {shlex.quote(self._path)}")
 
-    def _known_path(self) -> str:
-        for record in reversed(read_ledger(self._run_dir / rundir.LEDGER_FILE)):
-            if record.kind == _RECORD:
-                return str(record.fields["path"])
-        return ""
+    @property
+    def _path(self) -> str:
+        self._found = self._found or self._place(self._run_id)
+        return self._found
+
+    def _place(self, run_id: str) -> str:
+        # asked of the cluster: the user's home directory there may differ from the one here
+        home = self._shell('cd && printf %s "$PWD"')
+        if not home.startswith("/") or "\n" in home:
+            raise ConfigError(
+                f"{self._transport.name}: the home directory there is {brief(home)}: not a path",
+                key="cluster",
+            )
+        return f"{home.rstrip('/')}/{_FOLDER}/{rundir.check_run_id(run_id)}"
 
     def _make(self, run_id: str) -> str:
-        # asked of the cluster: the user's home directory there may differ from the one here
-        path = self._shell('cd && printf %s "$PWD"') + f"/{_FOLDER}/{run_id}"
+        path = self._place(run_id)
         with Ledger(self._run_dir / rundir.LEDGER_FILE) as ledger:
-            ledger.append(_RECORD, address=self._transport.address, path=path)
+            ledger.append(_RECORD, address=self._transport.address, path=path)  # for people
         folders = " ".join(
             shlex.quote(f"{path}/{name}")
             for name in (rundir.JOURNAL_DIR, rundir.LOG_DIR, rundir.SHARD_DIR)
         )
-        self._shell(f"umask 077; mkdir -p -- {folders}")
-        return path
+        # folders that are there already may have been made under a wide umask
+        above = " ".join(shlex.quote(str(folder)) for folder in PurePosixPath(path).parents[:2])
+        self._shell(f"umask 077; mkdir -p -- {folders} && chmod go-w -- {above}")
+        return run_id
 
     def _remote_plan(self, plan: Plan) -> Plan:
         """The plan for the cluster: bars and the strategy's file lie beside it."""
@@ -158,7 +183,7 @@ class RemoteCopy:
 
     def _fetch(self, name: str) -> None:
         target = self._run_dir / name
-        private_dir.make_all(target.parent)
+        private.make_directories(target.parent)
         durable.write_bytes(target, [self._transport.get(f"{self._path}/{name}")])
 
     def _names(self, folder: str) -> tuple[str, ...]:
@@ -204,15 +229,30 @@ def clear_what_is_left(run_dir: Path) -> list[str]:
 
 
 def _at_the_copy(run_dir: Path, do: Callable[[RemoteCopy], None], complaint: str) -> list[str]:
-    copies: list[dict[str, Any]] = [
-        record.fields
-        for record in read_ledger(run_dir / rundir.LEDGER_FILE)
-        if record.kind == _RECORD
-    ]
-    for copy in copies[-1:]:
-        try:
-            with contextlib.closing(connect(copy["address"])) as transport:
-                do(RemoteCopy(run_dir, transport, copy["path"]))
-        except (AllstopError, OSError) as error:
-            return [complaint.format(copy["address"], error)]
+    copy = copy_of(run_dir)
+    if copy is None:
+        return []
+    try:
+        with contextlib.closing(connect(copy.address)) as transport:
+            do(RemoteCopy(run_dir, transport))
+    except (AllstopError, OSError) as error:
+        return [complaint.format(copy.address, error)]
     return []
+
+
+class _Copy(NamedTuple):
+    """A copy of a run's directory: the cluster that has it, and the run's id."""
+
+    address: str
+    run_id: str
+
+
+def copy_of(run_dir: Path) -> _Copy | None:
+    """Return the copy that the ledger of a run knows of; None: there is none on a cluster."""
+    for record in reversed(read_ledger(run_dir / rundir.LEDGER_FILE)):
+        if record.kind == _RECORD:
+            address = str(record.fields.get("address"))
+            if not address.startswith("ssh:"):
+                return None  # a directory here is nobody's copy
+            return _Copy(address, str(rundir.read_run_file(run_dir)["run_id"]))
+    return None

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor.ipc import control_socket, messages
 from supervisor.records import registry, rundir
-from supervisor.records.command import COMMAND_KEY
+from supervisor.records.command import plan_of, run_record
 from supervisor.records.home import original_of
 from supervisor.records.plan import Plan
 from supervisor.states import RunStatus
 from supervisor.system import durable
+from supervisor.system.shape import Count, Seconds
+
+
+class _Asked(NamedTuple):
+    """The part of ``run.json`` that is shown; of a command only the first and the last."""
+
+    run_id: str
+    combos_total: Count = 0
+    command: list[str] | None = None
+
+
+class _Reported(NamedTuple):
+    """The part of ``report.json`` that is shown."""
+
+    status: RunStatus
+    combos_done: Count
+    elapsed_s: Seconds
 
 
 @dataclass(slots=True)
@@ -65,22 +82,17 @@ def status_of(run_dir: Path) -> Status:
     ConfigError
         If there is no run in the directory.
     """
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
-    command = asked.get(COMMAND_KEY)
-    status = Status(
-        asked["run_id"],
-        str(run_dir),
-        total=asked["combos_total"] if command is None else 0,
-        command=command,
-    )
+    asked = run_record(run_dir, _Asked)
+    status = Status(asked.run_id, str(run_dir), total=asked.combos_total, command=asked.command)
     # in a copy, whoever answers to the id is the original
-    answer = None if original_of(run_dir, asked) else _ask(status.run_id)
+    is_copy = original_of(run_dir, rundir.read_run_file(run_dir)) != ""
+    answer = None if is_copy else _ask(status.run_id)
     if answer is not None:
         _take_answer(status, answer)
     elif (run_dir / rundir.REPORT_FILE).exists():
-        _take_report(status, durable.read_json(run_dir / rundir.REPORT_FILE))
+        _take_report(status, durable.read_record(run_dir / rundir.REPORT_FILE, _Reported))
     else:
-        _take_traces(status, run_dir, asked)
+        _take_traces(status, run_dir, is_copy=is_copy)
     return status
 
 
@@ -91,19 +103,20 @@ def _take_answer(status: Status, answer: messages.Status) -> None:
     status.elapsed_s = answer.elapsed_s
 
 
-def _take_report(status: Status, report: dict[str, Any]) -> None:
-    status.status = RunStatus(report["status"])
-    status.done = report["combos_done"]
-    status.elapsed_s = report["elapsed_s"]
+def _take_report(status: Status, report: _Reported) -> None:
+    status.status = report.status
+    status.done = report.combos_done
+    status.elapsed_s = report.elapsed_s
 
 
-def _take_traces(status: Status, run_dir: Path, asked: dict[str, Any]) -> None:
+def _take_traces(status: Status, run_dir: Path, *, is_copy: bool) -> None:
     """Count what the journals hold, and look whether front or warden lives."""
     if status.command is None:
         from supervisor.lifecycle.gather import count_covered
 
-        status.done = count_covered(run_dir, Plan.from_json(asked))
-    entry = None if original_of(run_dir, asked) else registry.find(status.run_id)
+        plan = plan_of(run_dir)
+        status.done = count_covered(run_dir, plan) if isinstance(plan, Plan) else 0
+    entry = None if is_copy else registry.find(status.run_id)
     if entry is not None and entry.alive:
         status.status = RunStatus.STARTING
     elif entry is not None and entry.elsewhere:

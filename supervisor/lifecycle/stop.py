@@ -8,24 +8,24 @@ run's cluster jobs. The command line, the Python API and the dashboard share it.
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import socket
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from supervisor.errors import ConfigError
 from supervisor.ipc import control_socket, messages
 from supervisor.ipc.stopflag import Level
 from supervisor.lifecycle.reap import reap_run
 from supervisor.records import registry, rundir
+from supervisor.records.command import run_record
 from supervisor.records.events import latest
 from supervisor.records.plan import StopTimes, margin_s
 from supervisor.records.registry import Entry
-from supervisor.records.report import unseen
+from supervisor.records.report import SeenJob, unseen
 from supervisor.system import durable, process
 from supervisor.system.process import Identity
 
@@ -38,6 +38,18 @@ _ASK_EVERY_S = 1.0
 
 _REQUESTED, _STARTED, _ENDED = "front.run_requested", "warden.run_started", "warden.run_ended"
 _BY_COMMAND = "requested by the stop command"
+
+
+class _JobsOfReport(NamedTuple):
+    """The part of ``report.json`` that a stop needs."""
+
+    jobs: list[SeenJob]
+
+
+class _TimesOfRun(NamedTuple):
+    """The part of ``run.json`` that a stop needs."""
+
+    times: StopTimes
 
 
 @dataclass(slots=True)
@@ -143,9 +155,11 @@ class RunStop:
         """Name the run's cluster jobs that were not seen to end."""
         if not self._run.report.exists():
             return self._cancel_jobs()  # the front hangs, or takes too long
-        with contextlib.suppress(ConfigError, KeyError, TypeError):
-            return unseen(durable.read_json(self._run.report)["jobs"])
-        return []
+        try:
+            return unseen(durable.read_record(self._run.report, _JobsOfReport).jobs)
+        except ConfigError as error:
+            # a run that has submitted nothing has no ledger
+            return [f"perhaps a job: {error}"] if self._run.ledger.exists() else []
 
     def _cancel_jobs(self) -> list[str]:
         """Cancel jobs in the front's place; name those that were not seen to end."""
@@ -210,9 +224,8 @@ class _Run:
     def longest_s(self) -> float:
         """How long a healthy warden may take to end the run."""
         try:
-            times = durable.read_json(self.entry.run_dir / rundir.RUN_FILE)["times"]
-            return StopTimes(**times).longest_s
-        except (ConfigError, KeyError, TypeError):
+            return run_record(self.entry.run_dir, _TimesOfRun).times.longest_s
+        except ConfigError:
             return margin_s()
 
     def await_report(self) -> None:

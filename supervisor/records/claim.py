@@ -10,6 +10,7 @@ from typing import ClassVar, Self
 
 from supervisor.errors import RunBusyError
 from supervisor.records.rundir import LOCK_FILE
+from supervisor.system import private
 
 _CLAIM_AGAIN_S = 0.02
 
@@ -31,7 +32,7 @@ class Claim:
     """Descriptors of this process's claims: a forked child must not keep them alive."""
 
     def __init__(self, run_dir: Path) -> None:
-        fd = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = private.open_regular(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -10,10 +10,14 @@ import os
 import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from supervisor.errors import ConfigError
 from supervisor.records.plan import Plan, StopTimes
+from supervisor.records.rundir import RUN_FILE, read_run_file
+from supervisor.system.shape import ShapeError, read_as
+
+T = TypeVar("T")
 
 COMMAND_KEY = "command"
 """Key of ``run.json`` that only the run of a command has."""
@@ -55,13 +59,14 @@ class CommandPlan:
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> CommandPlan:
-        """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone."""
-        return cls(
-            plain["run_id"],
-            tuple(map(str, plain[COMMAND_KEY])),
-            StopTimes(**plain["times"]),
-            plain["containment"],
-        )
+        """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone.
+
+        Raises
+        ------
+        ValueError, ConfigError
+            If a key is missing, or its value is of another type or impossible; names it.
+        """
+        return read_as(cls, plain)
 
     @property
     def name(self) -> str:
@@ -75,6 +80,35 @@ AnyPlan = Plan | CommandPlan
 def read_plan(plain: dict[str, Any]) -> AnyPlan:
     """Rebuild the plan in a ``run.json``, of a sweep or of a command."""
     return CommandPlan.from_json(plain) if COMMAND_KEY in plain else Plan.from_json(plain)
+
+
+def plan_of(run_dir: Path) -> AnyPlan:
+    """Read the plan of the run in a directory.
+
+    Raises
+    ------
+    ConfigError
+        If ``run.json`` cannot be read, or has no plan; one line that names the file and the key.
+    """
+    return checked_plan(read_run_file(run_dir), run_dir / RUN_FILE)
+
+
+def run_record(run_dir: Path, kind: type[T]) -> T:
+    """Read a part of ``run.json`` as a record; raises as :func:`plan_of`."""
+    try:
+        return read_as(kind, read_run_file(run_dir))
+    except ShapeError as error:
+        raise ConfigError(f"{run_dir / RUN_FILE}: not the plan of a run: {error}") from None
+
+
+def checked_plan(plain: dict[str, Any], file: Path) -> AnyPlan:
+    """Rebuild the plan in a ``run.json`` that was read from ``file``; see :func:`plan_of`."""
+    try:
+        return read_plan(plain)
+    except ShapeError as error:
+        raise ConfigError(f"{file}: not the plan of a run: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}", key=error.key) from None
 
 
 def shown(command: tuple[str, ...]) -> str:

@@ -7,8 +7,6 @@ one ``write`` in append mode, which the kernel keeps whole, so neither needs the
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -16,7 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.records.rundir import EVENTS_FILE
-from supervisor.system import sealed
+from supervisor.system import durable, private, sealed
+from supervisor.system.shape import Instant, read_as
+
+_LONGEST_LINE = 2**22
+"""Of any fact: a sweep of a thousand workers names a process each."""
 
 
 class Fact(NamedTuple):
@@ -60,7 +62,7 @@ class EventLog:
 
     def __init__(self, run_dir: Path, room: str, *, create: bool = True) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        self._fd = os.open(run_dir / EVENTS_FILE, flags, 0o600)
+        self._fd = private.open_regular(run_dir / EVENTS_FILE, flags)
         self._room = room
         self.dropped = 0
         self._end_line()
@@ -96,28 +98,42 @@ def latest(run_dir: Path, *names: str) -> str:
 
     Other facts are not parsed: a run of days has a hundred thousand of them.
     """
-    try:
-        lines = (run_dir / EVENTS_FILE).read_bytes().splitlines()
-    except FileNotFoundError:
-        return ""
-    begins = tuple(f'{{"event": "{name}",'.encode() for name in names)
-    for line in reversed(lines):
-        if line.startswith(begins):
-            with contextlib.suppress(ValueError):  # torn or damaged
-                return str(json.loads(sealed.check_line(line.decode()))["event"])
-    return ""
+    begins = {f'{{"event": "{name}",'.encode(): name for name in names}
+    found = ""
+    for line in _lines(run_dir):
+        begin = line[: line.find(b",") + 1]
+        if begin in begins and _parse(line) is not None:  # torn
+            found = begins[begin]
+    return found
 
 
 def read_events(run_dir: Path) -> Iterator[Fact]:
-    """Yield a run's facts in the order they were written; torn and damaged lines are skipped."""
+    """Yield a run's facts in the order they were written.
+
+    Lines that are torn, damaged or longer than any of ours are left out.
+    """
+    return filter(None, map(_parse, _lines(run_dir)))
+
+
+def _lines(run_dir: Path) -> Iterator[bytes]:
+    """Yield the lines, holding one at a time; none if there is no file."""
     try:
-        text = (run_dir / EVENTS_FILE).read_text(encoding="utf-8", errors="replace")
+        opened = os.fdopen(private.open_beside(run_dir / EVENTS_FILE), "rb")
     except FileNotFoundError:
         return
-    for line in text.splitlines():
-        try:
-            fields = json.loads(sealed.check_line(line))
-            fields.pop(sealed.KEY, None)
-            yield Fact(fields.pop("event"), float(fields.pop("at")), fields)
-        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-            continue
+    with opened as file:
+        whole = True
+        while line := file.readline(_LONGEST_LINE):
+            begins, whole = whole, line.endswith(b"\n")
+            if begins and (whole or len(line) < _LONGEST_LINE):
+                yield line
+
+
+def _parse(line: bytes) -> Fact | None:
+    try:
+        fields = durable.loads(sealed.check_line(line.decode().rstrip("\n")))
+        fields.pop(sealed.KEY, None)
+        name, at = fields.pop("event"), fields.pop("at")
+        return Fact(read_as(str, name), read_as(Instant, at), fields)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from supervisor.errors import AllstopError
-from supervisor.system import durable
+from supervisor.system import durable, private
+from supervisor.system.shape import Instant, read_as
 
 _NAME = b"allstop-ledger-"
 _VERSION = b"2"
@@ -90,7 +91,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._fd = private.open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             durable.sync_directory(path.parent)
         except OSError as error:
             raise LedgerWriteError(path, error) from None
@@ -136,7 +137,7 @@ def read_ledger(path: Path) -> list[Record]:
         version does not understand.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = private.read_bytes(path).split(b"\n")
     except FileNotFoundError:
         return []
     return [record for line in lines if (record := _parse(path, line)) is not None]
@@ -154,8 +155,12 @@ def _parse(path: Path, line: bytes) -> Record | None:
         return None
     if head not in (_NAME + _VERSION, _NAME + _FIRST_VERSION):
         raise LedgerError(f"{path} was written by a later version: use that one")
-    fields = json.loads(payload)
-    return Record(fields.pop("kind"), fields.pop("at"), fields)
+    try:
+        fields = durable.loads(payload)
+        kind, at = fields.pop("kind"), fields.pop("at")
+        return Record(read_as(str, kind), read_as(Instant, at), fields)
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return None  # a checksum proves that nothing was damaged, not who wrote it
 
 
 def _crc(head: bytes, payload: bytes) -> int:

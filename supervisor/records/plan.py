@@ -12,19 +12,13 @@ from typing import TYPE_CHECKING, Any
 from supervisor.errors import ConfigError, brief
 from supervisor.records import rundir
 from supervisor.records.device import Stack
+from supervisor.system.shape import AtLeastOne, Count, ShapeError, read_as, read_fields
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
     from supervisor.rows.space import Space
 
 MAX_WAIT_S = 86_400.0
-
-_COUNTS = {
-    "combos_total": 0, "n_bars": 0, "workers": 1, "resumed": 0, "fallback_workers": 0,
-    "workers_asked": 1, "vram_limit_bytes": 1,
-}  # fmt: skip
-_OPTIONAL = ("workers_asked", "vram_limit_bytes")
-"""Whole numbers of a plan with the least that each may be, and those that may be left out."""
 
 MARGIN_VARIABLE = "ALLSTOP_MARGIN_S"
 """Environment variable that sets :func:`margin_s`; the tests shorten it."""
@@ -193,25 +187,25 @@ class Plan:
     strategy: str
     source: Source
     grid: Grid
-    combos_total: int
+    combos_total: Count
     data: str
-    n_bars: int
-    workers: int
+    n_bars: Count
+    workers: AtLeastOne
     device: str = "auto"
     fee: float = 0.0005
     times: StopTimes = field(default_factory=StopTimes)
     provenance: Provenance = field(default_factory=Provenance)
-    resumed: int = 0
+    resumed: Count = 0
     containment: str = "auto"
-    shard: tuple[int, int] | None = None
+    shard: tuple[Count, Count] | None = None
     ordered: tuple[str, str] | None = None
     stack: Stack = Stack.NUMBA
     devices: tuple[str, ...] = ()
     spare_devices: tuple[str, ...] = ()
-    vram_limit_bytes: int | None = None
+    vram_limit_bytes: AtLeastOne | None = None
     device_why: str = ""
-    workers_asked: int | None = None
-    fallback_workers: int = 0
+    workers_asked: AtLeastOne | None = None
+    fallback_workers: Count = 0
     copy_of: tuple[str, ...] = ()
 
     @property
@@ -279,45 +273,42 @@ class Plan:
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> Plan:
-        """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone."""
+        """Rebuild a plan from what :meth:`to_json` wrote; further keys are left alone.
+
+        Raises
+        ------
+        ValueError, ConfigError
+            If a key is missing, or its value is of another type or impossible; names it.
+        """
         from supervisor.rows.grid import Grid  # NumPy: not needed for a command
 
-        known = {name: plain[name] for name in cls.__slots__ if name in plain}
-        _check_numbers(known)
-        known["source"] = Source(known["source"])
+        known = read_fields(cls, {"provenance": {}} | plain, Grid=dict[str, Any], Space=object)
         known["grid"] = Grid.of(known["grid"])
-        known["times"] = StopTimes(**known["times"])
-        if known.get("shard"):
-            start, stop = known["shard"]
-            known["shard"] = (int(start), int(stop))
-        if known.get("ordered"):
-            low, high = known["ordered"]
-            known["ordered"] = (str(low), str(high))
-        if "stack" in known:  # runs of before GPUs were used have none of these
-            known["stack"] = Stack(known["stack"])
-            for name in ("devices", "spare_devices"):
-                known[name] = tuple(map(str, known.get(name, ())))
-        known["copy_of"] = tuple(map(str, known.get("copy_of", ())))
         known["provenance"] = _provenance(plain)
-        return cls(**known)
+        plan = cls(**known)
+        _check_part(plan)
+        return plan
 
 
-def _check_numbers(plain: dict[str, Any]) -> None:
-    """Raise ValueError for a count that is none: it would end a run in the middle of its start."""
-    for name, least in _COUNTS.items():
-        value = plain.get(name)
-        given = value is not None or name not in _OPTIONAL
-        if name in plain and given and (type(value) is not int or value < least):
-            raise ValueError(f"{name} is {brief(value)}")
+def _check_part(plan: Plan) -> None:
+    """Raise ValueError if the part of the grid that is to be swept is none."""
+    if plan.shard is not None and not plan.shard[0] <= plan.shard[1] <= plan.grid.size:
+        raise ShapeError(f"shard must be a part of {plan.grid.size} combinations")
+    if plan.ordered is None:
+        return
+    for name in plan.ordered:
+        if name not in plan.grid.names or plan.grid.axis(name).dtype.kind not in "if":
+            raise ShapeError(f"ordered must be two parameters that are numbers, not {brief(name)}")
+    if plan.ordered[0] == plan.ordered[1]:
+        raise ShapeError("ordered must be two parameters")
 
 
 def _provenance(plain: dict[str, Any]) -> Provenance:
     if "provenance" in plain:
-        found = dict(plain["provenance"])
-        found["origin"] = Origin(found["origin"])
-        return Provenance(**found)
+        return read_as(Provenance, plain["provenance"])
     # before runs could be resumed, only the data's name and the directory were written down
-    cwd, data = str(plain.get("cwd", "")), str(plain.get("data", "example"))
+    cwd = read_as(str, plain.get("cwd", ""))
+    data = read_as(str, plain.get("data", "example"))
     if data == "example":
         return Provenance(cwd=cwd)
     return Provenance(Origin.FILE, path=os.path.join(cwd, data), cwd=cwd)  # noqa: PTH118

@@ -13,13 +13,14 @@ import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from supervisor.errors import ConfigError, RunBusyError, RunNotFoundError, brief
 from supervisor.records import rundir
 from supervisor.system import durable
 from supervisor.system import private_dir as private_dirs
 from supervisor.system.process import Identity
+from supervisor.system.shape import ShapeError, read_as
 
 _TRIES = 8
 _TMP = Path("/tmp")
@@ -68,8 +69,18 @@ class Entry(NamedTuple):
     def intact(self) -> bool:
         """Whether its directory still exists, and holds this run and not another one."""
         with contextlib.suppress(ConfigError):
-            return bool(durable.read_json(self.run_dir / rundir.RUN_FILE)["run_id"] == self.run_id)
+            return bool(rundir.read_run_file(self.run_dir)["run_id"] == self.run_id)
         return False
+
+    @property
+    def damage(self) -> str:
+        """Why its ``run.json`` cannot be read though it is there; empty: it can, or is gone."""
+        file = self.run_dir / rundir.RUN_FILE
+        try:
+            rundir.read_run_file(self.run_dir)
+        except ConfigError as error:
+            return str(error) if os.path.lexists(file) else ""
+        return ""
 
 
 def state_dir() -> Path:
@@ -132,8 +143,14 @@ def check() -> None:
 
 
 def socket_path(run_id: str) -> Path:
-    """Return the path of a run's control socket."""
-    return runtime_dir() / f"{run_id}.sock"
+    """Return the path of a run's control socket.
+
+    Raises
+    ------
+    ConfigError
+        If it is not the id of a run.
+    """
+    return runtime_dir() / f"{rundir.check_run_id(run_id)}.sock"
 
 
 def add(entry: Entry) -> None:
@@ -145,7 +162,7 @@ def add(entry: Entry) -> None:
         "warden": entry.warden._asdict(),
         "over": entry.over,
     }
-    durable.write_json(state_dir() / f"{entry.run_id}.json", plain, named=False)
+    durable.write_json(_file_of(entry.run_id), plain, named=False)
 
 
 def leave_to_reap(run_id: str) -> None:
@@ -157,7 +174,7 @@ def leave_to_reap(run_id: str) -> None:
 
 def remove(run_id: str) -> None:
     """Remove a run; not an error if it has no entry."""
-    (state_dir() / f"{run_id}.json").unlink(missing_ok=True)
+    _file_of(run_id).unlink(missing_ok=True)
 
 
 def sockets() -> list[Path]:
@@ -180,7 +197,7 @@ def living() -> list[Entry]:
 
 def find(run_id: str) -> Entry | None:
     """Return a run's current entry; None: it has none."""
-    return _read(state_dir() / f"{run_id}.json")
+    return _read(_file_of(run_id))
 
 
 def torn() -> list[Path]:
@@ -198,6 +215,10 @@ def unreadable() -> list[Path]:
     return [path for path in _files() if path.exists() and _read(path) is None]
 
 
+def _file_of(run_id: str) -> Path:
+    return state_dir() / f"{rundir.check_run_id(run_id)}.json"
+
+
 def _files() -> list[Path]:
     """Files of entries; those that another user has put there, or could write, are ignored."""
     found = []
@@ -209,28 +230,12 @@ def _files() -> list[Path]:
 
 
 def _read(path: Path) -> Entry | None:
-    with contextlib.suppress(ConfigError, KeyError, TypeError, FileNotFoundError):
-        if not private_dirs.is_ours(path.lstat()):
-            return None
-        plain = durable.read_json(path)
-        entry = Entry(
-            run_id=plain["run_id"],
-            run_dir=Path(plain["run_dir"]),
-            front=_identity(plain["front"]),
-            warden=_identity(plain["warden"]),
-            over=plain.get("over") is True,
-        )
+    with contextlib.suppress(ConfigError, ShapeError):
+        entry = read_as(Entry, durable.read_json(path))
+        rundir.check_run_id(entry.run_id)
         if f"{entry.run_id}.json" == path.name:
             return entry
     return None
-
-
-def _identity(plain: dict[str, Any]) -> Identity:
-    who = Identity(**plain)
-    numbers, texts = who[:2], who[2:]
-    if all(type(one) is int for one in numbers) and all(isinstance(one, str) for one in texts):
-        return who
-    raise TypeError("not the identity of a process")
 
 
 def find_running(name: str | None) -> Entry:
@@ -274,15 +279,25 @@ def find_dir(name: str | None) -> Path:
     ------
     RunNotFoundError
         If there is no such run.
+    UntrustedError
+        If another user owns its directory, or may write it.
     """
+    found = _find_dir(name)
+    rundir.check_own(found)
+    return found
+
+
+def _find_dir(name: str | None) -> Path:
     for entry in entries():
         named = name is not None and (name == entry.run_id or _same_dir(name, entry.run_dir))
         if named and entry.intact:
             return entry.run_dir
+        if named and (damage := entry.damage):
+            raise RunNotFoundError(f"run {entry.run_id}: {damage}")
     if name is not None:
         for candidate in (Path(name), rundir.DEFAULT_ROOT / name):
             if _holds_run(candidate):
-                return candidate.resolve()
+                return rundir.resolve(candidate)
         raise RunNotFoundError(f"no run {name!r}: give its id or its directory")
     known = [entry.run_dir for entry in entries() if entry.alive or entry.elsewhere]
     known += sorted(path.parent for path in rundir.DEFAULT_ROOT.glob(f"*/{rundir.RUN_FILE}"))

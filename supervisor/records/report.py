@@ -5,14 +5,15 @@ Everything in it was observed. What was not measured is null, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from supervisor.records import rundir
 from supervisor.states import ExitCode, RunStatus
 from supervisor.system import durable, sealed
+from supervisor.system.shape import Count, Like, Seconds, read_as
 
 
 @dataclass(slots=True)
@@ -20,8 +21,8 @@ class Rung:
     """One step of the escalation: when it was taken, and how many processes were alive then."""
 
     name: str
-    at_s: float
-    acted_on: int
+    at_s: Seconds
+    acted_on: Count
 
 
 @dataclass(slots=True)
@@ -44,7 +45,7 @@ class StopReport:
 
     requested_by: str
     level: str
-    elapsed_s: float = 0.0
+    elapsed_s: Seconds = 0.0
     rungs: list[Rung] = field(default_factory=list)
     survivors: list[str] = field(default_factory=list)
 
@@ -172,6 +173,18 @@ class Gathered(NamedTuple):
     missing: int = 0
 
 
+class Job(NamedTuple):
+    """What a report says of a cluster job, see :class:`slurm.records.outcome.JobOutcome`."""
+
+    id: str | None
+    token: str
+    state: str
+    verified: bool
+
+
+SeenJob = Annotated[dict[str, Any], Like(Job)]
+
+
 @dataclass(slots=True)
 class Report:
     """A run's report; the names of its fields are a contract."""
@@ -181,17 +194,17 @@ class Report:
     reason: str
     exit_code: int
     containment: str
-    combos_total: int
-    combos_done: int
-    combos_failed: int
-    elapsed_s: float
+    combos_total: Count
+    combos_done: Count
+    combos_failed: Count
+    elapsed_s: Seconds
     run_dir: str
     stop: StopReport | None = None
     memory: MemoryReport | None = None
-    jobs: list[dict[str, Any]] = field(default_factory=list)
+    jobs: list[SeenJob] = field(default_factory=list)
     components_cleaned: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    resumed: int = 0
+    resumed: Count = 0
     """How often the run was resumed; the combinations are counted over all attempts, the
     rest (times, memory, stop) is of the last one."""
     cause: str = ""
@@ -217,23 +230,10 @@ class Report:
 
         Raises
         ------
-        KeyError, ValueError, TypeError
-            If it is not what :meth:`to_json` gave.
+        ValueError
+            If it is not what :meth:`to_json` gave; names the field.
         """
-        known = {name: plain[name] for name in cls.__slots__ if name in plain}
-        known["status"] = RunStatus(known["status"])
-        if known.get("stop") is not None:
-            stop = dict(known["stop"])
-            stop["rungs"] = [Rung(**rung) for rung in stop["rungs"]]
-            known["stop"] = StopReport(**stop)
-            _check_kinds(known["stop"], _KINDS_OF_STOP)
-            for rung in known["stop"].rungs:
-                _check_kinds(rung, _KINDS_OF_RUNG)
-        if known.get("memory") is not None:
-            known["memory"] = _memory(known["memory"])
-        report = cls(**known)
-        _check_kinds(report, _KINDS)
-        return report
+        return read_as(cls, plain)
 
     def write(self) -> None:
         """Write ``report.json`` into the run's directory, durably."""
@@ -241,45 +241,17 @@ class Report:
         rundir.sync_names(Path(self.run_dir))
 
 
-def _memory(plain: dict[str, Any]) -> MemoryReport:
-    known = {name: plain[name] for name in MemoryReport.__slots__ if name in plain}
-    gpus = []
-    for one in known.pop("gpus", []):
-        gpus.append(GpuMemory(**{name: one[name] for name in GpuMemory.__slots__ if name in one}))
-        _check_kinds(gpus[-1], _KINDS_OF_GPU)
-    memory = MemoryReport(**known, gpus=gpus)
-    _check_kinds(memory, _KINDS_OF_MEMORY)
-    return memory
+def read_report(run_dir: Path) -> Report:
+    """Read a run's report; its directory may have been moved since.
 
-
-Kinds = Mapping[str, type | tuple[type, ...]]
-
-_NUMBER: tuple[type, ...] = (int, float)
-_MAYBE_NUMBER: tuple[type, ...] = (*_NUMBER, type(None))
-_KINDS_OF_RUNG: Kinds = {"name": str, "at_s": _NUMBER, "acted_on": int}
-_KINDS_OF_STOP: Kinds = {"requested_by": str, "level": str, "elapsed_s": _NUMBER, "survivors": list}
-_KINDS_OF_MEMORY: Kinds = {
-    **dict.fromkeys(MemoryReport.__slots__, _MAYBE_NUMBER), "gpus": list, "vram_note": str,
-}  # fmt: skip
-_KINDS_OF_GPU: Kinds = {
-    **dict.fromkeys(GpuMemory.__slots__, _MAYBE_NUMBER),
-    "back": (bool, type(None)),
-    **dict.fromkeys(("uuid", "name", "source", "note"), str),
-    **dict.fromkeys(("index", "baseline_bytes", "peak_bytes"), int),
-}
-_KINDS: Kinds = {
-    "run_id": str, "reason": str, "exit_code": int, "containment": str, "combos_total": int,
-    "combos_done": int, "combos_failed": int, "elapsed_s": _NUMBER, "run_dir": str, "jobs": list,
-    "components_cleaned": list, "errors": list, "resumed": int, "cause": str, "observed": dict,
-    "command_status": (int, type(None)),
-}  # fmt: skip
-
-
-def _check_kinds(found: object, kinds: Kinds) -> None:
-    """Raise TypeError if a field read from a file is of another kind than its reader needs."""
-    for name, kind in kinds.items():
-        if not isinstance(getattr(found, name), kind):
-            raise TypeError(f"{name}: {getattr(found, name)!r}")
+    Raises
+    ------
+    ConfigError
+        If there is none, or it is not one; names the file and the field.
+    """
+    found = durable.read_record(run_dir / rundir.REPORT_FILE, Report, "a run's report")
+    found.run_dir = str(run_dir)
+    return found
 
 
 def unseen(jobs: list[dict[str, Any]]) -> list[str]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
+import shlex
 import time
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
-from supervisor.errors import ConfigError
-from supervisor.system import durable, private_dir
+from supervisor.errors import ConfigError, UntrustedError, brief
+from supervisor.system import durable, private
 
 RUN_FILE = "run.json"
 REPORT_FILE = "report.json"
@@ -27,6 +30,94 @@ LOG_DIR = "logs"
 CHECKPOINT_DIR = "checkpoints"
 BIN_DIR = "bin"
 DEFAULT_ROOT = Path("runs")
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""An id names files, a socket and a cgroup, and is in jobs' names and in the environment."""
+
+
+_SHARD = re.compile(r"[0-9]{1,9}")
+
+
+def check_run_id(run_id: object) -> str:
+    """Return a run's id that was read or typed, if it is one.
+
+    Raises
+    ------
+    ConfigError
+        If it is not.
+    """
+    if isinstance(run_id, str) and _RUN_ID.fullmatch(run_id):
+        return run_id
+    raise ConfigError(
+        f"run id {brief(run_id)} is not 1 to 64 of the characters a-z, A-Z, 0-9, '-' and '_'",
+        key="run_id",
+    )
+
+
+def read_run_file(run_dir: Path) -> dict[str, Any]:
+    """Read the ``run.json`` of a run directory of ours.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or it is not that of a run; as :class:`UntrustedError`, if another
+        user owns or may write it, or the directory.
+    """
+    path = run_dir / RUN_FILE
+    asked = durable.read_json(path)
+    try:
+        if "run_id" in asked:
+            check_run_id(asked["run_id"])
+    except ConfigError as error:
+        raise ConfigError(f"{path}: not the plan of a run: {error}", key=error.key) from None
+    return asked
+
+
+def resolve(run_dir: Path) -> Path:
+    """Return the absolute path of a directory that was named, without links.
+
+    Raises
+    ------
+    UntrustedError
+        If a link of another user leads there: it may lead to somewhere else at any time.
+    """
+    private.check_links(run_dir)
+    return run_dir.resolve()
+
+
+def check_own(run_dir: Path) -> None:
+    """Raise unless a run directory, and what directories of a run it has, are ours.
+
+    Whoever opens files in it afterwards relies on this: only we can have put them there.
+
+    Raises
+    ------
+    ConfigError
+        If one cannot be read; as :class:`UntrustedError`, if another user owns or may write it,
+        or it is a link.
+    """
+    try:
+        _check_tree(run_dir)
+    except UntrustedError as error:
+        if error.owner is None:
+            raise
+        raise UntrustedError(
+            f"{error}; or only look at it: allstop report --untrusted {shlex.quote(str(run_dir))}",
+            path=error.path,
+            owner=error.owner,
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"{error.filename or run_dir} cannot be read: {error.strerror}") from None
+
+
+def _check_tree(run_dir: Path) -> None:
+    private.check_directory(run_dir)
+    for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR, SHARD_DIR):
+        with contextlib.suppress(FileNotFoundError):
+            private.check_directory(run_dir / name)
+    for name in private.names_in(run_dir / SHARD_DIR):
+        if _SHARD.fullmatch(name):
+            _check_tree(run_dir / SHARD_DIR / name)
 
 
 def new_run_id() -> str:
@@ -55,13 +146,22 @@ def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Pa
         If it cannot be created or written, or already holds a run.
     """
     try:
-        private_dir.make_all(run_dir)
-        run_dir = run_dir.resolve()
+        run_dir = resolve(run_dir)
+        if not run_dir.parent.exists():
+            private.make_directories(run_dir.parent)
+        _make_private(run_dir)
         check_empty(run_dir)
         for name in below:
-            (run_dir / name).mkdir(mode=0o700, exist_ok=True)
-        (run_dir / ".probe").touch(0o600)
-        (run_dir / ".probe").unlink()
+            private.make_directory(run_dir / name)
+        fd, probe = private.create_temporary(run_dir / "probe")
+        os.close(fd)
+        probe.unlink()
+    except UntrustedError as error:
+        raise UntrustedError(
+            f"{error}; or name another directory with --run-dir",
+            path=error.path,
+            owner=error.owner,
+        ) from None
     except OSError as error:
         raise ConfigError(
             f"run directory {run_dir} cannot be written ({error.strerror}): "
@@ -69,6 +169,19 @@ def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Pa
             key="run_dir",
         ) from None
     return run_dir
+
+
+def _make_private(run_dir: Path) -> None:
+    """Create the directory, or take the write permission of others from one of ours."""
+    if run_dir.is_dir() and not (run_dir / RUN_FILE).exists():
+        fd = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            facts = os.fstat(fd)
+            if private.is_mine(facts.st_uid) and facts.st_mode & 0o022:
+                os.fchmod(fd, facts.st_mode & 0o7755)  # made under an umask of 002
+        finally:
+            os.close(fd)
+    private.make_directory(run_dir)
 
 
 def check_empty(run_dir: Path) -> None:
@@ -97,10 +210,11 @@ def journals(run_dir: Path, run_ids: Collection[str]) -> dict[Path, tuple[str, .
         Its id, and those of the runs that it is a copy of.
     """
     found = {run_dir / JOURNAL_DIR: tuple(run_ids)}
-    for folder in sorted((run_dir / SHARD_DIR).glob(f"[0-9]*/{JOURNAL_DIR}")):
-        index = folder.parent.name
-        if index.isdecimal():
-            found[folder] = tuple(shard_id(run_id, int(index)) for run_id in run_ids)
+    shards = run_dir / SHARD_DIR
+    for name in private.names_in(shards, beside=True):
+        folder = shards / name / JOURNAL_DIR
+        if _SHARD.fullmatch(name) and folder.is_dir():
+            found[folder] = tuple(shard_id(run_id, int(name)) for run_id in run_ids)
     return found
 
 

@@ -16,7 +16,7 @@ ECHO = "flag"
 """Origin that the warden gives to a stop if it sees the flag before the request that set it. The
 request, when it comes, replaces it."""
 
-_LEVELS = ("drain", "stop", "kill")
+LEVELS = ("drain", "stop", "kill")
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class StopRecord:
         relayed : bool
             The warden reports it; the front may have reported it, too.
         """
-        if not self.level or _LEVELS.index(level) > _LEVELS.index(self.level):
+        if not self.level or LEVELS.index(level) > LEVELS.index(self.level):
             self.level = level
         first_in_order = relayed and by != ECHO and not self._ordered
         if not self or first_in_order or (self.requested_by == ECHO != by):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from supervisor.errors import ConfigError
+from supervisor.records import facts
 from supervisor.records.events import Fact, read_events
 from supervisor.records.report import MemoryReport
-from supervisor.records.stop_record import StopRecord
+from supervisor.records.rundir import EVENTS_FILE
+from supervisor.records.stop_record import LEVELS, StopRecord
 from supervisor.records.verdict import Jobs, Work
 from supervisor.states import RunStatus
 
@@ -16,6 +18,10 @@ NOT_SEEN = "its front and its warden were killed"
 
 _BEGINNINGS = ("front.resume_begun", "front.run_requested")
 """What begins an attempt: a resumed one may die before it has a warden to ask."""
+
+
+_SAMPLED = "front.memory_sampled"
+_OUTCOMES = (RunStatus.COMPLETED, RunStatus.STOPPED, RunStatus.FAILED)
 
 
 def ended_as(outcome: RunStatus, *, elsewhere: bool) -> Work:
@@ -58,8 +64,8 @@ class Story:
         Processes that could not be ended.
     memory : MemoryReport or None
         What the front measured while it was alive.
-    gpus : dict of dict
-        By UUID, the fields of the fact about a device before the run used it.
+    gpus : dict of VramBaseline
+        By UUID, a device before the run used it.
     gpu_peaks : dict of int
         By UUID, the largest reading, in bytes.
     last_at : float
@@ -82,7 +88,7 @@ class Story:
     stop: StopRecord = field(default_factory=StopRecord)
     survivors: list[str] = field(default_factory=list)
     memory: MemoryReport | None = None
-    gpus: dict[str, dict[str, Any]] = field(default_factory=dict)
+    gpus: dict[str, facts.VramBaseline] = field(default_factory=dict)
     gpu_peaks: dict[str, int] = field(default_factory=dict)
     last_at: float = 0.0
     command_status: int | None = None
@@ -92,65 +98,57 @@ class Story:
     def of(cls, run_dir: Path) -> Story:
         """Read a run's facts; those of earlier attempts are left out."""
         story = cls()
-        for fact in read_events(run_dir):
-            if fact.name in _BEGINNINGS:
-                story = cls()
-            story.take_in(fact)
+        try:
+            for fact in read_events(run_dir):
+                if fact.name in _BEGINNINGS:
+                    story = cls()
+                story.take_in(fact)
+        except OSError as error:  # what was finished is in the journals all the same
+            story.errors.append(f"{run_dir / EVENTS_FILE} cannot be read: {error.strerror}")
+        except ConfigError as error:
+            story.errors.append(str(error))
         return story
 
     def take_in(self, fact: Fact) -> None:
         """Add a fact; one of an unknown kind, or without a field that is needed, is ignored."""
-        try:
-            self._take_in(fact)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
-            return
-
-    def _take_in(self, fact: Fact) -> None:
-        fields, self.last_at = fact.fields, fact.at
-        match fact.name:
-            case "front.run_requested":
-                self.elsewhere = fields["elsewhere"] is True
-            case "warden.run_started":
-                baseline = int(fields["ram_baseline_bytes"])
+        self.last_at = fact.at
+        match facts.known(fact):
+            case facts.RunRequested(elsewhere):
+                self.elsewhere = elsewhere
+            case facts.RunStarted(containment, baseline):
                 self.memory = MemoryReport(baseline, baseline)
-                self.began, self.containment = fact.at, str(fields["containment"])
-            case "front.memory_sampled" if self.memory:
-                peak = max(self.memory.ram_peak_bytes, int(fields["ram_bytes"]))
-                self.memory.ram_peak_bytes = peak
-            case "front.vram_baseline":
-                self.gpus[str(fields["uuid"])] = fields
-            case "front.vram_sampled":
-                self.gpu_peaks |= {uuid: int(peak) for uuid, peak in fields["peak_bytes"].items()}
-            case "front.vram_held":
-                self.survivors += map(str, fields["survivors"])
-            case "front.stop_requested" | "warden.stop_requested":
+                self.began, self.containment = fact.at, containment
+            case facts.MemorySampled(ram_bytes) if self.memory and fact.name == _SAMPLED:
+                self.memory.ram_peak_bytes = max(self.memory.ram_peak_bytes, ram_bytes)
+            case facts.VramBaseline() as baseline:
+                self.gpus[baseline.uuid] = baseline
+            case facts.VramSampled(peak_bytes):
+                self.gpu_peaks |= peak_bytes
+            case facts.StopRequested(level, reason, by) if level.lower() in LEVELS:
                 relayed = fact.name.startswith("warden.")
-                level = fields["level"].lower()
-                self.stop.note(level, fields["reason"], fields["by"], relayed=relayed)
-            case "warden.rung_reached":
-                self.stop.rung(fields["rung"], fields["at_s"], fields["acted_on"])
-            case "warden.command_ended":
-                self.command_status = int(fields["status"])
-            case "warden.left_behind":
-                self.errors += [f"left behind by the command: {n}" for n in fields["processes"]]
-            case "warden.run_refused":
-                self._end(Work.FAILED, str(fields["error"]), usage=fields["usage"] is True)
-            case "warden.run_ended":
-                self.ended = fact.at
-                self.survivors = list(map(str, fields["survivors"]))
-                work = ended_as(RunStatus(fields["outcome"]), elsewhere=self.elsewhere)
-                self._end(work, str(fields["reason"]), usage=fields["usage"] is True)
-            case "front.finishing":
+                self.stop.note(level.lower(), reason, by, relayed=relayed)
+            case facts.RungReached(rung, at_s, acted_on):
+                self.stop.rung(rung, at_s, acted_on)
+            case facts.CommandEnded(status):
+                self.command_status = status
+            case facts.LeftBehind(processes):
+                self.errors += [f"left behind by the command: {name}" for name in processes]
+            case facts.RunRefused(error, usage):
+                self._end(Work.FAILED, error, usage=usage)
+            case facts.RunEnded() as ended if ended.outcome in _OUTCOMES:
+                self.ended, self.survivors = fact.at, ended.survivors
+                work = ended_as(ended.outcome, elsewhere=self.elsewhere)
+                self._end(work, ended.reason, usage=ended.usage)
+            case facts.Finishing() as seen:
                 # the front has observed what the warden could not report: its death, for one
-                self.survivors = list(map(str, fields["survivors"]))
-                self._end(
-                    Work(fields["work"]), str(fields["reason"]), usage=fields["usage"] is True
-                )
-            case "front.leftovers_ended":
-                self.survivors = list(map(str, fields["survivors"]))
-            case "front.jobs_ended":
-                self.jobs, self.jobs_reason = Jobs(fields["jobs"]), str(fields["reason"])
-                self.usage = self.usage or fields["usage"] is True
+                self.survivors = seen.survivors
+                self._end(seen.work, seen.reason, usage=seen.usage)
+            case facts.Survivors(survivors):
+                held = fact.name == "front.vram_held"
+                self.survivors = [*self.survivors, *survivors] if held else survivors
+            case facts.JobsEnded(jobs, reason, usage):
+                self.jobs, self.jobs_reason = jobs, reason
+                self.usage = self.usage or usage
 
     def _end(self, work: Work, reason: str, *, usage: bool) -> None:
         self.work, self.work_reason, self.usage = work, reason, usage

@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from supervisor.states import ExitCode, RunStatus
+from supervisor.system.shape import read_as
 
 
 class Work(StrEnum):
@@ -123,12 +124,10 @@ class Observed:
 
         Raises
         ------
-        KeyError, ValueError, TypeError
-            If it is not what :meth:`to_json` gave.
+        ValueError
+            If it is not what :meth:`to_json` gave; names the field.
         """
-        known = {name: plain[name] for name in cls.__slots__ if name in plain}
-        kinds = {"work": Work, "jobs": Jobs, "results": Results}
-        return cls(**known | {name: kind(known[name]) for name, kind in kinds.items()})
+        return read_as(cls, plain)
 
 
 class Verdict(NamedTuple):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
 from supervisor.rows.grid import Grid
+from supervisor.system import private
 
 MAX_BINS = 160
 """Per axis: more cells could not be told apart on a screen."""
@@ -121,7 +122,7 @@ def read(results: Path, grid: Grid, axes: Axes, metric: str, max_bins: int = MAX
     y = _Bins.of(axes.y, grid.axis(axes.y), max_bins) if axes.y else None
     cells = np.full(len(x.labels) * (len(y.labels) if y else 1), -np.inf)
     names = [axes.x, metric, *([axes.y] if axes.y else [])]
-    with pyarrow.parquet.ParquetFile(results) as file:
+    with private.path_of(results) as there, pyarrow.parquet.ParquetFile(there) as file:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=names)
             scores = table.column(metric).cast("float64").to_numpy()

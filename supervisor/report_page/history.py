@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from supervisor.records import facts
 from supervisor.records.events import Fact, read_events
 
 MAX_POINTS = 2000
@@ -53,10 +52,7 @@ def read(run_dir: Path) -> History:
     for fact in read_events(run_dir):
         if fact.name == "warden.run_started":
             history, began = History(), fact.at
-        try:
-            _add(history, fact, fact.at - began)
-        except (KeyError, TypeError):
-            continue  # an event of another version: left out of the chart
+        _add(history, fact, max(0.0, fact.at - began))  # a clock may have been set back
     history.at_s, history.ram_bytes = thin(history.at_s, history.ram_bytes)
     return history
 
@@ -76,29 +72,27 @@ def thin(
 
 
 def _add(history: History, fact: Fact, at_s: float) -> None:
-    fields = fact.fields
-    match fact.name:
-        case "warden.run_started":
-            _sample(history, 0.0, fields["ram_baseline_bytes"])
-        case "front.memory_sampled" | "front.memory_settled":
-            _sample(history, at_s, fields["ram_bytes"])
-        case "warden.stop_requested":
-            history.stop = history.stop or _requested(at_s, fields)
-        case "front.stop_requested":
+    match facts.known(fact):
+        case facts.RunStarted() as started:
+            _sample(history, 0.0, started.ram_baseline_bytes)
+        case facts.MemorySampled(ram_bytes):
+            _sample(history, at_s, ram_bytes)
+        case facts.StopRequested() as request if fact.name.startswith("warden."):
+            history.stop = history.stop or _requested(at_s, request)
+        case facts.StopRequested() as request:
             # the front knows the requester; the warden may know only the flag, but earlier
-            history.stop = _requested(history.stop.at_s if history.stop else at_s, fields)
-        case "warden.rung_reached":
-            acted_on = int(fields["acted_on"])
+            history.stop = _requested(history.stop.at_s if history.stop else at_s, request)
+        case facts.RungReached(rung, _, acted_on):
             processes = f"{acted_on} process{'es' * (acted_on != 1)}"
-            history.rungs.append(Mark(at_s, f"{fields['rung']}: {processes}"))
-        case "warden.run_ended":
-            history.gone_s = at_s
+            history.rungs.append(Mark(at_s, f"{rung}: {processes}"))
+    if fact.name == "warden.run_ended":
+        history.gone_s = at_s
 
 
-def _requested(at_s: float, fields: Mapping[str, Any]) -> Mark:
-    return Mark(at_s, f"stop requested by {fields['by']}")
+def _requested(at_s: float, request: facts.StopRequested) -> Mark:
+    return Mark(at_s, f"stop requested by {request.by}")
 
 
 def _sample(history: History, at_s: float, ram_bytes: int) -> None:
     history.at_s.append(round(at_s, 4))
-    history.ram_bytes.append(int(ram_bytes))
+    history.ram_bytes.append(ram_bytes)

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import json
-from html import escape
 from importlib import resources
 from typing import Any
 
 from supervisor.report_page import charts, sections
 from supervisor.report_page.facts import Facts
+from supervisor.report_page.markup import Markup, fill
+
+_PAGE = """\
+<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title} · allstop</title>
+<style>{style}</style>
+</head><body><main>
+{header}
+{parts}
+</main>
+<script type="application/json" id="charts">{charts}</script>
+<script>{plotly}</script>
+<script>{script}</script>
+</body></html>
+"""
 
 
 def render(facts: Facts, plotly_script: str) -> str:
@@ -42,34 +59,27 @@ def render(facts: Facts, plotly_script: str) -> str:
     if facts.report.errors:
         parts.append(sections.errors_section(facts.report.errors))
     parts.append(sections.asked_section(facts))
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f"<title>{escape(facts.plan.run_id)} · allstop</title>",
-            f"<style>{_asset('page.css')}</style>",
-            "</head><body><main>",
-            sections.header(facts),
-            *parts,
-            "</main>",
-            f'<script type="application/json" id="charts">{_json(pictures)}</script>',
-            f"<script>{plotly_script}</script>",
-            f"<script>{_asset('page.js')}</script>",
-            "</body></html>",
-            "",
-        ]
+    page = fill(
+        _PAGE,
+        title=facts.plan.run_id,
+        style=_asset("page.css"),
+        header=sections.header(facts),
+        parts=Markup("\n".join(parts)),
+        charts=_json(pictures),
+        plotly=Markup(plotly_script),
+        script=_asset("page.js"),
     )
+    return str(page)
 
 
-def _json(value: Any) -> str:
+def _json(value: Any) -> Markup:
     """Write JSON that cannot end the script element it stands in."""
     plain = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for letter in "<>&\u2028\u2029":
         plain = plain.replace(letter, f"\\u{ord(letter):04x}")
-    return plain
+    return Markup(plain)
 
 
-def _asset(name: str) -> str:
-    return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+def _asset(name: str) -> Markup:
+    text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return Markup(text)

@@ -1,9 +1,8 @@
-"""Sections of the page as HTML; names that users chose are escaped."""
+"""Sections of the page as HTML."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,24 @@ from supervisor.records.plan import Plan
 from supervisor.records.report import GpuMemory, Report, StopReport
 from supervisor.report_page.facts import Facts
 from supervisor.report_page.heat import Heat
+from supervisor.report_page.markup import Markup, each, fill, join
 
 _MB = 2**20
 _GPU_COLUMNS = ("GPU", "name", "before", "peak", "after", "freed", "back at its baseline", "note")
 
 
-def header(facts: Facts) -> str:
+def header(facts: Facts) -> Markup:
     plan, report = facts.plan, facts.report
-    reason = f'<p class="reason">{escape(report.reason)}</p>' if report.reason else ""
-    return (
-        f'<header><h1>{escape(_short(plan.strategy))} <span class="pill {escape(report.status)}">'
-        f"{escape(report.status)}</span></h1>"
-        f"<p>{plan.n_bars:,} bars of {escape(plan.data)} · run {escape(plan.run_id)}</p>"
-        f"{reason}</header>"
+    reason = fill('<p class="reason">{}</p>', report.reason) if report.reason else Markup()
+    return fill(
+        '<header><h1>{strategy} <span class="pill {status}">{status}</span></h1>'
+        "<p>{n_bars:,} bars of {data} · run {run_id}</p>{reason}</header>",
+        strategy=_short(plan.strategy),
+        status=str(report.status),
+        n_bars=plan.n_bars,
+        data=plan.data,
+        run_id=plan.run_id,
+        reason=reason,
     )
 
 
@@ -35,7 +39,7 @@ def _short(strategy: str) -> str:
     return f"{Path(home).name}{colon}{name}"
 
 
-def tiles(report: Report) -> str:
+def tiles(report: Report) -> Markup:
     rate = report.combos_done / report.elapsed_s if report.elapsed_s else 0.0
     tiles = [
         ("combinations", f"{report.combos_done:,}", f"of {report.combos_total:,}"),
@@ -57,12 +61,17 @@ def tiles(report: Report) -> str:
         left = len(report.stop.survivors)
         what = f"{left} survived" if left else "until every process was gone"
         tiles.append(("stop", f"{report.stop.elapsed_s:.3f} s", what))
-    inner = "".join(
-        f'<div class="tile"><div class="label">{label}</div><div class="value">{value}</div>'
-        f'<div class="hint">{hint}</div></div>'
+    inner = join(
+        fill(
+            '<div class="tile"><div class="label">{}</div><div class="value">{}</div>'
+            '<div class="hint">{}</div></div>',
+            label,
+            value,
+            hint,
+        )
         for label, value, hint in tiles
     )
-    return f'<div class="tiles">{inner}</div>'
+    return fill('<div class="tiles">{}</div>', inner)
 
 
 def _settled(after_s: float | None) -> str:
@@ -71,9 +80,8 @@ def _settled(after_s: float | None) -> str:
     return f"back at its baseline after {after_s:.3f} s"
 
 
-def vram_section(gpus: Sequence[GpuMemory]) -> str:
+def vram_section(gpus: Sequence[GpuMemory]) -> Markup:
     """List the GPUs that the run has used, and the memory in use on each."""
-    head = "".join(f"<th>{name}</th>" for name in _GPU_COLUMNS)
     rows = []
     for gpu in gpus:
         figures = (gpu.baseline_bytes, gpu.peak_bytes, gpu.after_bytes, gpu.freed_bytes)
@@ -85,18 +93,22 @@ def vram_section(gpus: Sequence[GpuMemory]) -> str:
         else:
             back = f"after {gpu.settled_s:.3f} s"
         cells = [f"GPU {gpu.index}", gpu.name, *sizes, back, gpu.note]
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    return (
+        rows.append(fill("<tr>{}</tr>", each("<td>{}</td>", cells)))
+    return fill(
         "<section><h2>VRAM</h2><p>Memory in use on each GPU, by all processes.</p>"
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
+        '<div class="scroll"><table><thead><tr>{}</tr></thead>'
+        "<tbody>{}</tbody></table></div></section>",
+        each("<th>{}</th>", _GPU_COLUMNS),
+        join(rows),
     )
 
 
-def chart_section(name: str, title: str, words: str) -> str:
-    return (
-        f"<section><h2>{escape(title)}</h2><p>{escape(words)}</p>"
-        f'<div class="chart" id="chart-{name}"></div></section>'
+def chart_section(name: str, title: str, words: str) -> Markup:
+    return fill(
+        '<section><h2>{}</h2><p>{}</p><div class="chart" id="chart-{}"></div></section>',
+        title,
+        words,
+        name,
     )
 
 
@@ -125,19 +137,20 @@ def memory_words(report: Report) -> str:
     return words
 
 
-def best_section(facts: Facts) -> str:
+def best_section(facts: Facts) -> Markup:
     names = [name for name in facts.best[0] if any(row[name] is not None for row in facts.best)]
-    head = "".join(f'<th class="{_kind(name, facts)}">{escape(name)}</th>' for name in names)
-    body = "".join(
-        "<tr>"
-        + "".join(f'<td class="{_kind(name, facts)}">{_cell(row[name])}</td>' for name in names)
-        + "</tr>"
+    head = join(fill('<th class="{}">{}</th>', _kind(name, facts), name) for name in names)
+    rows = (
+        join(fill('<td class="{}">{}</td>', _kind(name, facts), _cell(row[name])) for name in names)
         for row in facts.best
     )
-    return (
-        f"<section><h2>Best by {escape(facts.metric or '')}</h2>"
-        f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-        "</div></section>"
+    return fill(
+        "<section><h2>Best by {}</h2>"
+        '<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>'
+        "</div></section>",
+        facts.metric or "",
+        head,
+        each("<tr>{}</tr>", rows),
     )
 
 
@@ -147,7 +160,7 @@ def _kind(name: str, facts: Facts) -> str:
     return "parameter" if name in facts.plan.grid.names else "metric"
 
 
-def stop_section(stop: StopReport) -> str:
+def stop_section(stop: StopReport) -> Markup:
     """Draw a row per rung, with a bar from its time to that of the next one."""
     whole = max([stop.elapsed_s, *(rung.at_s for rung in stop.rungs), 1e-9])
     ends = [*(rung.at_s for rung in stop.rungs), whole][1:]
@@ -159,31 +172,37 @@ def stop_section(stop: StopReport) -> str:
         if rung.name == "verify":
             met = f"{rung.acted_on} left"
         rows.append(
-            f"<tr><td>{escape(rung.name)}</td><td>{rung.at_s:.3f} s</td><td>{met}</td>"
-            f'<td class="track"><div class="bar" style="margin-left:{min(left, 99.5):.2f}%;'
-            f'width:{width:.2f}%"></div></td></tr>'
+            fill(
+                '<tr><td>{}</td><td>{:.3f} s</td><td>{}</td><td class="track"><div class="bar" '
+                'style="margin-left:{:.2f}%;width:{:.2f}%"></div></td></tr>',
+                rung.name,
+                rung.at_s,
+                met,
+                min(left, 99.5),
+                width,
+            )
         )
-    survivors = "".join(f"<li>{escape(str(survivor))}</li>" for survivor in stop.survivors)
-    gone = (
-        f"<p>These could not be ended:</p><ul>{survivors}</ul>"
-        if survivors
-        else f"<p>Every process was gone after {stop.elapsed_s:.3f} s.</p>"
-    )
-    return (
-        f"<section><h2>The stop</h2><p>{escape(stop.level)}, requested by "
-        f"{escape(stop.requested_by)}.</p>"
+    if stop.survivors:
+        survivors = each("<li>{}</li>", stop.survivors)
+        gone = fill("<p>These could not be ended:</p><ul>{}</ul>", survivors)
+    else:
+        gone = fill("<p>Every process was gone after {:.3f} s.</p>", stop.elapsed_s)
+    return fill(
+        "<section><h2>The stop</h2><p>{}, requested by {}.</p>"
         '<table class="rungs"><thead><tr><th>rung</th><th>at</th><th>processes</th>'
-        f'<th class="track"></th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
-        f"{gone}</section>"
+        '<th class="track"></th></tr></thead><tbody>{}</tbody></table>{}</section>',
+        stop.level,
+        stop.requested_by,
+        join(rows),
+        gone,
     )
 
 
-def errors_section(errors: Sequence[str]) -> str:
-    lines = "".join(f"<li>{escape(str(error))}</li>" for error in errors)
-    return f"<section><h2>Notes</h2><ul>{lines}</ul></section>"
+def errors_section(errors: Sequence[str]) -> Markup:
+    return fill("<section><h2>Notes</h2><ul>{}</ul></section>", each("<li>{}</li>", errors))
 
 
-def asked_section(facts: Facts) -> str:
+def asked_section(facts: Facts) -> Markup:
     plan, report, asked = facts.plan, facts.report, facts.asked
     rows = [
         ("strategy", plan.strategy),
@@ -196,10 +215,8 @@ def asked_section(facts: Facts) -> str:
         ("versions", _pairs(asked.get("versions"))),
         ("directory", report.run_dir),
     ]
-    inner = "".join(
-        f"<dt>{label}</dt><dd>{escape(str(value))}</dd>" for label, value in rows if value
-    )
-    return f"<section><h2>Configuration</h2><dl>{inner}</dl></section>"
+    inner = join(fill("<dt>{}</dt><dd>{}</dd>", label, value) for label, value in rows if value)
+    return fill("<section><h2>Configuration</h2><dl>{}</dl></section>", inner)
 
 
 def _axis(name: str, plan: Plan) -> str:
@@ -213,7 +230,9 @@ def _pairs(plain: Any) -> str:
     if not isinstance(plain, dict):
         return ""
     return ", ".join(
-        f"RAM {value / 2**30:.1f} GiB" if key == "ram_bytes" else f"{key} {value}"
+        f"RAM {value / 2**30:.1f} GiB"
+        if key == "ram_bytes" and type(value) is int and 0 <= value < 2**63
+        else f"{key} {value}"
         for key, value in plain.items()
     )
 
@@ -221,7 +240,7 @@ def _pairs(plain: Any) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return escape(f"{value:.6g}" if isinstance(value, float) else str(value))
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _duration(seconds: float) -> str:

@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import DamagedJournalError, InternalError, JournalError
+from supervisor.system import private
 
 VERSION = 2
 MAX_PAYLOAD_BYTES = 8 * 2**20
@@ -48,6 +49,7 @@ MAX_RUN_ID_BYTES = 64
 _MAGIC = b"allstop\0"
 _HEADER = struct.Struct("<8sII64s44xI")
 _FRAME = struct.Struct("<III")
+HEADER_BYTES = _HEADER.size
 _ROWS = struct.Struct("<qqq")
 _FAILED = struct.Struct("<q")
 _FLOAT_BYTES = 8
@@ -129,7 +131,7 @@ class Frame:
 
     def _read(self, skip: int, size: int) -> bytes:
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = private.open_beside(self.path)
         except OSError as error:
             raise JournalError(f"cannot be read: {error.strerror}", path=str(self.path)) from None
         try:
@@ -337,6 +339,6 @@ def _read_header(file: BinaryIO, path: str) -> Header | None:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return path.open("rb", buffering=2**18)
+        return os.fdopen(private.open_beside(path), "rb", buffering=2**18)
     except OSError as error:
         raise JournalError(f"cannot be read: {error.strerror}", path=str(path)) from None

@@ -28,9 +28,10 @@ from supervisor.rows.frames import (
     pack_rows,
     read_journal,
 )
+from supervisor.system import private
 from supervisor.system.durable import sync_directory
 
-_NAME = re.compile(r"worker-(\d+)\.bin")
+_NAME = re.compile(r"worker-([0-9]{1,9})\.bin")
 _FULL = {
     errno.ENOSPC: "disk full",
     errno.EDQUOT: "disk quota used up",
@@ -67,8 +68,8 @@ class JournalWriter:
         self._torn = False
         header = pack_header(run_id, serial)
         try:
-            self._fd = os.open(
-                self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600
+            self._fd = private.open_regular(
+                self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND
             )
         except OSError as error:
             raise self._failure(error) from None
@@ -252,10 +253,7 @@ def is_journal_name(name: str) -> bool:
 
 def journal_paths(directory: Path | str) -> list[Path]:
     """All journals of a directory, in the order of their serials."""
-    try:
-        names = os.listdir(directory)  # noqa: PTH208 - plain names: no Path per foreign file
-    except FileNotFoundError:
-        return []
+    names = private.names_in(directory, beside=True)  # plain names: no Path per foreign file
     serials = sorted((int(m[1]), m[0]) for name in names if (m := _NAME.fullmatch(name)))
     return [Path(directory) / name for _, name in serials]
 
@@ -286,7 +284,7 @@ class JournalSync:
         """
         grown = False
         for path in journal_paths(self._directory):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = private.open_beside(path)
             try:
                 size = os.fstat(fd).st_size
                 if self._synced.get(path) != size:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import RunFailedError
+from supervisor.errors import ConfigError, RunFailedError, UntrustedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
 from supervisor.rows import checksum
 from supervisor.rows.frames import Frame, FrameKind
@@ -31,6 +31,7 @@ from supervisor.rows.grid import Grid, Value
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
 from supervisor.rows.journal import JournalSync
 from supervisor.rows.space import Space
+from supervisor.system import private
 from supervisor.system.durable import sync_directory
 from supervisor.system.meanwhile import Meanwhile
 
@@ -125,10 +126,8 @@ def read(path: Path | str) -> Any:
     ConfigError
         If it does not match its checksum.
     """
-    import pyarrow.parquet as pq
-
     checksum.check(path)
-    with pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         return file.read().replace_schema_metadata()  # the checksum is the file's alone
 
 
@@ -140,11 +139,9 @@ def best(
     Ties go to the earlier combination; rows without the metric, or with NaN, are
     left out. Raises :class:`ConfigError` if the file does not match its checksum.
     """
-    import pyarrow.parquet as pq
-
     checksum.check(path)
     kept: list[tuple[float, int, dict[str, Value | None]]] = []
-    with pq.ParquetFile(path) as file:
+    with _opened(path) as file:
         seen = 0
         for group in range(file.num_row_groups):
             scores = _numbers(file.read_row_group(group, columns=[metric]).column(0))
@@ -158,6 +155,26 @@ def best(
                 kept = heapq.nsmallest(k, [*kept, *found], key=lambda row: (-row[0], row[1]))
             seen += len(scores)
     return [row for _, _, row in kept]
+
+
+@contextmanager
+def _opened(path: Path | str) -> Iterator[Any]:
+    """Open a results file; what Arrow cannot make sense of is one of our errors."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with private.path_of(path) as there, pq.ParquetFile(there) as file:
+            yield file
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if getattr(error, "errno", None):
+            raise  # the disk's, not the file's
+        why = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"{path} cannot be read: {why}; if it is damaged, remove it: allstop report writes "
+            "it again from the journals",
+            key="results",
+        ) from None
 
 
 def _numbers(column: Any) -> NDArray[np.float64]:
@@ -389,9 +406,9 @@ def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, 
 def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     """Write beside a file and put the new one in its place when it is on the disk."""
     _remove_partial(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    fd, unfinished = private.create_temporary(path)
     try:
-        with open(unfinished, "w+b", opener=_private) as file:
+        with os.fdopen(fd, "w+b") as file:
             # the lock says that its writer is alive; the kernel releases it when the writer dies
             fcntl.flock(file, fcntl.LOCK_EX)
             yield file
@@ -406,13 +423,10 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     sync_directory(path.parent)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC, 0o600)
-
-
 def _remove_partial(path: Path) -> None:
     """Remove what a killed compaction left behind, and nothing that is being written."""
-    for left in path.parent.glob(f".{path.name}.*.partial"):
-        with suppress(OSError), left.open("rb") as file:
+    names = (f".{path.name}.*.tmp", f".{path.name}.*.partial")  # the latter of earlier versions
+    for left in [left for name in names for left in path.parent.glob(name)]:
+        with suppress(OSError, UntrustedError), private.opened(left) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             left.unlink()

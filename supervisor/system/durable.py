@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TypeVar
 
 from supervisor.errors import ConfigError
-from supervisor.system import sealed
+from supervisor.system import private, sealed
+from supervisor.system.shape import ShapeError, read_as
+
+T = TypeVar("T")
 
 
 def sync_directory(path: Path) -> None:
@@ -34,8 +38,7 @@ def write_bytes(path: Path, parts: Iterable[bytes], *, named: bool = True) -> No
         Wait until the name is on disk too. If not, a power loss may leave the old file: for
         files that a process waits for, whose directory is synced later by its caller.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    fd, temporary = private.create_temporary(path)
     try:
         with os.fdopen(fd, "wb") as file:
             for part in parts:
@@ -64,16 +67,26 @@ def as_json(value: Any) -> bytes:
     return sealed.to_file(value)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, *, shared: bool = False) -> dict[str, Any]:
     """Read a JSON object, without the checksum that it may have.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    shared : bool
+        Other users may write it; nothing in it decides what is executed or removed.
 
     Raises
     ------
     ConfigError
-        If the file is missing, does not match its checksum or is not a JSON object.
+        If the file is missing, does not match its checksum or is not a JSON object; as
+        :class:`UntrustedError`, if it is not ``shared``, and another user owns or may write it,
+        or its directory.
     """
     try:
-        value = json.loads(sealed.check_file(path.read_bytes()).decode("utf-8"))
+        raw = path.read_bytes() if shared else private.read_bytes(path)
+        value = loads(sealed.check_file(raw).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except sealed.DamagedError:
@@ -86,4 +99,44 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: not a JSON object")
     value.pop(sealed.KEY, None)
+    return value
+
+
+def read_record(path: Path, kind: type[T], what: str = "as allstop writes it") -> T:
+    """Read a JSON object as a record, see :func:`supervisor.system.shape.read_as`.
+
+    ``what`` describes the record, for the message.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, or does not hold such a record; names the file and the field.
+    """
+    try:
+        return read_as(kind, read_json(path))
+    except ShapeError as error:
+        raise ConfigError(f"{path}: not {what}: {error}") from None
+
+
+def loads(text: str | bytes) -> Any:
+    """Parse JSON as the standard has it, where Python also takes NaN and reads 1e400 as infinite.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, or has a number that no float holds.
+    RecursionError
+        If it is nested too deeply.
+    """
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number} is too large")
     return value

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from supervisor.system.host import Host, namespace_of, this_host
+from supervisor.system.shape import Pid
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -82,7 +83,7 @@ class Identity(NamedTuple):
         not compared.
     """
 
-    pid: int
+    pid: Pid
     start_time: int
     boot: str = ""
     node: str = ""

@@ -23,7 +23,7 @@ from supervisor.ipc.stopflag import StopFlag
 from supervisor.records import registry, rundir
 from supervisor.records.command import AnyPlan, CommandPlan
 from supervisor.records.plan import Plan
-from supervisor.system import durable
+from supervisor.system import private
 from supervisor.system.host import NAMESPACE
 from supervisor.warden.lines import Descriptors, Front, Outbox
 from supervisor.warden.refusal import record_refusal
@@ -104,8 +104,7 @@ def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None
 def _is_unfinished(run_dir: Path) -> bool:
     """Whether the run is still registered: then the front may have died before its report."""
     with contextlib.suppress(AllstopError, OSError, KeyError, TypeError, AttributeError):
-        run_id = str(durable.read_json(run_dir / rundir.RUN_FILE)["run_id"])
-        return registry.find(run_id) is not None
+        return registry.find(rundir.read_run_file(run_dir)["run_id"]) is not None
     return False
 
 
@@ -115,7 +114,7 @@ def _run(
     """Perform one run; return whether the front is still alive, None if the run broke."""
     run_dir = Path(message.run_dir)
     try:
-        plain = durable.read_json(run_dir / rundir.RUN_FILE)
+        plain = rundir.read_run_file(run_dir)
         plan, flag, hire = _workforce(message, fds, plain)
         _log_to(run_dir)
         hold.cookie.show(plan.run_id)
@@ -194,11 +193,8 @@ def _finish_alone(run_dir: Path, outside: str) -> NoReturn:
 
 
 def _log_to(run_dir: Path) -> None:
-    log = os.open(
-        run_dir / rundir.LOG_DIR / "warden.log",
-        os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC,
-        0o600,
-    )
+    path = run_dir / rundir.LOG_DIR / "warden.log"
+    log = private.open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.errors import UntrustedError
 from supervisor.records.ledger import Ledger, LedgerError, LedgerWriteError, Record, read_ledger
 
 OLD = Path(__file__).parents[1] / "support" / "ledger-v1"
@@ -140,9 +141,22 @@ def test_a_full_disk_is_one_line_and_spoils_nothing(tmp_path: Path, small_files,
 
 
 def test_a_device_that_is_full_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "ledger").symlink_to("/dev/full")
-    with Ledger(tmp_path / "ledger") as ledger, pytest.raises(LedgerWriteError, match="No space"):
-        ledger.append("first")
+    with Ledger(tmp_path / "ledger") as ledger:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, ledger._fd)
+        os.close(full)
+        with pytest.raises(LedgerWriteError, match="No space"):
+            ledger.append("first")
+
+
+def test_a_link_in_its_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "other").touch(mode=0o600)
+    (tmp_path / "ledger").symlink_to("other")
+    with pytest.raises(UntrustedError, match="is a link"):
+        Ledger(tmp_path / "ledger")
+    with pytest.raises(UntrustedError, match="is a link"):
+        read_ledger(tmp_path / "ledger")
+    assert (tmp_path / "other").read_bytes() == b""
 
 
 def test_a_directory_that_is_not_there_is_one_line(tmp_path: Path) -> None:

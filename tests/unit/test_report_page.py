@@ -17,9 +17,10 @@ from supervisor import report_page
 from supervisor.errors import ConfigError
 from supervisor.records.events import EventLog
 from supervisor.records.plan import Plan, Source
-from supervisor.records.report import MemoryReport, Report, Rung, StopReport
+from supervisor.records.report import GpuMemory, MemoryReport, Report, Rung, StopReport
 from supervisor.report_page import charts, heat, history, page
 from supervisor.report_page.facts import Facts
+from supervisor.report_page.markup import Markup, each, fill
 from supervisor.rows.grid import Grid
 from supervisor.states import RunStatus
 from supervisor.system.install import advice
@@ -249,6 +250,56 @@ def test_whatever_users_name_is_escaped() -> None:
     assert text.count("</script>") == 3
     # plotly reads a little HTML in labels: it must be given text
     assert "<img" not in json.dumps(charts_of(text))
+
+
+def paths_in(plain: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a report, and in what it holds."""
+    if not isinstance(plain, dict | list):
+        return [path]
+    inner = plain.items() if isinstance(plain, dict) else enumerate(plain)
+    return [path, *(one for key, value in inner for one in paths_in(value, (*path, key)))]
+
+
+def with_evil_at(plain: Any, path: tuple[Any, ...], evil: object) -> Any:
+    again = json.loads(json.dumps(plain))
+    place = again
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = evil
+    return again
+
+
+WHOLE = make_report(
+    errors=["e"], components_cleaned=["c"], jobs=[{"id": "1", "state": "GONE", "verified": True}],
+    observed={"work": "done"}, command_status=1,
+    stop=StopReport("SIGINT", "stop", 0.5, [Rung("flag", 0.0, 2)], ["pid 7"]),
+    memory=MemoryReport(
+        1, 2, 1, 1, 1, 2, 1, 1, 0.1, 0.1, 0.1, [GpuMemory("u", 0, "n", 1, 2, 1, 1, True, 0.1)],
+    ),
+).to_json()  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [EVIL, [EVIL], {EVIL: EVIL}, 10**400, float("nan")],
+    ids=["text", "list", "dict", "huge", "nan"],
+)
+def test_whatever_a_report_file_says_is_refused_or_escaped(evil: object) -> None:
+    for path in paths_in(WHOLE)[1:]:
+        try:
+            report = Report.from_json(with_evil_at(WHOLE, path, evil))
+        except (KeyError, TypeError, ValueError):
+            continue
+        asked = {"machine": {"ram_bytes": evil}, "asked_at": evil}
+        text = page.render(full_facts(report=report, asked=asked), SCRIPT)
+        assert "<img" not in text, path
+        assert text.count("</script>") == 3, path
+
+
+def test_what_is_put_into_a_template_is_text_whatever_its_type() -> None:
+    assert fill("<b>{}</b>{:,}", "<i>", 1234) == "<b>&lt;i&gt;</b>1,234"
+    assert fill("{:,} {:.2f}", "<i>", ["<i>"]) == "&lt;i&gt; [&#x27;&lt;i&gt;&#x27;]"
+    assert each("<li>{}</li>", [Markup("<b>"), "<b>"]) == "<li><b></li><li>&lt;b&gt;</li>"
 
 
 def test_the_page_needs_nothing_else() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import pwd
 import shutil
 import time
 from pathlib import Path
@@ -133,11 +135,96 @@ def test_destinations(text: str, expected: Destination) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "-oProxyCommand=x", "a b", "me@", "h:x", "h:0", "h:70000", "-l@h", "h\nj"]
+    "text", ["", "-oProxyCommand=x", "a b", "me@", "h:x", "h:0", "h:70000", "-l@h", "h\nj", "@h"]
 )
 def test_invalid_destinations(text: str) -> None:
     with pytest.raises(LinkRefusedError):
         Destination.parse(text)
+
+
+FOR_A_SHELL = (
+    "$(touch x)", "`touch x`", "a;touch x", "a;b", "a|b", "a&b", "a>b", "a<b", "a$IFS", "a\\",
+    "'a'", '"a"', "a\nb", "a\tb", "a\x1b[2Jb", "a*", "{a,b}", "#a", "~a", "-oProxyCommand=x",
+)  # fmt: skip
+
+
+# without the configuration's own quotes and comments
+FOR_THE_FILE = [name for name in FOR_A_SHELL if name.isprintable() and name[0] not in "\"'#"]
+
+
+@pytest.mark.parametrize("name", FOR_A_SHELL)
+def test_names_that_mean_something_to_a_shell_are_refused(name: str) -> None:
+    for text in (name, f"me@{name}", f"{name}@host"):
+        with pytest.raises(LinkRefusedError, match=r"\A[ -~…]+\Z"):
+            Destination.parse(text)
+
+
+@pytest.mark.parametrize("name", FOR_THE_FILE)
+@pytest.mark.parametrize("option", ["HostName", "User"])
+def test_names_of_the_configuration_are_checked_as_well(
+    reader: str, tmp_path: Path, option: str, name: str
+) -> None:
+    file = tmp_path / "config"
+    file.write_text(f"Host c\n  {option} {name}\n  ProxyCommand nc %h %r\n")
+    with pytest.raises(LinkRefusedError) as refused:
+        settings_for(Destination("c"), file)
+    assert str(refused.value).isprintable()
+
+
+def test_a_user_of_a_domain_is_one_but_not_for_a_shell(reader: str, tmp_path: Path) -> None:
+    file = write(tmp_path, "Host c d\n  ProxyCommand nc %h %p\nHost e\n  ProxyCommand nc %r\n")
+    assert settings_for(Destination("c", "dom\\me"), file).user == "dom\\me"
+    with pytest.raises(LinkRefusedError, match="ProxyCommand"):
+        settings_for(Destination("e", "dom\\me"), file)
+
+
+TOKENS = """\
+Host c
+  HostName login.org
+  Port 2222
+  User me
+  HostKeyAlias key-name
+  IdentityFile {dir}/%r-%h-%p-%n-%k-%i-%%h
+  IdentityFile {dir}/${{ALLSTOP_TEST}}/%u
+  RevokedHostKeys {dir}/revoked-%r
+  UserKnownHostsFile {dir}/known-%r
+  ProxyCommand nc %h %p %r %n %%r
+"""
+
+
+def test_tokens_are_replaced_once_and_the_user_is_the_one_who_logs_in(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ALLSTOP_TEST", "%r")  # no token: it was replaced already
+    monkeypatch.setenv("LOGNAME", "somebody")  # no proof of who we are
+    found = settings_for(Destination("c", "you"), write(tmp_path, TOKENS))
+    me = pwd.getpwuid(os.getuid())
+    assert found.identity_files == (
+        tmp_path / f"you-login.org-2222-c-key-name-{me.pw_uid}-%h",
+        tmp_path / "%r" / me.pw_name,
+    )
+    assert found.revoked_host_keys == (tmp_path / "revoked-you",)
+    assert found.known_hosts[0] == tmp_path / "known-you"
+    assert found.proxy_command == "nc login.org 2222 you c %r"
+
+
+def test_the_user_who_is_not_named_is_this_one(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LOGNAME", "somebody")
+    monkeypatch.setenv("USER", "somebody")
+    found = settings_for(Destination("c"), write(tmp_path, "Host c\n  ProxyCommand nc %r\n"))
+    assert found.proxy_command == f"nc {pwd.getpwuid(os.getuid()).pw_name}"
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["IdentityFile {dir}/%q", "ProxyCommand nc %u", "IdentityFile {dir}/${{ALLSTOP_NONE}}",
+     "RevokedHostKeys {dir}/%", "ProxyJump %d"],
+)  # fmt: skip
+def test_what_cannot_be_replaced_is_one_line(reader: str, tmp_path: Path, option: str) -> None:
+    with pytest.raises(LinkRefusedError, match=r"\Assh c: [^\n]+\Z"):
+        settings_for(Destination("c"), write(tmp_path, f"Host c\n  {option}\n"))
 
 
 def the_way(destination: str, **jumps: str) -> list[str]:

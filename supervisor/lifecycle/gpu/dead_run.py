@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import time
 from pathlib import Path
-from typing import Any
 
 from supervisor.lifecycle.gpu.observer import LIST_EVERY_S, Observer, WatchedDevice, find_holders
 from supervisor.lifecycle.gpu.release import Before, Held
 from supervisor.records.command import AnyPlan
+from supervisor.records.facts import VramBaseline
 from supervisor.records.story import Story
 from supervisor.system import gpu_files
 from supervisor.system.gpus import Gpu
@@ -59,28 +59,16 @@ def measure(story: Story, plan: AnyPlan, errors: list[str]) -> list[str]:
 
 def devices_of(story: Story) -> list[WatchedDevice]:
     """Return the devices that a run has used, as its facts describe them."""
-    found = []
-    for uuid, fields in story.gpus.items():
-        try:
-            before = _before(uuid, fields)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            continue  # not a fact of ours
-        found.append(WatchedDevice(before, max(before.used_bytes, story.gpu_peaks.get(uuid, 0))))
-    return found
+    return [
+        WatchedDevice(_before(fact), max(fact.used_bytes, story.gpu_peaks.get(uuid, 0)))
+        for uuid, fact in story.gpus.items()
+    ]
 
 
-def _before(uuid: str, fields: dict[str, Any]) -> Before:
-    minor, others = fields["minor"], fields["others"]
-    gpu = Gpu(
-        uuid,
-        int(fields["index"]),
-        str(fields["name"]),
-        int(fields["total_bytes"]),
-        uuid.startswith("MIG-"),
-        None if minor is None else int(minor),
-    )
-    known = None if others is None else {int(pid): int(held) for pid, held in others.items()}
-    return Before(gpu, int(fields["used_bytes"]), known, str(fields["why"]))
+def _before(fact: VramBaseline) -> Before:
+    is_part = fact.uuid.startswith("MIG-")
+    gpu = Gpu(fact.uuid, fact.index, fact.name, fact.total_bytes, is_part, fact.minor)
+    return Before(gpu, fact.used_bytes, fact.others, fact.why)
 
 
 def measure_devices(devices: list[WatchedDevice], run_id: str, patience_s: float) -> list[Held]:
