@@ -1,17 +1,20 @@
 """Machine code kept between runs: digest-checked files in a private directory.
 
 A file's name is ``<name>-<source>-<machine><suffix>``: what was compiled, the sources' digest,
-and all else that the code depends on. A file that is not as it was written is not there; files
-of the same name from older sources go when a new one is written.
+and all else that the code depends on. A file that is not as it was written, or that another user
+may have written, is not there; files of the same name from older sources go when a new one is
+written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from supervisor.system import private_dir
 
 _DIGEST_BYTES = 20
 _KEY_BYTES = 6
@@ -24,8 +27,9 @@ class CodeCache:
     Parameters
     ----------
     beside : Path
-        The package whose code it is: kept in its ``__pycache__`` where that is writable, else
-        in the user's cache directory, or in ``ALLSTOP_CACHE_DIR`` where that is set.
+        The package whose code it is: kept in its ``__pycache__`` where this user can write it
+        and no other, else in the user's cache directory; only in ``ALLSTOP_CACHE_DIR`` where
+        that is set.
     suffix : str
         Of the files' names, such as ``.o``.
     """
@@ -34,22 +38,26 @@ class CodeCache:
     suffix: str
 
     def places(self) -> list[Path]:
-        """Directories in which code is looked for and kept, the first writable one."""
-        named = os.environ.get("ALLSTOP_CACHE_DIR")
+        """Directories in which code is looked for and kept, in the first that allows it."""
+        named = private_dir.named("ALLSTOP_CACHE_DIR")
         if named:
-            return [Path(named) / "kernels"]
-        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return [self.beside / "__pycache__", Path(base) / "allstop" / "kernels"]
+            return [named / "kernels"]
+        compiled = self.beside / "__pycache__"
+        places = [compiled] if compiled.is_dir() else []  # Python's, and readable for all
+        with contextlib.suppress(RuntimeError):  # no home directory
+            places.append(private_dir.cache_home() / "kernels")
+        return places
 
     def read(self, name: str, source: str, machine: str) -> bytes | None:
         """Code from the cache; None when it is not there, or not as it was written."""
+        file_name = self._file_name(name, source, machine)
         for place in self.places():
             try:
-                content = (place / self._file_name(name, source, machine)).read_bytes()
-            except OSError:
+                content = private_dir.read(place, file_name)
+            except (OSError, private_dir.UntrustedError):
                 continue
             digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
-            if hashlib.blake2b(code, digest_size=_DIGEST_BYTES).digest() == digest:
+            if _digest(file_name, code) == digest:
                 return code
         return None
 
@@ -60,14 +68,14 @@ class CodeCache:
         """
         import tempfile  # only where something was compiled
 
-        digest = hashlib.blake2b(code, digest_size=_DIGEST_BYTES).digest()
+        file_name = self._file_name(name, source, machine)
         for place in self.places():
             try:
-                place.mkdir(parents=True, exist_ok=True)
+                private_dir.make(place)
                 with tempfile.NamedTemporaryFile(dir=place, delete=False) as file:
-                    file.write(digest + code)
-                Path(file.name).replace(place / self._file_name(name, source, machine))
-            except OSError:
+                    file.write(_digest(file_name, code) + code)
+                Path(file.name).replace(place / file_name)
+            except (OSError, private_dir.UntrustedError):
                 continue
             for stale in place.glob(f"{name}-*{self.suffix}"):
                 if f"-{source}-" not in stale.name:
@@ -76,6 +84,11 @@ class CodeCache:
 
     def _file_name(self, name: str, source: str, machine: str) -> str:
         return f"{name}-{source}-{machine}{self.suffix}"
+
+
+def _digest(file_name: str, code: bytes) -> bytes:
+    """Digest of code under its name: a file that was renamed is not other code."""
+    return hashlib.blake2b(file_name.encode() + b"\0" + code, digest_size=_DIGEST_BYTES).digest()
 
 
 def key_of_files(paths: Iterable[Path]) -> str:

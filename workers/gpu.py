@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
 from collections.abc import Mapping
-from pathlib import Path
 
-from supervisor.market import cache
-from supervisor.system import cuda
+from supervisor.system import cuda, private_dir
 from supervisor.system.cuda import CudaError
 
 _NO_CONTEXT = 201
@@ -39,19 +36,17 @@ def own_device(device: str, limit_bytes: int | None, given: Mapping[str, str]) -
         variables["CUPY_GPU_MEMORY_LIMIT"] = str(limit_bytes)
     # torch.compile would start a pool of processes that outlives a call and holds memory
     variables.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
-    if "CUPY_CACHE_DIR" not in given and (kernels := _kernel_cache()):
-        variables["CUPY_CACHE_DIR"] = kernels
+    if "CUPY_CACHE_DIR" not in given:
+        kernels = _kernel_cache()
+        # its default is a directory that nobody has checked: rather none
+        variables |= {"CUPY_CACHE_DIR": kernels} if kernels else {"CUPY_CACHE_IN_MEMORY": "1"}
     return variables
 
 
 def _kernel_cache() -> str:
     """Return a directory that only this user can write, for kernels; empty: there is none."""
-    with contextlib.suppress(OSError, RuntimeError):
-        place = Path(cache.directory().parent / "cupy")
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        facts = place.stat()
-        if facts.st_uid == os.getuid() and not facts.st_mode & 0o022:
-            return str(place)
+    with contextlib.suppress(OSError, RuntimeError, private_dir.UntrustedError):
+        return str(private_dir.make(private_dir.cache_home() / "cupy"))
     return ""
 
 

@@ -22,6 +22,7 @@ from supervisor.lifecycle.finish import (
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, checked_plan
+from supervisor.records.home import original_of
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report, read_report
 from supervisor.rows import checksum
@@ -90,9 +91,10 @@ def _report(run_dir: Path, page: _Page | None, *, as_json: bool) -> None:
         found = _load_untrusted(run_dir, page)
         _say(found, plan, asked, page, as_json=as_json)
         return
-    if not (run_dir / rundir.REPORT_FILE).exists():
+    is_copy = original_of(run_dir, asked) != ""
+    if not (is_copy or (run_dir / rundir.REPORT_FILE).exists()):
         registry.check_here(plan.run_id, "report")
-    if control_socket.is_running(plan.run_id):
+    if not is_copy and control_socket.is_running(plan.run_id):
         _show_running(plan, run_dir, as_json=as_json, as_html=page is not None)
         return
     found = _load(run_dir, said=not as_json)

@@ -57,7 +57,7 @@ class Cgroup(Subreaper):
         super().begin(run_id, note)
         path = self._home / name_of(run_id)
         note("cgroup_made", path=str(path))
-        path.mkdir(exist_ok=True)
+        path.mkdir(0o700, exist_ok=True)
         self._path = path
         self._procs = os.open(path / _PROCS_FILE, os.O_WRONLY | os.O_CLOEXEC)
 
@@ -115,7 +115,7 @@ def available() -> Cgroup:
     try:
         home = own_cgroup()
         trial = home / f"allstop-trial-{os.getpid()}"
-        trial.mkdir()
+        trial.mkdir(0o700)
         try:
             if not (trial / KILL_FILE).exists():
                 raise OSError(0, "cgroup.kill is missing (it needs Linux 5.14)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
@@ -10,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from supervisor.doctor.finding import Finding, Status
+from supervisor.system import private_dir
 
 _LONGEST_SOCKET_PATH = 107  # unix(7): sun_path holds 108 bytes with the final zero
 _SOME_RUN_ID = "20000101-000000-abcdef"
 _MOST_NAMED = 3
+_CACHES = ("bars", "indicators", "cupy")
+_VARIABLES = ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "ALLSTOP_CACHE_DIR")
 _KERNEL = re.compile(r'= Kernel\("(\w+)", "(\w+)"\)')
 
 
@@ -21,7 +25,12 @@ def registry_dir() -> Finding:
     """Check the directory in which runs are registered."""
     from supervisor.records import registry
 
-    return _private("registry", registry.state_dir, "XDG_STATE_HOME")
+    finding = _private("registry", registry.state_dir, "XDG_STATE_HOME")
+    if finding.status is Status.OK and (why := private_dir.why_not(registry.state_dir())):
+        return Finding(
+            "registry", Status.WARNING, f"{finding.what}, but {why.path} {why.why}", why.fix
+        )
+    return finding
 
 
 def dead_runs() -> Finding:
@@ -55,6 +64,13 @@ def runtime_dir() -> Finding:
                 f"the limit is {_LONGEST_SOCKET_PATH}",
                 "set XDG_RUNTIME_DIR to a directory with a shorter path",
             )
+        if taken := registry.taken_runtime_dir():
+            return Finding(
+                "runtime dir",
+                Status.WARNING,
+                f"{finding.what}; it is used because {taken} is not a directory of yours",
+                f"remove {taken}, or set XDG_RUNTIME_DIR",
+            )
     return finding
 
 
@@ -62,13 +78,46 @@ def kernel_cache() -> Finding:
     """Check the directory in which compiled kernels are cached."""
     places = _cache_places()
     for place in places:
-        if _writable(place):
+        if _writable(place) and private_dir.why_not(place) is None:
             return Finding("kernel cache", Status.OK, f"{place} is writable")
     return Finding(
         "kernel cache",
         Status.WARNING,
-        f"not writable: {', '.join(map(str, places))}; every run compiles its kernels again",
-        "set ALLSTOP_CACHE_DIR to a writable directory",
+        f"not writable by you alone: {', '.join(map(str, places))}; every run compiles its kernels "
+        "again",
+        "set ALLSTOP_CACHE_DIR to a directory that only you can write",
+    )
+
+
+def caches() -> Finding:
+    """Check whether another user could have written what is cached: then it is not used."""
+    try:
+        base = private_dir.cache_home()
+    except RuntimeError:
+        return Finding(
+            "caches", Status.WARNING, "no home directory: nothing is kept", "set XDG_CACHE_HOME"
+        )
+    places = [base, *(base / name for name in _CACHES), *_cache_places()]
+    wrong = {str(why): why for place in places if (why := private_dir.why_not(place))}
+    if not wrong:
+        return Finding("caches", Status.OK, f"{base}: only you can write it")
+    fixes = "; ".join(dict.fromkeys(why.fix for why in wrong.values()))
+    what = "; ".join(dict.fromkeys(f"{why.path} {why.why}" for why in wrong.values()))
+    return Finding("caches", Status.WARNING, f"not used: {what}", fixes)
+
+
+def relative_paths() -> Finding:
+    """Check for variables that name a directory relative to wherever one is."""
+    relative = [
+        name for name in _VARIABLES if os.environ.get(name) and private_dir.named(name) is None
+    ]
+    if not relative:
+        return Finding("variables", Status.OK, "no directory is named by a relative path")
+    return Finding(
+        "variables",
+        Status.WARNING,
+        f"{', '.join(relative)}: not an absolute path, so ignored",
+        f"set {relative[0]} to an absolute path",
     )
 
 
@@ -104,14 +153,15 @@ def _kernels_home() -> Path | None:
 
 
 def _cache_places() -> list[Path]:
-    """Return the directories for machine code, see ``workers/kernels/kernel.py``."""
-    named = os.environ.get("ALLSTOP_CACHE_DIR")
+    """Return the directories for machine code, see ``workers/code_cache.py``."""
+    named = private_dir.named("ALLSTOP_CACHE_DIR")
     if named:
-        return [Path(named) / "kernels"]
+        return [named / "kernels"]
     home = _kernels_home()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    beside = [home / "__pycache__"] if home else []
-    return [*beside, Path(base) / "allstop" / "kernels"]
+    beside = [home / "__pycache__"] if home and (home / "__pycache__").is_dir() else []
+    with contextlib.suppress(RuntimeError):
+        return [*beside, private_dir.cache_home() / "kernels"]
+    return beside
 
 
 def _private(name: str, find: Callable[[], Path], variable: str) -> Finding:

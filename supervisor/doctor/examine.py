@@ -34,6 +34,8 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     ("dead runs", disk.dead_runs),
     ("kernel cache", disk.kernel_cache),
     ("kernels", disk.kernels),
+    ("caches", disk.caches),
+    ("variables", disk.relative_paths),
     *gpu.CHECKS,
     ("GPU packages", gpu_packages.packages),
     ("SLURM", cluster.slurm),

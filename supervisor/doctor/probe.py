@@ -60,7 +60,7 @@ def cgroup() -> str:
     """Create a cgroup, put a process in it, and kill the process by ``cgroup.kill``."""
     home = _own_cgroup()
     mine = home / f"allstop-doctor-{os.getpid()}"
-    mine.mkdir()
+    mine.mkdir(0o700)
     try:
         kill = mine / "cgroup.kill"
         if not kill.exists():

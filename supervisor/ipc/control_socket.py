@@ -34,6 +34,7 @@ class ControlSocket:
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.listener.setblocking(False)
         try:
+            os.fchmod(self.listener.fileno(), 0o600)  # what bind makes, whatever the umask
             with _reachable(self._path) as address:
                 self.listener.bind(address)
             self.listener.listen(MAX_CLIENTS)

@@ -15,6 +15,7 @@ from slurm.records.book import Keeper
 from slurm.records.outcome import JobOutcome, outcomes
 from slurm.records.outstanding import all_outstanding, recorded_way
 from supervisor.errors import AllstopError
+from supervisor.lifecycle.copies import refuse_copy
 from supervisor.records import registry, rundir
 
 
@@ -48,6 +49,7 @@ def see_jobs(run: str | None) -> Iterator[JobsSeen]:
 def cancel_jobs(run: str | None) -> Iterator[JobsSeen]:
     """Cancel the jobs that :func:`see_jobs` lists, detached ones too; wait until they are gone."""
     for ledger in _ledgers(run):
+        refuse_copy(ledger.parent)
         yield _visit(ledger, cancelling=True)
 
 

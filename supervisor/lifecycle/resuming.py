@@ -25,6 +25,7 @@ from supervisor.lifecycle.checks import (
     check_workers,
     default_workers,
 )
+from supervisor.lifecycle.copies import own_run, set_ledger_aside
 from supervisor.lifecycle.finish import PATIENCE_S
 from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
@@ -36,6 +37,7 @@ from supervisor.records.command import COMMAND_KEY, checked_plan
 from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import library_versions
 from supervisor.records.events import EventLog
+from supervisor.records.home import home_of
 from supervisor.records.plan import ALLOCATION, Origin, Plan, Source, StopTimes
 from supervisor.records.report import Report, read_report
 from supervisor.rows.grid import Grid
@@ -74,14 +76,16 @@ def prepare(name: str, changes: Changes, *, elsewhere: bool = False) -> Prepared
     registry.check()
     run_dir = registry.find_dir(name)
     asked = rundir.read_run_file(run_dir)
-    plan = _plan(asked, run_dir)
+    plan, _ = own_run(_plan(asked, run_dir), asked, run_dir)
     claim = _claim(run_dir, plan)
     try:
         # read again: no other process can change it from now on
         asked = rundir.read_run_file(run_dir)
-        plan = _plan(asked, run_dir)
-        notes = _other_versions(asked, plan.stack) + _end_leftovers(plan.run_id, run_dir)
-        notes += _fetch_from_cluster(run_dir)
+        plan, copied = own_run(_plan(asked, run_dir), asked, run_dir)
+        notes = ([copied] if copied else []) + _other_versions(asked, plan.stack)
+        if not copied:  # processes and jobs that a copy's files tell of are the original's
+            notes += _end_leftovers(plan.run_id, run_dir)
+            notes += _fetch_from_cluster(run_dir)
         function = inputs.function_again(run_dir, plan, changed_code=changes.changed_code)
         bars = inputs.bars_again(run_dir, plan, notes.append)
         again = _changed(plan, run_dir, changes, notes, elsewhere=elsewhere)
@@ -240,7 +244,9 @@ def _begin(
         private.make_directory(run_dir / name)
     before = asked.get("resumed_at")
     history = [*(before if isinstance(before, list) else []), now]
-    again = asked | plan.to_json() | {"resumed_at": history}
+    again = asked | plan.to_json() | {"resumed_at": history} | home_of(run_dir)
+    if plan.run_id != asked["run_id"]:
+        set_ledger_aside(run_dir, asked["run_id"])
     durable.write_json(run_dir / rundir.RUN_FILE, again, named=False)
     # if we die now, the process that finishes this attempt must not report the earlier one
     events = EventLog(run_dir, "front")

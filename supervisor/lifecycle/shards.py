@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from supervisor.records import rundir
+from supervisor.records.home import HOME_KEY
 from supervisor.records.plan import Origin, Plan, Provenance
 from supervisor.rows.index import covered, outstanding
 from supervisor.system import durable, private
@@ -44,19 +45,24 @@ def shard_dir(run_dir: Path, index: int) -> Path:
 def lay_out(run_dir: Path, index: int, shard: Range) -> Path:
     """Create a shard's directory, with its part of the plan; it has the sweep's inputs."""
     folder = shard_dir(run_dir, index)
-    if (folder / rundir.RUN_FILE).exists():
-        return folder
     asked = rundir.read_run_file(run_dir)
     plan = Plan.from_json(asked)
+    run_id, *copy_of = (rundir.shard_id(run_id, index) for run_id in plan.run_ids)
+    there = folder / rundir.RUN_FILE
+    # where the sweep is a copy, its shards are runs of their own as well
+    if there.exists() and durable.read_json(there).get("run_id") == run_id:
+        return folder
     part = replace(
         plan,
-        run_id=rundir.shard_id(plan.run_id, index),
+        run_id=run_id,
+        copy_of=tuple(copy_of),
         combos_total=plan.space.count(*shard),
         provenance=_provenance_here(run_dir, plan),
         shard=shard,
     )
     private.make_directories(folder)
-    durable.write_json(folder / rundir.RUN_FILE, asked | part.to_json())
+    asked.pop(HOME_KEY, None)  # the sweep's; the shard has one as soon as it begins
+    durable.write_json(there, asked | part.to_json())
     return folder
 
 

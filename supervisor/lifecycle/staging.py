@@ -22,6 +22,7 @@ from slurm.transport import Transport
 from supervisor.errors import AllstopError, ConfigError, brief
 from supervisor.market.bars import file_blocks
 from supervisor.records import rundir
+from supervisor.records.home import HOME_KEY
 from supervisor.records.ledger import Ledger, read_ledger
 from supervisor.records.plan import Origin, Plan, Source
 from supervisor.rows.journal import is_journal_name
@@ -104,6 +105,7 @@ class RemoteCopy:
             self._run_id = self._make(prepared.plan.run_id)
         plan = self._remote_plan(prepared.plan)
         there = rundir.read_run_file(self._run_dir)
+        there.pop(HOME_KEY, None)  # it is another directory there, and no copy
         there |= plan.to_json() | {"cwd": self._path}
         self._transport.put(f"{self._path}/{rundir.RUN_FILE}", durable.as_json(there))
         for name in (rundir.FUNCTION_FILE, rundir.INPUTS_FILE):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from supervisor.ipc import control_socket, messages
 from supervisor.records import registry, rundir
 from supervisor.records.command import plan_of, run_record
+from supervisor.records.home import original_of
 from supervisor.records.plan import Plan
 from supervisor.states import RunStatus
 from supervisor.system import durable
@@ -83,13 +84,15 @@ def status_of(run_dir: Path) -> Status:
     """
     asked = run_record(run_dir, _Asked)
     status = Status(asked.run_id, str(run_dir), total=asked.combos_total, command=asked.command)
-    answer = _ask(status.run_id)
+    # in a copy, whoever answers to the id is the original
+    is_copy = original_of(run_dir, rundir.read_run_file(run_dir)) != ""
+    answer = None if is_copy else _ask(status.run_id)
     if answer is not None:
         _take_answer(status, answer)
     elif (run_dir / rundir.REPORT_FILE).exists():
         _take_report(status, durable.read_record(run_dir / rundir.REPORT_FILE, _Reported))
     else:
-        _take_traces(status, run_dir)
+        _take_traces(status, run_dir, is_copy=is_copy)
     return status
 
 
@@ -106,14 +109,14 @@ def _take_report(status: Status, report: _Reported) -> None:
     status.elapsed_s = report.elapsed_s
 
 
-def _take_traces(status: Status, run_dir: Path) -> None:
+def _take_traces(status: Status, run_dir: Path, *, is_copy: bool) -> None:
     """Count what the journals hold, and look whether front or warden lives."""
     if status.command is None:
         from supervisor.lifecycle.gather import count_covered
 
         plan = plan_of(run_dir)
         status.done = count_covered(run_dir, plan) if isinstance(plan, Plan) else 0
-    entry = registry.find(status.run_id)
+    entry = None if is_copy else registry.find(status.run_id)
     if entry is not None and entry.alive:
         status.status = RunStatus.STARTING
     elif entry is not None and entry.elsewhere:

@@ -6,6 +6,7 @@ is found by everything the kernel knows of the file. This includes its change ti
 no program can set: a file that was touched in any way is read again. A file that was
 written a moment ago is not kept at all, for it may be written again within the same
 tick of the kernel's clock. A copy that does not match its checksum is no copy: the file is read.
+Nor is one that another user may have written.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from weakref import WeakKeyDictionary
 
 from supervisor.errors import ProtocolError
 from supervisor.market.bars import Bars, file_blocks, load_bars
-from supervisor.system import durable
+from supervisor.system import durable, private_dir
 
 MAX_BYTES = 2 * 2**30
 MAX_AGE_S = 30 * 86_400.0
@@ -28,6 +29,7 @@ MAX_AGE_S = 30 * 86_400.0
 _VERSION = 2
 """Part of every name: raise it whenever the same file would be read as other bars."""
 _SETTLED_S = 2.0
+_UNUSABLE = (OSError, RuntimeError, private_dir.UntrustedError)
 _SUFFIX = ".bars"
 
 
@@ -51,10 +53,8 @@ class Stamp(str):
 
 
 def directory() -> Path:
-    """``~/.cache/allstop/bars``; ``XDG_CACHE_HOME`` is honoured."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
-    return base / "allstop" / "bars"
+    """``~/.cache/allstop/bars``; ``XDG_CACHE_HOME`` is honoured. Raises RuntimeError: no home."""
+    return private_dir.cache_home() / "bars"
 
 
 _read_from: WeakKeyDictionary[Bars, tuple[Path, Stamp]] = WeakKeyDictionary()
@@ -80,13 +80,14 @@ def load(source: Any) -> Bars:
 def keep(bars: Bars) -> None:
     """Keep bars that were read from a file, unless that may have changed since.
 
-    Never raises for what is on the disk: a full one only means that they are not kept.
+    Never raises for what is on the disk: a full one, or a directory that others can write, only
+    means that they are not kept.
     """
-    with suppress(OSError, KeyError):
+    with suppress(*_UNUSABLE, KeyError):
         path, stamp = _read_from[bars]
         settled = path.stat().st_mtime < time.time() - _SETTLED_S
         if settled and Stamp.of(path) == stamp:
-            directory().mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_dir.make(directory())
             durable.write_bytes(_copy_of(stamp), file_blocks(bars.memfd))
             cleanup(directory())
 
@@ -95,10 +96,10 @@ def _recall(stamp: Stamp | None, source: str) -> Bars | None:
     if stamp is None:
         return None
     try:
-        with _copy_of(stamp).open("rb") as file:
-            bars = Bars.from_file(file.fileno())
-            os.utime(file.fileno())  # recently used files are kept
-    except (OSError, ProtocolError):
+        with private_dir.opened(directory(), _copy_of(stamp).name) as fd:
+            bars = Bars.from_file(fd)
+            os.utime(fd)  # recently used files are kept
+    except (*_UNUSABLE, ProtocolError):
         return None
     object.__setattr__(bars, "source", source)
     return bars
@@ -110,7 +111,9 @@ def _copy_of(stamp: Stamp) -> Path:
 
 def clear(folder: Path | None = None) -> int:
     """Delete every copy; return the bytes freed."""
-    return cleanup(folder or directory(), max_bytes=0)
+    with suppress(RuntimeError):
+        return cleanup(folder or directory(), max_bytes=0)
+    return 0
 
 
 def cleanup(folder: Path, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE_S) -> int:
@@ -119,6 +122,8 @@ def cleanup(folder: Path, max_bytes: int = MAX_BYTES, max_age_s: float = MAX_AGE
     Returns the bytes freed.
     """
     freed = kept = 0
+    if private_dir.why_not(folder):
+        return 0  # it is not where we keep anything, and may be anything
     oldest = time.time() - max_age_s
     found = []
     with suppress(FileNotFoundError):

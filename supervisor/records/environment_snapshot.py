@@ -16,6 +16,7 @@ from typing import Any
 from supervisor.errors import ConfigError
 from supervisor.records import rundir
 from supervisor.records.claim import Claim, claim_directory
+from supervisor.records.home import home_of
 from supervisor.system import durable
 from supervisor.version import __version__
 
@@ -40,7 +41,8 @@ def write_run_file(run_dir: Path, asked: dict[str, Any]) -> Claim:
     claim = claim_directory(run_dir)
     try:
         rundir.check_empty(run_dir)  # again: now no other process can begin a run there
-        durable.write_json(run_dir / rundir.RUN_FILE, asked | take_snapshot(), named=False)
+        plain = asked | take_snapshot() | home_of(run_dir)
+        durable.write_json(run_dir / rundir.RUN_FILE, plain, named=False)
     except OSError as error:
         rundir.discard(run_dir)
         claim.release()

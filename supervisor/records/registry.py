@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
+import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +17,13 @@ from typing import NamedTuple
 
 from supervisor.errors import ConfigError, RunBusyError, RunNotFoundError, brief
 from supervisor.records import rundir
-from supervisor.system import durable, private
+from supervisor.system import durable
+from supervisor.system import private_dir as private_dirs
 from supervisor.system.process import Identity
 from supervisor.system.shape import ShapeError, read_as
+
+_TRIES = 8
+_TMP = Path("/tmp")
 
 
 class Entry(NamedTuple):
@@ -79,16 +85,55 @@ class Entry(NamedTuple):
 
 def state_dir() -> Path:
     """Return the directory of the entries, which outlives a reboot."""
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return private_dir(Path(base) / "allstop" / "runs")
+    return private_dir(_state_home() / "runs")
 
 
 def runtime_dir() -> Path:
     """Return the directory of the control sockets."""
-    base = os.environ.get("XDG_RUNTIME_DIR")
-    if base and Path(base).is_dir() and os.access(base, os.W_OK):
-        return private_dir(Path(base) / "allstop")
-    return private_dir(Path(f"/tmp/allstop-{os.getuid()}"))
+    base = private_dirs.named("XDG_RUNTIME_DIR")
+    # one that belongs to another user has come along with the environment, as `sudo -E` does
+    if base and base.is_dir() and base.stat().st_uid == os.getuid() and os.access(base, os.W_OK):
+        return private_dir(base / "allstop")
+    usual = _usual_runtime_dir()
+    try:
+        return private_dir(usual)
+    except ConfigError:
+        return _other_runtime_dir(usual)  # another user has taken the name
+
+
+def taken_runtime_dir() -> Path | None:
+    """Return the usual name in ``/tmp`` if another one is used because it was taken."""
+    usual = _usual_runtime_dir()
+    return usual if runtime_dir().name.startswith(f"{usual.name}-") else None
+
+
+def _usual_runtime_dir() -> Path:
+    return _TMP / f"allstop-{os.getuid()}"
+
+
+def _other_runtime_dir(usual: Path) -> Path:
+    """Return a directory of a name that nobody can guess, and that all our processes find.
+
+    A link in the state directory names it, one for each host: homes are shared, ``/tmp`` is not.
+    """
+    link = private_dir(_state_home()) / f"runtime-{platform.node()}"
+    for _ in range(_TRIES):
+        with contextlib.suppress(OSError, ConfigError):
+            found = link.readlink()
+            if found.parent == usual.parent and found.name.startswith(f"{usual.name}-"):
+                return private_dir(found)  # made again, where /tmp was emptied since
+        with contextlib.suppress(OSError):
+            link.unlink()
+        with contextlib.suppress(FileExistsError):  # another process of ours was faster
+            link.symlink_to(private_dir(usual.with_name(f"{usual.name}-{secrets.token_hex(8)}")))
+    raise ConfigError(f"{usual} belongs to another user: set XDG_RUNTIME_DIR")
+
+
+def _state_home() -> Path:
+    try:
+        return private_dirs.state_home()
+    except RuntimeError:
+        raise ConfigError("there is no home directory: set XDG_STATE_HOME") from None
 
 
 def check() -> None:
@@ -175,11 +220,11 @@ def _file_of(run_id: str) -> Path:
 
 
 def _files() -> list[Path]:
-    """Files of entries; those of another user, which root may have put there, are ignored."""
+    """Files of entries; those that another user has put there, or could write, are ignored."""
     found = []
     for path in sorted(state_dir().glob("*.json")):
         with contextlib.suppress(OSError):
-            if path.lstat().st_uid == os.getuid():
+            if private_dirs.is_ours(path.lstat()):
                 found.append(path)
     return found
 
@@ -290,20 +335,30 @@ def _same_dir(name: str, run_dir: Path) -> bool:
 
 
 def private_dir(path: Path) -> Path:
-    """Create a directory that only this user can enter, or check an existing one."""
+    """Create a directory that only this user can enter, or check an existing one.
+
+    One of ours that others could enter is made private, unlike a cache: what is read here is
+    checked file by file (a socket by who listens), so that nothing planted is believed.
+    """
     try:
-        if not path.exists():
-            private.make_directories(path)
+        private_dirs.make_all(path)
         facts = path.lstat()
+        if stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid():
+            _close_to_others(path)
+            return path
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be created ({error.strerror}): set XDG_STATE_HOME and "
             "XDG_RUNTIME_DIR to directories that you own"
         ) from None
-    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid():
-        raise ConfigError(
-            f"{path} is not a directory that you own: remove it, or set XDG_RUNTIME_DIR"
-        )
-    if stat.S_IMODE(facts.st_mode) & 0o077:
-        path.chmod(0o700)
-    return path
+    raise ConfigError(f"{path} is not a directory that you own: remove it, or set XDG_RUNTIME_DIR")
+
+
+def _close_to_others(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(fd)
+        if facts.st_uid == os.getuid() and stat.S_IMODE(facts.st_mode) & 0o077:
+            os.fchmod(fd, private_dirs.MODE)
+    finally:
+        os.close(fd)

@@ -126,7 +126,7 @@ def new_run_id() -> str:
 
 
 def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Path:
-    """Create an empty run directory, private to the user.
+    """Create an empty run directory, private to the user, as are those above it that are made.
 
     Parameters
     ----------
@@ -211,10 +211,10 @@ def journals(run_dir: Path, run_ids: Collection[str]) -> dict[Path, tuple[str, .
     """
     found = {run_dir / JOURNAL_DIR: tuple(run_ids)}
     shards = run_dir / SHARD_DIR
-    for index in [name for name in private.names_in(shards) if _SHARD.fullmatch(name)]:
-        folder = shards / index / JOURNAL_DIR
-        if folder.is_dir():
-            found[folder] = tuple(shard_id(run_id, int(index)) for run_id in run_ids)
+    for name in private.names_in(shards, beside=True):
+        folder = shards / name / JOURNAL_DIR
+        if _SHARD.fullmatch(name) and folder.is_dir():
+            found[folder] = tuple(shard_id(run_id, int(name)) for run_id in run_ids)
     return found
 
 

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from supervisor.system import private_dir
+
 VERSION = 1
 """Part of every key: raise it whenever an indicator's bytes change."""
 
@@ -39,9 +41,7 @@ class Priced(Protocol):
 
 def default_directory() -> Path:
     """``~/.cache/allstop/indicators``; ``XDG_CACHE_HOME`` is honoured."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(home) if Path(home).is_absolute() else Path.home() / ".cache"
-    return base / "allstop" / "indicators"
+    return private_dir.cache_home() / "indicators"
 
 
 def digest_of(bars: Priced) -> str:
@@ -58,7 +58,7 @@ class DiskCache:
     Parameters
     ----------
     directory : Path
-        Created on first use, private to the user.
+        Created on first use, private to the user; not used where others can write it.
     digest : str
         Which bars the rows belong to, see :func:`digest_of`.
     """
@@ -70,8 +70,8 @@ class DiskCache:
     def load(self, name: str, row: NDArray[Any]) -> bool:
         """Read a row if there is a sound one; never raises for what is on the disk."""
         try:
-            data = self._path(name).read_bytes()
-        except OSError:
+            data = private_dir.read(self._directory, self._path(name).name)
+        except (OSError, private_dir.UntrustedError):
             return False
         body, crc = data[:-4], data[-4:]
         if len(body) != row.nbytes or zlib.crc32(body).to_bytes(4, "little") != crc:
@@ -80,10 +80,10 @@ class DiskCache:
         return True
 
     def store(self, name: str, row: NDArray[Any]) -> None:
-        """Write a row; a full or read-only disk only means that it is not kept."""
+        """Write a row; a disk that is full, or others can write, only means that it is not kept."""
         body = row.tobytes()
-        with suppress(OSError):
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with suppress(OSError, private_dir.UntrustedError):
+            private_dir.make(self._directory)
             import tempfile
 
             fd, temporary = tempfile.mkstemp(dir=self._directory, suffix=".part")
@@ -111,6 +111,8 @@ def cleanup_expired(directory: Path, max_age_s: float = MAX_AGE_S) -> int:
 def _delete(directory: Path, written_before: float) -> int:
     """Delete our own files only; another process deleting them at the same time is no error."""
     freed = 0
+    if private_dir.why_not(directory):
+        return 0
     with suppress(FileNotFoundError):
         for path in directory.iterdir():
             if path.suffix not in (_SUFFIX, ".part"):

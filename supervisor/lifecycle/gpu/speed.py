@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from supervisor.errors import ConfigError
-from supervisor.market import cache
-from supervisor.system import durable
+from supervisor.system import durable, private_dir
 
 _VERSION = 1
 _LONGEST_S = 3_600.0
@@ -60,13 +60,14 @@ class DeviceSpeed:
 
 def _path() -> Path:
     machine = hashlib.blake2b(platform.node().encode(), digest_size=8).hexdigest()
-    return cache.directory().parent / f"device-speed-{machine}.json"
+    return private_dir.cache_home() / f"device-speed-{machine}.json"
 
 
 def recall() -> DeviceSpeed:
     """Read this machine's measurements; those that cannot be read, or true, are left out."""
     found = DeviceSpeed()
     with contextlib.suppress(*_UNREADABLE):
+        os.close(private_dir.open_dir(_path().parent))  # others may not say how fast we are
         plain: dict[str, Any] = durable.read_json(_path())
         if plain["version"] != _VERSION:
             return found
@@ -99,8 +100,8 @@ def _write(speed: DeviceSpeed) -> None:
         "gpu_start_s": None if speed.gpu_start_s is None else round(speed.gpu_start_s, 3),
         "cpu_bars_per_s": {name: round(rate) for name, rate in speed.cpu_bars_per_s.items()},
     }
-    with contextlib.suppress(OSError, RuntimeError):
-        _path().parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with contextlib.suppress(OSError, RuntimeError, private_dir.UntrustedError):
+        private_dir.make(_path().parent)
         durable.write_json(_path(), plain, named=False)
 
 
