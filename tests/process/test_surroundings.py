@@ -47,6 +47,9 @@ def in_shell(script: str) -> list[str]:
         pytest.param(in_shell("export LC_ALL=C PYTHONUTF8=0"), id="locale C"),
         pytest.param(in_shell("export LC_ALL=de_DE.nowhere"), id="unknown locale"),
         pytest.param(in_shell("exec 0<&-"), id="closed stdin"),
+        pytest.param(in_shell("exec 1>&-"), id="closed stdout"),
+        pytest.param(in_shell("exec 2>&-"), id="closed stderr"),
+        pytest.param(in_shell("exec 0<&- 1>&- 2>&-"), id="closed streams"),
         pytest.param(
             in_shell(" ".join(f"exec {fd}</dev/null;" for fd in range(3, 10)) + " true"),
             id="inherited descriptors",
