@@ -112,7 +112,7 @@ def _usual_runtime_dir() -> Path:
 
 
 def _other_runtime_dir(usual: Path) -> Path:
-    """Return a directory of a name that nobody can guess, and that all our processes find.
+    """Return a directory of a name that cannot be guessed, and that all our processes find.
 
     A link in the state directory names it, one for each host: homes are shared, ``/tmp`` is not.
     """
