@@ -25,7 +25,12 @@ def registry_dir() -> Finding:
     """Check the directory in which runs are registered."""
     from supervisor.records import registry
 
-    return _private("registry", registry.state_dir, "XDG_STATE_HOME")
+    finding = _private("registry", registry.state_dir, "XDG_STATE_HOME")
+    if finding.status is Status.OK and (why := private_dir.why_not(registry.state_dir())):
+        return Finding(
+            "registry", Status.WARNING, f"{finding.what}, but {why.path} {why.why}", why.fix
+        )
+    return finding
 
 
 def dead_runs() -> Finding:
@@ -58,6 +63,13 @@ def runtime_dir() -> Finding:
                 f"{finding.what}, but the path of a socket there has {length} bytes; "
                 f"the limit is {_LONGEST_SOCKET_PATH}",
                 "set XDG_RUNTIME_DIR to a directory with a shorter path",
+            )
+        if taken := registry.taken_runtime_dir():
+            return Finding(
+                "runtime dir",
+                Status.WARNING,
+                f"{finding.what}; it is used because {taken} is not a directory of yours",
+                f"remove {taken}, or set XDG_RUNTIME_DIR",
             )
     return finding
 

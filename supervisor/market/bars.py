@@ -36,6 +36,7 @@ _TRAILER = struct.Struct("<8sI")
 _TRAILER_MAGIC = b"fs-crc32"
 """In a file, the CRC of all before it: a flipped bit is another price, and other results."""
 _COPY_BYTES = 2**20
+_BUFFER_BYTES = 2**18
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
@@ -175,8 +176,9 @@ class Bars:
         trailer = os.pread(fd, _TRAILER.size + 1, image_bytes)
         if not trailer and not unchecked:
             raise ProtocolError("the bars have no checksum")
-        bars = cls._owning(_copied(fd, image_bytes))
-        if trailer and trailer != _trailer(blocks(bars.memfd)):
+        copy, crc = _copied(fd, image_bytes)
+        bars = cls._owning(copy)
+        if trailer and trailer != _TRAILER.pack(_TRAILER_MAGIC, crc):
             raise ProtocolError("the file has changed since it was written: no checksum match")
         return bars
 
@@ -275,16 +277,11 @@ def blocks(fd: int) -> Iterator[bytes]:
 
 def file_blocks(fd: int) -> Iterator[bytes]:
     """Yield what a file holds that keeps a memfd's bars: its bytes, then their checksum."""
-    yield from blocks(fd)
-    yield _trailer(blocks(fd))
-
-
-def _trailer(parts: Iterable[bytes]) -> bytes:
-    """What follows these bytes in a file."""
     crc = 0
-    for part in parts:
-        crc = zlib.crc32(part, crc)
-    return _TRAILER.pack(_TRAILER_MAGIC, crc)
+    for block in blocks(fd):
+        crc = zlib.crc32(block, crc)
+        yield block
+    yield _TRAILER.pack(_TRAILER_MAGIC, crc)
 
 
 def _image_bytes(header: bytes, size: int) -> int:
@@ -326,18 +323,24 @@ def _written(slices: Iterable[Mapping[str, NDArray[Any]]], n_bars: int, source: 
     return fd
 
 
-def _copied(fd: int, n_bytes: int) -> int:
-    """Copy the beginning of a file into a new memfd and seal it."""
+def _copied(fd: int, n_bytes: int) -> tuple[int, int]:
+    """Copy the beginning of a file into a new memfd and seal it; return that and the CRC.
+
+    Through a small buffer: what was just read is still in the processor's cache for the CRC.
+    """
     copy = _new_memfd()
+    buffer = memoryview(bytearray(_BUFFER_BYTES))
+    crc = at = 0
     try:
-        at = 0
-        while at < n_bytes and (done := os.sendfile(copy, fd, at, n_bytes - at)):
+        while at < n_bytes and (done := os.preadv(fd, [buffer[: n_bytes - at]], at)):
+            crc = zlib.crc32(buffer[:done], crc)
+            _write_at(copy, buffer[:done], at)
             at += done
         _seal(copy)
     except BaseException:
         os.close(copy)
         raise
-    return copy
+    return copy, crc
 
 
 def _new_memfd() -> int:

@@ -94,15 +94,25 @@ def runtime_dir() -> Path:
     # one that belongs to another user has come along with the environment, as `sudo -E` does
     if base and base.is_dir() and base.stat().st_uid == os.getuid() and os.access(base, os.W_OK):
         return private_dir(base / "allstop")
-    usual = _TMP / f"allstop-{os.getuid()}"
+    usual = _usual_runtime_dir()
     try:
         return private_dir(usual)
     except ConfigError:
         return _other_runtime_dir(usual)  # another user has taken the name
 
 
+def taken_runtime_dir() -> Path | None:
+    """Return the usual name in ``/tmp`` if another one is used because it was taken."""
+    usual = _usual_runtime_dir()
+    return usual if runtime_dir().name.startswith(f"{usual.name}-") else None
+
+
+def _usual_runtime_dir() -> Path:
+    return _TMP / f"allstop-{os.getuid()}"
+
+
 def _other_runtime_dir(usual: Path) -> Path:
-    """Return a directory of a name that nobody can guess, and that all our processes find.
+    """Return a directory of a name that cannot be guessed, and that all our processes find.
 
     A link in the state directory names it, one for each host: homes are shared, ``/tmp`` is not.
     """

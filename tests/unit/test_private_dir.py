@@ -261,7 +261,10 @@ def taken_by_another(usual: Path) -> None:
 @pytest.mark.parametrize(
     "take", [taken_by_a_file, taken_by_a_link, pytest.param(taken_by_another, marks=AS_ROOT)]
 )
-def test_a_taken_name_in_tmp_does_not_block_us(tmp: Path, take: Callable[[Path], None]) -> None:
+def test_a_taken_name_in_tmp_does_not_block_us(
+    tmp: Path, take: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "_LONGEST_SOCKET_PATH", 500)  # a test's own directory is deep
     usual = tmp / f"allstop-{os.getuid()}"
     assert registry.runtime_dir() == usual
     usual.rmdir()
@@ -272,8 +275,19 @@ def test_a_taken_name_in_tmp_does_not_block_us(tmp: Path, take: Callable[[Path],
     assert len(found.name) > len(usual.name) + 8
     assert stat.S_IMODE(found.stat().st_mode) == 0o700
     assert registry.runtime_dir() == found, "another process of ours finds it too"
+    assert registry.taken_runtime_dir() == usual
+    finding = disk.runtime_dir()
+    assert (finding.status, f"remove {usual}" in finding.fix) == (Status.WARNING, True)
     found.rmdir()  # /tmp is emptied at boot
     assert registry.runtime_dir() == found
+
+
+def test_a_way_to_the_registry_that_others_can_write_is_named(own_state: Path) -> None:
+    assert disk.registry_dir().status is Status.OK
+    (own_state / "state").chmod(0o777)
+    finding = disk.registry_dir()
+    assert finding.status is Status.WARNING
+    assert finding.fix == f"chmod go-w {own_state / 'state'}"
 
 
 @AS_ROOT
