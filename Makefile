@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test pythons check bench chaos cluster-up cluster-down clean help
+.PHONY: run test pythons check bench chaos fuzz cluster-up cluster-down clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,7 @@ help:
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make bench   measure against floors and peers"
 	@echo "make chaos   1,000 rounds of random kills at random instants, here and on a cluster (hours)"
+	@echo "make fuzz    damage everything that is read back, FUZZ_ROUNDS=20000 times from FUZZ_SEED=0 on"
 	@echo "make cluster-up    start a real SLURM and sshd on this machine, to try things out"
 	@echo "make cluster-down  stop them; nothing is left (CLUSTER_ARGS='--dir DIR' if it was given)"
 	@echo "make clean   remove $(VENV) and caches"
@@ -46,6 +47,9 @@ bench: $(VENV)/.test
 chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --rounds 1000 $(CHAOS_ARGS)
 	$(BIN)/python -m tests.chaos --cluster --rounds 1000 --jobs 4 $(CLUSTER_CHAOS_ARGS)
+
+fuzz: $(VENV)/.test
+	$(BIN)/python -m tests.fuzz
 
 cluster-up: $(VENV)/.core
 	@$(BIN)/python -m tests.cluster up $(CLUSTER_ARGS)

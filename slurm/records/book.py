@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from slurm.environment import KEPT
 from slurm.records.states import JobState
-from slurm.records.tokens import JobId, Token
+from slurm.records.tokens import JobId, Token, check_token
 from supervisor.records.ledger import Ledger, LedgerWriteError, Record, read_ledger
 from supervisor.system.shape import ShapeError, read_as
 
@@ -216,7 +216,15 @@ class Book:
         return self.others or any(not one.refused for one in self.submissions.values())
 
     def note(self, kind: str, at: float, fields: dict[str, Any]) -> None:
-        """Apply one record; one that lacks a field, or has one of another type, is ignored."""
+        """Apply one record; one that lacks a field, or has one of another type, is ignored.
+
+        Raises
+        ------
+        ConfigError
+            If it announces jobs with a token that is none.
+        """
+        if kind == "jobs_expected":
+            check_token(fields.get("token", ""))
         with contextlib.suppress(ShapeError):
             self._apply(read_as(_KINDS.get(kind, _Other), fields), at)
 

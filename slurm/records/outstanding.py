@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from slurm.records.tokens import check_token
+from slurm.records.tokens import Token, check_token
 from supervisor.errors import ConfigError, brief
 from supervisor.records import registry
 from supervisor.records.ledger import LedgerWriteError
@@ -43,7 +43,7 @@ class OutstandingJobs(NamedTuple):
         The process that looks after them while it lives.
     """
 
-    token: str
+    token: Token
     address: str
     variables: dict[str, str]
     ledger: Path
@@ -108,7 +108,6 @@ def _read(path: Path) -> OutstandingJobs:
         If it cannot be read, or is not what :meth:`OutstandingJobs.record` wrote.
     """
     jobs = read_as(OutstandingJobs, durable.read_json(path))
-    check_token(jobs.token)  # it becomes part of file names, and of the shell commands of a look
     if f"{jobs.token}.json" != path.name:
         raise ShapeError(f"token must be {path.stem}, not {brief(jobs.token)}")
     if not jobs.ledger.is_absolute():

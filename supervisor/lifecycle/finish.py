@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from supervisor.errors import ConfigError, RunBusyError, UntrustedError
+from supervisor.errors import AllstopError, ConfigError, RunBusyError, UntrustedError
 from supervisor.lifecycle import gather as results
 from supervisor.lifecycle.gather import count_covered, drop_checkpoints, gather
 from supervisor.records import registry, rundir
@@ -216,8 +216,9 @@ def _see_jobs_gone(run_dir: Path, errors: list[str], *, trusted: bool) -> list[d
         return []
     from slurm.reconcile import cancel_outstanding
     from slurm.records.book import Book
-    from slurm.records.outcome import outcomes
+    from slurm.records.outcome import JobOutcome, outcomes
     from slurm.records.outstanding import orphaned
+    from slurm.records.states import JobState
     from supervisor.lifecycle.staging import fetch_what_is_left
     from supervisor.records.ledger import read_ledger
 
@@ -225,8 +226,12 @@ def _see_jobs_gone(run_dir: Path, errors: list[str], *, trusted: bool) -> list[d
         cancelled = cancel_outstanding(outstanding)
         if cancelled.error:
             errors.append(cancelled.error)
-    errors += fetch_what_is_left(run_dir)
-    book = Book.of(read_ledger(ledger))
+    try:
+        errors += fetch_what_is_left(run_dir)
+        book = Book.of(read_ledger(ledger))
+    except AllstopError as error:  # of a later version, or not ours: jobs may be left
+        errors.append(str(error))
+        return [JobOutcome(None, "", str(JobState.UNKNOWN), verified=False)._asdict()]
     return [
         job._replace(verified=job.verified or book.detached)._asdict() for job in outcomes(book)
     ]

@@ -14,7 +14,7 @@ from slurm.look import look
 from slurm.records.book import Keeper
 from slurm.records.outcome import JobOutcome, outcomes
 from slurm.records.outstanding import all_outstanding, recorded_way
-from supervisor.errors import AllstopError, ConfigError
+from supervisor.errors import AllstopError
 from supervisor.lifecycle.copies import refuse_copy
 from supervisor.records import registry, rundir
 
@@ -66,7 +66,7 @@ def _visit(ledger: Path, *, cancelling: bool) -> JobsSeen:
         rundir.check_own(ledger.parent)
         with closing(Keeper(ledger)) as keeper:
             return _look(ledger, keeper, cancelling=cancelling)
-    except ConfigError as error:
+    except (AllstopError, OSError) as error:  # the other ledgers are still to be looked at
         return JobsSeen([], str(error))
 
 

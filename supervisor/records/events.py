@@ -112,16 +112,22 @@ def read_events(run_dir: Path) -> Iterator[Fact]:
 
     Lines that are torn, damaged or longer than any of ours are left out.
     """
-    return filter(None, map(_parse, _lines(run_dir)))
+    sealed_from_here = False
+    for line in _lines(run_dir):
+        fact = _parse(line, must_be_sealed=sealed_from_here)
+        if fact is not None:
+            yield fact
+            # an earlier version wrote lines without a checksum, and never after ours
+            sealed_from_here = sealed_from_here or sealed.is_line(_text(line))
 
 
 def _lines(run_dir: Path) -> Iterator[bytes]:
     """Yield the lines, holding one at a time; none if there is no file."""
     try:
-        opened = os.fdopen(private.open_beside(run_dir / EVENTS_FILE), "rb")
+        fd = private.open_beside(run_dir / EVENTS_FILE)
     except FileNotFoundError:
         return
-    with opened as file:
+    with os.fdopen(fd, "rb") as file:
         whole = True
         while line := file.readline(_LONGEST_LINE):
             begins, whole = whole, line.endswith(b"\n")
@@ -129,9 +135,16 @@ def _lines(run_dir: Path) -> Iterator[bytes]:
                 yield line
 
 
-def _parse(line: bytes) -> Fact | None:
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\n")
+
+
+def _parse(line: bytes, *, must_be_sealed: bool = False) -> Fact | None:
+    text = _text(line)
+    if must_be_sealed and not sealed.is_line(text):
+        return None
     try:
-        fields = durable.loads(sealed.check_line(line.decode().rstrip("\n")))
+        fields = durable.loads(sealed.check_line(text))
         fields.pop(sealed.KEY, None)
         name, at = fields.pop("event"), fields.pop("at")
         return Fact(read_as(str, name), read_as(Instant, at), fields)

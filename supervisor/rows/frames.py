@@ -131,7 +131,7 @@ class Frame:
 
     def _read(self, skip: int, size: int) -> bytes:
         try:
-            fd = private.open_beside(self.path)
+            fd = private.open_regular(self.path)
         except OSError as error:
             raise JournalError(f"cannot be read: {error.strerror}", path=str(self.path)) from None
         try:
@@ -339,6 +339,6 @@ def _read_header(file: BinaryIO, path: str) -> Header | None:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return os.fdopen(private.open_beside(path), "rb", buffering=2**18)
+        return os.fdopen(private.open_regular(path), "rb", buffering=2**18)
     except OSError as error:
         raise JournalError(f"cannot be read: {error.strerror}", path=str(path)) from None

@@ -253,7 +253,7 @@ def is_journal_name(name: str) -> bool:
 
 def journal_paths(directory: Path | str) -> list[Path]:
     """All journals of a directory, in the order of their serials."""
-    names = private.names_in(directory, beside=True)  # plain names: no Path per foreign file
+    names = private.names_in(directory)  # plain names: no Path per foreign file
     serials = sorted((int(m[1]), m[0]) for name in names if (m := _NAME.fullmatch(name)))
     return [Path(directory) / name for _, name in serials]
 
@@ -284,7 +284,7 @@ class JournalSync:
         """
         grown = False
         for path in journal_paths(self._directory):
-            fd = private.open_beside(path)
+            fd = private.open_regular(path)
             try:
                 size = os.fstat(fd).st_size
                 if self._synced.get(path) != size:

@@ -1,8 +1,8 @@
-"""Files and directories that nobody else may have written: opened without following links.
+"""Files and directories that no other user may have written: opened without following links.
 
 What lies in a run directory, a state directory or a cache is read back and acted upon, up to
 executing it. So it is used only if it is ours: owned by this user, and not writable by the
-group or by others. This is checked on the open descriptor, which nobody can exchange. A path
+group or by others. This is checked on the open descriptor, which cannot be exchanged. A path
 given by another user may lead anywhere: a link is never followed, a FIFO or a device is never
 waited for.
 
@@ -176,7 +176,7 @@ def check_directory(path: Path | str) -> None:
 def open_beside(path: Path | str) -> int:
     """Open a regular file for reading in a directory whose owner the caller has checked.
 
-    Unlike :func:`open_regular`, it may belong to the directory's owner, whoever that is: for
+    Unlike :func:`open_regular`, it may belong to the directory's owner: for
     what is only looked at, in a directory that was found to be trusted, or that need not be.
 
     Raises
@@ -227,15 +227,15 @@ def make_directories(path: Path) -> None:
 
 
 def create_temporary(path: Path) -> tuple[int, Path]:
-    """Create a file beside another one, under a name that nobody can foresee.
+    """Create a file beside another one, under a name that cannot be foreseen.
 
     Returns
     -------
     tuple of int and Path
-        Its descriptor, open for both, and its name: hidden, and with our pid as the last
+        Its descriptor, open for writing, and its name: hidden, and with our pid as the last
         but one of its parts, by which a later process tells whether it was left behind.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.{os.getpid()}.tmp")
     return os.open(temporary, flags, 0o600), temporary
 

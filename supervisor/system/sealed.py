@@ -63,6 +63,11 @@ def line(value: dict[str, Any]) -> str:
     return f'{body}, "{KEY}": "{_crc(body.encode())}"}}'
 
 
+def is_line(text: str) -> bool:
+    """Whether a line of JSON has a checksum, right or wrong."""
+    return _OF_LINE.search(text) is not None
+
+
 def check_line(text: str) -> str:
     """Return a line of JSON if it is as it was written.
 

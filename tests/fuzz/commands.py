@@ -46,13 +46,20 @@ class RefusedError(Exception):
     """The command ended with a complaint, as the command line would show it."""
 
 
-def damage_some(rng: random.Random, sample: Sample) -> str:
-    """Damage or remove one to three files; return which."""
+def damage_some(rng: random.Random, sample: Sample) -> tuple[str, bool]:
+    """Damage or remove one to five files; return which, and whether the plan was forged.
+
+    A ``run.json`` that is written anew, as another program writes JSON, has no checksum: another
+    grid in it is another sweep.
+    """
     if rng.random() < 0.5:  # a run that was killed: it has neither
         for name in ("report.json", "results.parquet"):
             (sample.run_dir / name).unlink(missing_ok=True)
     done = []
-    for pattern in rng.sample(sorted(_KINDS), rng.choice((1, 1, 2, 3))):
+    forged = False
+    if rng.random() < 0.3:  # one that has no jobs: it can be resumed
+        (sample.run_dir / "ledger").unlink()
+    for pattern in rng.sample(sorted(_KINDS), rng.choice((1, 1, 2, 3, 5))):
         name = rng.choice(sample.matching(pattern))
         path = sample.root / name
         if not path.exists():
@@ -67,8 +74,9 @@ def damage_some(rng: random.Random, sample: Sample) -> str:
                 sample.put(name, damage.of_bytes(rng, sample.whole[name]))
             case _:
                 sample.put(name, _KINDS[pattern](rng, sample.whole[name]))
+                forged = forged or name.endswith("run.json")
         done.append(name)
-    return ", ".join(done)
+    return ", ".join(done), forged
 
 
 def run(arguments: list[str], sample: Sample) -> None:

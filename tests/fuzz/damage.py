@@ -38,8 +38,9 @@ def of_json(rng: random.Random, raw: bytes) -> bytes:
     places = list(_places(plain))
     if not places:
         return json.dumps(rng.choice(ABSURD)).encode()
-    for _ in range(rng.choice((1, 1, 1, 2, 5))):
-        holder, key = rng.choice(places)
+    leaves = [place for place in places if not isinstance(place[0][place[1]], dict | list)]
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        holder, key = rng.choice(rng.choice((places, leaves or places)))
         try:
             if rng.random() < 0.2:
                 del holder[key]

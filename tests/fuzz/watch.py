@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slurm import cancel, reconcile
+from slurm import cancel, client, reconcile
 from slurm.records import absence, book
 from slurm.transport import Answer
-from supervisor.lifecycle import jobs
+from supervisor.lifecycle import jobs, staging
 from tests.fuzz.sample import OURS, SUBMITTED_AT, TOKEN
 
 FOREIGN = ("13", "4713", "471", "47111", "0", "1")
@@ -107,7 +107,9 @@ class Watch:
         seams: list[tuple[Any, str, Any]] = [
             (module, "time", Clock()) for module in (cancel, absence, book)
         ]
-        seams += [(module, "connect", self._connect) for module in (reconcile, jobs)]
+        seams += [
+            (module, "connect", self._connect) for module in (client, reconcile, jobs, staging)
+        ]
         seams += [(signal, "pidfd_send_signal", self._signalled)]
         before = [(holder, name, getattr(holder, name)) for holder, name, _ in seams]
         for holder, name, instead in seams:
