@@ -87,7 +87,8 @@ def resolve(run_dir: Path) -> Path:
 def check_own(run_dir: Path) -> None:
     """Raise unless a run directory, and what directories of a run it has, are ours.
 
-    Whoever opens files in it afterwards relies on this: only we can have put them there.
+    Code that opens files in it afterwards relies on this: only this user can have put them
+    there, and what takes the place of the directory itself is refused file by file.
 
     Raises
     ------

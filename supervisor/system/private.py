@@ -1,8 +1,8 @@
-"""Files and directories that nobody else may have written: opened without following links.
+"""Files and directories that no other user may have written: opened without following links.
 
 What lies in a run directory, a state directory or a cache is read back and acted upon, up to
 executing it. So it is used only if it is ours: owned by this user, and not writable by the
-group or by others. This is checked on the open descriptor, which nobody can exchange. A path
+group or by others. This is checked on the open descriptor, which cannot be exchanged. A path
 given by another user may lead anywhere: a link is never followed, a FIFO or a device is never
 waited for.
 
@@ -174,7 +174,7 @@ def check_directory(path: Path | str) -> None:
 def open_beside(path: Path | str) -> int:
     """Open a regular file for reading in a directory whose owner the caller has checked.
 
-    Unlike :func:`open_regular`, it may belong to the directory's owner, whoever that is: for
+    Unlike :func:`open_regular`, it may belong to the directory's owner: for
     what is only looked at, in a directory that was found to be trusted, or that need not be.
 
     Raises
@@ -225,7 +225,7 @@ def make_directories(path: Path) -> None:
 
 
 def create_temporary(path: Path) -> tuple[int, Path]:
-    """Create a file beside another one, under a name that nobody can foresee.
+    """Create a file beside another one, under a name that cannot be foreseen.
 
     Returns
     -------
