@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from supervisor.containment.cgroup import KILL_FILE, hierarchies, name_of
 from supervisor.containment.cookie import Search
-from supervisor.errors import ConfigError
+from supervisor.errors import ConfigError, UntrustedError
 from supervisor.records.events import read_events
 from supervisor.records.rundir import read_run_file
 from supervisor.system.process import Identity, command_name, state_letter
@@ -90,7 +90,7 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
     if run_dir is not None:
         try:
             ended.killed.extend(f"pid {who.pid}" for who in clear_leftovers(run_dir, patience_s))
-        except OSError as error:
+        except (OSError, UntrustedError) as error:
             ended.survivors.append(f"processes in the run's cgroup: {error}")
     began = found_at = time.monotonic()
     seen: dict[Identity, str] = {}

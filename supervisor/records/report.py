@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from supervisor.errors import ConfigError
 from supervisor.records import rundir
 from supervisor.states import ExitCode, RunStatus
 from supervisor.system import durable
@@ -221,6 +222,10 @@ class Report:
             If it is not what :meth:`to_json` gave.
         """
         known = {name: plain[name] for name in cls.__slots__ if name in plain}
+        try:
+            rundir.check_run_id(known["run_id"])
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         known["status"] = RunStatus(known["status"])
         if known.get("stop") is not None:
             stop = dict(known["stop"])

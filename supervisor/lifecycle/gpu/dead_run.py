@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from supervisor.errors import UntrustedError
 from supervisor.lifecycle.gpu.observer import LIST_EVERY_S, Observer, WatchedDevice, find_holders
 from supervisor.lifecycle.gpu.release import Before, Held
 from supervisor.records.command import AnyPlan
@@ -115,7 +116,9 @@ def used_by(run_dir: Path | None) -> dict[str, int]:
     Never raises: what is measured for a report must not keep the run's processes alive.
     """
     uuids: list[str] = []
-    with contextlib.suppress(OSError):  # its events cannot be read: no device is known
+    with contextlib.suppress(
+        OSError, UntrustedError
+    ):  # its events cannot be read: no device is known
         uuids = [] if run_dir is None else list(Story.of(run_dir).gpus)
     used: dict[str, int] = {}
 
