@@ -118,7 +118,7 @@ def used_by(run_dir: Path | None) -> dict[str, int]:
     uuids: list[str] = []
     with contextlib.suppress(
         OSError, UntrustedError
-    ):  # its events cannot be read: no device is known
+    ):  # events unreadable: none known
         uuids = [] if run_dir is None else list(Story.of(run_dir).gpus)
     used: dict[str, int] = {}
 
