@@ -83,7 +83,7 @@ class Front:
         self.plan, self.run_dir, self.link = prepared.plan, prepared.run_dir, link
         self.flag = StopFlag()
         self.inbox = Inbox(self.flag)
-        self.events = EventLog(self.run_dir, "front")
+        self.events = EventLog(self.run_dir, "front", scribe=link.scribe.line)
         self.notes = Notes(self.events, prepared.notes)
         self.memory = MemoryWatch(self.events)
         self.vram = VramWatch(self.plan, self.events, self.inbox.nudge)

@@ -23,6 +23,7 @@ from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, read_plan
 from supervisor.records.plan import Plan
 from supervisor.records.report import Gathered, MemoryReport, Report, StopReport, unseen
+from supervisor.records.scribe_line import await_written
 from supervisor.records.story import Story
 from supervisor.records.verdict import Jobs, Observed, Results, verdict
 from supervisor.rows.journal import journal_paths
@@ -296,8 +297,14 @@ def _observed_before(report: Report) -> Observed:
 
 
 def main() -> None:
-    """Entry point of the process that a warden starts after its front has died."""
+    """Entry point of the process that a warden starts after its front has died.
+
+    A front starts it too if the disk of its run does not answer. ``finish RUN_DIR [SCRIBE]``:
+    the line to the run's scribe, which has everything written before it hangs up.
+    """
     run_dir = Path(sys.argv[1])
+    if sys.argv[2:]:
+        await_written(int(sys.argv[2]))
     if not (run_dir / rundir.RUN_FILE).exists():
         return  # a run that failed because of a user's mistake was removed
     try:

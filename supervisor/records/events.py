@@ -2,7 +2,9 @@
 
 A fact has a name ``room.thing_happened`` and fields, never formatted text; logs, progress
 bars and plots are renderings of it. Front and warden append to the same file: each line is
-one ``write`` in append mode, which the kernel keeps whole, so neither needs the other.
+one ``write`` in append mode, which the kernel keeps whole, so neither needs the other. While a
+run lives its scribe does that for both of them (:mod:`supervisor.records.scribe_line`): they
+must not wait for a disk.
 """
 
 from __future__ import annotations
@@ -16,6 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.records.rundir import EVENTS_FILE
+from supervisor.records.scribe_line import ScribeLine
+from supervisor.system.durable import open_file, read_file
+
+_SAMPLED = "_sampled"
 
 
 class Fact(NamedTuple):
@@ -39,8 +45,9 @@ class Fact(NamedTuple):
 class EventLog:
     """Appends facts to a run's ``events.jsonl``.
 
-    A full disk must not stop a stop: a fact that cannot be written is dropped
-    and counted in :attr:`dropped`.
+    A disk that is full or does not answer must not stop a stop: a fact that cannot be written
+    is dropped and counted in :attr:`dropped`. As long as the disk answers, a fact is written
+    when :meth:`emit` returns.
 
     Parameters
     ----------
@@ -50,30 +57,72 @@ class EventLog:
         First part of the facts' names: ``front`` or ``warden``.
     create : bool
         Whether to create the file where there is none.
+    scribe : ScribeLine, optional
+        Writes for this process, which then never waits for the disk. Without it, or if it was
+        killed, this process writes.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such directory or, with ``create=False``, no such file.
+        If there is no such directory or, with ``create=False``, no such file; not with a scribe.
     """
 
-    def __init__(self, run_dir: Path, room: str, *, create: bool = True) -> None:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        self._fd = os.open(run_dir / EVENTS_FILE, flags, 0o600)
+    def __init__(
+        self, run_dir: Path, room: str, *, create: bool = True, scribe: ScribeLine | None = None
+    ) -> None:
+        self._path = run_dir / EVENTS_FILE
         self._room = room
-        self.dropped = 0
-        self._end_line()
+        self._fd = -1
+        self._create = create
+        self._scribe = scribe
+        self._dropped = 0
+        self._failed_before = scribe.failed if scribe else 0
+        if scribe is None or not scribe.open(self._path, create=create):
+            self._open()
+
+    @property
+    def dropped(self) -> int:
+        """Facts that could not be written."""
+        return self._dropped + (self._scribe.failed - self._failed_before if self._scribe else 0)
+
+    @property
+    def late(self) -> bool:
+        """Whether the disk does not answer, as far as was seen."""
+        return self._scribe is not None and self._scribe.late
+
+    def answers(self, patience_s: float) -> bool:
+        """Whether all facts are written and the disk answers, within a time in s.
+
+        Without a scribe that is not known before it is tried: True.
+        """
+        return self._scribe is None or self._scribe.answers(patience_s)
 
     def emit(self, happened: str, **fields: Any) -> None:
         """Append the fact that ``happened``."""
+        if self.late and happened.endswith(_SAMPLED):
+            self._dropped += 1  # what waits for the disk is bounded: room for what matters
+            return
         line = json.dumps(
             {"event": f"{self._room}.{happened}", "at": round(time.time(), 6), **fields},
             default=str,
         )
+        data = line.encode() + b"\n"
+        if self._scribe is not None and self._scribe.write(data):
+            return
+        if self._scribe is not None and (self._scribe.late or not self._scribe.lost):
+            self._dropped += 1
+            return
         try:
-            os.write(self._fd, line.encode() + b"\n")
+            if self._fd < 0:
+                self._open()
+            os.write(self._fd, data)
         except OSError:
-            self.dropped += 1
+            self._dropped += 1
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if self._create else 0)
+        self._fd = open_file(self._path, flags)
+        self._end_line()
 
     def _end_line(self) -> None:
         """Begin a new line, should a power loss have torn the last one."""
@@ -82,10 +131,10 @@ class EventLog:
             if size and os.pread(self._fd, 1, size - 1) != b"\n":
                 os.write(self._fd, b"\n")
         except OSError:
-            self.dropped += 1
+            self._dropped += 1
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; the scribe's line is not this object's."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -97,7 +146,7 @@ def latest(run_dir: Path, *names: str) -> str:
     Other facts are not parsed: a run of days has a hundred thousand of them.
     """
     try:
-        lines = (run_dir / EVENTS_FILE).read_bytes().splitlines()
+        lines = read_file(run_dir / EVENTS_FILE).splitlines()
     except FileNotFoundError:
         return ""
     begins = tuple(f'{{"event": "{name}",'.encode() for name in names)
@@ -111,7 +160,7 @@ def latest(run_dir: Path, *names: str) -> str:
 def read_events(run_dir: Path) -> Iterator[Fact]:
     """Yield a run's facts in the order they were written; a torn last line is skipped."""
     try:
-        text = (run_dir / EVENTS_FILE).read_text(encoding="utf-8", errors="replace")
+        text = read_file(run_dir / EVENTS_FILE).decode(errors="replace")
     except FileNotFoundError:
         return
     for line in text.splitlines():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,30 @@ def write_bytes(path: Path, parts: Iterable[bytes], *, named: bool = True) -> No
         raise
 
 
+def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a plain file, and nothing else; return its descriptor, which blocks as any file's.
+
+    Opening a pipe in its place would wait for a process that may never come.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is a pipe, a device, a socket or a directory.
+    """
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, 0o600)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a plain file", str(path))
+    os.set_blocking(fd, True)
+    return fd
+
+
+def read_file(path: Path) -> bytes:
+    """Read a plain file whole, see :func:`open_file`."""
+    with os.fdopen(open_file(path), "rb") as file:
+        return file.read()
+
+
 def write_json(path: Path, value: Any, *, named: bool = True) -> None:
     """Write a JSON file so that a reader sees the old one or the new one, never half of it.
 
@@ -72,7 +98,7 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file is missing or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_file(path).decode())
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError):
