@@ -72,7 +72,7 @@ def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | N
     if as_json:
         print(json.dumps(report.to_json(), default=str))
     else:
-        show.summary(report, prepared.plan)
+        show.summary(report, prepared.plan, on_disk=not front.left_to)
     return report.exit_code
 
 

@@ -9,7 +9,10 @@ reads them from the run's facts.
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +26,13 @@ from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, read_plan
 from supervisor.records.plan import Plan
 from supervisor.records.report import Gathered, MemoryReport, Report, StopReport, unseen
-from supervisor.records.scribe_line import await_written
+from supervisor.records.scribe_line import ScribeLine, await_written
 from supervisor.records.story import Story
 from supervisor.records.verdict import Jobs, Observed, Results, verdict
 from supervisor.rows.journal import journal_paths
 from supervisor.states import ExitCode, RunStatus
 from supervisor.system import durable
+from supervisor.system.environment import child_environment
 
 PATIENCE_S = 10.0
 """How long to wait for another process that is finishing the same run."""
@@ -296,6 +300,36 @@ def _observed_before(report: Report) -> Observed:
         return _observed(story, report.jobs, Gathered(), left=bool(unseen(report.jobs)))
 
 
+def start_finisher(run_dir: Path, scribe: ScribeLine | None) -> None:
+    """Start the process that writes results and report when the disk answers; return at once.
+
+    ``scribe`` hangs up: what it has been sent is written first.
+
+    Raises
+    ------
+    OSError
+        If no process can be started.
+    """
+    program = [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(run_dir)]
+    fds = []
+    if scribe is not None:
+        scribe.hang_up()
+        fds = [scribe.fileno()]
+    process = subprocess.Popen(
+        [*program, *map(str, fds)],
+        pass_fds=fds,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+        cwd="/",
+        start_new_session=True,
+    )
+    # a long-lived program would otherwise keep it as a zombie
+    with contextlib.suppress(RuntimeError):
+        threading.Thread(target=process.wait, name="allstop-finisher", daemon=True).start()
+
+
 def main() -> None:
     """Entry point of the process that a warden starts after its front has died.
 
@@ -316,6 +350,8 @@ def main() -> None:
                 report = finish_dead_run(run_dir)
             if report.exit_code != ExitCode.INCOMPLETE:
                 registry.remove(report.run_id)  # the warden saw everything gone
+            else:
+                registry.leave_to_reap(report.run_id)  # its front may live on
     except RunBusyError:
         pass  # the run is being resumed or cleaned up already: that process writes both
 

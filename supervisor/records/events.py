@@ -61,6 +61,11 @@ class EventLog:
         Writes for this process, which then never waits for the disk. Without it, or if it was
         killed, this process writes.
 
+    Attributes
+    ----------
+    hurried : bool
+        A stop is under way: :meth:`emit` has facts written, but waits for none of them.
+
     Raises
     ------
     FileNotFoundError
@@ -76,6 +81,7 @@ class EventLog:
         self._create = create
         self._scribe = scribe
         self._dropped = 0
+        self.hurried = False
         self._failed_before = scribe.failed if scribe else 0
         if scribe is None or not scribe.open(self._path, create=create):
             self._open()
@@ -107,17 +113,25 @@ class EventLog:
             default=str,
         )
         data = line.encode() + b"\n"
-        if self._scribe is not None and self._scribe.write(data):
-            return
-        if self._scribe is not None and (self._scribe.late or not self._scribe.lost):
-            self._dropped += 1
-            return
-        try:
-            if self._fd < 0:
-                self._open()
-            os.write(self._fd, data)
-        except OSError:
-            self._dropped += 1
+        scribe = self._scribe
+        if scribe is None:
+            self._write([data])
+        elif scribe.lost and not scribe.late:
+            self._write([*scribe.unwritten(), data])
+        elif not scribe.write(data, wait=not self.hurried):
+            if scribe.lost and not scribe.late:
+                self._write(scribe.unwritten())
+            else:
+                self._dropped += 1
+
+    def _write(self, lines: list[bytes]) -> None:
+        for data in lines:
+            try:
+                if self._fd < 0:
+                    self._open()
+                os.write(self._fd, data)
+            except OSError:
+                self._dropped += 1
 
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if self._create else 0)

@@ -21,6 +21,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,6 +59,7 @@ class ScribeLine:
         self._sock = sock
         self._sent = self._done = self.failed = 0
         self.lost = self.late = self._closed = False
+        self._unanswered: deque[bytes] = deque()
         self._turn = threading.Lock()
 
     def fileno(self) -> int:
@@ -68,12 +70,19 @@ class ScribeLine:
         """Have what follows go to this file."""
         return self._order((b"o" if create else b"n") + os.fsencode(path))
 
-    def write(self, data: bytes) -> bool:
-        """Append to the file; False: the scribe has not taken it.
+    def write(self, data: bytes, *, wait: bool = True) -> bool:
+        """Append to the file; False: the scribe has not taken it, or is dead.
 
-        Returns when it is written, or when the disk has not answered for a while.
+        Returns when it is written, or when the disk has not answered for a while; at once if it
+        is not to ``wait``.
         """
-        return self._order(b"w" + data)
+        return self._order(b"w" + data, wait=wait)
+
+    def unwritten(self) -> list[bytes]:
+        """Take what a scribe that is dead may not have written."""
+        taken = [order[1:] for order in self._unanswered if order[:1] == b"w"]
+        self._unanswered.clear()
+        return taken
 
     def answers(self, patience_s: float) -> bool:
         """Whether all that was sent is written, and the disk answers, within a time in s."""
@@ -109,14 +118,11 @@ class ScribeLine:
             if taken:
                 self._turn.release()
 
-    def _order(self, order: bytes) -> bool:
+    def _order(self, order: bytes, *, wait: bool = True) -> bool:
         if self.lost or self._closed:
             return False
         with self._one_at_a_time():
-            if not self._send(order):
-                return False
-            lives = self._await(0.0 if self.late else PATIENCE_S)
-            return lives or self._done >= self._sent
+            return self._send(order) and self._await(PATIENCE_S if wait and not self.late else 0.0)
 
     def _send(self, order: bytes) -> bool:
         try:
@@ -125,8 +131,11 @@ class ScribeLine:
             return False  # the disk has not answered for so long that no more is queued
         except OSError as error:
             self.lost = error.errno != errno.EMSGSIZE
+            if self.lost:
+                self._unanswered.append(order)
             return False
         self._sent += 1
+        self._unanswered.append(order)
         return True
 
     def _await(self, patience_s: float) -> bool:
@@ -136,7 +145,7 @@ class ScribeLine:
         waiting.register(self._sock, select.POLLIN)
         while lives := self._hear():
             left = deadline - time.monotonic()
-            self.late = self._done < self._sent and (self.late or left <= 0)
+            self.late = self._done < self._sent and (self.late or (left <= 0 < patience_s))
             if self._done >= self._sent or left <= 0:
                 break
             waiting.poll(max(1.0, 1000 * left))
@@ -156,6 +165,8 @@ class ScribeLine:
                 return False
             done, _, failed = answer.partition(b" ")
             self._done, self.failed = int(done), int(failed)
+            while len(self._unanswered) > self._sent - self._done:
+                self._unanswered.popleft()
 
 
 def await_written(fd: int) -> None:

@@ -264,6 +264,7 @@ class RunInHand:
         )
         # everything that decides how the run ended: if the front dies, another process
         # writes the report from this
+        self.events.hurried = self.flag.disk_silent
         self.events.emit("run_ended", **ended._asdict())
         if self._control:
             self._control.broadcast(ended)
@@ -309,6 +310,7 @@ class RunInHand:
             return  # the end was reported: the next run's front would receive later messages
         if level is not Level.DRAIN:
             self.flag.request(min(level, Level.STOP))  # before anything is written
+            self.events.hurried = True
         now = time.monotonic()
         if self._stop is None or not self._stop.by_request:
             # the flag may have been set, and workers have stopped, before the message arrived
