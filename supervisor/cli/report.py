@@ -21,6 +21,7 @@ from supervisor.lifecycle.finish import (
     read_report,
     write_late_results,
 )
+from supervisor.lifecycle.still_ending import await_end
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, read_plan
@@ -63,6 +64,7 @@ def report(
         if given is not None and not as_html:
             raise ConfigError(f"--{option} needs --html: add it", key=option)
     run_dir = registry.find_dir(run)
+    await_end(run_dir, show.tell)
     asked = durable.read_json(run_dir / rundir.RUN_FILE)
     plan = _plan(asked, run_dir)
     if not (run_dir / rundir.REPORT_FILE).exists():

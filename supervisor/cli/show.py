@@ -116,6 +116,12 @@ def summary(report: Report, plan: Plan, *, on_disk: bool = True) -> None:
     _print(lines)
 
 
+def tell(line: str) -> None:
+    """Say what a command is waiting for, on stderr."""
+    with _terminal_may_be_gone():
+        print(f"allstop: {line}", file=sys.stderr, flush=True)
+
+
 def _print(lines: list[str]) -> None:
     with _terminal_may_be_gone():
         for line in lines:

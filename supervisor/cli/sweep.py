@@ -96,7 +96,10 @@ def _front(prepared: Prepared, cluster: ClusterOrder | None) -> Front:
 
 def _resume(order: Order, changes: Changes, *, as_json: bool, cluster: ClusterOrder | None) -> int:
     from supervisor.lifecycle.resuming import prepare_order
+    from supervisor.lifecycle.still_ending import await_end
 
+    if order.run_dir is not None:
+        await_end(order.run_dir, show.tell)
     found = prepare_order(order, changes, elsewhere=cluster is not None)
     if isinstance(found, Prepared):
         return run_prepared(found, as_json=as_json, cluster=cluster)

@@ -41,8 +41,8 @@ from supervisor.records.verdict import Work as HowWorkEnded
 from supervisor.states import RunStatus
 from supervisor.system.process import Identity
 
-_DISK_LOOK_S = 0.5
-_DISK_PATIENCE_S = 2.0  # a healthy one may be that busy
+_DISK_LOOK_S = 0.2
+_DISK_PATIENCE_S = 1.0  # a healthy one may be that busy
 
 
 class Front:
@@ -389,11 +389,10 @@ class Front:
         DiskSilentError
             If it does not.
         """
-        began = time.monotonic()
         while not self.events.answers(_DISK_LOOK_S):
             self.hear_requests()
             hurried = self.asked.level == Level.KILL.name.lower()
-            if self.asked and (hurried or time.monotonic() >= began + _DISK_PATIENCE_S):
+            if self.asked and (hurried or self.events.silent_s >= _DISK_PATIENCE_S):
                 raise DiskSilentError(
                     f"the disk of {self.run_dir} does not answer", run_dir=str(self.run_dir)
                 )
@@ -430,7 +429,7 @@ class Front:
         self.work.close()
         self.vram.close()
         self.events.close()
-        self._claim.release()
+        self._claim.release(silently=bool(self.left_to))
         self.inbox.close()
 
 

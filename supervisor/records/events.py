@@ -96,6 +96,11 @@ class EventLog:
         """Whether the disk does not answer, as far as was seen."""
         return self._scribe is not None and self._scribe.late
 
+    @property
+    def silent_s(self) -> float:
+        """How long the disk has not answered what it was sent, in s."""
+        return self._scribe.silent_s if self._scribe else 0.0
+
     def answers(self, patience_s: float) -> bool:
         """Whether all facts are written and the disk answers, within a time in s.
 

@@ -59,6 +59,7 @@ class ScribeLine:
         self._sock = sock
         self._sent = self._done = self.failed = 0
         self.lost = self.late = self._closed = False
+        self._waits_since = 0.0
         self._unanswered: deque[bytes] = deque()
         self._turn = threading.Lock()
 
@@ -93,6 +94,11 @@ class ScribeLine:
                 self._send(b"p")
             self._await(patience_s)
             return not self.late
+
+    @property
+    def silent_s(self) -> float:
+        """How long nothing has been answered of what was sent, in s; 0: all is."""
+        return time.monotonic() - self._waits_since if self._done < self._sent else 0.0
 
     def hang_up(self) -> None:
         """Send nothing any more; the answers can still be read.
@@ -134,6 +140,8 @@ class ScribeLine:
             if self.lost:
                 self._unanswered.append(order)
             return False
+        if self._done >= self._sent:
+            self._waits_since = time.monotonic()
         self._sent += 1
         self._unanswered.append(order)
         return True
@@ -165,6 +173,7 @@ class ScribeLine:
                 return False
             done, _, failed = answer.partition(b" ")
             self._done, self.failed = int(done), int(failed)
+            self._waits_since = time.monotonic()
             while len(self._unanswered) > self._sent - self._done:
                 self._unanswered.popleft()
 

@@ -76,7 +76,7 @@ def test_a_second_signal_kills(place: Place, second: signal.Signals) -> None:
     run.wait_marks("ready", 2)
     run.signal(signal.SIGINT)
     stop_is_noted(run)
-    assert len(run.place.alive()) == 4  # deaf: the first one changes nothing
+    assert len(run.place.working()) == 4  # deaf: the first one changes nothing
     began = time.monotonic()
     run.signal(second)
     assert run.end() == 128 + second, run.tell()
