@@ -44,7 +44,7 @@ def main() -> None:
         try:
             containment = contain(wanted, lambda held, spent: _introduce(sock, held, spent))
         except UnavailableError as error:
-            _refuse(sock, scribe, wanted, error)
+            _refuse(sock, wanted, error, scribe)
         from supervisor.warden.lines import Front, Outbox
         from supervisor.warden.serve import work
 
@@ -66,7 +66,7 @@ def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) 
 
 
 def _refuse(
-    sock: socket.socket, scribe: ScribeLine, wanted: str, error: UnavailableError
+    sock: socket.socket, wanted: str, error: UnavailableError, scribe: ScribeLine | None = None
 ) -> NoReturn:
     """Tell the front what is missing, then wait until it closes the connection.
 

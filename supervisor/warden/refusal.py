@@ -14,7 +14,9 @@ from supervisor.records.events import EventLog
 from supervisor.records.scribe_line import ScribeLine
 
 
-def record_refusal(run_dir: Path, refusal: messages.RunRefused, scribe: ScribeLine | None) -> None:
+def record_refusal(
+    run_dir: Path, refusal: messages.RunRefused, scribe: ScribeLine | None = None
+) -> None:
     """Write ``warden.run_refused`` to a run's facts.
 
     Only an existing file is appended to: the front removes the directory of a run that was

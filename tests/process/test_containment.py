@@ -30,7 +30,7 @@ from supervisor.system import durable, memory, process
 from supervisor.system.process import Identity
 from tests.support.cli import Place, Started
 from tests.support.inside import see_idle
-from tests.support.processes import carriers, kill, main_children, present, with_cookie
+from tests.support.processes import carriers, kill, main_children
 from tests.support.waiting import wait_for
 
 STRENGTHS = ["pid-namespace", "cgroup", "subreaper"]
@@ -606,7 +606,7 @@ def test_an_ordinary_user_gets_a_pid_namespace_too(place: Place, as_user: dict[s
     assert int(status["CapEff"], 16) == 0  # a run may do what its user may
     assert status["Uid"].split()[0] == str(where.stat().st_uid)
     run.wait_for(  # a worker makes its mark before its last daemon
-        lambda: len(present(with_cookie(place.token))) == 2 + 2 + N_DAEMONS, "every daemon"
+        lambda: len(place.working()) == 2 + 2 + N_DAEMONS, "every daemon"
     )
     os.kill(warden, signal.SIGKILL)
     assert run.end() == 1, run.tell_end()

@@ -15,8 +15,9 @@ import pytest
 
 import supervisor
 from supervisor.errors import ConfigError, RunBusyError
+from supervisor.lifecycle import still_ending
 from supervisor.records import registry
-from supervisor.records.claim import Claim, claim_directory
+from supervisor.records.claim import claim_directory
 from supervisor.records.events import latest
 from supervisor.rows.journal import journal_paths
 from supervisor.system import process
@@ -577,21 +578,18 @@ def test_wait_for_the_process_that_finishes_a_dead_run(
     os.kill(finisher, signal.SIGSTOP)
     wait_for(lambda: process.state_letter(finisher) == "T", "its suspension")
     assert holds_a_lock(finisher)
-    refusals = []
+    looks = []
+    is_ending = still_ending._is_ending
 
-    class Watched(Claim):
-        def __init__(self, run_dir: Path) -> None:
-            try:
-                super().__init__(run_dir)
-            except RunBusyError:
-                if not refusals:
-                    os.kill(finisher, signal.SIGCONT)
-                refusals.append(run_dir)
-                raise
+    def watched(entry: registry.Entry | None) -> bool:
+        looks.append(is_ending(entry))
+        if len(looks) == 1:
+            os.kill(finisher, signal.SIGCONT)
+        return looks[-1]
 
-    monkeypatch.setattr("supervisor.records.claim.Claim", Watched)
+    monkeypatch.setattr(still_ending, "_is_ending", watched)
     again = Inside(inside, supervisor.resume(run.run_dir))
-    assert refusals
+    assert looks[0]
     assert (run.run_dir / "report-1.json").exists(), "written before it was resumed"
     again.wait_for(lambda: again.events.count('"warden.run_started"') == 2, "its beginning")
     assert again.stop() == 143, again.tell()

@@ -29,7 +29,8 @@ def test_a_signal_to_the_pid_stops_and_loses_nothing(
 ) -> None:
     run = place.sweep(POLITE, DONE=DONE)
     run.wait_marks("ready", 2)
-    assert len(run.look()) == 4  # front, warden, two workers
+    run.look()
+    assert len(place.working()) == 4  # front, warden, two workers
     run.signal(number)
     assert run.end() == code, run.tell()
     run.assert_gone()
