@@ -46,7 +46,7 @@ class Line:
             found.append((sent_at, self, order))
 
     def obey(self, order: bytes) -> None:
-        """Do what a packet asks for, and answer."""
+        """Do what a packet asks for."""
         kind, data = order[:1], order[1:]
         try:
             if kind in (b"o", b"n"):
@@ -58,7 +58,10 @@ class Line:
         except OSError:
             self.failed += 1
         self.done += 1
-        with contextlib.suppress(OSError):  # it is dead, or the next answer counts for this one
+
+    def answer(self) -> None:
+        """Say how much is done: once for all that had arrived, or answers would fill the line."""
+        with contextlib.suppress(OSError):  # it is dead
             os.write(self.sock, b"%d %d" % (self.done, self.failed))
 
     def _write(self, data: bytes) -> None:
@@ -110,6 +113,8 @@ def main() -> None:
                 orders += arrived
         for _, line, order in sorted(orders, key=lambda one: one[0]):
             line.obey(order)
+        for line in {line for _, line, _ in orders}:
+            line.answer()
         for sock in ended if not orders else ():  # what it sent last is read first
             waiting.unregister(sock)
             lines.pop(sock).close()

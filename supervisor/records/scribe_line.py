@@ -9,7 +9,8 @@ A packet is the time at which it was sent (20 digits, ns of ``CLOCK_MONOTONIC``)
 ``p``  nothing: touch the file, to see whether its disk answers
 =====  ==========================================================
 
-The answer to each is a packet with two counts: orders done so far, and how many of them failed.
+The answer to all that has arrived is a packet with two counts: orders done so far, and how many
+of them failed.
 """
 
 from __future__ import annotations

@@ -109,9 +109,13 @@ def test_the_front_is_killed_while_the_disk_is_frozen(place: Place, disk: Frozen
     warden = run.warden
     run.kill_front()
     wait_for(
-        lambda: not [
-            who for who in run.seen if exists(who) and not is_helper(who.pid) and who.pid != warden
-        ],
+        lambda: (
+            not [
+                who
+                for who in run.seen
+                if exists(who) and not is_helper(who.pid) and who.pid != warden
+            ]
+        ),
         "the end of the workers",
         tell=run.tell_end,
     )
