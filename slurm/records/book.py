@@ -14,6 +14,7 @@ from typing import Any
 
 from slurm.records.states import JobState
 from supervisor.records.ledger import Ledger, LedgerWriteError, Record, read_ledger
+from supervisor.records.scribe_line import ScribeLine
 
 
 @dataclass(slots=True)
@@ -192,10 +193,12 @@ class Keeper:
     ----------
     path : Path
         The ledger. Other processes may write to it, too, see :meth:`catch_up`.
+    scribe : ScribeLine, optional
+        Writes remarks, so that they do not wait for a disk that is silent.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._ledger = Ledger(path)
+    def __init__(self, path: Path, scribe: ScribeLine | None = None) -> None:
+        self._ledger = Ledger(path, scribe)
         self._missed_since: dict[str, float] = {}
         self._unwritten: list[Record] = []
         self.book = Book()
@@ -214,11 +217,11 @@ class Keeper:
     def remark(self, kind: str, **fields: Any) -> None:
         """Append a record if the disk takes it, and apply it to the book in any case.
 
-        For observations and cancels: a full disk must not keep a job from being cancelled,
+        For observations and cancels: a disk that is full or silent must not keep a job from being cancelled,
         and that it is outstanding is on disk already.
         """
         try:
-            self.write(kind, **fields)
+            self.book.note(kind, self._ledger.note(kind, **fields), fields)
         except LedgerWriteError:
             record = Record(kind, time.time(), fields)
             self._unwritten.append(record)

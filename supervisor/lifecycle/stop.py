@@ -171,6 +171,9 @@ class RunStop:
             for outstanding in all_outstanding()
             if outstanding.ledger == self._run.entry.run_dir / rundir.LEDGER_FILE
         ]:
+            if not self._run.look.takes_writes():
+                left.append(f"cluster jobs of token {outstanding.token}, not seen to end")
+                continue
             cancelled = cancel_outstanding(outstanding)
             self._request.escalated.append(
                 "its front did not cancel its cluster jobs: cancelled them"

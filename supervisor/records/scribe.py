@@ -53,6 +53,9 @@ class Line:
                 self._open(data, os.O_CREAT if kind == b"o" else 0)
             elif kind == b"w":
                 self._write(data)
+            elif kind == b"a":
+                path, _, data = data.partition(b"\0")
+                _append_durably(path, data)
             else:
                 os.utime(self.file)
         except OSError:
@@ -84,6 +87,16 @@ class Line:
         if self.file >= 0:
             os.close(self.file)
             self.file = -1
+
+
+def _append_durably(path: bytes, data: bytes) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        if os.write(fd, data) != len(data):
+            raise OSError  # the disk is full: readers skip half a line
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def main() -> None:

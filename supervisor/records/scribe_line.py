@@ -6,6 +6,7 @@ A packet is the time at which it was sent (20 digits, ns of ``CLOCK_MONOTONIC``)
 ``o``  path: open this file for what follows; create it if needed
 ``n``  path: the same, for an existing file only
 ``w``  bytes: append them
+``a``  path, a zero byte, bytes: append them to that file, and sync it
 ``p``  nothing: touch the file, to see whether its disk answers
 =====  ==========================================================
 
@@ -79,6 +80,20 @@ class ScribeLine:
         is not to ``wait``.
         """
         return self._order(b"w" + data, wait=wait)
+
+    def append_durably(self, path: Path, data: bytes, patience_s: float) -> bool:
+        """Append to another file; whether that is on the disk, within a time in s.
+
+        What is not in time is written later, if the disk answers again.
+        """
+        if self.lost or self._closed:
+            return False
+        with self._one_at_a_time():
+            failed = self.failed
+            if not self._send(b"a" + os.fsencode(path) + b"\0" + data):
+                return False
+            self._await(0.0 if self.late else patience_s)
+            return self._done >= self._sent and self.failed == failed
 
     def unwritten(self) -> list[bytes]:
         """Take what a scribe that is dead may not have written."""

@@ -15,6 +15,7 @@ import pytest
 
 from supervisor.front.scribe import Scribe
 from supervisor.records.events import EventLog, read_events
+from supervisor.records.ledger import Ledger, LedgerWriteError, read_ledger
 from supervisor.records.scribe_line import PATIENCE_S, ScribeLine, await_written
 from supervisor.system import process
 from tests.support.waiting import wait_for
@@ -153,6 +154,24 @@ def test_it_serves_the_warden_of_a_front_that_hung_up_and_no_longer(pair: Pair) 
     waiting.join(30.0)
     assert pair.names() == ["warden.happened", "warden.run_ended"]
     wait_for(lambda: process.state_letter(pair.pid) in ("Z", None), "its end")
+
+
+def test_a_cancel_does_not_wait_for_its_note(pair: Pair) -> None:
+    ledger = Ledger(pair.run_dir / "ledger", pair.line)
+    assert ledger.note("cancel_wanted", ids=[]) > 0
+    pair.suspend()
+    began = time.monotonic()
+    with pytest.raises(LedgerWriteError, match="does not answer"):
+        ledger.note("jobs_seen", jobs=[])
+    with pytest.raises(LedgerWriteError):
+        ledger.note("jobs_seen", jobs=[])
+    assert time.monotonic() - began < LONG_S
+    pair.resume()
+    assert pair.front.answers(10.0)
+    assert [record.kind for record in read_ledger(ledger.path)] == [
+        "cancel_wanted", "jobs_seen", "jobs_seen",
+    ]  # fmt: skip
+    ledger.close()
 
 
 def test_a_pipe_in_the_place_of_the_facts_takes_none(tmp_path: Path, no_leaks: None) -> None:
