@@ -217,8 +217,8 @@ class Keeper:
     def remark(self, kind: str, **fields: Any) -> None:
         """Append a record if the disk takes it, and apply it to the book in any case.
 
-        For observations and cancels: a disk that is full or silent must not keep a job from being cancelled,
-        and that it is outstanding is on disk already.
+        For observations and cancels: a disk that is full or silent must not keep a job from
+        being cancelled, and that it is outstanding is on disk already.
         """
         try:
             self.book.note(kind, self._ledger.note(kind, **fields), fields)
