@@ -627,7 +627,7 @@ def test_a_command_waits_for_a_run_whose_front_was_just_killed(place: Place, com
         argv, cwd=place.work, env=place.env, capture_output=True, text=True, timeout=DEADLINE_S
     )
     assert said.returncode == 0, said.stderr
-    assert "its front was killed, its warden is still ending it" in said.stderr
+    assert "its front was killed" in said.stderr
     report = json.loads(said.stdout.splitlines()[-1])
     if command == "report":
         assert (report["status"], report["stop"]["requested_by"]) == ("stopped", "warden")
