@@ -72,8 +72,9 @@ class Scribe:
             return
         process, self._process = self._process, None
         if self._owner == os.getpid():
+            late = self.line.late
             self.line.hang_up()
-            if wait and not self.line.late and _has_ended(process.pid, _END_S):
+            if wait and not late and _has_ended(process.pid, _END_S):
                 process.wait()
             else:
                 _reap_later(process)

@@ -48,8 +48,6 @@ class ScribeLine:
     ----------
     lost : bool
         The scribe is dead: whoever has something to write writes it itself.
-    late : bool
-        The disk does not answer: the last wait was in vain, and nothing has been answered since.
     failed : int
         Orders that the disk refused.
     """
@@ -60,7 +58,7 @@ class ScribeLine:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         self._sock = sock
         self._sent = self._done = self.failed = 0
-        self.lost = self.late = self._closed = False
+        self.lost = self._late = self._closed = False
         self._waits_since = 0.0
         self._unanswered: deque[bytes] = deque()
         self._turn = threading.Lock()
@@ -69,9 +67,17 @@ class ScribeLine:
         """Return the socket's descriptor; at its EOF all that was sent is written."""
         return self._sock.fileno()
 
+    @property
+    def late(self) -> bool:
+        """Whether the disk does not answer: a wait was in vain, and not all is answered since."""
+        if self._late and not (self.lost or self._closed):
+            with self._one_at_a_time():
+                self._await(0.0)
+        return self._late
+
     def open(self, path: Path, *, create: bool = True) -> bool:
-        """Have what follows go to this file."""
-        return self._order((b"o" if create else b"n") + os.fsencode(path))
+        """Have what follows go to this file; does not wait."""
+        return self._order((b"o" if create else b"n") + os.fsencode(path), wait=False)
 
     def write(self, data: bytes, *, wait: bool = True) -> bool:
         """Append to the file; False: the scribe has not taken it, or is dead.
@@ -92,7 +98,7 @@ class ScribeLine:
             failed = self.failed
             if not self._send(b"a" + os.fsencode(path) + b"\0" + data):
                 return False
-            self._await(0.0 if self.late else patience_s)
+            self._await(0.0 if self._late else patience_s)
             return self._done >= self._sent and self.failed == failed
 
     def unwritten(self) -> list[bytes]:
@@ -104,12 +110,12 @@ class ScribeLine:
     def answers(self, patience_s: float) -> bool:
         """Whether all that was sent is written, and the disk answers, within a time in s."""
         if self.lost or self._closed:
-            return not self.late
+            return not self._late
         with self._one_at_a_time():
-            if self._done >= self._sent or not self.late:
+            if self._done >= self._sent or not self._late:
                 self._send(b"p")
             self._await(patience_s)
-            return not self.late
+            return not self._late
 
     @property
     def silent_s(self) -> float:
@@ -144,7 +150,7 @@ class ScribeLine:
         if self.lost or self._closed:
             return False
         with self._one_at_a_time():
-            return self._send(order) and self._await(PATIENCE_S if wait and not self.late else 0.0)
+            return self._send(order) and self._await(PATIENCE_S if wait and not self._late else 0.0)
 
     def _send(self, order: bytes) -> bool:
         try:
@@ -169,7 +175,7 @@ class ScribeLine:
         waiting.register(self._sock, select.POLLIN)
         while lives := self._hear():
             left = deadline - time.monotonic()
-            self.late = self._done < self._sent and (self.late or (left <= 0 < patience_s))
+            self._late = self._done < self._sent and (self._late or (left <= 0 < patience_s))
             if self._done >= self._sent or left <= 0:
                 break
             waiting.poll(max(1.0, 1000 * left))

@@ -98,6 +98,11 @@ def test_samples_do_not_take_the_place_of_what_matters(pair: Pair) -> None:
     pair.resume()
     assert pair.front.answers(10.0)
     assert pair.names() == ["front.begun", "front.ended"]
+    pair.suspend()
+    pair.front.emit("begun")
+    assert pair.front.late
+    pair.resume()
+    wait_for(lambda: not pair.front.late, "an answer to be seen, though nothing is sent")
     assert pair.front.dropped == 5000
 
 
