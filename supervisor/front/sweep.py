@@ -28,6 +28,7 @@ _DUMP_WAIT_S = 2.0
 _DUMP_POLL_S = 0.005
 _DUMPED_S = 0.05  # a stack is written line by line: a pause as long as this is its end
 _LOOK_EVERY_S = 0.25
+_KEEPS_S = 60.0  # for the data of a run, on a disk that answers
 _MEASURED_S = 2.0  # a shorter run says little about the rate
 _KEEP_AFTER_S = 0.25  # a run that is shorter is computed again as soon as resumed
 
@@ -184,8 +185,12 @@ class Sweep(Work):
             self._begin_keeping()
         if self._keeper.begun:
             self._keeper.let_go()
+            give_up_at = time.monotonic() + _KEEPS_S
             while not self._keeper.has_ended(_LOOK_EVERY_S):
                 self._run.await_disk()
+                if time.monotonic() >= give_up_at:
+                    self._run.notes.note("what resuming needs was not kept in time")
+                    break
 
     def let_go(self) -> None:
         """End the process that keeps what a resume needs."""
