@@ -242,6 +242,8 @@ def discard(run_dir: Path) -> None:
         LOCK_FILE, LEDGER_FILE,
     ):  # fmt: skip
         (run_dir / name).unlink(missing_ok=True)
+    for mark in run_dir.glob(f"{LOCK_FILE}.*"):
+        mark.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         run_dir.rmdir()
         if run_dir.parent == DEFAULT_ROOT.resolve():

@@ -79,7 +79,8 @@ def test_of_a_ledger_s_environment_only_the_place_of_the_configuration_is_taken(
 def test_a_token_that_is_none_names_no_file(own_state: Path, ledger: Path, token: object) -> None:
     with Ledger(ledger) as opened:
         opened.append("jobs_expected", token=token, address="local", variables={}, others=True)
-    assert not Book.of(read_ledger(ledger)).token
+    with pytest.raises(ConfigError, match="token"):
+        Book.of(read_ledger(ledger))
     record = OutstandingJobs(OLD, "local", {}, ledger, Identity(0, 0)).record()
     (file,) = (own_state / "state/allstop/jobs").iterdir()
     assert list(all_outstanding()) == [record]
