@@ -25,6 +25,7 @@ from slurm.records.tokens import check_token, new_token
 from slurm.submit import submit
 from slurm.transport import Transport
 from supervisor.errors import AllstopError, ConfigError
+from supervisor.records.scribe_line import ScribeLine
 from supervisor.system.process import Identity
 
 LEASE_S = 300
@@ -67,6 +68,8 @@ class Client:
         directory.
     lease_s : int
         How long the jobs run on when this process does not renew it, in s; 0: for ever.
+    scribe : ScribeLine, optional
+        Writes what a cancel notes, so that it does not wait for a disk that is silent.
 
     Examples
     --------
@@ -82,6 +85,7 @@ class Client:
         token: str | None = None,
         ledger: Path | None = None,
         lease_s: int = LEASE_S,
+        scribe: ScribeLine | None = None,
     ) -> None:
         if not isinstance(lease_s, int) or lease_s < 0:
             raise ConfigError(f"lease: {lease_s} is not a whole number of s, or 0", key="lease")
@@ -90,7 +94,7 @@ class Client:
         self._lease_s = lease_s
         self._renewer: Renewer | None = None
         self._recorded = False
-        self._keeper = Keeper(ledger or ledger_for(token))
+        self._keeper = Keeper(ledger or ledger_for(token), scribe)
         self.token = self._keeper.book.token or token
         self._record = OutstandingJobs(
             self.token,

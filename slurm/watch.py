@@ -23,6 +23,7 @@ from slurm.records.states import JobState
 from slurm.records.tokens import new_token
 from supervisor.errors import AllstopError
 from supervisor.records.rundir import LEDGER_FILE
+from supervisor.records.scribe_line import ScribeLine
 
 _FIRST_LOOK_S = 0.5
 _LONGEST_LOOK_S = 10.0
@@ -349,7 +350,9 @@ def _nothing(_client: Client) -> None:
     """Stand in for an observer."""
 
 
-def jobs_of_run(run_id: str, run_dir: Path, wake: Callable[[], None]) -> JobWatch:
+def jobs_of_run(
+    run_id: str, run_dir: Path, wake: Callable[[], None], scribe: ScribeLine | None = None
+) -> JobWatch:
     """Be ready for the jobs that a run's own programs submit.
 
     Parameters
@@ -360,7 +363,9 @@ def jobs_of_run(run_id: str, run_dir: Path, wake: Callable[[], None]) -> JobWatc
         Its directory, where its ledger lies.
     wake : callable
         See :class:`JobWatch`.
+    scribe : ScribeLine, optional
+        See :class:`slurm.client.Client`.
     """
-    client = Client(token=new_token(run_id), ledger=run_dir / LEDGER_FILE, lease_s=0)
+    client = Client(token=new_token(run_id), ledger=run_dir / LEDGER_FILE, lease_s=0, scribe=scribe)
     client.expect_others()
     return JobWatch(client, wake)

@@ -20,6 +20,7 @@ from typing import Any, Protocol, Self
 from supervisor.errors import (
     AllstopError,
     ConfigError,
+    DiskSilentError,
     InternalError,
     JournalError,
     RunFailedError,
@@ -356,6 +357,8 @@ class Run:
         """
         self._see_over()
         raise_if_failed(self.report)
+        if self._front.left_to:
+            raise DiskSilentError(self._front.left_to, run_dir=str(self.run_dir))
         return read(self.run_dir / rundir.RESULTS_FILE)
 
     # -- threads -----------------------------------------------------------

@@ -140,6 +140,10 @@ class WardenLostError(RunFailedError):
     """The warden died; the kernel ended its workers with it."""
 
 
+class DiskSilentError(RunFailedError):
+    """The disk of the run's directory does not answer: another process writes its end later."""
+
+
 class JournalError(AllstopError):
     """A file is not a journal of allstop's, or of a version that it cannot read.
 

@@ -41,7 +41,7 @@ class CheckpointFile:
     def __init__(self, directory: Path, index: int) -> None:
         self.path = directory / f"{index}.ckpt"
         # one name, not one per process: only one worker at a time computes a combination, and
-        # what a killed one left half-written is removed; nobody else can write here
+        # what a killed one left half-written is removed; no other user can write here
         self._partial = directory / f"{index}.tmp"
 
     def save(self, state: object) -> bool:

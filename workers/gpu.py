@@ -38,7 +38,7 @@ def own_device(device: str, limit_bytes: int | None, given: Mapping[str, str]) -
     variables.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
     if "CUPY_CACHE_DIR" not in given:
         kernels = _kernel_cache()
-        # its default is a directory that nobody has checked: rather none
+        # its default directory is not checked: rather none
         variables |= {"CUPY_CACHE_DIR": kernels} if kernels else {"CUPY_CACHE_IN_MEMORY": "1"}
     return variables
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import AllstopError, ConfigError, DeviceLostError
+from supervisor.errors import AllstopError, ConfigError, DeviceLostError, DiskSilentError
 from supervisor.ipc import device_flag, messages
 from supervisor.ipc.device_flag import DeviceFlag
 from supervisor.ipc.progress_table import ProgressTable
@@ -144,7 +144,10 @@ def _work(station: Station, backend: Backend, journal: JournalWriter) -> None:
         if not isinstance(message, messages.Compute):
             return  # the warden has closed the socket: no more work, or no more warden
         chunk = ChunkInHand(station, journal, message.start, message.stop)
-        until = backend.evaluate(chunk)
+        try:
+            until = backend.evaluate(chunk)
+        except DiskSilentError:
+            return  # a resumed run computes these rows again
         messages.send(station.link, messages.Computed(chunk.start, until))
 
 
@@ -192,7 +195,15 @@ class ChunkInHand:
         stop: int | None = None,
         indices: NDArray[np.int64] | None = None,
     ) -> None:
-        """Append finished rows to the journal; only then count them."""
+        """Append finished rows to the journal; only then count them.
+
+        Raises
+        ------
+        DiskSilentError
+            If a stop was requested while the disk does not answer: nothing, not even SIGKILL,
+            would end a process that waits for it.
+        """
+        self._check_disk()
         self._journal.append(start, columns, rows, stop=stop, indices=indices)
         self._count(start + len(rows) if stop is None else stop, len(rows))
         best = self._best(columns, rows)
@@ -204,9 +215,14 @@ class ChunkInHand:
 
     def keep_failed(self, index: int, error: str) -> None:
         """Record a combination as failed; the sweep continues."""
+        self._check_disk()
         self._journal.append_failed(index, messages.clip(error))
         self._count(index + 1, 1)
         self._row["failed"] += 1
+
+    def _check_disk(self) -> None:
+        if self.stop_flag.disk_silent and self.stop_flag.is_set():
+            raise DiskSilentError("rows cannot be kept: the disk does not answer")
 
     def _count(self, until: int, n: int) -> None:
         self._row["kept_until"] = until

@@ -176,6 +176,8 @@ class PolledFlag(StopFlag):
         """Save the combination's state; see :meth:`StopFlag.checkpoint`."""
         if self._checkpoints is None:
             return super().checkpoint(state)
+        if self.disk_silent and super().is_set():
+            return False  # nothing would end a process that waits for the disk
         self.has_checkpoint = True
         return CheckpointFile(self._checkpoints, self._index).save(state)
 

@@ -17,6 +17,7 @@ from slurm.environment import KEPT
 from slurm.records.states import JobState
 from slurm.records.tokens import JobId, Token, check_token
 from supervisor.records.ledger import Ledger, LedgerWriteError, Record, read_ledger
+from supervisor.records.scribe_line import ScribeLine
 from supervisor.system.shape import ShapeError, read_as
 
 
@@ -276,10 +277,12 @@ class Keeper:
     ----------
     path : Path
         The ledger. Other processes may write to it, too, see :meth:`catch_up`.
+    scribe : ScribeLine, optional
+        Writes remarks, so that they do not wait for a disk that is silent.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._ledger = Ledger(path)
+    def __init__(self, path: Path, scribe: ScribeLine | None = None) -> None:
+        self._ledger = Ledger(path, scribe)
         self._missed_since: dict[str, float] = {}
         self._unwritten: list[Record] = []
         self.book = Book()
@@ -298,11 +301,11 @@ class Keeper:
     def remark(self, kind: str, **fields: Any) -> None:
         """Append a record if the disk takes it, and apply it to the book in any case.
 
-        For observations and cancels: a full disk must not keep a job from being cancelled,
-        and that it is outstanding is on disk already.
+        For observations and cancels: a disk that is full or silent must not keep a job from
+        being cancelled, and that it is outstanding is on disk already.
         """
         try:
-            self.write(kind, **fields)
+            self.book.note(kind, self._ledger.note(kind, **fields), fields)
         except LedgerWriteError:
             record = Record(kind, time.time(), fields)
             self._unwritten.append(record)

@@ -140,7 +140,7 @@ def this_process() -> Identity:
 def recorded_way(ledger: Path, token: str) -> tuple[str, dict[str, str]] | None:
     """Return address and environment variables by which a ledger's outstanding jobs are reached.
 
-    Our own record, which nobody else can write, may name a PATH and an SSH configuration; the
+    Our own record, which no other user can write, may name a PATH and an SSH configuration; the
     ledger may not. None: there is no record.
     """
     for jobs in all_outstanding():

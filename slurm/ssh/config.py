@@ -217,7 +217,8 @@ def _answer(argv: Sequence[str]) -> tuple[int, str, str]:
 
 def _as_paramiko_reads_it(destination: Destination, config: Path | None) -> HostSettings:
     file = config or Path.home() / ".ssh" / "config"
-    found = read_plainly(f"ssh {destination.host}", file, destination.host)
+    where = f"ssh {destination.host}"
+    found = read_plainly(where, file, destination.host, of_user=config is None)
     home = Path.home() / ".ssh"
     found.setdefault("identityfile", [str(home / name) for name in _DEFAULT_KEYS])
     found.setdefault("userknownhostsfile", [str(home / "known_hosts")])

@@ -8,6 +8,7 @@ from typing import Any
 
 from slurm.ssh.deadline import Deadline
 
+LARGEST_OUTPUT_BYTES = 2**28
 _PIECE = 32 << 10
 _LOOK_AGAIN_S = 0.02
 
@@ -57,6 +58,11 @@ class Conversation:
         self.stdout = bytearray()
         self.stderr = bytearray()
 
+    @property
+    def too_much(self) -> bool:
+        """Whether the output is larger than that of any command of ours: it is not read on."""
+        return len(self.stdout) + len(self.stderr) > LARGEST_OUTPUT_BYTES
+
     def run(self, deadline: Deadline) -> bool:
         """Return whether the other side closed the session before the deadline."""
         bell = _Bell()
@@ -67,7 +73,7 @@ class Conversation:
             closed = self._channel.closed  # read first: all that came before is in the buffers
             self._send()
             self._read()
-            if closed:
+            if closed or self.too_much:
                 return True
             if deadline.passed:
                 return False
@@ -87,7 +93,7 @@ class Conversation:
     def _read(self) -> None:
         # reading sends a window update, which fails when the connection is gone
         with contextlib.suppress(OSError, EOFError):
-            while self._channel.recv_ready():
+            while self._channel.recv_ready() and not self.too_much:
                 self.stdout += self._channel.recv(_PIECE)
-            while self._channel.recv_stderr_ready():
+            while self._channel.recv_stderr_ready() and not self.too_much:
                 self.stderr += self._channel.recv_stderr(_PIECE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,22 @@ from slurm.errors import LinkRefusedError
 _TOO_HARD = re.compile(r"^\s*(include|match)\b", re.IGNORECASE | re.MULTILINE)
 
 
-def read_plainly(where: str, file: Path, host: str) -> dict[str, list[str]]:
+def read_plainly(where: str, file: Path, host: str, *, of_user: bool) -> dict[str, list[str]]:
     """Return a host's options by name in lower case, tokens not yet replaced.
 
-    Nothing is found where there is no file.
+    Nothing is found where there is no file. ``of_user``: it is the user's own, which has to be
+    the user's or root's, and not writable by others, as OpenSSH demands.
 
     Raises
     ------
     LinkRefusedError
-        If the file cannot be read, or paramiko would misread it.
+        If the file cannot be read, others may have written it, or paramiko would misread it.
     """
     import paramiko
 
     try:
+        if of_user:
+            _check_owner(where, file)
         text = file.read_text()
         if _TOO_HARD.search(text):
             raise LinkRefusedError(
@@ -38,6 +42,14 @@ def read_plainly(where: str, file: Path, host: str) -> dict[str, list[str]]:
     return {
         key: value if isinstance(value, list) else [value or "none"] for key, value in found.items()
     }
+
+
+def _check_owner(where: str, file: Path) -> None:
+    facts = file.stat()
+    if facts.st_uid not in (0, os.getuid()) or facts.st_mode & 0o022:
+        raise LinkRefusedError(
+            f"{where}: {file} belongs to another user, or others may write it: chmod go-w {file}"
+        )
 
 
 def _unexpanded(reader: Any) -> Any:

@@ -20,7 +20,7 @@ from slurm.errors import (
     TransportError,
 )
 from slurm.ssh.config import Destination, route, settings_for
-from slurm.ssh.conversation import Conversation
+from slurm.ssh.conversation import LARGEST_OUTPUT_BYTES, Conversation
 from slurm.ssh.deadline import Deadline
 from slurm.ssh.names import check_entry
 from slurm.ssh.remote_shell import Frame, Outcome
@@ -123,6 +123,10 @@ class SshTransport:
                 # the command may be slow, or the connection dead: the next one finds out soon
                 link.suspect = True
                 raise CallTimedOutError(self.name, argv, timeout_s)
+            if conversation.too_much:
+                raise LinkRefusedError(
+                    f"{self.name}: {argv[0]} prints more than {LARGEST_OUTPUT_BYTES // 2**20} MiB"
+                )
             code = link.exit_code(channel)
         cut = frame.cut(bytes(conversation.stdout), bytes(conversation.stderr))
         if code is None:

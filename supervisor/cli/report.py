@@ -19,6 +19,7 @@ from supervisor.lifecycle.finish import (
     lacks_results,
     write_late_results,
 )
+from supervisor.lifecycle.still_ending import await_end
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, checked_plan
@@ -85,6 +86,7 @@ class _Page(NamedTuple):
 
 
 def _report(run_dir: Path, page: _Page | None, *, as_json: bool) -> None:
+    await_end(run_dir, show.tell)
     asked = rundir.read_run_file(run_dir)
     plan = checked_plan(asked, run_dir / rundir.RUN_FILE)
     if private.is_reading_untrusted():

@@ -16,6 +16,7 @@ from supervisor.lifecycle.checks import check_path
 from supervisor.lifecycle.options import Group, Use
 from supervisor.lifecycle.prepare import Changes
 from supervisor.lifecycle.resuming import complete, prepare
+from supervisor.lifecycle.still_ending import await_end
 from supervisor.records import registry, rundir
 
 
@@ -39,6 +40,7 @@ def resume(
     """
     changes = Changes.of(options.from_command_line(given))
     run_dir = registry.find_dir(str(check_path(run, "run")))
+    await_end(run_dir, show.tell)
     done = complete(run_dir, changes)
     if done is not None:
         return show.say_complete(done, run_dir, as_json=as_json)

@@ -25,7 +25,7 @@ def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
     Its device is looked for here, on the node: the sweep's front may run where there is none.
     ``workers`` are those of a shard that computes on the CPU.
     """
-    rundir.check_own(run_dir)
+    rundir.check_own(run_dir, with_shards=False)
     asked = rundir.read_run_file(run_dir)
     os.chdir(asked["cwd"])
     plan = Plan.from_json(asked)

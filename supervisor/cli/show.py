@@ -94,9 +94,15 @@ def _terminal_may_be_gone() -> contextlib.suppress:
     return contextlib.suppress(OSError)
 
 
-def summary(report: Report, plan: Plan) -> None:
-    """Print the outcome of a run, its best combinations, and the memory that was released."""
+def summary(report: Report, plan: Plan, *, on_disk: bool = True) -> None:
+    """Print the outcome of a run, its best combinations, and the memory that was released.
+
+    ``on_disk``: whether its results are; if not, its directory is not looked at.
+    """
     lines = [headline(report)]
+    if not on_disk:
+        _print(lines + stop_lines(report) + memory_lines(report.memory) + error_lines(report))
+        return
     results = Path(report.run_dir) / rundir.RESULTS_FILE
     if report.combos_done > report.combos_failed and results.is_file():
         lines += best_lines(report, plan)
@@ -108,6 +114,16 @@ def summary(report: Report, plan: Plan) -> None:
             "results: not written, but every finished row is in the journals; to write them: "
             f"allstop report {quoted(report.run_dir)}"
         )
+    _print(lines)
+
+
+def tell(line: str) -> None:
+    """Say what a command is waiting for, on stderr."""
+    with _terminal_may_be_gone():
+        print(f"allstop: {line}", file=sys.stderr, flush=True)
+
+
+def _print(lines: list[str]) -> None:
     with _terminal_may_be_gone():
         for line in lines:
             print(line)

@@ -72,5 +72,7 @@ def _show(outcomes: list[Outcome]) -> None:
         print(f"{outcome.run_id}: {gone}")
         for survivor in outcome.survivors:
             print(f"  survivor: {survivor}")
+        if outcome.note:
+            print(f"  {outcome.note}: results and report may be written later")
     if not outcomes:
         print("no run is running")

@@ -72,7 +72,7 @@ def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | N
     if as_json:
         print(json.dumps(report.to_json(), default=str))
     else:
-        show.summary(report, prepared.plan)
+        show.summary(report, prepared.plan, on_disk=not front.left_to)
     return report.exit_code
 
 
@@ -96,7 +96,10 @@ def _front(prepared: Prepared, cluster: ClusterOrder | None) -> Front:
 
 def _resume(order: Order, changes: Changes, *, as_json: bool, cluster: ClusterOrder | None) -> int:
     from supervisor.lifecycle.resuming import prepare_order
+    from supervisor.lifecycle.still_ending import await_end
 
+    if order.run_dir is not None:
+        await_end(order.run_dir, show.tell)
     found = prepare_order(order, changes, elsewhere=cluster is not None)
     if isinstance(found, Prepared):
         return run_prepared(found, as_json=as_json, cluster=cluster)

@@ -84,6 +84,7 @@ class ClusterSweep(Work):
             token=new_token(prepared.plan.run_id),
             ledger=run.run_dir / rundir.LEDGER_FILE,
             lease_s=0 if order.detach else order.lease_s,
+            scribe=run.link.scribe.line,
         )
         self.jobs = JobWatch(client, run.nudge, begin=self._submit, observe=self._count)
 

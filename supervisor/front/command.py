@@ -160,7 +160,9 @@ class Command(Work):
         from slurm.shim import install
         from slurm.watch import jobs_of_run
 
-        self.jobs = jobs_of_run(self._plan.run_id, self._run.run_dir, self._run.nudge)
+        self.jobs = jobs_of_run(
+            self._plan.run_id, self._run.run_dir, self._run.nudge, self._run.link.scribe.line
+        )
         marks = token_variables(self.jobs.token)
         wanted = {name: value for name, value in marks.items() if name not in plain}
         folder = install(self._run.run_dir, self.jobs.token)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 
+from supervisor.errors import DiskSilentError
 from supervisor.front.host import Host
 from supervisor.front.memory import requested_at
 from supervisor.front.phase import Ended
 from supervisor.front.vram import Outcome
 from supervisor.ipc import messages
 from supervisor.lifecycle import gather
-from supervisor.lifecycle.finish import Measured, conclude, write_report
+from supervisor.lifecycle.finish import Measured, conclude, start_finisher, write_report
 from supervisor.records import registry
 from supervisor.records.report import Gathered, MemoryReport, Report
 from supervisor.records.verdict import Jobs, Observed, Work
@@ -45,18 +47,52 @@ class Ending:
         survivors = self._end_leftovers()
         none_left = not (end.by_force or survivors)
         memory_back = Meanwhile(partial(self._see_memory_back, rest=none_left))
-        front.work.wrap_up(done=end.work in _DONE)
+        try:
+            front.await_disk()
+            front.work.wrap_up(done=end.work in _DONE)
+        except DiskSilentError as error:
+            front.left_to = str(error)
         if front.work.jobs is not None:
             self._see_jobs_out()
         ghosts = front.work.jobs.view.unverified if front.work.jobs else []
-        gathered = front.work.gather()
+        gathered = self._gather()
         memory, vram = memory_back.result()
         self._note_vram(vram, survivors)
         report = self._conclude(survivors, vram.survivors, ghosts, gathered, memory)
+        if front.left_to:
+            self._leave_to_finisher()
+            front.keep_warden = False
+            return report
         front.work.complete(report)
         self._write_report(report)
         front.keep_warden = front.keep_warden and none_left and not vram.survivors
         return report
+
+    def _gather(self) -> Gathered:
+        """Write the results, unless the disk does not answer: then another process does."""
+        front = self._front
+        with contextlib.suppress(DiskSilentError):
+            if not front.left_to:
+                front.await_disk()
+                return front.work.gather()
+        gone_s = self._gone_at - (front.asked_at or self._gone_at)
+        gone = "what could be ended was" if self._end.survivors else "all processes were"
+        front.left_to = (
+            f"the disk of {front.run_dir} does not answer: {gone} gone after {gone_s:.3f} s, and "
+            "another process writes results and report when it does"
+        )
+        return Gathered(front.work.count().done, unwritten=front.left_to)
+
+    def _leave_to_finisher(self) -> None:
+        """Have another process write results and report when the disk answers.
+
+        Nothing is written here, in the registry neither: its entry leads ``reap`` and the next
+        run to what is missing, should that process be killed.
+        """
+        front = self._front
+        with contextlib.suppress(OSError):
+            registry.socket_path(front.plan.run_id).unlink(missing_ok=True)
+            start_finisher(front.run_dir, front.link.scribe.line)
 
     def _end_leftovers(self) -> list[str]:
         """End the processes that a lost or killed warden has left; return the survivors."""
@@ -69,7 +105,9 @@ class Ending:
         from supervisor.containment.leftovers import end_leftovers
 
         if front.link.see_dead():
-            survivors = end_leftovers(front.plan.run_id, front.run_dir).survivors
+            # a directory that does not answer cannot name the run's cgroup
+            run_dir = None if front.events.late else front.run_dir
+            survivors = end_leftovers(front.plan.run_id, run_dir).survivors
         else:
             pid = front.link.pid
             state = process.state_letter(pid) or "gone"

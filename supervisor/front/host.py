@@ -37,6 +37,7 @@ class Host(Protocol):
     asked_at: float
     handed_over: bool
     keep_warden: bool
+    left_to: str
 
     @property
     def began(self) -> float:
@@ -49,6 +50,10 @@ class Host(Protocol):
 
     def request(self, level: Level, reason: str = "", by: str = "python") -> None:
         """Ask the run to end."""
+        ...
+
+    def await_disk(self) -> None:
+        """Return when the disk answers; raise :class:`DiskSilentError` if it does not."""
         ...
 
     def hear_requests(self) -> None:

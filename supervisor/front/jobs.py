@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import time
 from collections import Counter
 
 from slurm.watch import JobsView, JobWatch
@@ -22,6 +23,8 @@ from supervisor.records.verdict import Jobs
 from supervisor.states import RunStatus
 
 _TICK_S = 0.1
+_CANCEL_S = 90.0
+"""A cancel gives up by itself after a minute, unless its thread waits for a disk that is silent."""
 
 HowEnded = tuple[Jobs, str, bool]
 """How the jobs ended, the reason, and whether the user can fix what failed."""
@@ -103,6 +106,8 @@ def _serve(front: Host, jobs: JobWatch, *, guarded: bool) -> str:
             callers.listen()
             callers.serve(select.select([*front.inbox.fds, *callers.fds], [], [], _TICK_S)[0])
             front.hear_requests()
+            if front.asked and time.monotonic() >= front.asked_at + _CANCEL_S and front.events.late:
+                jobs.abandon()
             if guarded and not unguarded and not front.link.usable:
                 unguarded = str(front.link.lost(front.run_dir))
                 front.notes.note(unguarded)

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 
+from supervisor.front.scribe import Scribe
 from supervisor.system.environment import child_environment, with_room
 
 
@@ -40,6 +41,8 @@ class Launch:
         The process itself.
     pidfd : int
         Means this process, even if its pid is used again.
+    scribe : Scribe
+        Writes for this process and for the warden.
     """
 
     def __init__(
@@ -49,16 +52,22 @@ class Launch:
         self.sock, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.sock.setblocking(False)
         self.complaints = os.memfd_create("allstop-warden-stderr", os.MFD_CLOEXEC)
+        scribe_end, line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         strategy = [] if preload is None else [preload, device]
         arguments = [sys.executable, "-P", "-m", "supervisor.warden"]
         self.process = subprocess.Popen(
-            [*arguments, str(theirs.fileno()), str(os.getpid()), containment, *strategy],
-            pass_fds=[theirs.fileno()],
+            [
+                *arguments, str(theirs.fileno()), str(line.fileno()), str(os.getpid()),
+                containment, *strategy,
+            ],
+            pass_fds=[theirs.fileno(), line.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=self.complaints,
             stderr=self.complaints,
             env=with_room(child_environment()),
             start_new_session=True,
-        )
+        )  # fmt: skip
         self.pidfd = os.pidfd_open(self.process.pid)
         theirs.close()
+        line.close()
+        self.scribe = Scribe(scribe_end)

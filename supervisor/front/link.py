@@ -50,6 +50,8 @@ class WardenLink:
         Readable once the warden is dead.
     wanted, containment : str
         The requested strength, and the one in use; empty: not known yet.
+    scribe : Scribe
+        Writes for this process and for the warden.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -58,6 +60,7 @@ class WardenLink:
         self._complaints = launch.complaints
         self._process = launch.process
         self.pidfd = launch.pidfd
+        self.scribe = launch.scribe
         self._pid = 0
         self._heard: list[tuple[messages.Message | None, list[int]]] = []
         self._owner = os.getpid()
@@ -188,6 +191,7 @@ class WardenLink:
             os.close(self.pidfd)
         else:
             self._reap_later()
+        self.scribe.close(wait=gone)
         os.close(self._complaints)
         for _, fds in self._heard:
             for fd in fds:
@@ -196,6 +200,7 @@ class WardenLink:
     def abandon(self) -> None:
         """Close the connection only: the warden takes it for our death and ends the run."""
         self.sock.close()
+        self.scribe.close(wait=False)
         self._reap_later()
 
     def _reap_later(self) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
-from supervisor.errors import AllstopError, ConfigError, RunFailedError
+from supervisor.errors import AllstopError, ConfigError, DiskSilentError, RunFailedError
 from supervisor.front.ending import Ending
 from supervisor.front.inbox import Inbox, Request
 from supervisor.front.link import WardenLink, keep_warden
@@ -40,6 +40,9 @@ from supervisor.records.stop_record import ECHO, StopRecord
 from supervisor.records.verdict import Work as HowWorkEnded
 from supervisor.states import RunStatus
 from supervisor.system.process import Identity
+
+_DISK_LOOK_S = 0.2
+_DISK_PATIENCE_S = 1.0  # a healthy one may be that busy
 
 
 class Front:
@@ -70,6 +73,8 @@ class Front:
         Combinations that are done.
     report : Report or None
         None: the run is not over.
+    left_to : str
+        Who writes results and report, and why; empty: this object has.
     """
 
     def __init__(
@@ -83,7 +88,7 @@ class Front:
         self.plan, self.run_dir, self.link = prepared.plan, prepared.run_dir, link
         self.flag = StopFlag()
         self.inbox = Inbox(self.flag)
-        self.events = EventLog(self.run_dir, "front")
+        self.events = EventLog(self.run_dir, "front", scribe=link.scribe.line)
         self.notes = Notes(self.events, prepared.notes)
         self.memory = MemoryWatch(self.events)
         self.vram = VramWatch(self.plan, self.events, self.inbox.nudge)
@@ -94,6 +99,7 @@ class Front:
         self.finished = prepared.finished
         self.report: Report | None = None
         self.handed_over = False
+        self.left_to = ""
         self.keep_warden = keep_warden
         self._claim = prepared.claim
         self._made_at = time.monotonic()
@@ -258,6 +264,7 @@ class Front:
                 self.memory.sample(stopping=bool(self.asked))
             else:
                 self.memory.put_off()
+            self.flag.note_disk(silent=self.events.late)
         self.display.tick(self.progress)
         if isinstance(self.phase, Stopping) and now >= (self.phase.give_up_at or now + 1):
             raise RunFailedError(
@@ -374,6 +381,26 @@ class Front:
 
     # -- the end -----------------------------------------------------------
 
+    def await_disk(self) -> None:
+        """Return when the disk answers; after a stop was requested it is not waited for long.
+
+        Raises
+        ------
+        DiskSilentError
+            If it does not.
+        """
+        while not self.events.answers(_DISK_LOOK_S):
+            self.hear_requests()
+            hurried = self.asked.level == Level.KILL.name.lower()
+            if self.asked and (hurried or self.events.silent_s >= _DISK_PATIENCE_S):
+                raise DiskSilentError(
+                    f"the disk of {self.run_dir} does not answer", run_dir=str(self.run_dir)
+                )
+            self.display.say_once(
+                f"waiting for the disk of {self.run_dir}, which does not answer "
+                "(Ctrl+C: another process does)"
+            )
+
     def _end(self, end: End) -> None:
         """Enter the last phase; what was seen is a fact before anything is done about it."""
         self.phase = Ended(self.phase.started, end)
@@ -402,7 +429,7 @@ class Front:
         self.work.close()
         self.vram.close()
         self.events.close()
-        self._claim.release()
+        self._claim.release(silently=bool(self.left_to))
         self.inbox.close()
 
 

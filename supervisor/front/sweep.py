@@ -8,27 +8,27 @@ import select
 import threading
 import time
 
+from supervisor.front.keeper import Keeper
 from supervisor.front.link import WardenLink
 from supervisor.front.progress import Count, describe
 from supervisor.front.run import Front
 from supervisor.front.work import Run, Work
 from supervisor.ipc import messages
 from supervisor.ipc.progress_table import ProgressTable
-from supervisor.lifecycle import inputs
 from supervisor.lifecycle.gpu import speed
 from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
 from supervisor.records.device import Stack
 from supervisor.records.plan import Source
 from supervisor.records.report import Gathered, Report
-from supervisor.rows.journal import JournalSync
 from supervisor.states import RunStatus
 from supervisor.system import private, process
 
 _DUMP_WAIT_S = 2.0
 _DUMP_POLL_S = 0.005
 _DUMPED_S = 0.05  # a stack is written line by line: a pause as long as this is its end
-_SYNC_EVERY_S = 5.0
+_LOOK_EVERY_S = 0.25
+_KEEPS_S = 60.0  # for the data of a run, on a disk that answers
 _MEASURED_S = 2.0  # a shorter run says little about the rate
 _KEEP_AFTER_S = 0.25  # a run that is shorter is computed again as soon as resumed
 
@@ -66,8 +66,7 @@ class Sweep(Work):
         self._table = ProgressTable.create(prepared.plan.slots)
         self._given_up = 0
         self._measured = False
-        self._keeper = threading.Thread(target=self._keep, name="allstop-keeper", daemon=True)
-        self._kept_enough = threading.Event()
+        self._keeper = Keeper(run.run_dir, prepared, run.notes)
 
     def count(self) -> Count:
         """Combinations that are done, and the best of them."""
@@ -123,7 +122,7 @@ class Sweep(Work):
         """Start to write what a resume needs, when that is due."""
         if self.due is not None and time.monotonic() >= self.due:
             self._begin_keeping()
-            if self._keeper.ident is None:
+            if not self._keeper.begun:
                 self._run.notes.note(
                     "a power loss may take finished rows: no thread can be started"
                 )
@@ -145,13 +144,16 @@ class Sweep(Work):
 
     def show_where(self) -> None:
         """Show the stack of every worker; of one that does not answer, its process state."""
-        logs = sorted((self._run.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
+        # on a disk that does not answer a stack would keep its worker from ending
+        silent = self._run.events.late
+        logs = [] if silent else sorted((self._run.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
         sizes = {log: log.lstat().st_size for log in logs}
-        self._run.link.send(messages.DumpStacks())
+        if not silent:
+            self._run.link.send(messages.DumpStacks())
         pids = [int(pid) for pid in self._table.rows["pid"] if pid]
         # a suspended worker cannot answer
         answering = [pid for pid in pids if process.state_letter(pid) not in (None, *"TtZX")]
-        deadline = time.monotonic() + _DUMP_WAIT_S
+        deadline = time.monotonic() + (0.0 if silent else _DUMP_WAIT_S)
         seen, since = sizes, time.monotonic()
         while (now := time.monotonic()) < deadline:
             sizes_now = {log: log.lstat().st_size for log in logs}
@@ -179,47 +181,30 @@ class Sweep(Work):
 
     def wrap_up(self, *, done: bool) -> None:
         """Finish writing what a resume needs, if that has begun or is needed."""
-        self._have_inputs_kept(wanted=not done)
+        if self.due is not None and not done:
+            self._begin_keeping()
+        if self._keeper.begun:
+            self._keeper.let_go()
+            give_up_at = time.monotonic() + _KEEPS_S
+            while not self._keeper.has_ended(_LOOK_EVERY_S):
+                self._run.await_disk()
+                if time.monotonic() >= give_up_at:
+                    self._run.notes.note("what resuming needs was not kept in time")
+                    break
 
     def let_go(self) -> None:
-        """End the thread that keeps what a resume needs."""
-        self._kept_enough.set()
-
-    def _have_inputs_kept(self, *, wanted: bool) -> None:
-        """Finish writing what a resume needs, if that has begun or is wanted."""
-        if self.due is not None and wanted:
-            self._begin_keeping()
-        if self._keeper.ident is not None:
-            self._kept_enough.set()
-            self._keeper.join()
+        """End the process that keeps what a resume needs."""
+        self._keeper.let_go()
 
     def _begin_keeping(self) -> None:
-        self.due = None
-        try:
-            self._keeper.start()
-        except RuntimeError:  # no thread can be started: write it here, once
-            self._kept_enough.set()
-            self._keep()
-
-    def _keep(self) -> None:
-        """Write to disk what a resumed run will need, while the workers compute.
+        """Have written to disk what a resumed run will need, while the workers compute.
 
         Neither the workers nor the loop wait for the disk. A power loss takes only what was
         finished in the last few seconds.
         """
-        prepared = self._prepared
-        try:
-            inputs.keep(self._run.run_dir, self._plan, prepared.bars, prepared.function)
-            rundir.sync_names(self._run.run_dir)
-        except OSError as error:
-            self._run.notes.note(f"what resuming needs could not be kept: {error.strerror}")
-        journals = JournalSync(self._run.run_dir / rundir.JOURNAL_DIR)
-        while not self._kept_enough.wait(_SYNC_EVERY_S):
-            try:
-                journals.sync()
-            except OSError as error:
-                self._run.notes.note(f"journals could not be synced to the disk: {error.strerror}")
-                return
+        self.due = None
+        with contextlib.suppress(RuntimeError):  # no thread can be started
+            self._keeper.start()
 
     def gather(self) -> Gathered:
         """Write ``results.parquet``."""
@@ -247,6 +232,7 @@ class Sweep(Work):
 
     def close(self) -> None:
         """Close the progress table."""
+        self._keeper.let_go()
         self._table.close()
 
 

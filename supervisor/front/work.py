@@ -78,6 +78,10 @@ class Run(Protocol):
         """Note how many combinations are finished, and wake the listeners."""
         ...
 
+    def await_disk(self) -> None:
+        """Return when the disk answers; raise :class:`DiskSilentError` if it does not."""
+        ...
+
     def progress(self) -> Progress:
         """The current progress."""
         ...

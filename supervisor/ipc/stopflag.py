@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 LINE_WORDS = 8
 """int64 words in one generation: 64 bytes, one cache line."""
 
-_STOP, _DRAIN, _KILL, _REQUESTED_AT_NS, _REQUESTED_BY = range(5)
+_STOP, _DRAIN, _KILL, _REQUESTED_AT_NS, _REQUESTED_BY, _DISK_SILENT = range(6)
 _SIZE = 1 << 20  # sparse: only lines that were written take memory
 _LINES = _SIZE // (8 * LINE_WORDS)
 _NO_COMBINATION = (
@@ -210,6 +210,17 @@ class StopFlag:
         """``time.monotonic()`` instant of the first request, in s, or None."""
         stamp = self._words[self._line + _REQUESTED_AT_NS]
         return stamp / 1e9 if stamp else None
+
+    @property
+    def disk_silent(self) -> bool:
+        """Whether the run's disk does not answer: what is written when a stop has been requested
+        would keep its process from ending.
+        """
+        return self._words[self._line + _DISK_SILENT] != 0
+
+    def note_disk(self, *, silent: bool) -> None:
+        """Note whether the run's disk answers; only the front does."""
+        self._words[self._line + _DISK_SILENT] = silent
 
     @property
     def generation(self) -> int:

@@ -9,8 +9,11 @@ reads them from the run's facts.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,12 +34,14 @@ from supervisor.records.report import (
     read_report,
     unseen,
 )
+from supervisor.records.scribe_line import ScribeLine, await_written
 from supervisor.records.story import Story
 from supervisor.records.verdict import Jobs, Observed, Results, verdict
 from supervisor.rows import checksum
 from supervisor.rows.frames import HEADER_BYTES
 from supervisor.rows.journal import journal_paths
 from supervisor.states import ExitCode, RunStatus
+from supervisor.system.environment import child_environment
 from supervisor.system.shape import ShapeError
 
 PATIENCE_S = 10.0
@@ -318,9 +323,45 @@ def _observed_before(report: Report) -> Observed:
         return _observed(story, report.jobs, Gathered(), left=bool(unseen(report.jobs)))
 
 
+def start_finisher(run_dir: Path, scribe: ScribeLine | None) -> None:
+    """Start the process that writes results and report when the disk answers; return at once.
+
+    ``scribe`` hangs up: what it has been sent is written first.
+
+    Raises
+    ------
+    OSError
+        If no process can be started.
+    """
+    program = [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(run_dir)]
+    fds = []
+    if scribe is not None:
+        scribe.hang_up()
+        fds = [scribe.fileno()]
+    process = subprocess.Popen(
+        [*program, *map(str, fds)],
+        pass_fds=fds,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=child_environment(),
+        cwd="/",
+        start_new_session=True,
+    )
+    # a long-lived program would otherwise keep it as a zombie
+    with contextlib.suppress(RuntimeError):
+        threading.Thread(target=process.wait, name="allstop-finisher", daemon=True).start()
+
+
 def main() -> None:
-    """Entry point of the process that a warden starts after its front has died."""
+    """Entry point of the process that a warden starts after its front has died.
+
+    A front starts it too if the disk of its run does not answer. ``finish RUN_DIR [SCRIBE]``:
+    the line to the run's scribe, which has everything written before it hangs up.
+    """
     run_dir = Path(sys.argv[1])
+    if sys.argv[2:]:
+        await_written(int(sys.argv[2]))
     if not (run_dir / rundir.RUN_FILE).exists():
         return  # a run that failed because of a user's mistake was removed
     try:
@@ -330,6 +371,8 @@ def main() -> None:
             report = report_of_dead_run(run_dir)
             if report.exit_code != ExitCode.INCOMPLETE:
                 registry.remove(report.run_id)  # the warden saw everything gone
+            else:
+                registry.leave_to_reap(report.run_id)  # its front may live on
     except RunBusyError:
         pass  # the run is being resumed or cleaned up already: that process writes both
     except UntrustedError as error:

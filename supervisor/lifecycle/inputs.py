@@ -81,6 +81,17 @@ def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
     durable.write_json(run_dir / rundir.INPUTS_FILE, {"bars_digest": bars.digest()})
 
 
+def to_keep(plan: Plan, bars: Bars, function: bytes | None) -> dict[str, bytes | int]:
+    """What :func:`keep` writes into the run directory, in its order: contents or descriptors."""
+    files: dict[str, bytes | int] = {}
+    if function is not None:
+        files[rundir.FUNCTION_FILE] = sealed.pack(function)
+    if plan.provenance.origin is Origin.MEMORY:
+        files[rundir.BARS_FILE] = bars.memfd
+    files[rundir.INPUTS_FILE] = durable.as_json({"bars_digest": bars.digest()})
+    return files
+
+
 def known_digest(run_dir: Path) -> str | None:
     """Digest of the data the run began with; None if the run died before it was written."""
     path = _path_of(run_dir, rundir.INPUTS_FILE)

@@ -30,6 +30,7 @@ from supervisor.lifecycle.finish import PATIENCE_S
 from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
 from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
 from supervisor.lifecycle.prepare import prepare as prepare_new
+from supervisor.lifecycle.still_ending import await_end
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim, claim_directory
@@ -75,6 +76,7 @@ def prepare(name: str, changes: Changes, *, elsewhere: bool = False) -> Prepared
     check_platform()
     registry.check()
     run_dir = registry.find_dir(name)
+    await_end(run_dir)
     asked = rundir.read_run_file(run_dir)
     plan, _ = own_run(_plan(asked, run_dir), asked, run_dir)
     claim = _claim(run_dir, plan)

@@ -253,6 +253,6 @@ def copy_of(run_dir: Path) -> _Copy | None:
         if record.kind == _RECORD:
             address = str(record.fields.get("address"))
             if not address.startswith("ssh:"):
-                return None  # a directory here is nobody's copy
+                return None  # a directory here is never a copy
             return _Copy(address, str(rundir.read_run_file(run_dir)["run_id"]))
     return None

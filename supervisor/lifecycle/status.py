@@ -84,7 +84,7 @@ def status_of(run_dir: Path) -> Status:
     """
     asked = run_record(run_dir, _Asked)
     status = Status(asked.run_id, str(run_dir), total=asked.combos_total, command=asked.command)
-    # in a copy, whoever answers to the id is the original
+    # in a copy, the process that answers to the id is of the original
     is_copy = original_of(run_dir, rundir.read_run_file(run_dir)) != ""
     answer = None if is_copy else _ask(status.run_id)
     if answer is not None:

@@ -16,18 +16,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from supervisor.containment.leftovers import end_leftovers
 from supervisor.errors import ConfigError
 from supervisor.ipc import control_socket, messages
 from supervisor.ipc.stopflag import Level
+from supervisor.lifecycle.look import Looker
 from supervisor.lifecycle.reap import reap_run
 from supervisor.records import registry, rundir
-from supervisor.records.command import run_record
-from supervisor.records.events import latest
 from supervisor.records.plan import StopTimes, margin_s
 from supervisor.records.registry import Entry
 from supervisor.records.report import SeenJob, unseen
-from supervisor.system import durable, process
+from supervisor.system import process
 from supervisor.system.process import Identity
+from supervisor.system.shape import ShapeError, read_as
 
 _POLL_S = 0.01
 _LISTENS_S = 10.0
@@ -68,6 +69,9 @@ class Outcome:
         Time since the request, in s.
     escalated : list of str
         What was done because the warden or the front did not do its part.
+    note : str
+        Why the run's directory could not be looked at: the run may write results and report
+        later; empty: it could.
     """
 
     run_id: str
@@ -75,6 +79,7 @@ class Outcome:
     survivors: list[str]
     elapsed_s: float
     escalated: list[str]
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -95,8 +100,11 @@ def stop_runs(entries: Iterable[Entry], level: Level, reason: str = _BY_COMMAND)
     reason : str
         Reason that the runs' reports give.
     """
-    begun = [RunStop.begin(entry, level, reason) for entry in entries]
-    return [stop.confirm() for stop in begun]
+    asked = list(entries)
+    # those that listen first: asking another may have to wait until it does
+    silent_last = sorted(asked, key=lambda entry: not registry.socket_path(entry.run_id).exists())
+    begun = {entry.run_id: RunStop.begin(entry, level, reason) for entry in silent_last}
+    return [begun[entry.run_id].confirm() for entry in asked]
 
 
 @dataclass(slots=True)
@@ -111,7 +119,7 @@ class RunStop:
     @classmethod
     def begin(cls, entry: Entry, level: Level, reason: str = _BY_COMMAND) -> RunStop:
         """Request the stop; does not wait for it."""
-        run = _Run(entry)
+        run = _Run(entry, Looker(entry.run_dir))
         stop = cls(run, _Request.connect(run, level))
         stop._note_descendants()
         stop._request.send(reason)
@@ -123,12 +131,14 @@ class RunStop:
         survivors = self._end_without_word() if ended is None else list(ended.survivors)
         self._run.await_report()
         survivors += [job for job in self._jobs_left() if job not in survivors]
+        self._run.look.close()
         return Outcome(
             self._run.entry.run_id,
             gone=not survivors,
             survivors=survivors,
             elapsed_s=round(time.monotonic() - self._request.began, 3),
             escalated=self._request.escalated,
+            note=self._run.look.problem,
         )
 
     def _note_descendants(self) -> None:
@@ -140,10 +150,13 @@ class RunStop:
             self._note_descendants()
             self._request.escalate(signal.SIGKILL, "did not end the run in time")
         left = _kill(self._seen)
-        if not self._run.entry.alive:
+        if not self._run.entry.alive and self._run.look.takes_writes():
             reaped = reap_run(self._run.entry)  # no other process is left to write the results
             if reaped is not None:
                 return reaped.survivors
+        elif not self._run.entry.alive:
+            # the next run or `reap` finishes it when its directory can be written again
+            return end_leftovers(self._run.entry.run_id, None).survivors
         return [
             f"pid {who.pid} ({process.command_name(who.pid)}), "
             f"state {process.state_letter(who.pid)}"
@@ -153,13 +166,14 @@ class RunStop:
 
     def _jobs_left(self) -> list[str]:
         """Name the run's cluster jobs that were not seen to end."""
-        if not self._run.report.exists():
+        if not self._run.has_report:
             return self._cancel_jobs()  # the front hangs, or takes too long
         try:
-            return unseen(durable.read_record(self._run.report, _JobsOfReport).jobs)
-        except ConfigError as error:
+            found = self._run.look.read(rundir.REPORT_FILE)
+            return unseen(read_as(_JobsOfReport, found or {}).jobs)
+        except ShapeError as error:
             # a run that has submitted nothing has no ledger
-            return [f"perhaps a job: {error}"] if self._run.ledger.exists() else []
+            return [f"perhaps a job: {error}"] if self._run.has_ledger else []
 
     def _cancel_jobs(self) -> list[str]:
         """Cancel jobs in the front's place; name those that were not seen to end."""
@@ -170,8 +184,11 @@ class RunStop:
         for outstanding in [
             outstanding
             for outstanding in all_outstanding()
-            if outstanding.ledger == self._run.ledger
+            if outstanding.ledger == self._run.entry.run_dir / rundir.LEDGER_FILE
         ]:
+            if not self._run.look.takes_writes():
+                left.append(f"cluster jobs of token {outstanding.token}, not seen to end")
+                continue
             cancelled = cancel_outstanding(outstanding)
             self._request.escalated.append(
                 "its front did not cancel its cluster jobs: cancelled them"
@@ -186,10 +203,15 @@ class _Run:
     """A run as its registry entry, its files and its two processes show it from outside."""
 
     entry: Entry
+    look: Looker
 
     @property
-    def report(self) -> Path:
-        return self.entry.run_dir / rundir.REPORT_FILE
+    def has_report(self) -> bool:
+        return self.look.exists(rundir.REPORT_FILE)
+
+    @property
+    def has_ledger(self) -> bool:
+        return self.look.exists(rundir.LEDGER_FILE)
 
     @property
     def ledger(self) -> Path:
@@ -198,13 +220,13 @@ class _Run:
     @property
     def ended(self) -> bool:
         """Whether all its processes have ended; results or report may be still to come."""
-        return latest(self.entry.run_dir, _REQUESTED, _ENDED) == _ENDED
+        return self.look.latest(_REQUESTED, _ENDED) == _ENDED
 
     @property
     def closed(self) -> bool:
         """Whether it is over for the front too: the warden may serve another run by now."""
         now = registry.find(self.entry.run_id)
-        return self.report.exists() or now is None or now.over
+        return now is None or now.over or self.has_report
 
     @property
     def has_working_warden(self) -> bool:
@@ -214,18 +236,19 @@ class _Run:
     @property
     def is_about_to_listen(self) -> bool:
         """Whether a warden has not begun yet, or a front still waits for cluster jobs."""
-        happened = latest(self.entry.run_dir, _REQUESTED, _STARTED, _ENDED)
+        happened = self.look.latest(_REQUESTED, _STARTED, _ENDED)
         if happened == _REQUESTED:
             return _is_at_work(self.entry.warden)
-        outstanding = happened == _ENDED and self.ledger.exists() and not self.report.exists()
+        outstanding = happened == _ENDED and self.has_ledger and not self.has_report
         return outstanding and _is_at_work(self.entry.front)
 
     @property
     def longest_s(self) -> float:
         """How long a healthy warden may take to end the run."""
         try:
-            return run_record(self.entry.run_dir, _TimesOfRun).times.longest_s
-        except ConfigError:
+            found = self.look.read(rundir.RUN_FILE)
+            return read_as(_TimesOfRun, found or {}).times.longest_s
+        except (ConfigError, ShapeError):
             return margin_s()
 
     def await_report(self) -> None:
@@ -233,9 +256,9 @@ class _Run:
 
         Does not wait for a suspended front, nor where front and warden are dead.
         """
-        patience_s = _JOBS_S if self.ledger.exists() else _REPORT_S
+        patience_s = _JOBS_S if self.has_ledger else _REPORT_S
         _wait(
-            lambda: self.report.exists() or not self.entry.alive or _is_suspended(self.entry.front),
+            lambda: self.has_report or not self.entry.alive or _is_suspended(self.entry.front),
             time.monotonic() + patience_s,
         )
 
@@ -319,6 +342,9 @@ def _connect(run: _Run) -> socket.socket | None:
     A run can be found as soon as it has a warden, which listens a moment later. Until then
     SIGTERM would be lost on a warden in a PID namespace of its own, and kill any other.
     """
+    line = control_socket.connect(run.entry.run_id)  # before anything is read from a disk
+    if line is not None:
+        return line
     deadline = time.monotonic() + _LISTENS_S
     while True:
         expected = run.is_about_to_listen  # before connecting: a listener records that it is one

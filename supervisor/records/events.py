@@ -2,7 +2,9 @@
 
 A fact has a name ``room.thing_happened`` and fields, never formatted text; logs, progress
 bars and plots are renderings of it. Front and warden append to the same file: each line is
-one ``write`` in append mode, which the kernel keeps whole, so neither needs the other.
+one ``write`` in append mode, which the kernel keeps whole, so neither needs the other. While a
+run lives its scribe does that for both of them (:mod:`supervisor.records.scribe_line`): they
+must not wait for a disk.
 """
 
 from __future__ import annotations
@@ -13,12 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from supervisor.errors import UntrustedError
 from supervisor.records.rundir import EVENTS_FILE
+from supervisor.records.scribe_line import ScribeLine
 from supervisor.system import durable, private, sealed
 from supervisor.system.shape import Instant, read_as
 
 _LONGEST_LINE = 2**22
 """Of any fact: a sweep of a thousand workers names a process each."""
+
+_SAMPLED = "_sampled"
 
 
 class Fact(NamedTuple):
@@ -42,8 +48,9 @@ class Fact(NamedTuple):
 class EventLog:
     """Appends facts to a run's ``events.jsonl``.
 
-    A full disk must not stop a stop: a fact that cannot be written is dropped
-    and counted in :attr:`dropped`.
+    A disk that is full or does not answer must not stop a stop: a fact that cannot be written
+    is dropped and counted in :attr:`dropped`. As long as the disk answers, a fact is written
+    when :meth:`emit` returns.
 
     Parameters
     ----------
@@ -53,29 +60,90 @@ class EventLog:
         First part of the facts' names: ``front`` or ``warden``.
     create : bool
         Whether to create the file where there is none.
+    scribe : ScribeLine, optional
+        Writes for this process, which then never waits for the disk. Without it, or if it was
+        killed, this process writes.
+
+    Attributes
+    ----------
+    hurried : bool
+        A stop is under way: :meth:`emit` has facts written, but waits for none of them.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such directory or, with ``create=False``, no such file.
+        If there is no such directory or, with ``create=False``, no such file; not with a scribe.
     """
 
-    def __init__(self, run_dir: Path, room: str, *, create: bool = True) -> None:
-        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        self._fd = private.open_regular(run_dir / EVENTS_FILE, flags)
+    def __init__(
+        self, run_dir: Path, room: str, *, create: bool = True, scribe: ScribeLine | None = None
+    ) -> None:
+        self._path = run_dir / EVENTS_FILE
         self._room = room
-        self.dropped = 0
-        self._end_line()
+        self._fd = -1
+        self._create = create
+        self._scribe = scribe
+        self._dropped = 0
+        self.hurried = False
+        self._failed_before = scribe.failed if scribe else 0
+        if scribe is None or not scribe.open(self._path, create=create):
+            self._open()
+
+    @property
+    def dropped(self) -> int:
+        """Facts that could not be written."""
+        return self._dropped + (self._scribe.failed - self._failed_before if self._scribe else 0)
+
+    @property
+    def late(self) -> bool:
+        """Whether the disk does not answer, as far as was seen."""
+        return self._scribe is not None and self._scribe.late
+
+    @property
+    def silent_s(self) -> float:
+        """How long the disk has not answered what it was sent, in s."""
+        return self._scribe.silent_s if self._scribe else 0.0
+
+    def answers(self, patience_s: float) -> bool:
+        """Whether all facts are written and the disk answers, within a time in s.
+
+        Without a scribe that is not known before it is tried: True.
+        """
+        return self._scribe is None or self._scribe.answers(patience_s)
 
     def emit(self, happened: str, **fields: Any) -> None:
         """Append the fact that ``happened``."""
+        if self.late and happened.endswith(_SAMPLED):
+            self._dropped += 1  # what waits for the disk is bounded: room for what matters
+            return
         line = sealed.line(
             {"event": f"{self._room}.{happened}", "at": round(time.time(), 6), **fields}
         )
-        try:
-            os.write(self._fd, line.encode() + b"\n")
-        except OSError:
-            self.dropped += 1
+        data = line.encode() + b"\n"
+        scribe = self._scribe
+        if scribe is None:
+            self._write([data])
+        elif scribe.lost and not scribe.late:
+            self._write([*scribe.unwritten(), data])
+        elif not scribe.write(data, wait=not self.hurried):
+            if scribe.lost and not scribe.late:
+                self._write(scribe.unwritten())
+            else:
+                self._dropped += 1
+
+    def _write(self, lines: list[bytes]) -> None:
+        for data in lines:
+            try:
+                if self._fd < 0:
+                    self._open()
+                os.write(self._fd, data)
+            except (OSError, UntrustedError):
+                self._dropped += 1
+
+    def _open(self) -> None:
+        flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if self._create else 0)
+        self._fd = private.open_regular(self._path, flags)
+        self._end_line()
 
     def _end_line(self) -> None:
         """Begin a new line, should a power loss have torn the last one."""
@@ -84,10 +152,10 @@ class EventLog:
             if size and os.pread(self._fd, 1, size - 1) != b"\n":
                 os.write(self._fd, b"\n")
         except OSError:
-            self.dropped += 1
+            self._dropped += 1
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; the scribe's line is not this object's."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

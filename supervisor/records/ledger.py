@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from supervisor.errors import AllstopError
+from supervisor.records.scribe_line import ScribeLine
 from supervisor.system import durable, private
 from supervisor.system.shape import Instant, read_as
 
@@ -74,6 +75,9 @@ class Record(NamedTuple):
     fields: dict[str, Any]
 
 
+_PATIENCE_S = 1.0
+
+
 class Ledger:
     """Appends records to a ledger; creates the file if it does not exist.
 
@@ -82,14 +86,18 @@ class Ledger:
     path : Path
         The file.
 
+    scribe : ScribeLine, optional
+        Writes what :meth:`note` is given, so that it does not wait for a disk that is silent.
+
     Raises
     ------
     LedgerWriteError
         If it cannot be opened or written: then the announced call must not be made.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, scribe: ScribeLine | None = None) -> None:
         self.path = path
+        self._scribe = scribe
         try:
             self._fd = private.open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
             durable.sync_directory(path.parent)
@@ -98,10 +106,7 @@ class Ledger:
 
     def append(self, kind: str, **fields: Any) -> float:
         """Write a record; it is on disk when this returns. Returns its time, in s."""
-        at = round(time.time(), 6)
-        payload = json.dumps({"kind": kind, "at": at, **fields}).encode()
-        head = _NAME + _VERSION
-        line = b"\n%s %08x %s\n" % (head, _crc(head, payload), payload)
+        at, line = _line(kind, fields)
         try:
             written = os.write(self._fd, line)
             os.fsync(self._fd)
@@ -110,6 +115,19 @@ class Ledger:
         if written != len(line):  # the disk is full: readers skip half a line
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise LedgerWriteError(self.path, full)
+        return at
+
+    def note(self, kind: str, **fields: Any) -> float:
+        """Write a record as :meth:`append` does, but wait for the disk for a bounded time only.
+
+        For what a cancel notes: the cancel must not wait.
+        """
+        scribe = self._scribe
+        if scribe is None or (scribe.lost and not scribe.late):
+            return self.append(kind, **fields)
+        at, line = _line(kind, fields)
+        if not scribe.append_durably(self.path.absolute(), line, _PATIENCE_S):
+            raise LedgerWriteError(self.path, OSError(errno.EIO, "the disk does not answer"))
         return at
 
     def close(self) -> None:
@@ -123,6 +141,14 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _line(kind: str, fields: dict[str, Any]) -> tuple[float, bytes]:
+    """Return a record's time, in s, and its line."""
+    at = round(time.time(), 6)
+    payload = json.dumps({"kind": kind, "at": at, **fields}).encode()
+    head = _NAME + _VERSION
+    return at, b"\n%s %08x %s\n" % (head, _crc(head, payload), payload)
 
 
 def read_ledger(path: Path) -> list[Record]:

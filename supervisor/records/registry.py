@@ -112,7 +112,7 @@ def _usual_runtime_dir() -> Path:
 
 
 def _other_runtime_dir(usual: Path) -> Path:
-    """Return a directory of a name that nobody can guess, and that all our processes find.
+    """Return a directory of a name that cannot be guessed, and that all our processes find.
 
     A link in the state directory names it, one for each host: homes are shared, ``/tmp`` is not.
     """
@@ -257,9 +257,7 @@ def find_running(name: str | None) -> Entry:
             raise RunNotFoundError(f"no run is running{there}")
         ids = ", ".join(entry.run_id for entry in alive)
         raise RunNotFoundError(f"{len(alive)} runs are running: name one of {ids}")
-    for entry in entries():
-        if name != entry.run_id and not _same_dir(name, entry.run_dir):
-            continue
+    for entry in named(name):
         if entry.alive:
             return entry
         if entry.elsewhere:
@@ -269,7 +267,10 @@ def find_running(name: str | None) -> Entry:
 
 def named(name: str) -> list[Entry]:
     """Return the entries of a run's id or directory, whether it still exists or not."""
-    return [entry for entry in entries() if name == entry.run_id or _same_dir(name, entry.run_dir)]
+    known = list(entries())
+    path = os.path.abspath(name)  # noqa: PTH100 - resolve() would look at a disk that may hang
+    plain = [entry for entry in known if name == entry.run_id or path == str(entry.run_dir)]
+    return plain or [entry for entry in known if _same_dir(name, entry.run_dir)]
 
 
 def find_dir(name: str | None) -> Path:

@@ -189,7 +189,7 @@ SeenJob = Annotated[dict[str, Any], Like(Job)]
 class Report:
     """A run's report; the names of its fields are a contract."""
 
-    run_id: str
+    run_id: rundir.RunId
     status: RunStatus
     reason: str
     exit_code: int

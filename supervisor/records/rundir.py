@@ -9,10 +9,11 @@ import shlex
 import time
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from supervisor.errors import ConfigError, UntrustedError, brief
 from supervisor.system import durable, private
+from supervisor.system.shape import Matching
 
 RUN_FILE = "run.json"
 REPORT_FILE = "report.json"
@@ -32,8 +33,9 @@ BIN_DIR = "bin"
 DEFAULT_ROOT = Path("runs")
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-"""An id names files, a socket and a cgroup, and is in jobs' names and in the environment."""
 
+RunId = Annotated[str, Matching(_RUN_ID)]
+"""An id names files, a socket and a cgroup, and is in jobs' names and in the environment."""
 
 _SHARD = re.compile(r"[0-9]{1,9}")
 
@@ -85,10 +87,13 @@ def resolve(run_dir: Path) -> Path:
     return run_dir.resolve()
 
 
-def check_own(run_dir: Path) -> None:
+def check_own(run_dir: Path, *, with_shards: bool = True) -> None:
     """Raise unless a run directory, and what directories of a run it has, are ours.
 
-    Whoever opens files in it afterwards relies on this: only we can have put them there.
+    Those of its shards are left out without ``with_shards``: each shard checks its own.
+
+    Code that opens files in it afterwards relies on this: only this user can have put them
+    there, and what takes the place of the directory itself is refused file by file.
 
     Raises
     ------
@@ -97,7 +102,7 @@ def check_own(run_dir: Path) -> None:
         or it is a link.
     """
     try:
-        _check_tree(run_dir)
+        _check_tree(run_dir, with_shards=with_shards)
     except UntrustedError as error:
         if error.owner is None:
             raise
@@ -110,14 +115,14 @@ def check_own(run_dir: Path) -> None:
         raise ConfigError(f"{error.filename or run_dir} cannot be read: {error.strerror}") from None
 
 
-def _check_tree(run_dir: Path) -> None:
+def _check_tree(run_dir: Path, *, with_shards: bool) -> None:
     private.check_directory(run_dir)
     for name in (JOURNAL_DIR, LOG_DIR, CHECKPOINT_DIR, BIN_DIR, SHARD_DIR):
         with contextlib.suppress(FileNotFoundError):
             private.check_directory(run_dir / name)
-    for name in private.names_in(run_dir / SHARD_DIR):
+    for name in private.names_in(run_dir / SHARD_DIR) if with_shards else ():
         if _SHARD.fullmatch(name):
-            _check_tree(run_dir / SHARD_DIR / name)
+            _check_tree(run_dir / SHARD_DIR / name, with_shards=False)
 
 
 def new_run_id() -> str:
@@ -237,6 +242,8 @@ def discard(run_dir: Path) -> None:
         LOCK_FILE, LEDGER_FILE,
     ):  # fmt: skip
         (run_dir / name).unlink(missing_ok=True)
+    for mark in run_dir.glob(f"{LOCK_FILE}.*"):
+        mark.unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         run_dir.rmdir()
         if run_dir.parent == DEFAULT_ROOT.resolve():

@@ -48,7 +48,7 @@ def is_damaged(path: Path | str) -> bool:
         at = _place(fd)
         return at is not None and os.pread(fd, _VALUE_BYTES, at) != _crc(fd, at)
     except OSError:
-        return False  # a directory, or a disk that fails: whoever reads it says so
+        return False  # a directory, or a disk that fails: its reader says so
     finally:
         os.close(fd)
 

@@ -410,7 +410,8 @@ def _replacing(path: Path, before: Callable[[], None]) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(fd, "w+b") as file:
             # the lock says that its writer is alive; the kernel releases it when the writer dies
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with suppress(OSError):  # without locks only the claim on the directory says so
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             checksum.seal(file)
             os.fsync(file.fileno())
@@ -428,5 +429,10 @@ def _remove_partial(path: Path) -> None:
     names = (f".{path.name}.*.tmp", f".{path.name}.*.partial")  # the latter of earlier versions
     for left in [left for name in names for left in path.parent.glob(name)]:
         with suppress(OSError, UntrustedError), private.opened(left) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            except OSError:
+                pass  # without locks: whoever compacts has claimed the directory
             left.unlink()

@@ -72,14 +72,14 @@ def check(facts: os.stat_result, path: Path | str, *, to_read: bool = True, also
         raise refusal(
             path,
             f"belongs to {_name_of(facts.st_uid)}, not to you ({_name_of(os.geteuid())})",
-            mend="let its owner do this",
+            fix="let its owner do this",
             owner=facts.st_uid,
         )
     if stat.S_IMODE(facts.st_mode) & _OTHERS_MAY_WRITE:
         raise refusal(
             path,
             f"may be written by other users (mode {stat.S_IMODE(facts.st_mode):04o})",
-            mend="if nobody has tampered with it: chmod -R go-w on it",
+            fix="if no other user has changed it: chmod -R go-w on it",
             owner=facts.st_uid,
         )
 
@@ -88,11 +88,11 @@ def refusal(
     path: Path | str,
     what: str,
     *,
-    mend: str = "remove it if you did not put it there",
+    fix: str = "remove it if you did not put it there",
     owner: int | None = None,
 ) -> UntrustedError:
     """Return the error that says what is wrong with a file or directory, and how to fix it."""
-    return UntrustedError(f"{path} {what}: {mend}", path=str(path), owner=owner)
+    return UntrustedError(f"{path} {what}: {fix}", path=str(path), owner=owner)
 
 
 def check_links(path: Path) -> None:
@@ -105,7 +105,7 @@ def check_links(path: Path) -> None:
                 raise refusal(
                     step,
                     f"is a link that belongs to {_name_of(facts.st_uid)}",
-                    mend="name the directory that you mean",
+                    fix="name the directory that you mean",
                     owner=facts.st_uid,
                 )
 

@@ -1,8 +1,8 @@
-"""Directories that we trust: nobody else can have written what is read from them.
+"""Directories that we trust: no other user can have written what is read from them.
 
 Machine code, bars and pickles that were kept are believed, so they are kept only where no other
 user can put anything. This is decided on what was *opened*: a directory or a file is ours (or
-root's), and its group and others may not write. In the way to it nobody else may put another
+root's), and its group and others may not write. On the way to it no other user may put another
 directory in its place.
 
 A directory of ours that others can write is not made private and used: what is in it may have
@@ -180,7 +180,7 @@ def read(directory: Path, name: str) -> bytes:
 
 
 def is_ours(facts: os.stat_result) -> bool:
-    """Whether a file is this user's, and nobody else can write it."""
+    """Whether a file is this user's, and no other user can write it."""
     return facts.st_uid == os.geteuid() and not facts.st_mode & _OTHERS_WRITE
 
 
@@ -209,7 +209,7 @@ def _check(path: Path, facts: os.stat_result, *, directory: bool = True) -> None
 
 
 def _see_way(path: Path) -> Path:
-    """Check that nobody else can put another directory in the place of this one; return it.
+    """Check that no other user can replace this directory; return its path.
 
     Each directory above it is ours or root's, and others cannot write it; if they can, as in
     ``/tmp``, it is sticky: then they cannot rename what is not theirs. Links on the way are

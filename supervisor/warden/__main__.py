@@ -1,5 +1,5 @@
-"""Starts a warden: ``python -P -m supervisor.warden SOCKET FRONT_PID CONTAINMENT
-[STRATEGY DEVICE]``; without a strategy no numeric library is loaded.
+"""Starts a warden: ``python -P -m supervisor.warden SOCKET SCRIBE FRONT_PID
+CONTAINMENT [STRATEGY DEVICE]``; without a strategy no numeric library is loaded.
 
 The containment is set up first, while the process is small: a PID namespace takes another
 process, and forking one costs the more the more has been loaded. The process that becomes
@@ -21,6 +21,7 @@ from supervisor.containment.choice import contain
 from supervisor.containment.cookie import Cookie
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.ipc import messages
+from supervisor.records.scribe_line import ScribeLine
 from supervisor.system import process
 from supervisor.system.host import namespace_of
 
@@ -28,9 +29,11 @@ from supervisor.system.host import namespace_of
 def main() -> None:
     """Entry point of the process."""
     gc.disable()  # imports create many objects and no garbage: saves a sixth of the time
-    sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
-    wanted, likely = sys.argv[3], sys.argv[4:6]
-    sock.set_inheritable(False)
+    sock, line = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
+    front_pid, wanted, likely = int(sys.argv[3]), sys.argv[4], sys.argv[5:7]
+    for one in (sock, line):
+        one.set_inheritable(False)
+    scribe = ScribeLine(line)
     outside = namespace_of(os.getpid())
     try:
         front = os.pidfd_open(front_pid)
@@ -41,10 +44,11 @@ def main() -> None:
         try:
             containment = contain(wanted, lambda held, spent: _introduce(sock, held, spent))
         except UnavailableError as error:
-            _refuse(sock, wanted, error)
+            _refuse(sock, wanted, error, scribe)
+        from supervisor.warden.lines import Front, Outbox
         from supervisor.warden.serve import work
 
-        work(sock, front, likely, containment, cookie, outside)
+        work(Front(sock, front, Outbox(sock), scribe), likely, containment, cookie, outside)
         os._exit(0)  # nothing of numba's or LLVM's needs an orderly end
     except BaseException:  # noqa: BLE001 - the front reads the last line of this
         import traceback
@@ -61,7 +65,9 @@ def _introduce(sock: socket.socket, containment: Containment, spent: list[int]) 
         os.close(fd)
 
 
-def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoReturn:
+def _refuse(
+    sock: socket.socket, wanted: str, error: UnavailableError, scribe: ScribeLine | None = None
+) -> NoReturn:
     """Tell the front what is missing, then wait until it closes the connection.
 
     Exiting at once could hide the reason behind the warden's death. The front may name the
@@ -77,7 +83,7 @@ def _refuse(sock: socket.socket, wanted: str, error: UnavailableError) -> NoRetu
         for fd in fds:
             os.close(fd)
         if isinstance(message, messages.Order):
-            record_refusal(Path(message.run_dir), refusal)
+            record_refusal(Path(message.run_dir), refusal, scribe)
         if message is None:
             os._exit(1)
 

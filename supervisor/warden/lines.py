@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from supervisor.errors import ProtocolError
 from supervisor.ipc import messages
+from supervisor.records.scribe_line import ScribeLine
 
 _SEND_AGAIN_S = 0.1
 
@@ -44,11 +45,15 @@ class Outbox:
 
 @dataclass(frozen=True)
 class Front:
-    """The process that the warden serves: its lifeline, and a pidfd that shows its death."""
+    """The process that the warden serves: its lifeline, and a pidfd that shows its death.
+
+    ``scribe``: the line to the process that writes facts for both of them; None: there is none.
+    """
 
     sock: socket.socket
     pidfd: int
     outbox: Outbox
+    scribe: ScribeLine | None = None
 
     def post(self, message: messages.Message) -> None:
         """Send a message; never blocks."""

@@ -11,16 +11,19 @@ from pathlib import Path
 
 from supervisor.ipc import messages
 from supervisor.records.events import EventLog
+from supervisor.records.scribe_line import ScribeLine
 
 
-def record_refusal(run_dir: Path, refusal: messages.RunRefused) -> None:
+def record_refusal(
+    run_dir: Path, refusal: messages.RunRefused, scribe: ScribeLine | None = None
+) -> None:
     """Write ``warden.run_refused`` to a run's facts.
 
     Only an existing file is appended to: the front removes the directory of a run that was
     refused for a mistake in its options, and must not find it filled again.
     """
     with contextlib.suppress(FileNotFoundError):
-        log = EventLog(run_dir, "warden", create=False)
+        log = EventLog(run_dir, "warden", create=False, scribe=scribe)
         try:
             log.emit("run_refused", **refusal._asdict())
         finally:

@@ -3,8 +3,8 @@
 The front waits for the warden's end, and a process takes the longer to end the more it has
 loaded. So the libraries are unloaded while the front writes its results, not afterwards.
 
-``python -I -S rest.py SOCKET PIDFD RUN_DIR``: the lifeline to the front, and its pidfd. Run
-by its path, with almost nothing imported.
+``python -I -S rest.py RUN_DIR SOCKET PIDFD [SCRIBE]``: the lifeline to the front, its pidfd, and
+the line to the scribe, which the finisher waits for. Run by its path, with almost nothing imported.
 """
 
 import os
@@ -17,7 +17,7 @@ _PACKET_BYTES = 2**16
 
 def main() -> NoReturn:
     """Wait for the front's death, then finish the run; a healthy front kills this process first."""
-    line, front, run_dir = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    run_dir, line, front = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     try:
         with open("/proc/self/comm", "w") as name:  # noqa: PTH123 - pathlib is not imported
             name.write("allstop-warden")
@@ -31,7 +31,8 @@ def main() -> NoReturn:
     import signal  # only now: a healthy front no longer waits for this process
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an ignored signal stays ignored by exec
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", run_dir])
+    finisher = [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", run_dir]
+    os.execv(sys.executable, finisher + sys.argv[4:])
 
 
 def _received(line: int) -> bool:

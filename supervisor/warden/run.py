@@ -80,7 +80,7 @@ class RunInHand:
         self.run_dir = run_dir
         self.flag = flag
         self.containment = containment
-        self.events = EventLog(run_dir, "warden")
+        self.events = EventLog(run_dir, "warden", scribe=front.scribe)
         self._stop: StopRecord | None = None
         self._failure: str | None = None
         self._failure_usage = False
@@ -205,6 +205,8 @@ class RunInHand:
         """In a forked child: close the run's sockets, so that EOF shows a peer's death."""
         self._selector.close()
         self._front.sock.close()
+        if self._front.scribe:
+            self._front.scribe.close()
         os.close(self._front.pidfd)
         if self._control:
             self._control.close(unlink=False)
@@ -262,6 +264,7 @@ class RunInHand:
         )
         # everything that decides how the run ended: if the front dies, another process
         # writes the report from this
+        self.events.hurried = self.flag.disk_silent
         self.events.emit("run_ended", **ended._asdict())
         if self._control:
             self._control.broadcast(ended)
@@ -305,6 +308,9 @@ class RunInHand:
         """Begin to end the run, or escalate if it is ending already."""
         if self.state in FINAL:
             return  # the end was reported: the next run's front would receive later messages
+        if level is not Level.DRAIN:
+            self.flag.request(min(level, Level.STOP))  # before anything is written
+            self.events.hurried = True
         now = time.monotonic()
         if self._stop is None or not self._stop.by_request:
             # the flag may have been set, and workers have stopped, before the message arrived

@@ -23,9 +23,10 @@ from supervisor.ipc.stopflag import StopFlag
 from supervisor.records import registry, rundir
 from supervisor.records.command import AnyPlan, CommandPlan
 from supervisor.records.plan import Plan
+from supervisor.records.scribe_line import ScribeLine
 from supervisor.system import private
 from supervisor.system.host import NAMESPACE
-from supervisor.warden.lines import Descriptors, Front, Outbox
+from supervisor.warden.lines import Descriptors, Front
 from supervisor.warden.refusal import record_refusal
 from supervisor.warden.run import RunInHand
 from supervisor.warden.workforce import Run, Workforce
@@ -60,7 +61,7 @@ def serve(front: Front, signals: socket.socket, likely: list[str], hold: Hold) -
     front.post(messages.WardenReady(hold.containment.outside(os.getpid())))
     last_run = _serve_runs(front, signals, hold)
     if last_run is not None and _is_unfinished(last_run):
-        _finish_alone(last_run, hold.outside)
+        _finish_alone(last_run, hold.outside, front.scribe)
 
 
 def _serve_runs(front: Front, signals: socket.socket, hold: Hold) -> Path | None:
@@ -139,7 +140,7 @@ def _run(
 def _refuse(front: Front, run_dir: Path, error: str, *, usage: bool) -> None:
     """Record that a run could not start or broke, then tell the front."""
     refusal = messages.RunRefused(messages.clip(error), usage=usage)
-    record_refusal(run_dir, refusal)
+    record_refusal(run_dir, refusal, front.scribe)
     front.post(refusal)
 
 
@@ -171,8 +172,11 @@ def _workforce(
 def _rest(front: Front, run_dir: str) -> None:
     """Become a small program that ends quickly (see ``rest.py``); returns if that fails."""
     rest = Path(__file__).with_name("rest.py")
-    lines = (front.sock.fileno(), front.pidfd)
-    arguments = [sys.executable, "-I", "-S", str(rest), *map(str, lines), run_dir]
+    lines = [front.sock.fileno(), front.pidfd]
+    if front.scribe:
+        front.scribe.hang_up()
+        lines.append(front.scribe.fileno())
+    arguments = [sys.executable, "-I", "-S", str(rest), run_dir, *map(str, lines)]
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a terminal's signals are ignored already
     for fd in lines:
         os.set_inheritable(fd, True)
@@ -182,13 +186,17 @@ def _rest(front: Front, run_dir: str) -> None:
         os.set_inheritable(fd, False)
 
 
-def _finish_alone(run_dir: Path, outside: str) -> NoReturn:
+def _finish_alone(run_dir: Path, outside: str, scribe: ScribeLine | None) -> NoReturn:
     """Become a fresh program that writes results and report.
 
     The exec keeps this process, so the program is no descendant that containment would
     kill with the warden.
     """
     program = [sys.executable, "-P", "-m", "supervisor.lifecycle.finish", str(run_dir)]
+    if scribe:
+        scribe.hang_up()
+        os.set_inheritable(scribe.fileno(), True)
+        program.append(str(scribe.fileno()))  # it reads the facts when all are written
     os.execve(sys.executable, program, os.environ | {NAMESPACE: outside})
 
 
@@ -214,8 +222,7 @@ def _signals_as_bytes() -> socket.socket:
 
 
 def work(
-    sock: socket.socket,
-    front_pidfd: int,
+    front: Front,
     likely: list[str],
     containment: Containment,
     cookie: Cookie,
@@ -224,4 +231,4 @@ def work(
     """Be the warden of a front, until it is gone."""
     faulthandler.enable()
     hold = Hold(containment, cookie, outside)
-    serve(Front(sock, front_pidfd, Outbox(sock)), _signals_as_bytes(), likely, hold)
+    serve(front, _signals_as_bytes(), likely, hold)

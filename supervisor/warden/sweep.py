@@ -34,6 +34,7 @@ from workers.main import DUMP_SIGNAL
 from workers.registry import make_backend
 
 _REPORT_EVERY_S = 0.1
+_DISK_S = 0.5
 
 
 class Sweep:
@@ -407,6 +408,10 @@ class Sweep:
         return code != -signal.SIGKILL or self._oom_kills != oom_kills
 
     def _give_up(self, index: int, error: str) -> None:
+        if not self._run.events.answers(_DISK_S):
+            # this process ends the run: it must not wait for a disk
+            self._run.fail(f"the disk does not answer, and combination {index} failed: {error}")
+            return
         if self._given_up.needs_journal:
             serial, self._serial = self._serial, self._serial + 1
             self._given_up.begin(journal_path(self._journals, serial), serial)

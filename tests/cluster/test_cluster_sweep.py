@@ -119,6 +119,33 @@ def test_a_stop_in_the_middle_keeps_what_is_done_and_is_carried_on(
     there.assert_nothing_outstanding()
 
 
+def test_a_copy_of_a_living_sweep_has_jobs_of_its_own(there: ClusterPlace) -> None:
+    begun = on_cluster(there)
+    wait_shards(there, begun)
+    copy = Path(shutil.copytree(begun.run_dir, there.root / "copy", symlinks=True))
+    (job,) = there.alive_jobs()
+    refused = there.command("jobs", str(copy), "--cancel")
+    assert (refused.returncode, "is a copy of" in refused.stderr) == (2, True), refused
+    assert list(there.alive_jobs()) == [job]
+    there.mark("go").touch()
+    argv = sweep_argv(there, "--slurm", "--tasks", "3", "--resume", run_dir="copy")
+    again = there.start(argv)
+    assert again.popen.wait() == 0, again.tell_end()
+    assert begun.popen.poll() is None, "its shards wait for what they saw before"
+    there.command("stop", str(begun.run_dir))
+    begun.end(LONG_S)
+    assert begun.report["status"] == "stopped"
+    there.assert_no_jobs()
+    report = json.loads((copy / "report.json").read_text())
+    assert report["status"] == "completed"
+    assert report["run_id"] != begun.report["run_id"]
+    assert {one["token"] for one in report["jobs"]}.isdisjoint(
+        one["token"] for one in begun.report["jobs"]
+    )
+    assert bits(copy) == local(there)
+    there.assert_nothing_outstanding()
+
+
 def test_requeued_shards_are_carried_on(there: ClusterPlace) -> None:
     begun = on_cluster(there)
     wait_shards(there, begun)

@@ -60,8 +60,9 @@ def inside(
         here.end_inside()
         gc.collect()
     wardens = [link.pid for link in link_module._spare]
+    kept = {*wardens, *(link.scribe.pid for link in link_module._spare)}
     wait_for(
-        lambda: not set(descendants(os.getpid())) - set(wardens),
+        lambda: not set(descendants(os.getpid())) - kept,
         "every process gone",
         tell=lambda: str(descendants(os.getpid())),
     )

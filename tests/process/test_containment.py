@@ -30,7 +30,7 @@ from supervisor.system import durable, memory, process
 from supervisor.system.process import Identity
 from tests.support.cli import Place, Started
 from tests.support.inside import see_idle
-from tests.support.processes import carriers, kill, present, with_cookie
+from tests.support.processes import carriers, kill, main_children
 from tests.support.waiting import wait_for
 
 STRENGTHS = ["pid-namespace", "cgroup", "subreaper"]
@@ -286,7 +286,7 @@ def test_pids_are_those_of_outside(place: Place, strength: str) -> None:
     run.wait_marks("ready", 2)
     workers = sorted(process.children(run.warden))
     assert [process.command_name(pid)[:9] for pid in workers] == ["allstop-w"] * 2
-    assert process.children(run.front) == [run.warden]  # the starter is gone and reaped
+    assert main_children(run.front) == [run.warden]  # the starter is gone and reaped
     said = json.loads(place.command("status", "--json").stdout)
     assert sorted(said["workers"]) == workers
     facts = [json.loads(line) for line in run.events.splitlines()]
@@ -427,7 +427,7 @@ def test_where_proc_is_masked_auto_takes_the_next_and_reaps_the_attempt(
 ) -> None:
     run = place.start([*with_masked_proc, *place.run_argv(IDLE, *TIMES, DONE=DONE)])
     run.wait_marks("ready", 2)
-    assert process.children(run.front) == [run.warden]  # and no zombie beside it
+    assert main_children(run.front) == [run.warden]  # and no zombie beside it
     assert run.stop() == 143, run.tell()
     assert run.report["containment"] in ("cgroup", "subreaper")
     run.assert_gone()
@@ -606,7 +606,7 @@ def test_an_ordinary_user_gets_a_pid_namespace_too(place: Place, as_user: dict[s
     assert int(status["CapEff"], 16) == 0  # a run may do what its user may
     assert status["Uid"].split()[0] == str(where.stat().st_uid)
     run.wait_for(  # a worker makes its mark before its last daemon
-        lambda: len(present(with_cookie(place.token))) == 2 + 2 + N_DAEMONS, "every daemon"
+        lambda: len(place.working()) == 2 + 2 + N_DAEMONS, "every daemon"
     )
     os.kill(warden, signal.SIGKILL)
     assert run.end() == 1, run.tell_end()

@@ -1,4 +1,4 @@
-"""Somebody else's run directory, or one that others may write: looked at on request, never used."""
+"""Another user's run directory, or one that others may write: looked at on request, never used."""
 
 from __future__ import annotations
 

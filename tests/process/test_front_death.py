@@ -16,6 +16,7 @@ from supervisor.system import process
 from supervisor.system.environment import child_environment
 from supervisor.system.process import Identity
 from tests.support.cli import DEAF, POLITE, Place, Started
+from tests.support.processes import main_children
 from tests.support.waiting import wait_for
 
 DONE = 50
@@ -166,7 +167,7 @@ def test_kill_9_of_the_front_at_any_instant(place: Place, instant_s: float) -> N
         return row(params)
     """
     run = place.sweep(body, *TIMES, n=100_000)
-    run.wait_for(lambda: process.children(run.popen.pid), "a warden")
+    run.wait_for(lambda: main_children(run.popen.pid), "a warden")
     time.sleep(instant_s)
     everyone(run)
     run.kill_front()

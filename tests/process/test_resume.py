@@ -23,6 +23,7 @@ from supervisor.system import process
 from supervisor.system.process import Identity
 from tests.support.cli import POLITE, Place, Started, rows_of
 from tests.support.inside import Inside
+from tests.support.processes import is_helper
 from tests.support.waiting import DEADLINE_S, wait_for
 
 DONE = 50
@@ -597,8 +598,43 @@ def test_wait_for_the_process_that_finishes_a_dead_run(
     assert again.stop() == 143, again.tell()
     assert again.report["resumed"] == 1
     assert again.report["combos_done"] == DONE
-    again.seen |= {who for who in run.seen if who.pid != again.warden}
+    kept = {again.warden, *(who.pid for who in run.seen if is_helper(who.pid))}
+    again.seen |= {who for who in run.seen if who.pid not in kept}
     again.assert_gone()
+
+
+SLOW_TO_END = """
+def f(bars, params, stop):
+    '''The first time it does not hear the stop, so that the run takes its grace to end.'''
+    if params["a"] < DONE or (HERE / "again").exists():
+        return row(params)
+    mark("ready")
+    while True:
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("command", ["resume", "run --resume", "report"])
+def test_a_command_waits_for_a_run_whose_front_was_just_killed(place: Place, command: str) -> None:
+    options = ["--grace", "1", "--terminate", "0.2"]
+    run = place.sweep(SLOW_TO_END, *options, DONE=DONE, n=2 * DONE)
+    run.wait_marks("ready", 2)
+    again = place.run_argv(SLOW_TO_END, *options, "--resume", DONE=DONE, n=2 * DONE)
+    argv = again if "run" in command else place.argv(command, str(run.run_dir), "--json")
+    run.kill_front()
+    (place.root / "again").touch()
+    said = subprocess.run(
+        argv, cwd=place.work, env=place.env, capture_output=True, text=True, timeout=DEADLINE_S
+    )
+    assert said.returncode == 0, said.stderr
+    assert "its front was killed" in said.stderr
+    report = json.loads(said.stdout.splitlines()[-1])
+    if command == "report":
+        assert (report["status"], report["stop"]["requested_by"]) == ("stopped", "warden")
+    else:
+        assert (report["status"], report["resumed"]) == ("completed", 1)
+        assert report["combos_done"] == 2 * DONE
+    run.assert_gone()
 
 
 def holds_a_lock(pid: int) -> bool:

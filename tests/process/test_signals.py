@@ -29,7 +29,8 @@ def test_a_signal_to_the_pid_stops_and_loses_nothing(
 ) -> None:
     run = place.sweep(POLITE, DONE=DONE)
     run.wait_marks("ready", 2)
-    assert len(run.look()) == 4  # front, warden, two workers
+    run.look()
+    assert len(place.working()) == 4  # front, warden, two workers
     run.signal(number)
     assert run.end() == code, run.tell()
     run.assert_gone()
@@ -76,7 +77,7 @@ def test_a_second_signal_kills(place: Place, second: signal.Signals) -> None:
     run.wait_marks("ready", 2)
     run.signal(signal.SIGINT)
     stop_is_noted(run)
-    assert len(run.place.alive()) == 4  # deaf: the first one changes nothing
+    assert len(run.place.working()) == 4  # deaf: the first one changes nothing
     began = time.monotonic()
     run.signal(second)
     assert run.end() == 128 + second, run.tell()

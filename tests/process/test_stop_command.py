@@ -136,7 +136,7 @@ def test_a_run_whose_front_hangs_is_stopped_too(place: Place) -> None:
     run.signal(signal.SIGSTOP)
     stop = place.command("stop", "--json")
     assert stop.returncode == 0, stop.stderr
-    assert len(place.alive()) == 2  # front and warden; the workers are gone
+    assert len(place.working()) == 2  # front and warden; the workers are gone
     run.popen.send_signal(signal.SIGCONT)
     assert run.end() == 143, run.tell()
     run.assert_gone()

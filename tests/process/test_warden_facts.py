@@ -27,6 +27,8 @@ from tests.support.waiting import DEADLINE_S
 class Front:
     """Notes, with each message it is sent, what the run's facts hold at that moment."""
 
+    scribe = None
+
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self.seen: list[tuple[messages.Message, list[Fact]]] = []

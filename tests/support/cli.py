@@ -19,7 +19,7 @@ from supervisor.rows.frames import iter_frames
 from supervisor.rows.journal import journal_paths
 from supervisor.system import process
 from supervisor.system.process import Identity
-from tests.support.processes import COOKIE, kill, outside, present, with_cookie
+from tests.support.processes import COOKIE, is_helper, kill, outside, present, with_cookie
 from tests.support.verdict import check_verdict
 from tests.support.waiting import DEADLINE_S, wait_for
 from workers.registry import PRELOAD_VARIABLE
@@ -179,6 +179,10 @@ class Place:
         """Living processes that were started here, directly or not."""
         return with_cookie(self.token)
 
+    def working(self) -> list[Identity]:
+        """Those of them that do more than write for others."""
+        return [one for one in self.alive() if not is_helper(one.pid)]
+
     def end_inside(self) -> None:
         """End the runs of this process that a failed test has left running."""
         while self.inside:
@@ -271,7 +275,7 @@ class Started:
 
     @property
     def warden(self) -> int:
-        """Pid of the warden, as the front says; it is the front's only child."""
+        """Pid of the warden, as the front says."""
 
         def said() -> int | None:
             facts = [json.loads(line) for line in self.events.splitlines()]

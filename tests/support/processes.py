@@ -40,6 +40,22 @@ def carriers(run_id: str) -> list[Identity]:
     )[0]
 
 
+def is_helper(pid: int) -> bool:
+    """Whether a process only writes for a run's front and warden: its scribe, or its keeper."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"records/scribe.py" in line or b"supervisor.lifecycle.keep\0" in line
+
+
+def main_children(pid: int) -> list[int]:
+    """Children of a process, those left out that only write for it."""
+    from supervisor.system.process import children
+
+    return [child for child in children(pid) if not is_helper(child)]
+
+
 def exists(identity: Identity) -> bool:
     """Whether a process is in the table at all, be it as a zombie.
 

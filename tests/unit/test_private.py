@@ -1,4 +1,4 @@
-"""Files of ours: whoever else owns them, may write them or has put a link there is told."""
+"""Files of ours are opened; those that another user owns or may write, and links, are not."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_a_directory_that_others_may_have_filled_is_not_taken(tmp_path: Path) ->
         private.make_directory(tmp_path / "file")
 
 
-def test_a_temporary_file_has_a_name_that_nobody_can_foresee(tmp_path: Path) -> None:
+def test_a_temporary_file_has_a_name_that_cannot_be_foreseen(tmp_path: Path) -> None:
     found = set()
     for _ in range(2):
         fd, temporary = private.create_temporary(tmp_path / "report.json")

@@ -1,4 +1,4 @@
-"""A run directory is private whatever the umask, and nobody else's is taken for one of ours."""
+"""A run directory is private whatever the umask, and another user's is never taken for one."""
 
 from __future__ import annotations
 

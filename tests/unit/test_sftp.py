@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from slurm.errors import LinkRefusedError
+from slurm.ssh import conversation
 from slurm.ssh import transport as module
 from slurm.ssh.transport import SshTransport
 from slurm.transport import LARGEST_FILE_BYTES, Answer
@@ -65,6 +66,17 @@ class Anybody(paramiko.ServerInterface):  # type: ignore[misc]  # paramiko has n
     def check_channel_request(self, kind: str, chanid: int) -> int:
         return int(paramiko.OPEN_SUCCEEDED)
 
+    def check_channel_exec_request(self, channel: Any, command: bytes) -> bool:
+        threading.Thread(target=flood, args=(channel,), daemon=True).start()
+        return True
+
+
+def flood(channel: Any) -> None:
+    """Print without end."""
+    with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+        while True:
+            channel.sendall(b"x" * 2**15)
+
 
 class HostileTransport(SshTransport):
     """Reaches a server of :class:`Says`, without a network and without a host key."""
@@ -85,6 +97,10 @@ class HostileTransport(SshTransport):
             channel = client.open_session(timeout=10.0)
             start(channel)
             yield Alive, channel
+
+
+class AtHome(HostileTransport):
+    """One that says where the home directory is."""
 
     def run(self, argv: Any, **_: Any) -> Answer:
         return Answer(0, "/home/me", "")
@@ -141,10 +157,19 @@ def test_only_what_a_shard_writes_is_fetched_and_only_into_the_run_directory(
     odd = ("00001", "worker-0000.bin", "worker.log", "run.json", ".lock", "report.json", "٣٣٣٣٣",
            "worker-٣.bin", "a\nb.log", "\x1b[2J.log", "." * 20 + ".log")  # fmt: skip
     says = server(*odd)
-    with contextlib.closing(HostileTransport(says)) as transport:
+    with contextlib.closing(AtHome(says)) as transport:
         RemoteCopy(run_dir, transport).fetch()
     here = f"/home/me/.allstop/runs/{RUN}"
     assert says.asked == [f"{here}/shards/00001/journal/worker-0000.bin", f"{here}/logs/worker.log"]
     assert sorted(path.name for path in run_dir.iterdir()) == [
         "journal", "ledger", "logs", "run.json", "shards",
     ]  # fmt: skip
+
+
+def test_output_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversation, "LARGEST_OUTPUT_BYTES", 2**20)
+    with (
+        contextlib.closing(HostileTransport(server())) as transport,
+        pytest.raises(LinkRefusedError, match="squeue prints more than"),
+    ):
+        transport.run(["squeue"], timeout_s=30.0)

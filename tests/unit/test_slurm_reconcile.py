@@ -9,7 +9,6 @@ import pytest
 from slurm.reconcile import cancel_outstanding
 from slurm.records.book import Book, Keeper
 from slurm.records.outstanding import OutstandingJobs, all_outstanding
-from supervisor.errors import ConfigError
 from supervisor.records.ledger import Ledger, read_ledger
 from supervisor.system.process import Identity
 
@@ -55,7 +54,7 @@ def test_a_ledger_that_others_may_write_is_not_asked_which_jobs_to_cancel(
     found = outstanding_in(ledger, tmp_path / "nowhere")
     with closing(Keeper(ledger)) as keeper:
         keeper.expect(OLD, "local", {}, others=True)
-        keeper.write("jobs_settled")  # so says whoever wrote it
+        keeper.write("jobs_settled")  # so says what others may have written
     ledger.chmod(0o666)
     before = ledger.read_bytes()
     assert cancel_outstanding(found).error

@@ -248,3 +248,20 @@ def test_the_route_passes_every_jump_host() -> None:
     # "Host *" with a ProxyJump sends the gate through itself
     assert the_way("c", c="a", a="a") == ["me@a:22 by reach a", "me@c:22"]
     assert the_way("c", c="a", a="c") == ["me@a:22 by reach a", "me@c:22"]
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602])
+def test_the_user_s_own_file_is_not_read_if_others_may_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    """OpenSSH's client refuses it as well: it may name a ProxyCommand."""
+    pytest.importorskip("paramiko")
+    monkeypatch.setattr(config.shutil, "which", lambda _: None)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    file = tmp_path / ".ssh" / "config"
+    file.write_text("Host c\n  User me\n")
+    assert settings_for(Destination("c")).user == "me"
+    file.chmod(mode)
+    with pytest.raises(LinkRefusedError, match="others may write it"):
+        settings_for(Destination("c"))

@@ -6,6 +6,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from supervisor.errors import UntrustedError
 from supervisor.lifecycle.gpu.observer import LIST_EVERY_S, Observer, WatchedDevice, find_holders
 from supervisor.lifecycle.gpu.release import Before, Held
 from supervisor.records.command import AnyPlan
@@ -103,7 +104,7 @@ def used_by(run_dir: Path | None) -> dict[str, int]:
     Never raises: what is measured for a report must not keep the run's processes alive.
     """
     uuids: list[str] = []
-    with contextlib.suppress(OSError):  # its events cannot be read: no device is known
+    with contextlib.suppress(OSError, UntrustedError):  # events unreadable: none known
         uuids = [] if run_dir is None else list(Story.of(run_dir).gpus)
     used: dict[str, int] = {}
 

@@ -20,7 +20,7 @@ from tests.chaos.cluster.scenario import WAYS, Scenario
 from tests.chaos.cluster.site import Site
 from tests.cluster.place import ClusterPlace
 from tests.support.cli import ROOT, Started
-from tests.support.processes import present
+from tests.support.processes import main_children, present
 from tests.support.waiting import LONG_S, let_pass, until, wait_for
 
 _MOMENT_S = 20.0  # for a moment that may never come
@@ -122,7 +122,7 @@ class Round(engine.Round):
             return
         self.note(target)
         self.outcome.deeds += [target, f"fault: {self._scenario.fault}"]
-        wardens = [i for pid in process.children(begun.front) if (i := Identity.of(pid))]
+        wardens = [i for pid in main_children(begun.front) if (i := Identity.of(pid))]
         if target == "group":
             os.killpg(begun.front, signal.SIGKILL)
         if target in ("warden", "both"):

@@ -17,6 +17,7 @@ from tests.chaos.local.order import VERIFY_S, furnished
 from tests.chaos.local.scenario import Deed, Phase, Scenario, Target
 from tests.chaos.local.workload import ARMED
 from tests.support.cli import Place
+from tests.support.processes import main_children
 from tests.support.waiting import DEADLINE_S, until
 
 MARGIN_S = 15.0
@@ -120,7 +121,7 @@ class Run:
                         self._warden_pid = int(json.loads(line)["warden"])
         if self._warden_pid or self.front is None:
             return self._warden_pid
-        return (process.children(self.front.pid) or [0])[-1]
+        return (main_children(self.front.pid) or [0])[-1]
 
     @property
     def patience_s(self) -> float:
@@ -146,7 +147,7 @@ class Run:
             case Phase.SPAWNED:
                 return True
             case Phase.STARTER:
-                return bool(process.children(self.popen.pid)) if self.popen else False
+                return bool(main_children(self.popen.pid)) if self.popen else False
             case Phase.ROWS:
                 return self._journal_bytes() > self._journals_from
             case Phase.INPUTS:
