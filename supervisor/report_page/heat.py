@@ -123,6 +123,8 @@ def read(results: Path, grid: Grid, axes: Axes, metric: str, max_bins: int = MAX
     cells = np.full(len(x.labels) * (len(y.labels) if y else 1), -np.inf)
     names = [axes.x, metric, *([axes.y] if axes.y else [])]
     with private.path_of(results) as there, pyarrow.parquet.ParquetFile(there) as file:
+        if absent := set(names) - set(file.schema_arrow.names):
+            raise ValueError(f"it has no column {min(absent)}, which run.json names")
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=names)
             scores = table.column(metric).cast("float64").to_numpy()
@@ -177,14 +179,26 @@ class _Bins:
         return cls(name, values, labels, tuple(low for low, _ in names))
 
     def place(self, column: Any) -> NDArray[np.int64]:
-        """Bin of each value of a column; every value lies on the axis."""
+        """Bin of each value of a column.
+
+        Raises
+        ------
+        ValueError
+            If a value does not lie on the axis: the plan is not that of these results.
+        """
         if self.values.dtype == object:
             import pyarrow as pa
             import pyarrow.compute
 
-            rank = pyarrow.compute.index_in(column, value_set=pa.array(self.values)).to_numpy()
+            found = pyarrow.compute.index_in(column, value_set=pa.array(self.values))
+            on_axis = not found.null_count
+            rank = found.fill_null(0).to_numpy()
         else:
-            rank = np.searchsorted(self.values, column.to_numpy())
+            values = column.to_numpy()
+            rank = np.minimum(np.searchsorted(self.values, values), len(self.values) - 1)
+            on_axis = bool(np.all(self.values[rank] == values))
+        if not on_axis:
+            raise ValueError(f"a value of {self.name} is not in the grid of run.json")
         return np.asarray(rank, dtype=np.int64) * len(self.labels) // len(self.values)
 
 
