@@ -232,10 +232,10 @@ def create_temporary(path: Path) -> tuple[int, Path]:
     Returns
     -------
     tuple of int and Path
-        Its descriptor, open for writing, and its name: hidden, and with our pid as the last
+        Its descriptor, open for both, and its name: hidden, and with our pid as the last
         but one of its parts, by which a later process tells whether it was left behind.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.{os.getpid()}.tmp")
     return os.open(temporary, flags, 0o600), temporary
 

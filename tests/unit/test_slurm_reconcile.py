@@ -9,6 +9,7 @@ import pytest
 from slurm.reconcile import cancel_outstanding
 from slurm.records.book import Book, Keeper
 from slurm.records.outstanding import OutstandingJobs, all_outstanding
+from supervisor.errors import ConfigError
 from supervisor.records.ledger import Ledger, read_ledger
 from supervisor.system.process import Identity
 
