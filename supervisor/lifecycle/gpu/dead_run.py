@@ -116,9 +116,7 @@ def used_by(run_dir: Path | None) -> dict[str, int]:
     Never raises: what is measured for a report must not keep the run's processes alive.
     """
     uuids: list[str] = []
-    with contextlib.suppress(
-        OSError, UntrustedError
-    ):  # events unreadable: none known
+    with contextlib.suppress(OSError, UntrustedError):  # events unreadable: none known
         uuids = [] if run_dir is None else list(Story.of(run_dir).gpus)
     used: dict[str, int] = {}
 
