@@ -37,6 +37,7 @@ from supervisor.records import rundir
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.records.verdict import Cause
+from supervisor.rows.cells import Values
 from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.index import check_frame, rows_of
 from supervisor.rows.journal import JournalTail
@@ -62,6 +63,7 @@ def sweep(
     *,
     workers: int | None = None,
     fee: float = 0.0005,
+    seed: int | None = None,
     device: str = "auto",
     vram_limit: str | int | None = None,
     grace_s: float = 2.0,
@@ -87,6 +89,11 @@ def sweep(
         Worker processes; one per usable core, or per GPU, when left out.
     fee : float
         Fee per fill, as a fraction of the traded value.
+    seed : int, optional
+        What the random numbers of a callable are derived from, together with the combination:
+        of ``stop.rng``, ``random``, ``np.random`` and, where they are loaded, PyTorch and Numba.
+        The same seed gives the same rows. Drawn when left out; ``run.json`` and the report
+        have it.
     device : str
         Where a built-in strategy computes: ``cpu``; ``cuda``, ``cuda:0,1`` or ``cuda:GPU-…``,
         with CuPy on every visible GPU or on these; ``torch``, ``torch:cpu``, ``torch:cuda:0``,
@@ -125,6 +132,7 @@ def sweep(
         data=data,
         workers=workers,
         fee=fee,
+        seed=seed,
         device=device,
         vram_limit=vram_limit,
         grace_s=grace_s,
@@ -399,6 +407,7 @@ class _Given:
     def __init__(self, plan: Plan) -> None:
         self._space = plan.space
         self._ranges: list[tuple[int, int]] = []
+        self._values = Values()
 
     def fresh_rows(self, frame: Frame) -> Iterator[dict[str, Any]]:
         """Yield the rows of a frame that were not yielded before; none of a damaged frame."""
@@ -435,6 +444,6 @@ class _Given:
         names = [*params, *frame.columns]
         columns = [column.tolist() for column in params.values()]
         rows = rows_of(frame, self._space, start, stop)
-        columns += [rows[:, at].tolist() for at in range(len(frame.columns))]
+        columns += self._values.columns(frame, rows)
         for row in zip(*columns, strict=True):
             yield dict(zip(names, row, strict=True))

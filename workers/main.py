@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import math
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ from supervisor.ipc.progress_table import ProgressTable
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.records import rundir
 from supervisor.records.plan import ALLOCATION
+from supervisor.rows import cells
 from supervisor.rows.journal import JournalWriter
 from supervisor.system import process
 from workers.backend import Backend
@@ -175,6 +177,7 @@ class ChunkInHand:
         self.checkpoints = station.run_dir / rundir.CHECKPOINT_DIR
         self.flag: NDArray[np.int64] = station.flag.array
         self._journal = journal
+        self._link = station.link
         self._row = station.table.rows[station.slot : station.slot + 1]
         self.progress: NDArray[np.int64] = self._row["done"]
         # first: killed in between, the row must not pair this chunk with the rows of another
@@ -202,6 +205,14 @@ class ChunkInHand:
             self._row["best_index"] = start + at if indices is None else indices[at]
             self._row["best_value"] = value
 
+    def keep_value(self, metric: str, kind: str, value: str | int) -> float:
+        """Write a metric that is no number; return what stands for it in a row."""
+        return cells.reference(self._journal.append_value(metric, kind, value))
+
+    def remark(self, text: str) -> None:
+        """Have the report mention something, once however many workers say it."""
+        messages.send(self._link, messages.Remark(messages.clip(text)))
+
     def keep_failed(self, index: int, error: str) -> None:
         """Record a combination as failed; the sweep continues."""
         self._journal.append_failed(index, messages.clip(error))
@@ -218,7 +229,8 @@ class ChunkInHand:
         """Position and value of the best row; None if it is not the best so far."""
         column = columns.index(RANKED_BY) if RANKED_BY in columns else 0
         values = rows[:, column]
-        if not np.isfinite(values).any():
+        if not len(values):
             return None
-        at = int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
-        return (at, float(values[at])) if values[at] > self._row["best_value"][0] else None
+        at = int(np.where(np.isfinite(values), values, -np.inf).argmax())
+        best = float(values[at])
+        return (at, best) if math.isfinite(best) and best > self._row["best_value"][0] else None

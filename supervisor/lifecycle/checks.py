@@ -20,6 +20,7 @@ from supervisor.records.plan import CONTAINMENTS
 
 MAX_WORKERS = 1024
 MAX_TASKS = 10_000
+MAX_SEED = 2**63 - 1
 LEAST_VRAM_BYTES = 64 * 2**20
 
 _MAX_PATH_BYTES = 4095
@@ -57,6 +58,17 @@ def check_fee(value: Any, name: str = "fee") -> float:
         f"{name} must be a fraction of the traded value, 0 ≤ fee < 1 (0.0005 is 5 basis points), "
         f"not {brief(value)}",
         key="fee",
+    )
+
+
+def check_seed(value: Any, name: str = "seed") -> int:
+    """Return a seed, a whole number from 0 to :data:`MAX_SEED`."""
+    if _is_whole(value) and 0 <= value <= MAX_SEED:
+        return int(value)
+    raise ConfigError(
+        f"{name} must be a whole number from 0 to 2**63 - 1, not {brief(value)}; leave it out "
+        "for one that is drawn",
+        key="seed",
     )
 
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from supervisor.errors import ConfigError, ProtocolError
+from supervisor.lifecycle import caller
 from supervisor.market import cache
 from supervisor.market.bars import Bars, blocks
 from supervisor.records import rundir
@@ -34,14 +36,22 @@ def provenance(data: Any, strategy: str, source: Source) -> Provenance:
         cwd = str(Path.cwd())
     except FileNotFoundError:
         raise ConfigError("the working directory was deleted: change to another one") from None
-    code = code_digest(strategy, source, cwd)
+    before, after = caller.search_path(cwd)
+    found = Provenance(
+        Origin.EXAMPLE,
+        code=code_digest(strategy, source, cwd),
+        cwd=cwd,
+        path_before=before,
+        path_after=after,
+        main=caller.program(cwd),
+    )
     if data is None:
-        return Provenance(Origin.EXAMPLE, code=code, cwd=cwd)
+        return found
     if not isinstance(data, str | os.PathLike):
-        return Provenance(Origin.MEMORY, code=code, cwd=cwd)
+        return replace(found, origin=Origin.MEMORY)
     path = Path(data).expanduser().resolve()
     size, mtime_ns = _stamp(path) or (0, 0)
-    return Provenance(Origin.FILE, str(path), size, mtime_ns, code, cwd)
+    return replace(found, origin=Origin.FILE, path=str(path), size=size, mtime_ns=mtime_ns)
 
 
 def code_digest(strategy: str, source: Source, cwd: str) -> str:

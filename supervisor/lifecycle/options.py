@@ -167,6 +167,12 @@ OPTIONS = (
         checks.check_fee, default=0.0005, metavar="FRACTION", section="",
     ),
     Option(
+        "seed", Kind.WHOLE, Use.SWEEP | Use.PYTHON, Group.WORK,
+        "What the random numbers of your own function are derived from, together with the "
+        "combination: the same seed, the same rows.",
+        checks.check_seed, shown="drawn, and recorded", metavar="N", section="",
+    ),
+    Option(
         "workers", Kind.WHOLE, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.RUN,
         "Number of worker processes.",
         checks.check_workers, shown="one per core, or per GPU", metavar="N", section="",

@@ -8,6 +8,7 @@ run that cannot start leaves nothing behind.
 from __future__ import annotations
 
 import re
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -32,6 +33,9 @@ Axes = Mapping[str, Iterable[Value] | Value]
 
 _IMPORT_SPEC = re.compile(r"[^:]+:[A-Za-z_][\w.]*")
 
+_SEED_BITS = 32
+"""Of a seed that is drawn: short enough to be typed again."""
+
 EXAMPLE_STRATEGY = "sma_cross"
 EXAMPLE_GRID: Axes = {"fast": range(10, 610), "slow": range(620, 2420, 3)}
 
@@ -52,6 +56,8 @@ class Order:
         Memory of each GPU that the run may use, in bytes.
     fee : float
         As there.
+    seed : int or None
+        As there; None: one is drawn.
     times : StopTimes
         Timers of the escalation.
     run_dir : Path or None
@@ -65,6 +71,7 @@ class Order:
     device: str
     vram_limit: int | None
     fee: float
+    seed: int | None
     containment: str
     run_dir: Path | None
     times: StopTimes
@@ -193,6 +200,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         stack=asked.stack or Stack.NUMBA,
         vram_limit_bytes=order.vram_limit,
         workers_asked=order.workers,
+        seed=secrets.randbits(_SEED_BITS) if order.seed is None else order.seed,
     )
     return plan, bars, function
 
@@ -210,7 +218,7 @@ def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, byte
     if asked is None:
         return EXAMPLE_STRATEGY, Source.BUILT_IN, None
     if callable(asked):
-        from workers.user_function import pickle_function
+        from workers.function_pickle import pickle_function
 
         name = getattr(asked, "__qualname__", type(asked).__name__)
         return name, Source.CALLABLE, pickle_function(asked)

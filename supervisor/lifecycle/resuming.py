@@ -112,6 +112,8 @@ def prepare_order(order: Order, changes: Changes, *, elsewhere: bool = False) ->
     wanted, bars, _ = check(order)
     run_dir = order.run_dir.resolve()
     there = _plan(durable.read_json(run_dir / rundir.RUN_FILE), run_dir)
+    if order.seed is None:  # drawn for this order: the run keeps its own
+        wanted = replace(wanted, seed=there.seed)
     difference = _difference(there, wanted) or _other_data(run_dir, there, wanted, bars)
     if difference:
         raise ConfigError(
@@ -333,7 +335,7 @@ def _fetch_from_cluster(run_dir: Path) -> list[str]:
 
 
 def _difference(there: Plan, wanted: Plan) -> str:
-    for key in ("strategy", "source", "fee"):
+    for key in ("strategy", "source", "fee", "seed"):
         old, new = getattr(there, key), getattr(wanted, key)
         if old != new:
             return f"its {key} is {old}, not {new}"

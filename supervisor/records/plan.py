@@ -19,9 +19,9 @@ MAX_WAIT_S = 86_400.0
 
 _COUNTS = {
     "combos_total": 0, "n_bars": 0, "workers": 1, "resumed": 0, "fallback_workers": 0,
-    "workers_asked": 1, "vram_limit_bytes": 1,
+    "workers_asked": 1, "vram_limit_bytes": 1, "seed": 0,
 }  # fmt: skip
-_OPTIONAL = ("workers_asked", "vram_limit_bytes")
+_OPTIONAL = ("workers_asked", "vram_limit_bytes", "seed")
 """Whole numbers of a plan with the least that each may be, and those that may be left out."""
 
 MARGIN_VARIABLE = "ALLSTOP_MARGIN_S"
@@ -67,6 +67,11 @@ class Provenance:
         Digest of the strategy's own file; empty where none was found.
     cwd : str
         Directory in which the run was started: modules are imported from there.
+    path_before, path_after : tuple of str
+        What the caller's ``sys.path`` had before and after the interpreter's own directories:
+        absolute.
+    main : str
+        The caller's program; empty: it has no file, as in a notebook.
     """
 
     origin: Origin = Origin.EXAMPLE
@@ -75,6 +80,9 @@ class Provenance:
     mtime_ns: int = 0
     code: str = ""
     cwd: str = ""
+    path_before: tuple[str, ...] = ()
+    path_after: tuple[str, ...] = ()
+    main: str = ""
 
 
 def check_wait_s(value: Any, name: str) -> float:
@@ -181,6 +189,9 @@ class Plan:
         Why ``stack`` and ``devices`` are what they are, in half a line.
     workers_asked : int or None
         The number of workers that the user asked for; None: it was left to us.
+    seed : int or None
+        What the random numbers of a user's function are derived from; None: of a run of before
+        there were seeds, which is resumed with 0.
     fallback_workers : int
         Workers that compute the rest on the CPU if every GPU is lost; 0: then the run fails.
     """
@@ -208,6 +219,7 @@ class Plan:
     device_why: str = ""
     workers_asked: int | None = None
     fallback_workers: int = 0
+    seed: int | None = None
 
     @property
     def slots(self) -> int:
@@ -260,6 +272,7 @@ class Plan:
             "device_why": self.device_why,
             "workers_asked": self.workers_asked,
             "fallback_workers": self.fallback_workers,
+            "seed": self.seed,
         }
 
     @classmethod
@@ -299,6 +312,8 @@ def _provenance(plain: dict[str, Any]) -> Provenance:
     if "provenance" in plain:
         found = dict(plain["provenance"])
         found["origin"] = Origin(found["origin"])
+        for name in ("path_before", "path_after"):
+            found[name] = tuple(map(str, found.get(name, ())))
         return Provenance(**found)
     # before runs could be resumed, only the data's name and the directory were written down
     cwd, data = str(plain.get("cwd", "")), str(plain.get("data", "example"))

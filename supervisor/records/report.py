@@ -201,6 +201,9 @@ class Report:
     command_status: int | None = None
     """Exit status of a supervised command, minus N where signal N killed it; None: of a
     sweep, or not seen."""
+    seed: int | None = None
+    """What the random numbers of a user's function were derived from; None: of a command, or of
+    before there were seeds."""
 
     @property
     def usage(self) -> bool:
@@ -271,7 +274,7 @@ _KINDS: Kinds = {
     "run_id": str, "reason": str, "exit_code": int, "containment": str, "combos_total": int,
     "combos_done": int, "combos_failed": int, "elapsed_s": _NUMBER, "run_dir": str, "jobs": list,
     "components_cleaned": list, "errors": list, "resumed": int, "cause": str, "observed": dict,
-    "command_status": (int, type(None)),
+    "command_status": (int, type(None)), "seed": (int, type(None)),
 }  # fmt: skip
 
 

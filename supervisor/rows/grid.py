@@ -126,10 +126,12 @@ class Grid:
 
     def params(self, index: int) -> dict[str, Value]:
         """Parameters of combination ``index`` as plain Python values."""
-        params: dict[str, Value] = {}
-        for name, digit in self.digits(index).items():
-            value = self.axis(name)[digit]
-            params[name] = value.item() if isinstance(value, np.generic) else value
+        params: dict[str, Value] = dict.fromkeys(self.names, 0)
+        # each call of a function waits for this: no detours
+        for name, axis in zip(self.names[:0:-1], self.axes[:0:-1], strict=True):
+            index, digit = divmod(index, len(axis))
+            params[name] = axis.item(digit)
+        params[self.names[0]] = self.axes[0].item(index)
         return params
 
     def index(self, params: Mapping[str, Value]) -> int:

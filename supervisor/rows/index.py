@@ -113,6 +113,8 @@ class Index:
     path_id, columns_id, offset, size : ndarray of int64, shape (n_frames,)
     damaged : list of str
         Journals that were not read, or not to their end, and why.
+    kinds : dict of str to set of str
+        What metrics are, other than numbers, by :class:`~supervisor.rows.cells.CellKind`.
     """
 
     start: NDArray[np.int64]
@@ -125,6 +127,7 @@ class Index:
     paths: list[Path]
     columns: list[tuple[str, ...]]
     damaged: list[str]
+    kinds: dict[str, set[str]]
 
     @classmethod
     def of(cls, journals: Journals, space: Space, *, failed: bool = True) -> Index:
@@ -132,9 +135,13 @@ class Index:
         columns: dict[tuple[str, ...], int] = {(): 0}
         flat = array("q")
         damaged: list[str] = []
+        kinds: dict[str, set[str]] = {}
         for path_id, path in enumerate(paths):
             try:
                 for frame in iter_frames(path):
+                    if frame.kind is FrameKind.VALUE:
+                        kinds.setdefault(frame.columns[0], set()).add(frame.columns[1])
+                        continue
                     check_frame(frame, space)
                     if not failed and frame.kind is FrameKind.FAILED:
                         continue
@@ -157,8 +164,9 @@ class Index:
         reached = np.maximum.accumulate(np.concatenate(([0], stop)))[:-1]
         first = np.minimum(np.maximum(start, reached), stop)
         return cls(
-            start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns), damaged
-        )
+            start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns), damaged,
+            kinds,
+        )  # fmt: skip
 
     def merged(self) -> list[Range]:
         """Ranges of combinations that some frame has."""

@@ -13,9 +13,9 @@ from __future__ import annotations
 import fcntl
 import heapq
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from supervisor.errors import RunFailedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
+from supervisor.rows import cells
+from supervisor.rows.cells import CellKind, Values, as_text
 from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.grid import Grid, Value
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
@@ -57,12 +59,15 @@ class Compaction:
         Combinations that no journal has, merged; some have an accepted one in them.
     damaged : tuple of str
         Journals that could not be read, and why: a resume computes what they held again.
+    mixed : tuple of str
+        Metrics that are numbers in some rows and texts or times in others, which were dropped.
     """
 
     rows: int
     failed: int
     missing: tuple[tuple[int, int], ...]
     damaged: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
 
 
 def compact(journals: Journals, out_path: Path | str, space: Space) -> Compaction:
@@ -93,14 +98,33 @@ def compact(journals: Journals, out_path: Path | str, space: Space) -> Compactio
     out_path = Path(out_path)
     kept = Meanwhile(partial(_see_kept, journals))
     try:
-        done = _write(index, out_path, space, shape, kept.result)
-    except _FractionError:
-        # a strategy's "trades" are not counts: write it again, as float64
-        done = _write(index, out_path, space, shape.with_floats(), kept.result)
+        done, mixed = _write_as_it_is(index, out_path, space, shape, kept.result)
     finally:
         kept.result()  # where the file cannot be written, only the journals have the rows
     missing = tuple(outstanding(index.merged(), space, range(space.grid.size)))
-    return Compaction(*done, missing=missing, damaged=tuple(index.damaged))
+    return Compaction(*done, missing=missing, damaged=tuple(index.damaged), mixed=tuple(mixed))
+
+
+def _write_as_it_is(
+    index: Index,
+    out_path: Path,
+    space: Space,
+    shape: _Shape,
+    before_replacing: Callable[[], None],
+) -> tuple[tuple[int, int], list[str]]:
+    """Write the file, again where a column turns out to hold something else than it seemed to.
+
+    Returns what :func:`_write` does, and the metrics of which only the numbers were kept.
+    """
+    mixed: list[str] = []
+    while True:
+        try:
+            return _write(index, out_path, space, shape, before_replacing), mixed
+        except _FractionError:
+            shape = shape.with_floats()  # a strategy's "trades" are not counts
+        except _NumberError as error:
+            shape = shape.with_number(error.metric)
+            mixed.append(error.metric)
 
 
 def _see_kept(journals: Journals) -> None:
@@ -179,12 +203,15 @@ class _Shape:
         Metrics kept as int64.
     has_error : bool
         Whether there is an error column.
+    kinds : mapping of str to CellKind
+        What metrics are that are no numbers.
     """
 
     names: tuple[str, ...]
     titles: tuple[str, ...]
     whole: frozenset[str]
     has_error: bool
+    kinds: Mapping[str, CellKind] = field(default_factory=dict)
 
     @classmethod
     def of(cls, index: Index, grid: Grid) -> _Shape:
@@ -194,10 +221,16 @@ class _Shape:
         names = tuple(dict.fromkeys(name for columns in in_order for name in columns))
         taken = {*grid.names, ERROR_COLUMN}
         titles = tuple(f"result_{name}" if name in taken else name for name in names)
-        return cls(names, titles, WHOLE_NUMBERS & set(names), 0 in ids)
+        kinds = {name: _kind(found) for name, found in index.kinds.items()}
+        whole = WHOLE_NUMBERS & set(names) - set(kinds)
+        return cls(names, titles, whole, 0 in ids, kinds)
 
     def with_floats(self) -> _Shape:
-        return _Shape(self.names, self.titles, frozenset(), self.has_error)
+        return replace(self, whole=frozenset())
+
+    def with_number(self, metric: str) -> _Shape:
+        kinds = {name: kind for name, kind in self.kinds.items() if name != metric}
+        return replace(self, kinds=kinds)
 
     def schema(self, grid: Grid) -> Any:
         import pyarrow as pa
@@ -207,10 +240,29 @@ class _Shape:
             for name, axis in zip(grid.names, grid.axes, strict=True)
         ]
         for name, title in zip(self.names, self.titles, strict=True):
-            fields.append(pa.field(title, pa.int64() if name in self.whole else pa.float64()))
+            fields.append(pa.field(title, self._type(name)))
         if self.has_error:
             fields.append(pa.field(ERROR_COLUMN, pa.string()))
         return pa.schema(fields)
+
+    def _type(self, name: str) -> Any:
+        import pyarrow as pa
+
+        match self.kinds.get(name):
+            case CellKind.TEXT:
+                return pa.string()
+            case CellKind.TIME:
+                return pa.timestamp("us")
+            case CellKind.UTC:
+                return pa.timestamp("us", "UTC")
+            case CellKind.DURATION:
+                return pa.duration("us")
+        return pa.int64() if name in self.whole else pa.float64()
+
+
+def _kind(found: set[str]) -> CellKind:
+    """What a column holds whose values are of these kinds."""
+    return CellKind(*found) if len(found) == 1 else CellKind.TEXT
 
 
 def _parameter_type(axis: NDArray[np.generic]) -> Any:
@@ -230,6 +282,14 @@ class _FractionError(Exception):
     """A metric that should be a count is not."""
 
 
+class _NumberError(Exception):
+    """A metric that is a text or a time in some rows is a number in another."""
+
+    def __init__(self, metric: str) -> None:
+        super().__init__(metric)
+        self.metric = metric
+
+
 @dataclass(slots=True)
 class _Block:
     """The accepted combinations of one row group while it is put together.
@@ -247,6 +307,8 @@ class _Block:
         Combinations that were computed, or failed.
     errors : dict of int to str
         By position in the block.
+    values : dict of (int, int) to object
+        Texts, times and durations, by position in the block and metric.
     """
 
     start: int
@@ -255,6 +317,7 @@ class _Block:
     there: NDArray[np.bool_]
     found: NDArray[np.bool_]
     errors: dict[int, str]
+    values: dict[tuple[int, int], Any]
 
 
 def _write(
@@ -310,6 +373,7 @@ def _blocks(index: Index, space: Space, shape: _Shape) -> Iterator[_Block]:
         for columns in index.columns
     ]
     at = 0
+    values = Values()
     while at < len(frames):
         start = int(first[at]) // ROW_GROUP * ROW_GROUP
         end = min(start + ROW_GROUP, space.grid.size)
@@ -317,7 +381,9 @@ def _blocks(index: Index, space: Space, shape: _Shape) -> Iterator[_Block]:
         while at < len(frames) and first[at] < end:
             which = int(frames[at])
             low, high = int(first[at]), min(int(stop[at]), end)
-            _fill(block, index.frame(which), space, low, high, places[index.columns_id[which]])
+            _fill(
+                block, index.frame(which), space, low, high, places[index.columns_id[which]], values
+            )
             if high < stop[at]:
                 first[at] = high  # the rest belongs to the next row group
                 break
@@ -334,11 +400,18 @@ def _empty_block(start: int, indices: NDArray[np.int64], width: int) -> _Block:
         np.zeros((size, width), dtype=np.bool_),
         np.zeros(size, dtype=np.bool_),
         {},
+        {},
     )
 
 
 def _fill(
-    block: _Block, frame: Frame, space: Space, low: int, high: int, places: NDArray[np.intp]
+    block: _Block,
+    frame: Frame,
+    space: Space,
+    low: int,
+    high: int,
+    places: NDArray[np.intp],
+    values: Values,
 ) -> None:
     """Put combinations ``low`` to ``high`` of a frame where they belong."""
     first = space.count(block.start, low)
@@ -347,8 +420,14 @@ def _fill(
     if frame.kind is FrameKind.FAILED:
         block.errors[here.start] = frame.error()
         return
-    block.metrics[here, places] = rows_of(frame, space, low, high)
-    block.there[here, places] = True
+    rows = rows_of(frame, space, low, high)
+    block.metrics[here, places] = rows
+    special = cells.special(rows)
+    block.there[here, places] = ~special
+    for row, column in np.argwhere(special).tolist():
+        value = values.of(frame, rows[row, column])
+        if value is not None:
+            block.values[here.start + row, int(places[column])] = value
 
 
 def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, int]:
@@ -359,6 +438,9 @@ def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, 
     parameters = grid.decode(block.indices[keep])
     columns = [_parameter_column(parameters[name]) for name in grid.names]
     for at, name in enumerate(shape.names):
+        if name in shape.kinds:
+            columns.append(_special_column(block, at, name, schema.field(shape.titles[at]).type))
+            continue
         values, absent = block.metrics[keep, at], ~block.there[keep, at]
         if name in shape.whole:
             absent |= np.isnan(values)
@@ -373,6 +455,18 @@ def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, 
         errors = kept_errors or [None] * int(keep.sum())
         columns.append(text_to_arrow(errors))
     return pa.Table.from_arrays(columns, schema=schema), n_failed
+
+
+def _special_column(block: _Block, at: int, name: str, kind: Any) -> Any:
+    """Make the column of a metric that is a text or a time."""
+    import pyarrow as pa
+
+    if np.any(block.there[:, at] & ~np.isnan(block.metrics[:, at])):
+        raise _NumberError(name)
+    found = [block.values.get((row, at)) for row in np.flatnonzero(block.found).tolist()]
+    if str(kind) == "string":
+        return text_to_arrow([as_text(value) for value in found])
+    return pa.array(found, kind)
 
 
 @contextmanager

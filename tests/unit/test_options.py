@@ -104,6 +104,7 @@ WRONG: dict[str, list[tuple[Any, str | None]]] = {
     "grid": [(3, None), (None, None), ("a=1", None), ({1: [2]}, None), ([1, 2], None)],
     "fee": [(1, "1"), (-0.1, "-0.1"), (float("nan"), "nan"), ("x", "x"), (True, None),
             (None, None), (1j, None), (10**5000, None)],
+    "seed": [(-1, "-1"), (2**63, str(2**63)), (2.5, "2.5"), ("x", "x"), (True, None), ([], None)],
     "workers": [(0, "0"), (1025, "1025"), (2.5, "2.5"), ("many", "many"), (True, None),
                 (-1, "-1"), (float("inf"), "inf"), ([], None), (10**5000, 5000 * "9")],
     "device": [("tpu", "tpu"), ("", ""), ("cuda:", "cuda:"), ("cuda:0,", "cuda:0,"), (3, None),

@@ -14,6 +14,7 @@ strategy = "sma_cross"
 data = "bars.csv"
 workers = 4
 fee = 0.001
+seed = 11
 device = "cuda:0,1"
 vram_limit = "8G"
 run_dir = "out"
@@ -61,6 +62,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     assert given["data"] == tmp_path / "bars.csv"
     assert given["run_dir"] == tmp_path / "out"
     assert (given["workers"], given["fee"], given["device"]) == (4, 0.001, "cuda:0,1")
+    assert given["seed"] == 11
     assert given["vram_limit"] == 8 << 30
     assert given["containment"] == "subreaper"
     assert {name: list(values) for name, values in given["grid"].items()} == {
