@@ -246,11 +246,12 @@ class Run:
         self._thread = threading.Thread(
             target=self._carry_out, name=f"allstop-{self.run_id}", daemon=True
         )
-        self._thread.start()
-        if stop_event is not None:
-            threading.Thread(
-                target=self._mirror, args=(stop_event,), name="allstop-mirror", daemon=True
-            ).start()
+        with self._stopping_if_interrupted():
+            self._thread.start()
+            if stop_event is not None:
+                threading.Thread(
+                    target=self._mirror, args=(stop_event,), name="allstop-mirror", daemon=True
+                ).start()
 
     def __enter__(self) -> Self:
         return self
@@ -274,8 +275,37 @@ class Run:
         return self._end(Level.KILL)
 
     def wait(self, timeout: float | None = None) -> Report | None:
-        """Wait for the end; None if ``timeout`` seconds were not enough."""
-        return self.report if self._see_over(timeout) else None
+        """Wait for the end; None if ``timeout`` seconds were not enough.
+
+        An interruption (Ctrl+C, or whatever a signal handler raises) stops the run first.
+        """
+        with self._stopping_if_interrupted():
+            over = self._see_over(timeout)
+        return self.report if over else None
+
+    @contextlib.contextmanager
+    def _stopping_if_interrupted(self) -> Iterator[None]:
+        """Stop the run if what is done inside is interrupted: nothing else would.
+
+        Returns once that is verified. Interrupted again, it kills instead.
+        """
+        try:
+            yield
+        except GeneratorExit:
+            raise  # a loop over rows() was left: the run goes on
+        except BaseException as interruption:
+            if self.running:
+                self._stop_for(interruption)
+            raise
+
+    def _stop_for(self, interruption: BaseException) -> None:
+        name = type(interruption).__name__
+        for level in (Level.STOP, Level.KILL):
+            # another Ctrl+C: the first one is raised
+            with contextlib.suppress(BaseException):
+                self._front.request(level, f"interrupted by {name}", "python")
+                self._see_over()
+                break
 
     def _end(self, level: Level) -> Report:
         if self.running:
@@ -333,7 +363,8 @@ class Run:
         """Yield finished combinations as they come: parameters, then metrics.
 
         The order is that of finishing, not of the grid. A combination that
-        failed has the key ``error`` instead of metrics.
+        failed has the key ``error`` instead of metrics. A loop that is left by ``break``
+        leaves the run running; an interruption while it waits (Ctrl+C) stops the run.
 
         Raises
         ------
@@ -345,14 +376,15 @@ class Run:
         news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._front.listeners.append(news)
         try:
-            while True:
-                over = not self.running  # asked first: what is written before it is read below
-                for frame in tail.poll():
-                    yield from given.fresh_rows(frame)
-                if over:
-                    break
-                with contextlib.suppress(queue.Empty):
-                    news.get(timeout=_LOOK_EVERY_S)
+            with self._stopping_if_interrupted():
+                while True:
+                    over = not self.running  # asked first: what is written before is read below
+                    for frame in tail.poll():
+                        yield from given.fresh_rows(frame)
+                    if over:
+                        break
+                    with contextlib.suppress(queue.Empty):
+                        news.get(timeout=_LOOK_EVERY_S)
         finally:
             self._front.listeners.remove(news)
         raise_if_failed(self.report)
@@ -360,9 +392,10 @@ class Run:
     def results(self) -> Any:
         """Return the finished combinations in grid order as a ``pyarrow.Table``.
 
-        Waits for the end of the run.
+        Waits for the end of the run. An interruption while it waits (Ctrl+C) stops the run.
         """
-        self._see_over()
+        with self._stopping_if_interrupted():
+            self._see_over()
         raise_if_failed(self.report)
         return read(self.run_dir / rundir.RESULTS_FILE)
 
