@@ -200,8 +200,12 @@ def _metric(results: Path, plan: Plan, asked: str | None) -> str | None:
         return show.ranking_metric(results, plan)
     import pyarrow.parquet
 
-    names = pyarrow.parquet.read_schema(results).names
-    known = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]
+    known = [
+        field.name
+        for field in pyarrow.parquet.read_schema(results)
+        if field.name not in (*plan.grid.names, ERROR_COLUMN)
+        and str(field.type) in ("double", "int64")  # a text ranks nothing
+    ]
     if asked not in known:
         raise ConfigError(
             f"--metric {asked!r} is no metric of this run; its metrics: {', '.join(known)}",

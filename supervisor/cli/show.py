@@ -16,7 +16,7 @@ from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
 from supervisor.records.command import CommandPlan, shown
 from supervisor.records.device import Stack
-from supervisor.records.plan import Plan
+from supervisor.records.plan import Plan, Source
 from supervisor.records.report import Report
 from supervisor.states import RunStatus
 from supervisor.system.process import describe_exit
@@ -81,7 +81,8 @@ class Screen:
         )
         if plan.device_why and (plan.devices or plan.stack is Stack.TORCH):
             self.say(f"device: {plan.device_why}")
-        self.say(f"run {plan.run_id} in {shorten(self._prepared.run_dir)}")
+        seed = "" if plan.source is Source.BUILT_IN else f", seed {plan.seed}"
+        self.say(f"run {plan.run_id} in {shorten(self._prepared.run_dir)}{seed}")
         if self._live:
             from supervisor.cli.bar import Bar
 
@@ -99,6 +100,8 @@ def summary(report: Report, plan: Plan) -> None:
     results = Path(report.run_dir) / rundir.RESULTS_FILE
     if report.combos_done > report.combos_failed and results.is_file():
         lines += best_lines(report, plan)
+    if report.combos_failed and results.is_file():
+        lines += failure_lines(results, plan)
     lines += stop_lines(report) + memory_lines(report.memory) + error_lines(report)
     if results.is_file():
         lines.append(f"results: {shorten(results)}")
@@ -154,14 +157,27 @@ def best_lines(report: Report, plan: Plan) -> list[str]:
     return [f"best by {metric}", *table]
 
 
+def failure_lines(results: Path, plan: Plan) -> list[str]:
+    """Return the commonest errors of a function, each with an example."""
+    from supervisor.rows.failures import commonest
+
+    lines = [failure.line() for failure in commonest(results, plan.grid.names)]
+    return ["failed, the commonest errors first:", *(f"  {line}" for line in lines)]
+
+
 def ranking_metric(results: Path, plan: Plan) -> str | None:
     """Return the metric to rank by: ``sharpe`` if there is one, else the first."""
     import pyarrow.parquet
 
     from supervisor.rows.results import ERROR_COLUMN
 
-    names = pyarrow.parquet.read_schema(results).names
-    metrics = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]
+    schema = pyarrow.parquet.read_schema(results)
+    metrics = [
+        field.name
+        for field in schema
+        if field.name not in (*plan.grid.names, ERROR_COLUMN)
+        and str(field.type) in ("double", "int64")
+    ]
     return "sharpe" if "sharpe" in metrics else next(iter(metrics), None)
 
 

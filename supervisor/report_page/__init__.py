@@ -60,6 +60,11 @@ def build(
     axes = heat.choose_axes(plan.grid, x, y)
     rows: list[dict[str, Any]] = []
     picture: heat.Heat | None = None
+    failures: list[str] = []
+    if report.combos_failed and results.exists():
+        from supervisor.rows.failures import commonest
+
+        failures = [failure.line() for failure in commonest(results, plan.grid.names)]
     if metric is not None and results.exists():
         from supervisor.rows.results import best
 
@@ -75,6 +80,7 @@ def build(
             metric=metric,
             best=rows,
             heat=picture,
+            failures=failures,
         ),
         script,
     )

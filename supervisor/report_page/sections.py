@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from supervisor.records.plan import Plan
+from supervisor.records.plan import Plan, Source
 from supervisor.records.report import GpuMemory, Report, StopReport
 from supervisor.report_page.facts import Facts
 from supervisor.report_page.heat import Heat
@@ -42,7 +42,7 @@ def tiles(report: Report) -> str:
         ("time", _duration(report.elapsed_s), f"{rate:,.0f} combinations a second"),
     ]
     if report.combos_failed:
-        tiles.append(("failed", f"{report.combos_failed:,}", "see the column error"))
+        tiles.append(("failed", f"{report.combos_failed:,}", "by an error of their own"))
     if report.memory is not None:
         memory = report.memory
         ram_s = memory.ram_settled_s if memory.gpus else memory.settled_s
@@ -178,9 +178,9 @@ def stop_section(stop: StopReport) -> str:
     )
 
 
-def errors_section(errors: Sequence[str]) -> str:
+def errors_section(errors: Sequence[str], title: str = "Notes") -> str:
     lines = "".join(f"<li>{escape(str(error))}</li>" for error in errors)
-    return f"<section><h2>Notes</h2><ul>{lines}</ul></section>"
+    return f"<section><h2>{title}</h2><ul>{lines}</ul></section>"
 
 
 def asked_section(facts: Facts) -> str:
@@ -190,6 +190,12 @@ def asked_section(facts: Facts) -> str:
         ("grid", "; ".join(_axis(name, plan) for name in plan.grid.names)),
         ("workers", f"{plan.workers}, containment {report.containment}"),
         ("device", f"{plan.device} ({plan.device_why})" if plan.device_why else plan.device),
+        (
+            "seed",
+            str(plan.seed)
+            if plan.source is not Source.BUILT_IN and report.seed is not None
+            else None,
+        ),
         ("fee", f"{plan.fee:g} of the traded value"),
         ("requested at", asked.get("asked_at")),
         ("machine", _pairs(asked.get("machine"))),

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.support.cli import Place
@@ -220,3 +221,76 @@ def test_a_module_that_ends_the_program_is_told_in_one_line(place: Place, app: P
     (line,) = [line for line in done.stderr.splitlines() if "imported" in line]
     assert "SystemExit: 2 (ends.py:5)" in line
     assert "if __name__ == '__main__':" in line
+
+
+DRAWS = """
+import random
+import numpy as np
+
+def f(bars, params, stop):
+    a = [random.random(), np.random.rand(), np.random.normal(), stop.rng.random()]
+    return dict(zip("xyzw", a))
+"""
+
+
+def results(place: Place, name: str, *options: str, body: str = DRAWS) -> dict[str, list[float]]:
+    """Run a sweep of 60 combinations; return its metrics."""
+    done = place.command(
+        "run", "--data", str(place.data), "--strategy", place.strategy(body), "--grid", "a=0:59",
+        "--run-dir", str(place.root / name), "--json", *options,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return read_table(place, name)
+
+
+def read_table(place: Place, name: str) -> dict[str, list[float]]:
+    columns: dict[str, list[float]] = pq.read_table(
+        place.root / name / "results.parquet"
+    ).to_pydict()
+    return columns
+
+
+def test_rows_depend_on_the_seed_alone_and_it_is_recorded(place: Place) -> None:
+    first = results(place, "a", "--seed", "7", "--workers", "1")
+    for name in "xyzw":
+        assert len(set(first[name])) == 60, f"{name}: each combination draws its own"
+    assert results(place, "b", "--seed", "7", "--workers", "4") == first
+    drawn = results(place, "c", "--workers", "2")
+    assert not set(drawn["x"]) & set(first["x"])
+    for name, expected in (("a", 7), ("b", 7)):
+        for file in ("run.json", "report.json"):
+            assert json.loads((place.root / name / file).read_text())["seed"] == expected
+    seed = json.loads((place.root / "c/run.json").read_text())["seed"]
+    spec = place.root / "again.toml"
+    spec.write_text(
+        f'strategy = "strategy.py:f"\ndata = "bars.csv"\nseed = {seed}\nrun_dir = "d"\n'
+        '[grid]\na = "0:59"\n'
+    )
+    assert place.command("run", str(spec), "--json").returncode == 0
+    assert read_table(place, "d") == drawn, "a seed that was drawn gives the same rows again"
+    said = place.command("run", str(spec), "--resume", "--seed", "8")
+    assert said.returncode == 2
+    assert f"its seed is {seed}, not 8" in said.stderr
+
+
+def test_errors_are_shown_with_counts_and_an_example(place: Place) -> None:
+    body = """
+        def f(bars, params, stop):
+            if params["a"] % 2:
+                raise ValueError(f"window {params['a']} is odd")
+            if params["a"] == 4:
+                raise SystemExit(2)
+            return {"x": 1.0, "note": object(), "side": "long"}
+    """
+    done = place.command(*place.run_argv(body, n=10, json=False)[4:])
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    at = lines.index("failed, the commonest errors first:")
+    assert lines[at + 1].startswith("  5 × ValueError: window 1 is odd (strategy.py:")
+    assert lines[at + 1].endswith("such as at a=1")
+    assert lines[at + 2].startswith("  1 × SystemExit: 2 (strategy.py:")
+    said = [line for line in lines if "metric note is" in line]
+    assert said == ["note: metric note is an object, not a number, a text or a time: dropped"]
+    report = json.loads((place.root / "run/report.json").read_text())
+    assert (report["combos_done"], report["combos_failed"]) == (10, 6)
+    assert read_table(place, "run")["side"][:3] == ["long", None, "long"]

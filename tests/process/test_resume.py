@@ -29,6 +29,8 @@ DONE = 50
 TIMES = ["--grace", "0.3", "--terminate", "0.2"]
 
 STEADY = """
+import random
+import numpy as np
 ALLOWED = HERE / "allowed"
 
 def f(bars, params, stop):
@@ -37,8 +39,10 @@ def f(bars, params, stop):
     while ALLOWED.exists() and params["a"] >= int(ALLOWED.read_text() or 0):
         if stop.wait(0.001):
             return None
-    return {"sharpe": params["a"] ** 0.5 * bars.close[-1], "trades": params["a"] % 7}
+    return {"sharpe": params["a"] ** 0.5 * bars.close[-1], "trades": params["a"] % 7,
+            "noise": random.random() + np.random.normal() + stop.rng.random()}
 """
+SEED = ["--seed", "9"]
 
 
 def resume(place: Place, *options: str) -> Started:
@@ -166,11 +170,11 @@ def kill_and_resume(place: Place, run: Started, resumes: int, step: int, seed: i
 def test_a_run_that_was_killed_again_and_again_equals_one_that_was_not(
     place: Place, seed: int
 ) -> None:
-    finished(place.sweep(STEADY, n=600))
+    finished(place.sweep(STEADY, *SEED, n=600))
     whole = results_bytes(place)
     put_aside(place)
     allow(place, 0)
-    run = kill_and_resume(place, place.sweep(STEADY, *TIMES, n=600), 3, 150, seed)
+    run = kill_and_resume(place, place.sweep(STEADY, *SEED, *TIMES, n=600), 3, 150, seed)
     report = finished(run)
     assert results_bytes(place) == whole
     assert report["status"] == "completed"
