@@ -208,11 +208,11 @@ def test_a_built_in_strategy_too(place: Place) -> None:
 
 
 def test_a_torn_journal_is_cut_and_its_rows_computed_again(place: Place) -> None:
-    finished(place.sweep(STEADY, n=200))
+    finished(place.sweep(STEADY, *SEED, n=200))
     whole = results_bytes(place)
     put_aside(place)
     allow(place, 150)
-    run = place.sweep(STEADY, *TIMES, n=200)
+    run = place.sweep(STEADY, *SEED, *TIMES, n=200)
     run.wait_for(
         lambda: len(run.kept()) > 50 and len(journal_paths(run.run_dir / "journal")) == 2,
         "rows, and both journals",
