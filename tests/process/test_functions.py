@@ -294,3 +294,25 @@ def test_errors_are_shown_with_counts_and_an_example(place: Place) -> None:
     report = json.loads((place.root / "run/report.json").read_text())
     assert (report["combos_done"], report["combos_failed"]) == (10, 6)
     assert read_table(place, "run")["side"][:3] == ["long", None, "long"]
+
+
+def test_a_class_of_the_script_in_a_checkpoint_is_the_functions_own(
+    place: Place, app: Path
+) -> None:
+    """A checkpoint goes to another worker, and what it holds is still of the same class."""
+    script = written(app / "main.py", """
+        import os, signal
+        from sweeps import tell, HERE
+        class State:
+            def __init__(self, done): self.done = done
+        def f(bars, params, stop):
+            state = stop.load_checkpoint(State(0))
+            assert type(state) is State
+            if state.done == 0 and params["a"] == 2:
+                state.done = 1
+                stop.checkpoint(state)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return {"x": 10.0 * params["a"], "done": state.done}
+        tell(f)
+    """)  # fmt: skip
+    assert last_line(python(place, script)) == ROWS | {"done": [0.0, 1.0, 0.0]}
