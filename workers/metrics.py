@@ -18,6 +18,8 @@ from supervisor.errors import UserFunctionError
 from supervisor.rows.cells import NULL, CellKind
 from workers.backend import Chunk
 
+_MOST_SAID = 100
+
 MAX_METRICS = 10_000
 MAX_NAME = 1000
 MAX_TEXT = 2000
@@ -30,8 +32,17 @@ _MICROSECOND = datetime.timedelta(microseconds=1)
 _EPOCH = datetime.datetime(1970, 1, 1)
 
 
-def row(metrics: Mapping[str, Any], chunk: Chunk) -> dict[str, float]:
+def row(metrics: Mapping[str, Any], chunk: Chunk, said: set[str]) -> dict[str, float]:
     """Make a row of what a function has returned.
+
+    Parameters
+    ----------
+    metrics : mapping
+        What it is.
+    chunk : Chunk
+        Takes what is no number.
+    said : set of str
+        What this worker has said of metrics that were dropped.
 
     Raises
     ------
@@ -60,8 +71,15 @@ def row(metrics: Mapping[str, Any], chunk: Chunk) -> dict[str, float]:
             "no other"
         )
     for name, value in dropped:
-        chunk.remark(f"metric {name} is {_article(value)}, not a number, a text or a time: dropped")
+        _say(f"metric {name} is {_article(value)}, not a number, a text or a time: dropped",
+             chunk, said)  # fmt: skip
     return cells
+
+
+def _say(text: str, chunk: Chunk, said: set[str]) -> None:
+    if text not in said and len(said) < _MOST_SAID:
+        said.add(text)
+        chunk.remark(text)
 
 
 def _as_dict(metrics: Any) -> Mapping[Any, Any]:

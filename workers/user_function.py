@@ -59,6 +59,7 @@ class UserFunction:
         self._grid = grid
         self._seed = seed
         self._seeds: Seeds | None = None
+        self._said: set[str] = set()
         self._function: Strategy | None = None
         self._flag: PolledFlag | None = None
 
@@ -124,7 +125,7 @@ class UserFunction:
             found = self._function(self._bars, self._grid.params(index), flag)
             if os.getpid() != worker:
                 _end_child()
-            return (None if found is None else metrics.row(found, chunk)), None
+            return (None if found is None else metrics.row(found, chunk, self._said)), None
         except BaseException as error:
             if os.getpid() != worker:
                 _end_child(error)

@@ -8,9 +8,10 @@ others.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def provenance(data: Any, strategy: str, source: Source) -> Provenance:
     before, after = caller.search_path(cwd)
     found = Provenance(
         Origin.EXAMPLE,
-        code=code_digest(strategy, source, cwd),
+        code=code_digest(strategy, source, cwd, before),
         cwd=cwd,
         path_before=before,
         path_after=after,
@@ -54,8 +55,16 @@ def provenance(data: Any, strategy: str, source: Source) -> Provenance:
     return replace(found, origin=Origin.FILE, path=str(path), size=size, mtime_ns=mtime_ns)
 
 
-def code_digest(strategy: str, source: Source, cwd: str) -> str:
+def code_of(plan: Plan) -> str:
+    """Digest of the file that holds a plan's strategy, as it is now."""
+    facts = plan.provenance
+    return code_digest(plan.strategy, plan.source, facts.cwd, facts.path_before)
+
+
+def code_digest(strategy: str, source: Source, cwd: str, before: Sequence[str] = ()) -> str:
     """Digest of the file that holds a strategy function; empty where it is not found.
+
+    It is looked for in the directories ``before``, then in ``cwd``, as an import does.
 
     Files that it imports are not included, and nothing is imported to find them.
     """
@@ -63,10 +72,10 @@ def code_digest(strategy: str, source: Source, cwd: str) -> str:
         return ""
     home = strategy.rpartition(":")[0]
     path = Path(home if home.endswith(".py") else f"{home.replace('.', '/')}.py")
-    try:
-        return hashlib.blake2b((cwd / path).read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return ""
+    for folder in (*before, cwd):
+        with contextlib.suppress(OSError):
+            return hashlib.blake2b((folder / path).read_bytes(), digest_size=16).hexdigest()
+    return ""
 
 
 def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
@@ -175,7 +184,7 @@ def _check_code(plan: Plan, *, changed_code: bool) -> None:
             f"{facts.cwd}, where {home} was imported from, no longer exists: put it back",
             key="strategy",
         )
-    now = code_digest(plan.strategy, plan.source, facts.cwd)
+    now = code_of(plan)
     if facts.code and now != facts.code and not changed_code:
         raise ConfigError(
             f"the code of strategy {plan.strategy} has changed since run {plan.run_id} began, so "

@@ -173,7 +173,7 @@ def _changed(
     device = changes.device or plan.device
     asked = parse_device(device)
     refuse_for_function(asked, plan.source)
-    code = inputs.code_digest(plan.strategy, plan.source, plan.provenance.cwd)
+    code = inputs.code_of(plan)
     on_cpu = default_workers() if plan.devices else plan.workers
     again = replace(
         plan,

@@ -62,8 +62,9 @@ def special(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
     -------
     ndarray of bool, of the shape of ``rows``
     """
-    tags = np.ascontiguousarray(rows).view(np.uint64) >> np.uint64(_SHIFT)
-    found: NDArray[np.bool_] = (tags == _NULL_TAG) | (tags == _REFERENCE_TAG)
+    # the two tags differ in their last bit: one comparison for both
+    tags = np.ascontiguousarray(rows).view(np.uint64) >> np.uint64(_SHIFT + 1)
+    found: NDArray[np.bool_] = tags == _NULL_TAG >> 1
     return found
 
 

@@ -230,7 +230,7 @@ class _Shape:
 
     def with_number(self, metric: str) -> _Shape:
         kinds = {name: kind for name, kind in self.kinds.items() if name != metric}
-        return replace(self, kinds=kinds)
+        return replace(self, kinds=kinds, whole=self.whole | ({metric} & WHOLE_NUMBERS))
 
     def schema(self, grid: Grid) -> Any:
         import pyarrow as pa
@@ -422,7 +422,10 @@ def _fill(
         return
     rows = rows_of(frame, space, low, high)
     block.metrics[here, places] = rows
+    block.there[here, places] = True
     special = cells.special(rows)
+    if not special.any():
+        return
     block.there[here, places] = ~special
     for row, column in np.argwhere(special).tolist():
         value = values.of(frame, rows[row, column])

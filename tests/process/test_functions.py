@@ -105,9 +105,11 @@ def test_modules_beside_a_script_are_found_and_so_they_are_by_a_resume(
     assert "completed: 3 of 3" in done
 
 
-@pytest.mark.parametrize("way", ["python -m", "pytest", "pytest by path", "IPython", "spawned"])
+@pytest.mark.parametrize(
+    "way", ["python -m", "pytest", "pytest by path", "IPython", "spawned", "app"]
+)
 def test_a_function_is_swept_from_wherever_it_is_defined(place: Place, app: Path, way: str) -> None:
-    """The modules of a package, a test file, IPython's ``%run``, a spawned child's main."""
+    """In a package, a test file, IPython's ``%run``, a spawned child's main, a Streamlit app."""
     if way == "python -m":
         written(app / "pkg/__init__.py", "")
         written(app / "pkg/inner.py", HELPER)
@@ -145,6 +147,27 @@ def test_a_function_is_swept_from_wherever_it_is_defined(place: Place, app: Path
         options += [f"--import-mode={mode}", app / "checks/test_it.py"]
         found = python(place, "-m", "pytest", *options)
         found = next(line for line in found.splitlines() if line.startswith("{"))
+    elif way == "app":
+        written(app / "page.py", """
+            from helper import scaled
+            from sweeps import tell
+            def f(bars, params, stop):
+                return {"x": scaled(params["a"])}
+            tell(f)
+        """)  # fmt: skip
+        runner = written(place.root / "runner.py", """
+            import sys, threading, types
+            path = sys.argv[1]
+            sys.path.insert(0, path.rpartition("/")[0])
+            main = types.ModuleType("__main__")
+            main.__file__ = path
+            sys.modules["__main__"] = main
+            code = compile(open(path).read(), path, "exec")
+            thread = threading.Thread(target=exec, args=(code, vars(main)))
+            thread.start()
+            thread.join()
+        """)  # fmt: skip
+        found = python(place, runner, app / "page.py")
     elif way == "IPython":
         pytest.importorskip("IPython")
         place.env["IPYTHONDIR"] = str(place.root / "ipython")
