@@ -14,8 +14,12 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from supervisor.errors import (
     AllstopError,
@@ -40,7 +44,8 @@ from supervisor.records.verdict import Cause
 from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.index import check_frame, rows_of
 from supervisor.rows.journal import JournalTail
-from supervisor.rows.results import read
+from supervisor.rows.names import title_of
+from supervisor.rows.results import metric_values, parameter_values, read
 from supervisor.states import RunStatus
 
 _MIRROR_EVERY_S = 0.02
@@ -79,8 +84,12 @@ def sweep(
         A built-in's name, ``module:function``, ``path.py:function``, or a
         callable ``f(bars, params, stop) -> dict of floats``, which may be a closure
         or a notebook function.
-    grid : mapping of str to values
-        Values of each parameter; the last one varies fastest.
+    grid : mapping of str to values, or list of mappings
+        Values of each parameter, every combination of which is computed, the last one varying
+        fastest; or points, each a mapping of parameter to value, all with the same parameters.
+        Values are numbers, texts, bools, None, dates, times, decimals, tuples or, for a
+        callable, objects of any immutable type such as an enum's members. The function gets
+        what was given; results have texts for objects, and one type for each parameter.
     data : path, DataFrame, pyarrow.Table, mapping of arrays or Bars, optional
         OHLCV bars; the embedded example when left out.
     workers : int, optional
@@ -324,6 +333,8 @@ class Run:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield finished combinations as they come: parameters, then metrics.
 
+        Names and types are those of :meth:`results`: a metric that is called like a parameter,
+        or ``error``, is ``result_NAME``, and ``trades`` is a whole number.
         The order is that of finishing, not of the grid. A combination that
         failed has the key ``error`` instead of metrics.
 
@@ -429,12 +440,25 @@ class _Given:
 
     def _rows(self, frame: Frame, start: int, stop: int) -> Iterator[dict[str, Any]]:
         if frame.kind == FrameKind.FAILED:
-            yield {**self._space.grid.params(frame.start), "error": frame.error()}
+            params = self._parameters(np.arange(start, stop, dtype=np.int64))
+            yield {name: values[0] for name, values in params.items()} | {"error": frame.error()}
             return
-        params = self._space.grid.decode(self._space.accepted(start, stop))
-        names = [*params, *frame.columns]
-        columns = [column.tolist() for column in params.values()]
+        params = self._parameters(self._space.accepted(start, stop))
+        names = [*params, *(title_of(name, params) for name in frame.columns)]
         rows = rows_of(frame, self._space, start, stop)
-        columns += [rows[:, at].tolist() for at in range(len(frame.columns))]
-        for row in zip(*columns, strict=True):
+        metrics = [metric_values(name, rows[:, at]) for at, name in enumerate(frame.columns)]
+        for row in zip(*params.values(), *metrics, strict=True):
             yield dict(zip(names, row, strict=True))
+
+    def _parameters(self, indices: NDArray[np.int64]) -> dict[str, list[Any]]:
+        """Parameters of combinations, by name, of the types that results have."""
+        digits = self._space.grid.digits(indices)
+        return {
+            name: [values[at] for at in digits[name].tolist()]
+            for name, values in self._values.items()
+        }
+
+    @cached_property
+    def _values(self) -> dict[str, list[Any]]:
+        grid = self._space.grid
+        return {name: parameter_values(grid, name) for name in grid.names}

@@ -26,7 +26,7 @@ from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, read_plan
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
-from supervisor.rows.results import ERROR_COLUMN
+from supervisor.rows.names import ERROR_COLUMN
 from supervisor.system import durable
 
 PAGE_FILE = "report.html"

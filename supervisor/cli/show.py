@@ -158,7 +158,7 @@ def ranking_metric(results: Path, plan: Plan) -> str | None:
     """Return the metric to rank by: ``sharpe`` if there is one, else the first."""
     import pyarrow.parquet
 
-    from supervisor.rows.results import ERROR_COLUMN
+    from supervisor.rows.names import ERROR_COLUMN
 
     names = pyarrow.parquet.read_schema(results).names
     metrics = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]

@@ -25,10 +25,12 @@ from supervisor.records.claim import Claim
 from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import Plan, Source, StopTimes
-from supervisor.rows.grid import Grid, Value
+from supervisor.rows.grid import Grid
+from supervisor.rows.names import check_parameters
 from supervisor.rows.space import Space
 
-Axes = Mapping[str, Iterable[Value] | Value]
+Axes = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""Values of each parameter, or points."""
 
 _IMPORT_SPEC = re.compile(r"[^:]+:[A-Za-z_][\w.]*")
 
@@ -166,8 +168,9 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         If it cannot be met.
     """
     check_platform()
-    strategy, source, function = _strategy(order.strategy)
+    strategy, source = _strategy(order.strategy)
     grid = _grid(order, strategy)
+    function = _function(order.strategy, grid)
     workers = checks.default_workers() if order.workers is None else order.workers
     ordered = _constraint(strategy, source, grid)
     asked = parse_device(order.device)
@@ -206,16 +209,30 @@ def check_platform() -> None:
         )
 
 
-def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, bytes | None]:
-    if asked is None:
-        return EXAMPLE_STRATEGY, Source.BUILT_IN, None
+def _function(asked: str | Callable[..., Any] | None, grid: Grid) -> bytes | None:
+    """Pickle a callable, with the values of the grid that only it can tell apart."""
+    values = grid.opaque()
     if callable(asked):
+        from workers.grid_values import WithValues
         from workers.user_function import pickle_function
 
-        name = getattr(asked, "__qualname__", type(asked).__name__)
-        return name, Source.CALLABLE, pickle_function(asked)
+        return pickle_function(WithValues(asked, values) if values else asked)
+    for name, named in values.items():
+        raise ConfigError(
+            f"grid axis {name!r} has values such as {next(iter(named))}, which only a function "
+            "that is passed itself, not by name, can be given: use texts or numbers",
+            key="grid",
+        )
+    return None
+
+
+def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source]:
+    if asked is None:
+        return EXAMPLE_STRATEGY, Source.BUILT_IN
+    if callable(asked):
+        return getattr(asked, "__qualname__", type(asked).__name__), Source.CALLABLE
     if ":" not in asked:
-        return asked, Source.BUILT_IN, None
+        return asked, Source.BUILT_IN
     if not _IMPORT_SPEC.fullmatch(asked):
         raise ConfigError(
             f"strategy {asked!r}: write module:function or path/to/file.py:function",
@@ -225,7 +242,7 @@ def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, byte
     if home.endswith(".py"):
         _check_strategy_file(Path(home))
         asked = f"{Path(home).resolve()}:{name}"
-    return asked, Source.IMPORT, None
+    return asked, Source.IMPORT
 
 
 def _check_strategy_file(path: Path) -> None:
@@ -245,7 +262,9 @@ def _grid(order: Order, strategy: str) -> Grid:
         raise ConfigError(
             f"strategy {strategy!r} needs a grid: --grid name=start:stop:step", key="grid"
         )
-    return Grid.of(order.grid)
+    grid = Grid.of(order.grid)
+    check_parameters(grid.names)
+    return grid
 
 
 def _constraint(strategy: str, source: Source, grid: Grid) -> tuple[str, str] | None:

@@ -344,8 +344,11 @@ def _grid_difference(there: Grid, wanted: Grid) -> str:
     if there.names != wanted.names:
         return f"its grid is over {', '.join(there.names)}, not {', '.join(wanted.names)}"
     for name, old, new in zip(there.names, there.axes, wanted.axes, strict=True):
-        if old.dtype != new.dtype or old.tolist() != new.tolist():
+        same = there.exact.get(name) == wanted.exact.get(name)
+        if old.dtype != new.dtype or old.tolist() != new.tolist() or not same:
             return f"its grid has other values of {name} ({_shown(old)}, not {_shown(new)})"
+    if there.points_to_json() != wanted.points_to_json():
+        return "its grid has other points"
     return ""
 
 

@@ -241,6 +241,7 @@ class Plan:
             "strategy": self.strategy,
             "source": str(self.source),
             "grid": self.grid.to_json(),
+            **({"points": points} if (points := self.grid.points_to_json()) else {}),
             "combos_total": self.combos_total,
             "data": self.data,
             "n_bars": self.n_bars,
@@ -270,7 +271,7 @@ class Plan:
         known = {name: plain[name] for name in cls.__slots__ if name in plain}
         _check_numbers(known)
         known["source"] = Source(known["source"])
-        known["grid"] = Grid.of(known["grid"])
+        known["grid"] = Grid.from_json(known["grid"], plain.get("points"))
         known["times"] = StopTimes(**known["times"])
         if known.get("shard"):
             start, stop = known["shard"]

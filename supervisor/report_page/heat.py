@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
 from supervisor.rows.grid import Grid
+from supervisor.rows.values import to_arrow_column
 
 MAX_BINS = 160
 """Per axis: more cells could not be told apart on a screen."""
@@ -177,7 +178,13 @@ class _Bins:
 
     def place(self, column: Any) -> NDArray[np.int64]:
         """Bin of each value of a column; every value lies on the axis."""
-        if self.values.dtype == object:
+        if self.values.dtype == object and not all(isinstance(v, str) for v in self.values):
+            known = {
+                repr(v): at
+                for at, v in enumerate(to_arrow_column(self.values.tolist()).to_pylist())
+            }
+            rank = np.array([known[repr(value)] for value in column.to_pylist()])
+        elif self.values.dtype == object:
             import pyarrow as pa
             import pyarrow.compute
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import heapq
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,18 +30,21 @@ from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.grid import Grid, Value
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
 from supervisor.rows.journal import JournalSync
+from supervisor.rows.names import ERROR_COLUMN, title_of
 from supervisor.rows.space import Space
+from supervisor.rows.values import to_arrow_column
 from supervisor.system.durable import sync_directory
 from supervisor.system.meanwhile import Meanwhile
 
 ROW_GROUP = 2**16
 """Indices of the grid per row group: part of the format, since it shapes the file's bytes."""
 
-ERROR_COLUMN = "error"
-"""Why a combination failed; there only if one did."""
-
 WHOLE_NUMBERS = frozenset({"trades"})
 """Metrics that are counts, kept as int64 (unless a strategy returns fractions after all)."""
+
+
+_EXACT = 2.0**53
+"""Up to here every whole number is a float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +196,7 @@ class _Shape:
         ids, firsts = np.unique(useful, return_index=True)
         in_order = [index.columns[i] for i in ids[np.argsort(firsts)]]
         names = tuple(dict.fromkeys(name for columns in in_order for name in columns))
-        taken = {*grid.names, ERROR_COLUMN}
-        titles = tuple(f"result_{name}" if name in taken else name for name in names)
+        titles = tuple(title_of(name, grid.names) for name in names)
         return cls(names, titles, WHOLE_NUMBERS & set(names), 0 in ids)
 
     def with_floats(self) -> _Shape:
@@ -203,8 +206,8 @@ class _Shape:
         import pyarrow as pa
 
         fields = [
-            pa.field(name, _parameter_type(axis), nullable=False)
-            for name, axis in zip(grid.names, grid.axes, strict=True)
+            pa.field(name, column.type, nullable=bool(column.null_count))
+            for name, column in parameter_columns(grid).items()
         ]
         for name, title in zip(self.names, self.titles, strict=True):
             fields.append(pa.field(title, pa.int64() if name in self.whole else pa.float64()))
@@ -213,13 +216,50 @@ class _Shape:
         return pa.schema(fields)
 
 
-def _parameter_type(axis: NDArray[np.generic]) -> Any:
-    import pyarrow as pa
+def parameter_columns(grid: Grid) -> dict[str, Any]:
+    """Return the values of each parameter as an Arrow array: a column's type, and its values."""
+    return {
+        name: to_arrow_column(axis.tolist())
+        if axis.dtype == object and name in grid.exact
+        else _plain_column(axis)
+        for name, axis in zip(grid.names, grid.axes, strict=True)
+    }
 
-    return pa.string() if axis.dtype == object else pa.from_numpy_dtype(axis.dtype)
+
+def parameter_values(grid: Grid, name: str) -> list[Any]:
+    """Return the values of a parameter as results have them, for one row after the other."""
+    axis = grid.axis(name)
+    if axis.dtype == object and name in grid.exact:
+        values: list[Any] = to_arrow_column(axis.tolist()).to_pylist()
+    else:
+        values = axis.tolist()
+    return values
 
 
-def _parameter_column(values: NDArray[np.generic]) -> Any:
+def metric_values(name: str, values: NDArray[np.float64]) -> list[Any]:
+    """Return the values of a metric as results have them: counts are whole numbers."""
+    found: list[Any] = values.tolist()
+    if name in WHOLE_NUMBERS:
+        return [_count(value) for value in found]
+    return found
+
+
+def _count(value: float) -> int | float | None:
+    if math.isnan(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) <= _EXACT else value
+
+
+def _parameter_column(grid: Grid, name: str, digits: NDArray[np.int64]) -> Any:
+    axis = grid.axis(name)
+    if axis.dtype == object and name in grid.exact:
+        import pyarrow as pa
+
+        return to_arrow_column(axis.tolist()).take(pa.array(digits))
+    return _plain_column(axis[digits])
+
+
+def _plain_column(values: NDArray[np.generic]) -> Any:
     return text_to_arrow(values.tolist()) if values.dtype == object else to_arrow(values)
 
 
@@ -356,14 +396,14 @@ def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, 
     import pyarrow as pa
 
     keep = block.found
-    parameters = grid.decode(block.indices[keep])
-    columns = [_parameter_column(parameters[name]) for name in grid.names]
+    digits = grid.digits(block.indices[keep])
+    columns = [_parameter_column(grid, name, digits[name]) for name in grid.names]
     for at, name in enumerate(shape.names):
         values, absent = block.metrics[keep, at], ~block.there[keep, at]
         if name in shape.whole:
             absent |= np.isnan(values)
             values = np.where(absent, 0.0, values)
-            if np.any(values != np.rint(values)) or np.any(np.abs(values) > 2.0**53):
+            if np.any(values != np.rint(values)) or np.any(np.abs(values) > _EXACT):
                 raise _FractionError
             values = values.astype(np.int64)
         columns.append(to_arrow(values, absent))
