@@ -67,6 +67,9 @@ def sweep(
     *,
     workers: int | None = None,
     fee: float = 0.0005,
+    sort: str | None = None,
+    ascending: bool = False,
+    min_trades: int = 0,
     device: str = "auto",
     vram_limit: str | int | None = None,
     grace_s: float = 2.0,
@@ -96,6 +99,13 @@ def sweep(
         Worker processes; one per usable core, or per GPU, when left out.
     fee : float
         Fee per fill, as a fraction of the traded value.
+    sort : str, optional
+        Metric by which combinations are ranked in progress, reports and pages; ``sharpe``, or
+        the first, when left out.
+    ascending : bool
+        The lowest value is the best, not the highest.
+    min_trades : int
+        Combinations with fewer trades are not ranked.
     device : str
         Where a built-in strategy computes: ``cpu``; ``cuda``, ``cuda:0,1`` or ``cuda:GPU-…``,
         with CuPy on every visible GPU or on these; ``torch``, ``torch:cpu``, ``torch:cuda:0``,
@@ -134,6 +144,9 @@ def sweep(
         data=data,
         workers=workers,
         fee=fee,
+        sort=sort,
+        ascending=ascending,
+        min_trades=min_trades,
         device=device,
         vram_limit=vram_limit,
         grace_s=grace_s,
@@ -158,6 +171,9 @@ def resume(
     run: str | Path,
     *,
     workers: int | None = None,
+    sort: str | None = None,
+    ascending: bool = False,
+    min_trades: int | None = None,
     device: str | None = None,
     vram_limit: str | int | None = None,
     grace_s: float | None = None,
@@ -178,10 +194,12 @@ def resume(
     ----------
     run : str or path
         The run's id or its directory.
-    workers, device, vram_limit, grace_s, terminate_s, verify_s, containment
+    workers, sort, ascending, min_trades, device, vram_limit
         As in :func:`sweep`; as before when left out. Rows of ``cpu`` and ``cuda`` are equal bit
         for bit, so either computes what is missing of the other; those of ``torch`` are not,
         and are never mixed with them.
+    grace_s, terminate_s, verify_s, containment
+        As in :func:`sweep`; as before when left out.
     retry_failed : bool
         Compute failed combinations again.
     changed_code : bool
@@ -199,6 +217,9 @@ def resume(
     given = options.from_python(
         Use.RESUME,
         workers=workers,
+        sort=sort,
+        ascending=ascending,
+        min_trades=min_trades,
         device=device,
         vram_limit=vram_limit,
         grace_s=grace_s,

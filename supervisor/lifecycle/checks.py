@@ -60,6 +60,15 @@ def check_fee(value: Any, name: str = "fee") -> float:
     )
 
 
+def check_min_trades(value: Any, name: str = "min_trades") -> int:
+    """Return the least number of trades of a combination that is ranked."""
+    if _is_whole(value) and 0 <= value < 2**53:
+        return int(value)
+    raise ConfigError(
+        f"{name} must be a whole number, 0 or more, not {brief(value)}", key="min_trades"
+    )
+
+
 def check_device(value: Any, name: str = "device") -> str:
     """Return a device; whether it is there is seen where the run computes."""
     return parse_device(value, name).text

@@ -27,6 +27,7 @@ from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import Plan, Source, StopTimes
 from supervisor.rows.grid import Grid
 from supervisor.rows.names import check_parameters
+from supervisor.rows.ranking import Ranking
 from supervisor.rows.space import Space
 
 Axes = Mapping[str, Any] | Iterable[Mapping[str, Any]]
@@ -56,6 +57,8 @@ class Order:
         As there.
     times : StopTimes
         Timers of the escalation.
+    sort, ascending, min_trades
+        As in :class:`~supervisor.rows.ranking.Ranking`; None: no metric was named.
     run_dir : Path or None
         Directory of the run; None: one below ``runs/``.
     """
@@ -68,6 +71,9 @@ class Order:
     vram_limit: int | None
     fee: float
     containment: str
+    sort: str | None
+    ascending: bool
+    min_trades: int
     run_dir: Path | None
     times: StopTimes
 
@@ -100,6 +106,8 @@ class Changes:
         Memory of each GPU that the run may use, in bytes.
     cores : int or None
         Workers if it computes on the CPU, whatever was asked for: a cluster job's cores.
+    sort, ascending, min_trades
+        As in :class:`~supervisor.rows.ranking.Ranking`.
     """
 
     workers: int | None = None
@@ -110,6 +118,17 @@ class Changes:
     device: str | None = None
     vram_limit: int | None = None
     cores: int | None = None
+    sort: str | None = None
+    ascending: bool = False
+    min_trades: int | None = None
+
+    def ranking(self, before: Ranking) -> Ranking:
+        """Return how to rank: a metric that is named anew is descending, unless told otherwise."""
+        return Ranking(
+            before.metric if self.sort is None else self.sort,
+            self.ascending or (before.ascending and self.sort is None),
+            before.min_trades if self.min_trades is None else self.min_trades,
+        )
 
     @classmethod
     def of(cls, given: Given) -> Changes:
@@ -173,6 +192,8 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
     function = _function(order.strategy, grid)
     workers = checks.default_workers() if order.workers is None else order.workers
     ordered = _constraint(strategy, source, grid)
+    ranking = Ranking(order.sort or "", order.ascending, order.min_trades)
+    check_ranking(ranking, source)
     asked = parse_device(order.device)
     refuse_for_function(asked, source)
     found = inputs.provenance(order.data, strategy, source)
@@ -196,6 +217,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         stack=asked.stack or Stack.NUMBA,
         vram_limit_bytes=order.vram_limit,
         workers_asked=order.workers,
+        ranking=ranking,
     )
     return plan, bars, function
 
@@ -274,6 +296,26 @@ def _constraint(strategy: str, source: Source, grid: Grid) -> tuple[str, str] | 
     from workers import catalog
 
     return catalog.check(strategy, grid).ordered
+
+
+def check_ranking(ranking: Ranking, source: Source) -> None:
+    """Refuse a metric that a built-in strategy does not have; a function's are not known yet.
+
+    Raises
+    ------
+    ConfigError
+        Names the metrics that there are.
+    """
+    if source is not Source.BUILT_IN:
+        return
+    from workers.catalog import COLUMNS
+
+    if ranking.choose(COLUMNS) is None:
+        raise ConfigError(
+            f"sort: the strategy has no metric {ranking.metric!r}; "
+            f"its metrics: {', '.join(COLUMNS)}",
+            key="sort",
+        )
 
 
 def _bars(data: Any) -> Bars:

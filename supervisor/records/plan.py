@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import ConfigError, brief
 from supervisor.records.device import Stack
+from supervisor.rows.ranking import Ranking
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
@@ -183,6 +184,8 @@ class Plan:
         The number of workers that the user asked for; None: it was left to us.
     fallback_workers : int
         Workers that compute the rest on the CPU if every GPU is lost; 0: then the run fails.
+    ranking : Ranking
+        Which combination is called the best.
     """
 
     run_id: str
@@ -208,6 +211,7 @@ class Plan:
     device_why: str = ""
     workers_asked: int | None = None
     fallback_workers: int = 0
+    ranking: Ranking = field(default_factory=Ranking)
 
     @property
     def slots(self) -> int:
@@ -261,6 +265,7 @@ class Plan:
             "device_why": self.device_why,
             "workers_asked": self.workers_asked,
             "fallback_workers": self.fallback_workers,
+            "ranking": self.ranking.to_json(),
         }
 
     @classmethod
@@ -283,6 +288,7 @@ class Plan:
             known["stack"] = Stack(known["stack"])
             for name in ("devices", "spare_devices"):
                 known[name] = tuple(map(str, known.get(name, ())))
+        known["ranking"] = Ranking(**known.get("ranking", {}))
         known["provenance"] = _provenance(plain)
         return cls(**known)
 

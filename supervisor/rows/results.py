@@ -27,10 +27,11 @@ from numpy.typing import NDArray
 from supervisor.errors import RunFailedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
 from supervisor.rows.frames import Frame, FrameKind
-from supervisor.rows.grid import Grid, Value
+from supervisor.rows.grid import Grid
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
 from supervisor.rows.journal import JournalSync
 from supervisor.rows.names import ERROR_COLUMN, title_of
+from supervisor.rows.ranking import TRADES, Ranking
 from supervisor.rows.space import Space
 from supervisor.rows.values import to_arrow_column
 from supervisor.system.durable import sync_directory
@@ -130,21 +131,29 @@ def read(path: Path | str) -> Any:
 
 
 def best(
-    path: Path | str, metric: str = "total_return", k: int = 10, *, largest: bool = True
-) -> list[dict[str, Value | None]]:
+    path: Path | str,
+    metric: str = "total_return",
+    k: int = 10,
+    ranking: Ranking | None = None,
+    *,
+    largest: bool = True,
+) -> list[dict[str, Any]]:
     """Find the ``k`` rows with the best value of a metric, holding one row group at a time.
 
-    Ties go to the earlier combination; rows without the metric, or with NaN, are
-    left out.
+    Ties go to the earlier combination; rows without the metric, or with a value that is not
+    finite, are left out, and those with fewer trades than the ranking asks for.
     """
     import pyarrow.parquet as pq
 
-    kept: list[tuple[float, int, dict[str, Value | None]]] = []
+    ranking = ranking or Ranking(ascending=not largest)
+    columns = [metric, TRADES] if ranking.min_trades else [metric]
+    kept: list[tuple[float, int, dict[str, Any]]] = []
     with pq.ParquetFile(path) as file:
         seen = 0
         for group in range(file.num_row_groups):
-            scores = _numbers(file.read_row_group(group, columns=[metric]).column(0))
-            scores = np.where(np.isnan(scores), -np.inf, scores if largest else -scores)
+            table = file.read_row_group(group, columns=list(dict.fromkeys(columns)))
+            trades = numbers(table.column(TRADES)) if ranking.min_trades else None
+            scores = ranking.scores(numbers(table.column(metric)), trades)
             top = np.argsort(-scores, kind="stable")[:k]
             top = top[scores[top] > -np.inf]
             if len(top) and (len(kept) < k or scores[top[0]] > kept[-1][0]):
@@ -156,7 +165,22 @@ def best(
     return [row for _, _, row in kept]
 
 
-def _numbers(column: Any) -> NDArray[np.float64]:
+def metrics_of(path: Path | str, grid: Grid) -> list[str]:
+    """Return the columns of a results file that combinations can be ranked by."""
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(path)
+    return [
+        field.name
+        for field in schema
+        if field.name not in (*grid.names, ERROR_COLUMN) and str(field.type) in _RANKED_TYPES
+    ]
+
+
+_RANKED_TYPES = ("double", "int64")
+
+
+def numbers(column: Any) -> NDArray[np.float64]:
     """Give a column as numbers, NaN where it has none.
 
     Our own columns are read by their buffers: Arrow's compute functions take 50 ms to load,
@@ -164,9 +188,9 @@ def _numbers(column: Any) -> NDArray[np.float64]:
     """
     if str(column.type) not in ("double", "int64"):
         column = column.cast("float64")
-    numbers = to_numpy(column).astype(np.float64)
-    numbers[nulls(column)] = np.nan
-    return numbers
+    found = to_numpy(column).astype(np.float64)
+    found[nulls(column)] = np.nan
+    return found
 
 
 @dataclass(frozen=True, slots=True)

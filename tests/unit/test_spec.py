@@ -16,6 +16,9 @@ strategy = "sma_cross"
 data = "bars.csv"
 workers = 4
 fee = 0.001
+sort = "max_drawdown"
+ascending = true
+min_trades = 5
 device = "cuda:0,1"
 vram_limit = "8G"
 run_dir = "out"
@@ -64,6 +67,7 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     assert given["run_dir"] == tmp_path / "out"
     assert (given["workers"], given["fee"], given["device"]) == (4, 0.001, "cuda:0,1")
     assert given["vram_limit"] == 8 << 30
+    assert (given["sort"], given["ascending"], given["min_trades"]) == ("max_drawdown", True, 5)
     assert given["containment"] == "subreaper"
     assert {name: list(values) for name, values in given["grid"].items()} == {
         "fast": list(range(5, 51, 5)), "slow": [60, 90, 120], "flag": [True],
