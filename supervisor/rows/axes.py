@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
@@ -181,9 +182,9 @@ def _check_kinds(name: str, values: Sequence[Any], kinds: frozenset[type]) -> No
 
 
 def _refuse_like_named(name: str, values: Sequence[Any]) -> None:
-    labels = [value.label for value in values if value is not None]
-    twice = next((label for at, label in enumerate(labels) if label in labels[:at]), None)
-    if twice is not None:
+    labels = Counter(value.label for value in values if value is not None)
+    twice, count = labels.most_common(1)[0]
+    if count > 1:
         raise ConfigError(
             f"grid axis {name!r} has two values that results would both call {twice!r}: give "
             "texts, and look the values up in the function",

@@ -94,6 +94,30 @@ def test_values_of_every_kind_and_rows_like_results(inside: Place) -> None:
     assert [results[0][name] for name in ("day", "signal")] == [VALUES["day"][0], "Signals.SIGINT"]
 
 
+def test_a_resumed_run_gets_the_same_values(inside: Place) -> None:
+    seen, first = inside.root / "seen", inside.root / "first"
+
+    def backtest(bars, params, stop):
+        with seen.open("a") as file:
+            file.write(repr(list(params.values())) + "\n")
+        if not first.exists():
+            first.touch()
+            stop.wait()
+            return None
+        return {"x": 0.5}
+
+    run_dir = inside.root / "run"
+    with supervisor.sweep(backtest, VALUES, inside.data, workers=1, run_dir=run_dir) as run:
+        wait_for(first.exists, "the first combination")
+        run.stop()
+    seen.unlink()
+    with supervisor.resume(run_dir) as run:
+        rows = run.results().to_pylist()
+    given = [repr(list(point)) for point in itertools.product(*VALUES.values())]
+    assert sorted(seen.read_text().splitlines()) == sorted(given)
+    assert len(rows) == len(given)
+
+
 def test_points_in_place_of_a_grid(inside: Place) -> None:
     points = [{"a": 3, "b": "x"}, {"a": 1, "b": "y"}, {"a": 3, "b": "y"}]
 

@@ -342,3 +342,12 @@ def test_texts_stay_texts(text: str, values: list[object]) -> None:
     found = list(parse_axis(text)[1])
     assert found == values
     assert [type(value) for value in found] == [type(value) for value in values]
+
+
+def test_values_that_results_could_not_tell_apart_are_refused() -> None:
+    class Weight:
+        def __str__(self) -> str:
+            return "weight"
+
+    with pytest.raises(ConfigError, match="results would both call 'weight'"):
+        Grid.of({"w": [Weight(), Weight()]})
