@@ -113,7 +113,8 @@ def _fill_main(strategy: Strategy) -> None:
 
     A pool that the function starts finds its own functions by name there.
     """
-    names = getattr(strategy, "__globals__", {})
+    function = getattr(strategy, "function", strategy)  # of a grid with values of its own
+    names = getattr(function, "__globals__", {})
     if names.get("__name__") == "__main__":
         main = vars(sys.modules["__main__"])
         main.update({name: value for name, value in names.items() if name[:2] != "__"})

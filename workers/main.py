@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
-import math
 import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ from supervisor.records import rundir
 from supervisor.records.plan import ALLOCATION
 from supervisor.rows import cells
 from supervisor.rows.journal import JournalWriter
+from supervisor.rows.ranking import Places, Ranking
 from supervisor.system import process
 from workers.backend import Backend
 from workers.gpu import own_device
@@ -39,7 +39,6 @@ OOM_SCORE = 500
 neither the warden nor the user's own program (proc(5), ``oom_score_adj``)."""
 
 DUMP_SIGNAL = signal.SIGUSR1
-RANKED_BY = "sharpe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +64,10 @@ class Station:
     """The GPU that this worker has, and the only one that it sees. Empty: none was chosen."""
     vram_bytes: int | None = None
     """Memory of it that the worker may use, where that is limited."""
+    ranking: Ranking = field(default_factory=Ranking)
+    """Which of its combinations it calls the best."""
+    parameters: tuple[str, ...] = ()
+    """Their names: a metric that is called like one has another name in results."""
 
     @property
     def journal_path(self) -> Path:
@@ -167,6 +170,13 @@ def _report_broken(station: Station, error: str, *, usage: bool) -> None:
     messages.send(station.link, messages.WorkerBroken(error=messages.clip(error), usage=usage))
 
 
+@functools.lru_cache(maxsize=64)
+def _places(
+    ranking: Ranking, columns: tuple[str, ...], parameters: tuple[str, ...]
+) -> Places | None:
+    return ranking.places(columns, parameters)
+
+
 class ChunkInHand:
     """The chunk a worker is computing (see :class:`workers.backend.Chunk`)."""
 
@@ -178,6 +188,7 @@ class ChunkInHand:
         self.flag: NDArray[np.int64] = station.flag.array
         self._journal = journal
         self._link = station.link
+        self._ranking, self._parameters = station.ranking, station.parameters
         self._row = station.table.rows[station.slot : station.slot + 1]
         self.progress: NDArray[np.int64] = self._row["done"]
         # first: killed in between, the row must not pair this chunk with the rows of another
@@ -226,11 +237,12 @@ class ChunkInHand:
     def _best(
         self, columns: tuple[str, ...], rows: NDArray[np.float64]
     ) -> tuple[int, float] | None:
-        """Position and value of the best row; None if it is not the best so far."""
-        column = columns.index(RANKED_BY) if RANKED_BY in columns else 0
-        values = rows[:, column]
-        if not len(values):
+        """Position and score of the best row; None if it is not the best so far."""
+        places = _places(self._ranking, columns, self._parameters)
+        if places is None or len(rows) == 0:
+            self._row["unranked"] |= places is None
             return None
-        at = int(np.where(np.isfinite(values), values, -np.inf).argmax())
-        best = float(values[at])
-        return (at, best) if math.isfinite(best) and best > self._row["best_value"][0] else None
+        trades = None if places.trades is None else rows[:, places.trades]
+        scores = self._ranking.scores(rows[:, places.metric], trades)
+        at = int(np.argmax(scores))
+        return (at, float(scores[at])) if scores[at] > self._row["best_value"][0] else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ from supervisor.cli import show, status
 from supervisor.cli.text import containment_lines
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.ipc import control_socket
+from supervisor.lifecycle.checks import check_min_trades
 from supervisor.lifecycle.finish import (
     PATIENCE_S,
     finish_dead_run,
@@ -21,12 +23,12 @@ from supervisor.lifecycle.finish import (
     read_report,
     write_late_results,
 )
+from supervisor.lifecycle.prepare import Changes
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, read_plan
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
-from supervisor.rows.results import ERROR_COLUMN
 from supervisor.system import durable
 
 PAGE_FILE = "report.html"
@@ -50,7 +52,22 @@ def report(
     x: Annotated[str | None, typer.Option(help="Parameter on the x axis of the heat map.")] = None,
     y: Annotated[str | None, typer.Option(help="Parameter on the y axis of the heat map.")] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Column that the page ranks by.", show_default="sharpe")
+        str | None, typer.Option(help="The same as --sort, for the page.", show_default=False)
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help="Metric by which combinations are ranked.", show_default="as the run did"
+        ),
+    ] = None,
+    ascending: Annotated[
+        bool, typer.Option("--ascending", help="The lowest value is the best.")
+    ] = False,
+    min_trades: Annotated[
+        int | None,
+        typer.Option(
+            help="Combinations with fewer trades are not ranked.", show_default="as the run did"
+        ),
     ] = None,
 ) -> None:
     """Show how a run ended, and its best results.
@@ -73,11 +90,12 @@ def report(
     found = _load(run_dir, said=not as_json)
     if isinstance(plan, Plan):
         found = _write_missing_results(found, plan, said=not as_json)
+        plan = _ranked(plan, found, sort or metric, min_trades, ascending=ascending)
     plain = found.to_json()
     if as_html:
         if isinstance(plan, CommandPlan):
             raise ConfigError("--html shows the results of a sweep; this run supervised a command")
-        where = _write_page(run_dir, plan, found, asked, out=out, x=x, y=y, metric=metric)
+        where = _write_page(run_dir, plan, found, asked, out=out, x=x, y=y)
         if not as_json:
             print(where)
             return
@@ -154,7 +172,7 @@ def _show_summary(found: Report, plan: AnyPlan) -> None:
     results = Path(found.run_dir) / rundir.RESULTS_FILE
     try:
         if found.combos_done > found.combos_failed and results.is_file():
-            show.ranking_metric(results, plan)  # unreadable: say so before the first line
+            show.ranking_metric(results, plan, plan.ranking)  # unreadable: say so first
         show.summary(found, plan)
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
@@ -169,7 +187,6 @@ def _write_page(
     out: Path | None,
     x: str | None,
     y: str | None,
-    metric: str | None,
 ) -> Path:
     from supervisor.report_page import build, plotly_script
 
@@ -177,7 +194,7 @@ def _write_page(
     results = run_dir / rundir.RESULTS_FILE
     where = (out or run_dir / PAGE_FILE).absolute()
     try:
-        chosen = _metric(results, plan, metric)
+        chosen = _metric(results, plan)
         page = build(run_dir, plan, found, metric=chosen, x=x, y=y, asked=asked)
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
@@ -192,26 +209,29 @@ def _write_page(
     return where
 
 
-def _metric(results: Path, plan: Plan, asked: str | None) -> str | None:
-    """Column to rank by: the one requested, otherwise that of the summary."""
-    if not results.is_file():
-        return None
-    if asked is None:
-        return show.ranking_metric(results, plan)
-    import pyarrow.parquet
+def _metric(results: Path, plan: Plan) -> str | None:
+    """Column that the page ranks by."""
+    return show.ranking_metric(results, plan, plan.ranking)[0] if results.is_file() else None
 
-    known = [
-        field.name
-        for field in pyarrow.parquet.read_schema(results)
-        if field.name not in (*plan.grid.names, ERROR_COLUMN)
-        and str(field.type) in ("double", "int64")  # a text ranks nothing
-    ]
-    if asked not in known:
-        raise ConfigError(
-            f"--metric {asked!r} is no metric of this run; its metrics: {', '.join(known)}",
-            key="metric",
-        )
-    return asked
+
+def _ranked(
+    plan: Plan, found: Report, sort: str | None, min_trades: int | None, *, ascending: bool
+) -> Plan:
+    """Rank as these options say, and as the run did where they say nothing."""
+    ranking = Changes(
+        sort=sort,
+        ascending=ascending,
+        min_trades=None if min_trades is None else check_min_trades(min_trades, "--min-trades"),
+    ).ranking(plan.ranking)
+    results = Path(found.run_dir) / rundir.RESULTS_FILE
+    if ranking != plan.ranking and results.is_file():
+        try:
+            metric, complaint = show.ranking_metric(results, plan, ranking)
+        except (OSError, ValueError) as error:
+            raise _unreadable(results, error) from None
+        if metric is None:
+            raise ConfigError(complaint, key="sort")
+    return replace(plan, ranking=ranking)
 
 
 def _unreadable(results: Path, error: Exception) -> ConfigError:

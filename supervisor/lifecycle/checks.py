@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -69,6 +69,15 @@ def check_seed(value: Any, name: str = "seed") -> int:
         f"{name} must be a whole number from 0 to 2**63 - 1, not {brief(value)}; leave it out "
         "for one that is drawn",
         key="seed",
+    )
+
+
+def check_min_trades(value: Any, name: str = "min_trades") -> int:
+    """Return the least number of trades of a combination that is ranked."""
+    if _is_whole(value) and 0 <= value < 2**53:
+        return int(value)
+    raise ConfigError(
+        f"{name} must be a whole number, 0 or more, not {brief(value)}", key="min_trades"
     )
 
 
@@ -140,14 +149,22 @@ def check_strategy(value: Any, name: str) -> str | Callable[..., Any]:
     )
 
 
-def check_grid(value: Any, name: str) -> Mapping[str, Any]:
-    """Return a grid: parameters and their values, which are checked where it is built."""
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return value
+def check_grid(value: Any, name: str) -> Mapping[str, Any] | list[Mapping[str, Any]]:
+    """Return a grid: parameters and their values, or points; checked where it is built."""
+    if _has_names(value):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        points = list(value)
+        if all(map(_has_names, points)):
+            return points
     raise ConfigError(
-        f"{name} must map each parameter's name to its values, as in {{'fast': [5, 10]}}, "
-        f"not {brief(value)}"
+        f"{name} must map each parameter's name to its values, as in {{'fast': [5, 10]}}, or "
+        f"list points, as in [{{'fast': 5}}, {{'fast': 10}}], not {brief(value)}"
     )
+
+
+def _has_names(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
 def check_flag(value: Any, name: str) -> bool:

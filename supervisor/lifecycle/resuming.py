@@ -26,7 +26,14 @@ from supervisor.lifecycle.checks import (
 )
 from supervisor.lifecycle.finish import PATIENCE_S
 from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
-from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
+from supervisor.lifecycle.prepare import (
+    Changes,
+    Order,
+    Prepared,
+    check,
+    check_platform,
+    check_ranking,
+)
 from supervisor.lifecycle.prepare import prepare as prepare_new
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
@@ -185,7 +192,9 @@ def _changed(
         containment=changes.containment or plan.containment,
         provenance=replace(plan.provenance, code=code),
         resumed=plan.resumed + 1,
+        ranking=changes.ranking(plan.ranking),
     )
+    check_ranking(again.ranking, again.source)
     done = _finished(again, run_dir, changes)
     left = max(0, again.combos_total - done)
     if not left:  # its rows are what they are: nothing is computed, on whatever device
@@ -346,8 +355,11 @@ def _grid_difference(there: Grid, wanted: Grid) -> str:
     if there.names != wanted.names:
         return f"its grid is over {', '.join(there.names)}, not {', '.join(wanted.names)}"
     for name, old, new in zip(there.names, there.axes, wanted.axes, strict=True):
-        if old.dtype != new.dtype or old.tolist() != new.tolist():
+        same = there.exact.get(name) == wanted.exact.get(name)
+        if old.dtype != new.dtype or old.tolist() != new.tolist() or not same:
             return f"its grid has other values of {name} ({_shown(old)}, not {_shown(new)})"
+    if there.points_to_json() != wanted.points_to_json():
+        return "its grid has other points"
     return ""
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import ConfigError, brief
 from supervisor.records.device import Stack
+from supervisor.rows.ranking import Ranking
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
@@ -194,6 +195,8 @@ class Plan:
         there were seeds, which is resumed with 0.
     fallback_workers : int
         Workers that compute the rest on the CPU if every GPU is lost; 0: then the run fails.
+    ranking : Ranking
+        Which combination is called the best.
     """
 
     run_id: str
@@ -220,6 +223,7 @@ class Plan:
     workers_asked: int | None = None
     fallback_workers: int = 0
     seed: int | None = None
+    ranking: Ranking = field(default_factory=Ranking)
 
     @property
     def slots(self) -> int:
@@ -253,6 +257,7 @@ class Plan:
             "strategy": self.strategy,
             "source": str(self.source),
             "grid": self.grid.to_json(),
+            **({"points": points} if (points := self.grid.points_to_json()) else {}),
             "combos_total": self.combos_total,
             "data": self.data,
             "n_bars": self.n_bars,
@@ -273,6 +278,7 @@ class Plan:
             "workers_asked": self.workers_asked,
             "fallback_workers": self.fallback_workers,
             "seed": self.seed,
+            "ranking": self.ranking.to_json(),
         }
 
     @classmethod
@@ -283,7 +289,7 @@ class Plan:
         known = {name: plain[name] for name in cls.__slots__ if name in plain}
         _check_numbers(known)
         known["source"] = Source(known["source"])
-        known["grid"] = Grid.of(known["grid"])
+        known["grid"] = Grid.from_json(known["grid"], plain.get("points"))
         known["times"] = StopTimes(**known["times"])
         if known.get("shard"):
             start, stop = known["shard"]
@@ -295,6 +301,7 @@ class Plan:
             known["stack"] = Stack(known["stack"])
             for name in ("devices", "spare_devices"):
                 known[name] = tuple(map(str, known.get(name, ())))
+        known["ranking"] = Ranking(**known.get("ranking", {}))
         known["provenance"] = _provenance(plain)
         return cls(**known)
 

@@ -68,9 +68,9 @@ def build(
     if metric is not None and results.exists():
         from supervisor.rows.results import best
 
-        rows = best(results, metric, _BEST_SHOWN)
+        rows = best(results, metric, _BEST_SHOWN, plan.ranking)
         if axes and rows:
-            picture = heat.read(results, plan.grid, axes, metric)
+            picture = heat.read(results, plan.grid, axes, metric, ranking=plan.ranking)
     return render(
         Facts(
             plan=plan,

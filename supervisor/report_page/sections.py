@@ -135,7 +135,7 @@ def best_section(facts: Facts) -> str:
         for row in facts.best
     )
     return (
-        f"<section><h2>Best by {escape(facts.metric or '')}</h2>"
+        f"<section><h2>Best by {escape(facts.plan.ranking.describe(facts.metric or ''))}</h2>"
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
         "</div></section>"
     )

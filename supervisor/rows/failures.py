@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.rows.results import ERROR_COLUMN
+from supervisor.rows.names import ERROR_COLUMN
 
 _LOOKED_AT = 100_000
 """Failed combinations that are looked at: enough to see which errors are common."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import heapq
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,21 +29,25 @@ from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
 from supervisor.rows import cells
 from supervisor.rows.cells import CellKind, Values, as_text
 from supervisor.rows.frames import Frame, FrameKind
-from supervisor.rows.grid import Grid, Value
+from supervisor.rows.grid import Grid
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
 from supervisor.rows.journal import JournalSync
+from supervisor.rows.names import ERROR_COLUMN, title_of
+from supervisor.rows.ranking import TRADES, Ranking
 from supervisor.rows.space import Space
+from supervisor.rows.values import to_arrow_column
 from supervisor.system.durable import sync_directory
 from supervisor.system.meanwhile import Meanwhile
 
 ROW_GROUP = 2**16
 """Indices of the grid per row group: part of the format, since it shapes the file's bytes."""
 
-ERROR_COLUMN = "error"
-"""Why a combination failed; there only if one did."""
-
 WHOLE_NUMBERS = frozenset({"trades"})
 """Metrics that are counts, kept as int64 (unless a strategy returns fractions after all)."""
+
+
+_EXACT = 2.0**53
+"""Up to here every whole number is a float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,21 +155,29 @@ def read(path: Path | str) -> Any:
 
 
 def best(
-    path: Path | str, metric: str = "total_return", k: int = 10, *, largest: bool = True
-) -> list[dict[str, Value | None]]:
+    path: Path | str,
+    metric: str = "total_return",
+    k: int = 10,
+    ranking: Ranking | None = None,
+    *,
+    largest: bool = True,
+) -> list[dict[str, Any]]:
     """Find the ``k`` rows with the best value of a metric, holding one row group at a time.
 
-    Ties go to the earlier combination; rows without the metric, or with NaN, are
-    left out.
+    Ties go to the earlier combination; rows without the metric, or with a value that is not
+    finite, are left out, and those with fewer trades than the ranking asks for.
     """
     import pyarrow.parquet as pq
 
-    kept: list[tuple[float, int, dict[str, Value | None]]] = []
+    ranking = ranking or Ranking(ascending=not largest)
+    columns = [metric, TRADES] if ranking.min_trades else [metric]
+    kept: list[tuple[float, int, dict[str, Any]]] = []
     with pq.ParquetFile(path) as file:
         seen = 0
         for group in range(file.num_row_groups):
-            scores = _numbers(file.read_row_group(group, columns=[metric]).column(0))
-            scores = np.where(np.isnan(scores), -np.inf, scores if largest else -scores)
+            table = file.read_row_group(group, columns=list(dict.fromkeys(columns)))
+            trades = numbers(table.column(TRADES)) if ranking.min_trades else None
+            scores = ranking.scores(numbers(table.column(metric)), trades)
             top = np.argsort(-scores, kind="stable")[:k]
             top = top[scores[top] > -np.inf]
             if len(top) and (len(kept) < k or scores[top[0]] > kept[-1][0]):
@@ -176,7 +189,22 @@ def best(
     return [row for _, _, row in kept]
 
 
-def _numbers(column: Any) -> NDArray[np.float64]:
+def metrics_of(path: Path | str, grid: Grid) -> list[str]:
+    """Return the columns of a results file that combinations can be ranked by."""
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(path)
+    return [
+        field.name
+        for field in schema
+        if field.name not in (*grid.names, ERROR_COLUMN) and str(field.type) in _RANKED_TYPES
+    ]
+
+
+_RANKED_TYPES = ("double", "int64")
+
+
+def numbers(column: Any) -> NDArray[np.float64]:
     """Give a column as numbers, NaN where it has none.
 
     Our own columns are read by their buffers: Arrow's compute functions take 50 ms to load,
@@ -184,9 +212,9 @@ def _numbers(column: Any) -> NDArray[np.float64]:
     """
     if str(column.type) not in ("double", "int64"):
         column = column.cast("float64")
-    numbers = to_numpy(column).astype(np.float64)
-    numbers[nulls(column)] = np.nan
-    return numbers
+    found = to_numpy(column).astype(np.float64)
+    found[nulls(column)] = np.nan
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +247,7 @@ class _Shape:
         ids, firsts = np.unique(useful, return_index=True)
         in_order = [index.columns[i] for i in ids[np.argsort(firsts)]]
         names = tuple(dict.fromkeys(name for columns in in_order for name in columns))
-        taken = {*grid.names, ERROR_COLUMN}
-        titles = tuple(f"result_{name}" if name in taken else name for name in names)
+        titles = tuple(title_of(name, grid.names) for name in names)
         kinds = {name: _kind(found) for name, found in index.kinds.items()}
         whole = WHOLE_NUMBERS & set(names) - set(kinds)
         return cls(names, titles, whole, 0 in ids, kinds)
@@ -236,8 +263,8 @@ class _Shape:
         import pyarrow as pa
 
         fields = [
-            pa.field(name, _parameter_type(axis), nullable=False)
-            for name, axis in zip(grid.names, grid.axes, strict=True)
+            pa.field(name, column.type, nullable=bool(column.null_count))
+            for name, column in parameter_columns(grid).items()
         ]
         for name, title in zip(self.names, self.titles, strict=True):
             fields.append(pa.field(title, self._type(name)))
@@ -265,13 +292,49 @@ def _kind(found: set[str]) -> CellKind:
     return CellKind(*found) if len(found) == 1 else CellKind.TEXT
 
 
-def _parameter_type(axis: NDArray[np.generic]) -> Any:
-    import pyarrow as pa
+def parameter_columns(grid: Grid) -> dict[str, Any]:
+    """Return the values of each parameter as an Arrow array: a column's type, and its values."""
+    return {
+        name: to_arrow_column(axis.tolist())
+        if axis.dtype == object and name in grid.exact
+        else _plain_column(axis)
+        for name, axis in zip(grid.names, grid.axes, strict=True)
+    }
 
-    return pa.string() if axis.dtype == object else pa.from_numpy_dtype(axis.dtype)
+
+def parameter_values(grid: Grid, name: str) -> list[Any]:
+    """Return the values of a parameter as results have them, for one row after the other."""
+    axis = grid.axis(name)
+    if axis.dtype == object and name in grid.exact:
+        values: list[Any] = to_arrow_column(axis.tolist()).to_pylist()
+    else:
+        values = axis.tolist()
+    return values
 
 
-def _parameter_column(values: NDArray[np.generic]) -> Any:
+def metric_values(name: str, values: list[Any]) -> list[Any]:
+    """Return the values of a metric as results have them: counts are whole numbers."""
+    if name in WHOLE_NUMBERS:
+        return [_count(value) if isinstance(value, float) else value for value in values]
+    return values
+
+
+def _count(value: float) -> int | float | None:
+    if math.isnan(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) <= _EXACT else value
+
+
+def _parameter_column(grid: Grid, name: str, digits: NDArray[np.int64]) -> Any:
+    axis = grid.axis(name)
+    if axis.dtype == object and name in grid.exact:
+        import pyarrow as pa
+
+        return to_arrow_column(axis.tolist()).take(pa.array(digits))
+    return _plain_column(axis[digits])
+
+
+def _plain_column(values: NDArray[np.generic]) -> Any:
     return text_to_arrow(values.tolist()) if values.dtype == object else to_arrow(values)
 
 
@@ -438,8 +501,8 @@ def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, 
     import pyarrow as pa
 
     keep = block.found
-    parameters = grid.decode(block.indices[keep])
-    columns = [_parameter_column(parameters[name]) for name in grid.names]
+    digits = grid.digits(block.indices[keep])
+    columns = [_parameter_column(grid, name, digits[name]) for name in grid.names]
     for at, name in enumerate(shape.names):
         if name in shape.kinds:
             columns.append(_special_column(block, at, name, schema.field(shape.titles[at]).type))
@@ -448,7 +511,7 @@ def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, 
         if name in shape.whole:
             absent |= np.isnan(values)
             values = np.where(absent, 0.0, values)
-            if np.any(values != np.rint(values)) or np.any(np.abs(values) > 2.0**53):
+            if np.any(values != np.rint(values)) or np.any(np.abs(values) > _EXACT):
                 raise _FractionError
             values = values.astype(np.int64)
         columns.append(to_arrow(values, absent))
