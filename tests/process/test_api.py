@@ -694,7 +694,7 @@ print(run.report.status, run.report.combos_done, flush=True)
     run.wait_for((place.root / "looping").exists, "the caller in its loop")
     run.signal(signal.SIGINT)
     assert run.end() == 0, run.tell()
-    assert run.out == "interrupted True\nstopped 30\n"
+    assert run.out == "interrupted False\nstopped 30\n", "stopped before it is the caller's"
     run.assert_gone()
 
 
