@@ -5,6 +5,7 @@ The front reads this to check a grid before anything is started.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -145,13 +146,20 @@ def check(strategy_name: str, grid: Grid) -> Strategy:
     return strategy
 
 
+def _range_hint(name: str, value: object) -> str:
+    """Say how a range is written, to those who wrote it with a hyphen or dots."""
+    ends = re.fullmatch(r"(\d+)\s*(?:-|\.\.+|–)\s*(\d+)", value) if isinstance(value, str) else None
+    return f": a range is written {name}={ends[1]}:{ends[2]}" if ends else ""
+
+
 def _check_axis(parameter: Parameter, axis: NDArray[np.generic]) -> None:
     kinds = {"int": "i", "float": "if"}[parameter.kind]
     if axis.dtype.kind not in kinds:
         wanted = {"int": "whole numbers", "float": "numbers"}[parameter.kind]
+        first = axis[0].item() if isinstance(axis[0], np.generic) else axis[0]
         raise ConfigError(
             f"parameter {parameter.name!r} ({parameter.doc}) takes {wanted}, "
-            f"not {axis[0].item() if isinstance(axis[0], np.generic) else axis[0]!r}",
+            f"not {first!r}{_range_hint(parameter.name, first)}",
             key="grid",
         )
     smallest = axis.min().item()

@@ -36,6 +36,11 @@ def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered
         return Gathered(count_covered(run_dir, plan), unwritten=f"{NOT_WRITTEN}: {error}")
     for damage in done.damaged:
         note(f"{damage}: what it held was computed again")
+    for metric in done.mixed:
+        note(
+            f"metric {metric} is a number in some rows and a text or a time in others: "
+            "only the numbers are kept"
+        )
     return Gathered(done.rows, done.failed, missing=_count_missing(done, plan))
 
 

@@ -167,6 +167,27 @@ OPTIONS = (
         checks.check_fee, default=0.0005, metavar="FRACTION", section="",
     ),
     Option(
+        "seed", Kind.WHOLE, Use.SWEEP | Use.PYTHON, Group.WORK,
+        "What the random numbers of your own function are derived from, together with the "
+        "combination: the same seed, the same rows.",
+        checks.check_seed, shown="drawn, and recorded", metavar="N", section="",
+    ),
+    Option(
+        "sort", Kind.TEXT, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.WORK,
+        "Metric by which combinations are ranked: the highest value is the best.",
+        checks.check_text, shown="sharpe, or the first", metavar="METRIC", section="",
+    ),
+    Option(
+        "ascending", Kind.FLAG, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.WORK,
+        "The lowest value is the best.",
+        checks.check_flag, default=False, section="",
+    ),
+    Option(
+        "min_trades", Kind.WHOLE, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.WORK,
+        "Combinations with fewer trades are not ranked.",
+        checks.check_min_trades, default=0, metavar="N", section="",
+    ),
+    Option(
         "workers", Kind.WHOLE, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.RUN,
         "Number of worker processes.",
         checks.check_workers, shown="one per core, or per GPU", metavar="N", section="",

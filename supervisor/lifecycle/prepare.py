@@ -8,6 +8,7 @@ run that cannot start leaves nothing behind.
 from __future__ import annotations
 
 import re
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -25,12 +26,18 @@ from supervisor.records.claim import Claim
 from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import Plan, Source, StopTimes
-from supervisor.rows.grid import Grid, Value
+from supervisor.rows.grid import Grid
+from supervisor.rows.names import check_parameters
+from supervisor.rows.ranking import Ranking
 from supervisor.rows.space import Space
 
-Axes = Mapping[str, Iterable[Value] | Value]
+Axes = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""Values of each parameter, or points."""
 
 _IMPORT_SPEC = re.compile(r"[^:]+:[A-Za-z_][\w.]*")
+
+_SEED_BITS = 32
+"""Of a seed that is drawn: short enough to be typed again."""
 
 EXAMPLE_STRATEGY = "sma_cross"
 EXAMPLE_GRID: Axes = {"fast": range(10, 610), "slow": range(620, 2420, 3)}
@@ -52,8 +59,12 @@ class Order:
         Memory of each GPU that the run may use, in bytes.
     fee : float
         As there.
+    seed : int or None
+        As there; None: one is drawn.
     times : StopTimes
         Timers of the escalation.
+    sort, ascending, min_trades
+        As in :class:`~supervisor.rows.ranking.Ranking`; None: no metric was named.
     run_dir : Path or None
         Directory of the run; None: one below ``runs/``.
     """
@@ -65,7 +76,11 @@ class Order:
     device: str
     vram_limit: int | None
     fee: float
+    seed: int | None
     containment: str
+    sort: str | None
+    ascending: bool
+    min_trades: int
     run_dir: Path | None
     times: StopTimes
 
@@ -98,6 +113,8 @@ class Changes:
         Memory of each GPU that the run may use, in bytes.
     cores : int or None
         Workers if it computes on the CPU, whatever was asked for: a cluster job's cores.
+    sort, ascending, min_trades
+        As in :class:`~supervisor.rows.ranking.Ranking`.
     """
 
     workers: int | None = None
@@ -108,6 +125,17 @@ class Changes:
     device: str | None = None
     vram_limit: int | None = None
     cores: int | None = None
+    sort: str | None = None
+    ascending: bool = False
+    min_trades: int | None = None
+
+    def ranking(self, before: Ranking) -> Ranking:
+        """Return how to rank: a metric that is named anew is descending, unless told otherwise."""
+        return Ranking(
+            before.metric if self.sort is None else self.sort,
+            self.ascending or (before.ascending and self.sort is None),
+            before.min_trades if self.min_trades is None else self.min_trades,
+        )
 
     @classmethod
     def of(cls, given: Given) -> Changes:
@@ -166,10 +194,13 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         If it cannot be met.
     """
     check_platform()
-    strategy, source, function = _strategy(order.strategy)
+    strategy, source = _strategy(order.strategy)
     grid = _grid(order, strategy)
+    function = _function(order.strategy, grid)
     workers = checks.default_workers() if order.workers is None else order.workers
     ordered = _constraint(strategy, source, grid)
+    ranking = Ranking(order.sort or "", order.ascending, order.min_trades)
+    check_ranking(ranking, source)
     asked = parse_device(order.device)
     refuse_for_function(asked, source)
     found = inputs.provenance(order.data, strategy, source)
@@ -193,6 +224,8 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         stack=asked.stack or Stack.NUMBA,
         vram_limit_bytes=order.vram_limit,
         workers_asked=order.workers,
+        seed=secrets.randbits(_SEED_BITS) if order.seed is None else order.seed,
+        ranking=ranking,
     )
     return plan, bars, function
 
@@ -206,16 +239,30 @@ def check_platform() -> None:
         )
 
 
-def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, bytes | None]:
-    if asked is None:
-        return EXAMPLE_STRATEGY, Source.BUILT_IN, None
+def _function(asked: str | Callable[..., Any] | None, grid: Grid) -> bytes | None:
+    """Pickle a callable, with the values of the grid that only it can tell apart."""
+    values = grid.opaque()
     if callable(asked):
-        from workers.user_function import pickle_function
+        from workers.function_pickle import pickle_function
+        from workers.grid_values import WithValues
 
-        name = getattr(asked, "__qualname__", type(asked).__name__)
-        return name, Source.CALLABLE, pickle_function(asked)
+        return pickle_function(WithValues(asked, values) if values else asked)
+    for name, named in values.items():
+        raise ConfigError(
+            f"grid axis {name!r} has values such as {next(iter(named))}, which only a function "
+            "that is passed itself, not by name, can be given: use texts or numbers",
+            key="grid",
+        )
+    return None
+
+
+def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source]:
+    if asked is None:
+        return EXAMPLE_STRATEGY, Source.BUILT_IN
+    if callable(asked):
+        return getattr(asked, "__qualname__", type(asked).__name__), Source.CALLABLE
     if ":" not in asked:
-        return asked, Source.BUILT_IN, None
+        return asked, Source.BUILT_IN
     if not _IMPORT_SPEC.fullmatch(asked):
         raise ConfigError(
             f"strategy {asked!r}: write module:function or path/to/file.py:function",
@@ -225,7 +272,7 @@ def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, byte
     if home.endswith(".py"):
         _check_strategy_file(Path(home))
         asked = f"{Path(home).resolve()}:{name}"
-    return asked, Source.IMPORT, None
+    return asked, Source.IMPORT
 
 
 def _check_strategy_file(path: Path) -> None:
@@ -245,7 +292,9 @@ def _grid(order: Order, strategy: str) -> Grid:
         raise ConfigError(
             f"strategy {strategy!r} needs a grid: --grid name=start:stop:step", key="grid"
         )
-    return Grid.of(order.grid)
+    grid = Grid.of(order.grid)
+    check_parameters(grid.names)
+    return grid
 
 
 def _constraint(strategy: str, source: Source, grid: Grid) -> tuple[str, str] | None:
@@ -255,6 +304,26 @@ def _constraint(strategy: str, source: Source, grid: Grid) -> tuple[str, str] | 
     from workers import catalog
 
     return catalog.check(strategy, grid).ordered
+
+
+def check_ranking(ranking: Ranking, source: Source) -> None:
+    """Refuse a metric that a built-in strategy does not have; a function's are not known yet.
+
+    Raises
+    ------
+    ConfigError
+        Names the metrics that there are.
+    """
+    if source is not Source.BUILT_IN:
+        return
+    from workers.catalog import COLUMNS
+
+    if ranking.choose(COLUMNS) is None:
+        raise ConfigError(
+            f"sort: the strategy has no metric {ranking.metric!r}; "
+            f"its metrics: {', '.join(COLUMNS)}",
+            key="sort",
+        )
 
 
 def _bars(data: Any) -> Bars:

@@ -9,6 +9,7 @@ must not wait for a disk.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Iterator

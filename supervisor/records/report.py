@@ -214,6 +214,9 @@ class Report:
     command_status: int | None = None
     """Exit status of a supervised command, minus N where signal N killed it; None: of a
     sweep, or not seen."""
+    seed: int | None = None
+    """What the random numbers of a user's function were derived from; None: of a command, or of
+    before there were seeds."""
 
     @property
     def usage(self) -> bool:
