@@ -221,7 +221,7 @@ class Plan:
     workers_asked: AtLeastOne | None = None
     fallback_workers: Count = 0
     copy_of: tuple[str, ...] = ()
-    seed: Annotated[int, Between(0, 2**128 - 1)] | None = None
+    seed: Annotated[int, Between(0, 2**63 - 1)] | None = None
     ranking: Ranking = field(default_factory=Ranking)
 
     @property
