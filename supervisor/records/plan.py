@@ -288,7 +288,7 @@ class Plan:
             known["stack"] = Stack(known["stack"])
             for name in ("devices", "spare_devices"):
                 known[name] = tuple(map(str, known.get(name, ())))
-        known["ranking"] = Ranking(**known.get("ranking", {}))
+        known["ranking"] = Ranking.from_json(known.get("ranking", {}))
         known["provenance"] = _provenance(plain)
         return cls(**known)
 

@@ -96,6 +96,20 @@ class Ranking:
         """Plain values, for ``run.json``."""
         return {"metric": self.metric, "ascending": self.ascending, "min_trades": self.min_trades}
 
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> Ranking:
+        """Rebuild what :meth:`to_json` gave.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is not that.
+        """
+        ranking = cls(**plain)
+        if [type(value) for value in ranking.to_json().values()] != [str, bool, int]:
+            raise ValueError(f"{plain} is no ranking")
+        return ranking
+
 
 @dataclass(frozen=True, slots=True)
 class Places:
