@@ -240,6 +240,8 @@ class Grid:
         ConfigError, ValueError
             If it is not that.
         """
+        if not isinstance(axes, Mapping) or not isinstance(points, Mapping | None):
+            raise ValueError("the grid is no mapping")  # noqa: TRY004 - of what was read
         values = {
             name: list(map(from_plain, axis)) if isinstance(axis, list) else axis
             for name, axis in axes.items()
@@ -247,10 +249,17 @@ class Grid:
         if points is None:
             return cls.of(values)
         made = {name: make_axis(name, axis, repeated=True) for name, axis in values.items()}
-        places = {name: np.array(points[name], dtype=np.int64) for name in made}
-        sizes = {len(place) for place in places.values()}
+        try:
+            places = {name: np.array(points[name], dtype=np.int64) for name in made}
+        except OverflowError:
+            raise ValueError("the points do not lie on their axes") from None
+        sizes = {place.size for place in places.values()}
         for name, place in places.items():
-            if len(sizes) != 1 or not np.all((place >= 0) & (place < len(made[name].column))):
+            if (
+                place.ndim != 1
+                or len(sizes) != 1
+                or not np.all((place >= 0) & (place < len(made[name].column)))
+            ):
                 raise ValueError("the points do not lie on their axes")
         return cls._made(made, places)
 
