@@ -8,6 +8,7 @@ import select
 import threading
 import time
 
+from supervisor.errors import UntrustedError
 from supervisor.front.link import WardenLink
 from supervisor.front.progress import Count, describe
 from supervisor.front.run import Front
@@ -213,12 +214,17 @@ class Sweep(Work):
             rundir.sync_names(self._run.run_dir)
         except OSError as error:
             self._run.notes.note(f"what resuming needs could not be kept: {error.strerror}")
+        except UntrustedError as error:
+            self._run.notes.note(f"what resuming needs could not be kept: {error}")
         journals = JournalSync(self._run.run_dir / rundir.JOURNAL_DIR)
         while not self._kept_enough.wait(_SYNC_EVERY_S):
             try:
                 journals.sync()
             except OSError as error:
                 self._run.notes.note(f"journals could not be synced to the disk: {error.strerror}")
+                return
+            except UntrustedError as error:
+                self._run.notes.note(f"journals could not be synced to the disk: {error}")
                 return
 
     def gather(self) -> Gathered:
