@@ -242,7 +242,10 @@ def clear_what_is_left(run_dir: Path) -> list[str]:
 
 
 def _at_the_copy(run_dir: Path, do: Callable[[RemoteCopy], None], complaint: str) -> list[str]:
-    copy = copy_of(run_dir)
+    try:
+        copy = copy_of(run_dir)
+    except AllstopError as error:
+        return [str(error)]
     if copy is None:
         return []
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from supervisor.rows.names import title_of
+from supervisor.system.shape import Count
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +33,7 @@ class Ranking:
 
     metric: str = ""
     ascending: bool = False
-    min_trades: int = 0
+    min_trades: Count = 0
 
     def choose(self, metrics: Sequence[str]) -> str | None:
         """Choose one of the metrics; None if the one that was asked for is not there."""

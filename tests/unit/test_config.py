@@ -133,7 +133,7 @@ def test_a_plan_keeps_its_points_and_its_ranking() -> None:
         {"grid": 3}, {"grid": {"a": [{"date": 3}]}}, {"grid": {"a": [{"decimal": "x"}]}},
         {"points": 3}, {"points": {"a": [2**70]}}, {"points": {"a": [[0]]}}, {"points": {"a": [9]}},
         {"points": {"a": [-1]}}, {"points": {}}, {"ranking": 3}, {"ranking": {"metric": 3}},
-        {"ranking": {"worst": 1}}, {"ranking": {"min_trades": None}},
+        {"ranking": {"min_trades": None}}, {"ranking": {"min_trades": -1}},
     ],
 )  # fmt: skip
 def test_a_damaged_plan_is_no_plan(damage: dict[str, object]) -> None:
