@@ -16,7 +16,7 @@ from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
 from supervisor.records.command import CommandPlan, shown
 from supervisor.records.device import Stack
-from supervisor.records.plan import Plan
+from supervisor.records.plan import Plan, Source
 from supervisor.records.report import Report
 from supervisor.states import RunStatus
 from supervisor.system.process import describe_exit
@@ -79,6 +79,8 @@ class Screen:
             f"{plan.strategy} on {plan.n_bars:,} bars ({plan.data}): {plan.combos_total:,} "
             f"combinations, {where}"
         )
+        for line in plan.data_facts.notes:
+            self.say(line)
         if plan.device_why and (plan.devices or plan.stack is Stack.TORCH):
             self.say(f"device: {plan.device_why}")
         self.say(f"run {plan.run_id} in {shorten(self._prepared.run_dir)}")
@@ -99,6 +101,7 @@ def summary(report: Report, plan: Plan) -> None:
     results = Path(report.run_dir) / rundir.RESULTS_FILE
     if report.combos_done > report.combos_failed and results.is_file():
         lines += best_lines(report, plan)
+    lines += year_lines(plan)
     lines += stop_lines(report) + memory_lines(report.memory) + error_lines(report)
     if results.is_file():
         lines.append(f"results: {shorten(results)}")
@@ -110,6 +113,12 @@ def summary(report: Report, plan: Plan) -> None:
     with _terminal_may_be_gone():
         for line in lines:
             print(line)
+
+
+def year_lines(plan: Plan) -> list[str]:
+    """Say what the built-in strategies' Sharpe ratio is annualised with."""
+    words = plan.data_facts.annualised
+    return [f"annualised with {words}"] if words and plan.source is Source.BUILT_IN else []
 
 
 def command_summary(report: Report, plan: CommandPlan) -> None:

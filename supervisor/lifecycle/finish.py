@@ -94,6 +94,7 @@ def conclude(
         command_status=measured.command_status,
         cause=str(cause),
         observed=observed.to_json(),
+        data=plan.data_facts.to_json() if isinstance(plan, Plan) else {},
     )
 
 

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from supervisor.errors import ConfigError, brief
+from supervisor.records.data_facts import DataFacts
 from supervisor.records.device import Stack
 
 if TYPE_CHECKING:
@@ -183,6 +184,8 @@ class Plan:
         The number of workers that the user asked for; None: it was left to us.
     fallback_workers : int
         Workers that compute the rest on the CPU if every GPU is lost; 0: then the run fails.
+    data_facts : DataFacts
+        How the bars were read, and how ratios are annualised.
     """
 
     run_id: str
@@ -208,6 +211,7 @@ class Plan:
     device_why: str = ""
     workers_asked: int | None = None
     fallback_workers: int = 0
+    data_facts: DataFacts = field(default_factory=DataFacts)
 
     @property
     def slots(self) -> int:
@@ -260,6 +264,7 @@ class Plan:
             "device_why": self.device_why,
             "workers_asked": self.workers_asked,
             "fallback_workers": self.fallback_workers,
+            "data_facts": self.data_facts.to_json(),
         }
 
     @classmethod
@@ -283,6 +288,8 @@ class Plan:
             for name in ("devices", "spare_devices"):
                 known[name] = tuple(map(str, known.get(name, ())))
         known["provenance"] = _provenance(plain)
+        if "data_facts" in known:
+            known["data_facts"] = DataFacts.from_json(known["data_facts"])
         return cls(**known)
 
 

@@ -25,8 +25,16 @@ def header(facts: Facts) -> str:
         f'<header><h1>{escape(_short(plan.strategy))} <span class="pill {escape(report.status)}">'
         f"{escape(report.status)}</span></h1>"
         f"<p>{plan.n_bars:,} bars of {escape(plan.data)} · run {escape(plan.run_id)}</p>"
-        f"{reason}</header>"
+        f"{_data(plan)}{reason}</header>"
     )
+
+
+def _data(plan: Plan) -> str:
+    """Say how the data was read, and what ratios are annualised with."""
+    facts = plan.data_facts
+    year = [f"annualised with {facts.annualised}"] if facts.annualised else []
+    said = [escape(line) for line in (*year, *facts.notes)]
+    return f"<p>{'<br>'.join(said)}</p>" if said else ""
 
 
 def _short(strategy: str) -> str:
