@@ -176,7 +176,10 @@ OPTIONS = (
     ),
     Option(
         "strategy", Kind.TEXT, Use.SWEEP | Use.PYTHON, Group.WORK,
-        "A built-in strategy's name, module:function or path.py:function.",
+        "A built-in strategy's name, module:function or path.py:function. Built in: sma_cross "
+        "(fast, slow), bollinger_reversion (window, width; standard deviation with ddof 0), "
+        "rsi_reversion (window, lower, upper; Wilder's smoothing), donchian_breakout (entry, exit; "
+        "channels without the current bar).",
         checks.check_strategy, metavar="NAME", section="", required=True,
     ),
     Option(

@@ -227,7 +227,8 @@ def _take_chosen(table: Table, asked: Asked, choice: Choice) -> None:
             choice.parts["time"] = ats + [at for at in choice.parts.get("time", []) if at != ats[0]]
             choice.fixed.add("time")
         else:
-            choice.parts[part] = ats
+            others = [] if part == "time" else choice.parts.get(part, [])
+            choice.parts[part] = ats + [at for at in others if at not in ats]
             choice.fixed.add(part)
     if {"date", "time"} <= set(asked.chosen):
         choice.parts["time"] = [*_positions(table, "date", asked.chosen["date"]),
@@ -241,7 +242,7 @@ def _positions(table: Table, part: str, name: str) -> list[int]:
         [at for at, known in enumerate(names) if known == name],
         [at for at, known in enumerate(names) if plain(known) == plain(name)],
     ):
-        if same:
+        if same and not table.bare:
             return same[:1]
     if part == "time" and "+" in name:
         return [at for piece in name.split("+") for at in _positions(table, part, piece.strip())]

@@ -90,7 +90,8 @@ def _whole(values: NDArray[np.int64], name: str) -> NDArray[np.int64]:
         if _dated(found):
             return found
         undated = found if undated is None else undated
-    if not plausible:
+    digits = plausible and not _on_the_minute(values) and _mostly_digits(values)
+    if not plausible or digits:
         if undated is not None:
             check_window(undated, name, values)
         _refuse(values, name)
@@ -98,6 +99,11 @@ def _whole(values: NDArray[np.int64], name: str) -> NDArray[np.int64]:
     factor = _FACTORS[_unit(values)]
     check_window(values // (NS_PER_S // factor), name, values, per_s=1)
     return values * factor
+
+
+def _mostly_digits(values: NDArray[np.int64]) -> bool:
+    """Whether most are digits of the calendar; of epochs one in two hundred is, by chance."""
+    return any(_fields(values, form[1])[1].mean() >= 0.5 for form in _forms_of(values))
 
 
 def _forms_of(values: NDArray[np.int64]) -> list[_Form]:

@@ -75,7 +75,7 @@ _SPLIT = re.compile(r"[\s_\-.:|/]+")
 
 def plain(name: object) -> str:
     """Strip a column's name of what varies: case, blanks, <brackets>, ``1.`` numbering, units."""
-    text = str(name)[:200].lstrip("\ufeff").strip().lower().strip("<>\"' ")
+    text = str(name)[:200].lstrip("\ufeff").strip().lower().strip("<>\"'* ")
     text = re.sub(r"^\d+\.\s+|\([^()]*\)$|\[[^\[\]]*\]$", "", text)
     return re.sub(r"[\s_\-./]", "", text)
 

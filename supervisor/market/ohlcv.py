@@ -6,6 +6,7 @@ file, the row and the fix.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,12 +47,17 @@ class Market:
 
 def read_market(source: object, asked: Asked | None = None) -> Market:
     """Read and check market data; see :func:`supervisor.market.bars.load_bars`."""
-    reading = _Reading(open_table(source), asked or Asked())
+    reading = None
     try:
+        reading = _Reading(open_table(source), asked or Asked())
         return reading.market()
     except BadCell as bad:
-        row = None if bad.row is None else reading.row(bad.row)
-        raise DataError(bad.message, path=reading.table.source, row=row) from None
+        where = reading.table.source if reading else str(source)
+        row = None if bad.row is None or reading is None else reading.row(bad.row)
+        raise DataError(bad.message, path=where, row=row) from None
+    except MemoryError:
+        where = str(source) if isinstance(source, str | os.PathLike) else "data"
+        raise DataError("memory does not suffice for it: give a part of it", path=where) from None
 
 
 @dataclass
@@ -86,7 +92,7 @@ class _Reading:
         if choice.symbol:
             values, time = self._traded(values, time)
         self._check(values)
-        if (np.diff(time) < 0).all():
+        if time[0] > time[-1] and (np.diff(time) <= 0).all():
             values = {part: column[::-1].copy() for part, column in values.items()}
             time = time[::-1].copy()
             self.rows = np.arange(len(time))[::-1] if self.rows is None else self.rows[::-1]
@@ -98,7 +104,7 @@ class _Reading:
             volume=values["volume"] if "volume" in values else np.zeros(len(close)),
             time=time,
             source=self.table.source,
-            notes=(self._columns_taken(choice), *self.notes),
+            notes=(self._columns_taken(choice), *dict.fromkeys(self.notes)),
         )
 
     def _read(self, choice: Choice) -> dict[int, Any]:
@@ -144,8 +150,9 @@ class _Reading:
         kept = ~np.all([np.isnan(values[part]) for part in PRICES if part in values], axis=0)
         if kept.all():
             return values, time
+        left = int((~kept).sum())
         self.notes.append(
-            f"{(~kept).sum():,} rows without prices of {self.names['close']} left out"
+            f"{left:,} row{'s' * (left > 1)} without prices of {self.names['close']} left out"
         )
         self.rows = np.flatnonzero(kept) if self.rows is None else self.rows[kept]
         return {part: column[kept] for part, column in values.items()}, time[kept]
@@ -180,7 +187,8 @@ class _Reading:
     def _name(self, at: int) -> str:
         if self.table.bare:
             return f"column {at + 1}"
-        return self.table.name(at) or "the index"
+        name = self.table.name(at) or "the index"
+        return name if name.isprintable() and len(name) <= 50 else shown(name)
 
     def _scale_to_adjusted(
         self, choice: Choice, taken: dict[int, Any], found: dict[str, Floats]
@@ -241,6 +249,8 @@ class _Reading:
     def _check_order(self, time: NDArray[np.int64], several: Sequence[str]) -> None:
         if several and not (np.diff(time) > 0).all():
             refuse_several(several)
+        if several:
+            self.notes.append(f"{len(several):,} instruments, one after another, taken as one")
         soundness.check_order(time)
 
     def _columns_taken(self, choice: Choice) -> str:

@@ -47,6 +47,8 @@ def open_table(source: object) -> Table:
         return _from_arrow(source)
     if isinstance(source, Mapping):
         return _from_mapping(source)
+    if isinstance(source, np.ndarray) and source.dtype.names is not None:
+        return _from_mapping({name: source[name] for name in source.dtype.names})
     raise DataError(
         f"cannot use a {type(source).__name__}: give the path of a file ({SUFFIXES}), "
         "a DataFrame, a Series of closes, an Arrow table or a mapping of arrays",

@@ -15,8 +15,8 @@ from supervisor.market.time_window import NS_PER_S, check_window, check_years
 from supervisor.market.written_times import MAX_CELL, extracted, text_times
 
 _DAY_NS = 86_400 * NS_PER_S
-_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d.*)?")
-_CLOCK_DIGITS = re.compile(r"\d{1,6}|\d{9}")
+_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d.*)?( ?[AaPp]\.?[Mm]\.?)?")
+_CLOCK_DIGITS = re.compile(r"\d{1,6}|\d{8,9}")
 _CLOCK_FIELDS = (
     r"^(?P<H>\d{1,2}):(?P<M>\d\d)(:(?P<S>\d\d)([.,](?P<f>\d{1,9}))?)?( ?(?P<ap>[AaPp])\.?[Mm]\.?)?$"
 )
@@ -128,6 +128,8 @@ def _stamps(values: NDArray[Any], name: str) -> NDArray[np.int64]:
     missing = np.isnat(values)
     if missing.any():
         raise BadCell(f"{name} is missing: fill it in or delete the row", int(np.argmax(missing)))
+    if np.datetime_data(values.dtype)[0] in ("ps", "fs", "as"):
+        values = values.astype("M8[ns]")  # none of them leaves 1970 by more than some months
     check_years(values.astype("M8[Y]").astype(np.int64) + 1970, name, values)
     found: NDArray[np.int64] = values.astype("M8[ns]").astype(np.int64)
     check_window(found, name)
@@ -204,8 +206,8 @@ def _digits_ns(values: NDArray[np.int64]) -> NDArray[np.int64]:
     largest = int(values.max(initial=0))
     millis = values % 1000 if largest > 235_959 else 0
     values = values // 1000 if largest > 235_959 else values
-    seconds = values % 100 if largest > 2359 else 0
-    values = values // 100 if largest > 2359 else values
+    seconds = values % 100 if largest > 9999 else 0
+    values = values // 100 if largest > 9999 else values
     hours, minutes = values // 100, values % 100
     good = (hours < 24) & (minutes < 60) & (np.asarray(seconds) < 60) & (values >= 0)
     found = ((hours * 60 + minutes) * 60 + seconds) * NS_PER_S + np.asarray(millis) * 10**6

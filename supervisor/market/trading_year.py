@@ -112,7 +112,7 @@ def _of_days(step_s: float, year_days: int | None) -> Year:
             bars, f"{YEAR_DAYS} / {_number(days)} = {_number(bars)} bars a year, "
             f"one every {_number(days)} days{_kept(year_days)}"
         )  # fmt: skip
-    return _product(year_days or YEAR_DAYS, 1.0 / days, "bars of a day", year_days)
+    return _product(year_days or YEAR_DAYS, 1.0 / days, "daily bars", year_days)
 
 
 def _kept(year_days: int | None) -> str:

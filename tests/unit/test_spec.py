@@ -12,6 +12,10 @@ from supervisor.lifecycle.spec import KEYS, read_spec
 WHOLE = """
 strategy = "sma_cross"
 data = "bars.csv"
+columns = "close=Settle"
+symbol = "ESH4"
+bars_per_year = 98280
+year_days = 252
 workers = 4
 fee = 0.001
 device = "cuda:0,1"
@@ -62,6 +66,8 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     assert given["run_dir"] == tmp_path / "out"
     assert (given["workers"], given["fee"], given["device"]) == (4, 0.001, "cuda:0,1")
     assert given["vram_limit"] == 8 << 30
+    assert (given["columns"], given["symbol"]) == ("close=Settle", "ESH4")
+    assert (given["bars_per_year"], given["year_days"]) == (98_280, 252)
     assert given["containment"] == "subreaper"
     assert {name: list(values) for name, values in given["grid"].items()} == {
         "fast": list(range(5, 51, 5)), "slow": [60, 90, 120], "flag": [True],
