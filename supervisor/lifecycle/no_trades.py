@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.records.plan import Plan, Source
-from supervisor.rows.results import ERROR_COLUMN
 
 _COLUMN = "trades"
 _WINDOWS = {
@@ -44,7 +43,7 @@ def none_traded(results: Path, plan: Plan) -> str:
 
 def _largest(metadata: Any, names: list[str]) -> float | None:
     """The largest number of trades; None if it isn't known, or there are failed rows only."""
-    if _COLUMN not in names or ERROR_COLUMN not in names:
+    if _COLUMN not in names:
         return None
     found = []
     for group in range(metadata.num_row_groups):

@@ -29,8 +29,8 @@ PACKED = (".gz", ".bz2", ".xz", ".zst", ".zip")
 SUFFIXES = ".csv, .csv.gz, .parquet, .feather, .txt, .tsv (text also as .bz2, .xz, .zst, .zip)"
 
 _PIECE_BYTES = 2**20
-_SHARE = 3
-"""A file's bytes may take a third of memory: its columns, and the bars, need as much again."""
+_SHARE = 6
+"""A sixth of memory: columns, their copies and the bars take several times a short line's bytes."""
 _XZ_BYTES = 2**28
 """Memory that an .xz file may ask for to be unpacked."""
 
@@ -170,7 +170,7 @@ def _bounded(file: Any, source: str, limit: int, holds: str) -> bytes:
 
 def _too_large(source: str, limit: int, holds: str) -> DataError:
     return DataError(
-        f"{holds} more than {limit >> 20:,} MiB, a third of the memory that is free: give a part "
+        f"{holds} more than {limit >> 20:,} MiB, a sixth of the memory that is free: give a part "
         "of it, or only the columns that are needed, as Parquet",
         path=source,
     )
