@@ -10,6 +10,8 @@ from supervisor.errors import ConfigError, brief
 from supervisor.market.names import ROLES
 
 _DATE = "date"
+_MOST = 4096
+"""Characters of all names together."""
 _SKIPPED = ("-", "_", "")
 _KNOWN = (*ROLES, _DATE, "symbol")
 _EXAMPLE = "time,open,high,low,close,volume for columns in this order, or close=NAME,time=NAME"
@@ -67,6 +69,8 @@ def check_columns(value: Any, name: str = "columns") -> str:
     else:
         raise ConfigError(f"{name} must name columns, {_EXAMPLE}, not {brief(value)}")
     parts = [part.strip() for part in parts]
+    if sum(map(len, parts)) > _MOST or any("\0" in part for part in parts):
+        raise ConfigError(f"{name} must name columns, {_EXAMPLE}, not {brief(value)}")
     named = [part.partition("=") for part in parts]
     if any(equals for _, equals, _ in named):
         return _checked_names(named, name, value)
@@ -98,6 +102,6 @@ def _refuse_twice(parts: list[str], name: str) -> None:
 
 def check_symbol(value: Any, name: str = "symbol") -> str:
     """Return the name of an instrument."""
-    if isinstance(value, str) and value.strip() and "\0" not in value:
+    if isinstance(value, str) and value.strip() and "\0" not in value and len(value) <= _MOST:
         return value.strip()
     raise ConfigError(f"{name} must be the name of an instrument, not {brief(value)}")

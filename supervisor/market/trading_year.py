@@ -63,6 +63,8 @@ def year_of(
     if len(time) < 2:
         return _product(year_days or YEAR_DAYS, 1.0, "days of one bar", year_days)
     step_s = _usual_step_s(time)
+    if step_s is not None and step_s < _DAY_S * 0.75 and _without_gap(time):
+        return _around_the_clock(step_s, year_days)
     if step_s is not None and step_s >= _DAY_S * 0.75:
         return _of_days(step_s, year_days)
     sessions = _sessions(time)
@@ -86,7 +88,7 @@ def by_median_spacing(time: NDArray[np.int64]) -> float:
 def _usual_step_s(time: NDArray[np.int64]) -> float | None:
     """Length of the steps if most are as long, in s; else None."""
     steps = np.diff(time)
-    if steps[0] > 0 and (steps == steps[0]).all():  # a quarter of the time of a median
+    if _without_gap(time):  # a quarter of the time of a median
         return float(steps[0]) / NS_PER_S
     usual = int(np.median(steps))
     # clocks that change by an hour make a day of 23 or 25
@@ -98,6 +100,11 @@ def _usual_step_s(time: NDArray[np.int64]) -> float | None:
         return None
     exact = steps == usual
     return usual / NS_PER_S if exact.any() else float(np.median(steps[like])) / NS_PER_S
+
+
+def _without_gap(time: NDArray[np.int64]) -> bool:
+    steps = np.diff(time)
+    return bool((steps == steps[0]).all())
 
 
 def _of_days(step_s: float, year_days: int | None) -> Year:
@@ -197,7 +204,7 @@ def _sessions(time: NDArray[np.int64]) -> _Sessions | None:
 
 def _quietest_s(seconds: NDArray[np.int64]) -> int:
     """Find the second of the day at which to cut: amid the longest time without bars."""
-    used = np.unique(seconds % _DAY_S // 60)
+    used = np.flatnonzero(np.bincount(seconds % _DAY_S // 60))
     gaps = np.diff(used, append=used[0] + _DAY_S // 60)
     longest = int(np.argmax(gaps))
     if gaps[longest] * 60 < 1800:
@@ -212,9 +219,9 @@ def _slots(seconds: NDArray[np.int64], first: NDArray[np.intp], counts: NDArray[
     """
     since = seconds - np.repeat(seconds[first], counts)
     full = np.repeat(counts >= 0.5 * np.median(counts), counts)
-    _, often = np.unique(since[full], return_counts=True)
+    often = np.bincount(since[full])
     days = int((counts >= 0.5 * np.median(counts)).sum())
-    return max(1, int((2 * often >= days).sum()))
+    return max(1, int(((2 * often >= days) & (often > 0)).sum()))
 
 
 def _pause_s(seconds: NDArray[np.int64], first: NDArray[np.intp]) -> float:
