@@ -128,7 +128,8 @@ def _by_name(table: Table, asked: Asked) -> Choice:
         choice.parts["time"] = [at for at, _ in best]
     if choice.symbol:
         times = [at for at in range(len(table.labels)) if ("time", 0) in roles_of(_last(table, at))]
-        choice.parts.setdefault("time", times[:1] if table.index is None else [table.index])
+        index = [] if table.index is None else [table.index]
+        choice.parts.setdefault("time", times[:1] or index)
     return choice
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from supervisor.market.names import LEVELS, Label, is_known, plain
+from supervisor.market.names import LEVELS, Label, is_known, plain, roles_of
 
 _NUMBER = re.compile(r"[$€£¥]?[+-]?[\d.,'’\s]*\d[KMBT]?%?")
 _TIME = re.compile(r"\d{4}[-./]\d|\d{1,2}[-./ ]\w{1,3}[-./ ,]|[A-Z][a-z]{2} \d")
@@ -45,9 +45,13 @@ def read_header(rows: Sequence[Sequence[str]]) -> Header:
     heads = [[*row, *[""] * (width - len(row))] for row in rows[start:end]]
     labels = [tuple(cells) for cells in zip(*heads, strict=True)]
     if len(heads) > 1:
-        # the first column's cells name the levels, and last the index itself
-        labels[0] = (next((cell for cell in reversed(labels[0]) if cell), ""),)
+        # the first column's cells name the levels, and perhaps the index itself
+        labels[0] = (next((cell for cell in reversed(labels[0]) if _is_time_name(cell)), ""),)
     return Header([(_bare_name(label[0]), *label[1:]) for label in labels], end)
+
+
+def _is_time_name(name: str) -> bool:
+    return any(part == "time" for part, _ in roles_of(name))
 
 
 def _bare_name(name: str) -> str:

@@ -187,7 +187,7 @@ class _Reading:
     def _name(self, at: int) -> str:
         if self.table.bare:
             return f"column {at + 1}"
-        name = self.table.name(at) or "the index"
+        name = self.table.name(at) or ("the first column" if self.table.sample else "the index")
         return name if name.isprintable() and len(name) <= 50 else shown(name)
 
     def _scale_to_adjusted(
@@ -216,7 +216,8 @@ class _Reading:
     def _times(self, choice: Choice, taken: dict[int, Any]) -> NDArray[np.int64]:
         ats = choice.parts["time"]
         names = [self._name(at) if not self.table.bare else "time" for at in ats]
-        names = [name if name != "the index" else "time" for name in names]
+        names = ["time" if not self.table.name(at) else name
+                 for at, name in zip(ats, names, strict=True)]  # fmt: skip
         columns = [taken[at] for at in ats]
         if len(ats) > 1 and not is_clock(columns[1]):
             if "time" not in choice.fixed:

@@ -29,6 +29,7 @@ from supervisor.market.names import Label
 from supervisor.market.table import Table
 
 _IN_MEMORY = "data"
+_SAMPLE_ROWS = 64
 
 
 def open_table(source: object) -> Table:
@@ -49,6 +50,8 @@ def open_table(source: object) -> Table:
         return _from_mapping(source)
     if isinstance(source, np.ndarray) and source.dtype.names is not None:
         return _from_mapping({name: source[name] for name in source.dtype.names})
+    if isinstance(source, np.ndarray) and source.ndim == 2 and source.shape[1] > 1:
+        return _bare([source[:, at] for at in range(source.shape[1])])
     raise DataError(
         f"cannot use a {type(source).__name__}: give the path of a file ({SUFFIXES}), "
         "a DataFrame, a Series of closes, an Arrow table or a mapping of arrays",
@@ -91,6 +94,7 @@ def _from_parquet(content: Any, source: str) -> Table:
 
     with _sound("Parquet", source), opened() as file:
         schema = file.schema_arrow
+        labels, index = _labels(schema.names), _index_of(schema)
 
     def columns(ats: Sequence[int], _: Collection[int]) -> Sequence[Any]:
         with _sound("Parquet", source), opened() as file:
@@ -99,7 +103,7 @@ def _from_parquet(content: Any, source: str) -> Table:
             table = file.read(columns=names)
             return [table.column(name) for name in names]
 
-    return Table(source, _labels(schema.names), _index_of(schema), columns)
+    return Table(source, labels, index, columns)
 
 
 def _check_size(metadata: Any, names: Sequence[str], source: str) -> None:
@@ -137,7 +141,8 @@ def _from_feather(raw: bytes, source: str) -> Table:
                 )
             batches.append(batch)
         table = pa.Table.from_batches(batches, reader.schema)
-    return _of_arrow(table, source)
+        table.validate(full=True)  # offsets of a damaged file would be followed anywhere
+        return _of_arrow(table, source)
 
 
 @contextmanager
@@ -147,7 +152,7 @@ def _sound(kind: str, source: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError, MemoryError) as error:
+    except (pa.ArrowException, OSError, KeyError, MemoryError, UnicodeDecodeError) as error:
         why = str(error).partition("\n")[0][:120]
         raise DataError(f"is a damaged {kind} file ({why}): fetch it again", path=source) from None
 
@@ -193,6 +198,8 @@ def _index_of(schema: Any) -> int | None:
 
 
 def _from_frame(frame: Any) -> Table:
+    if len(frame.columns) > 1 and list(frame.columns) == list(range(len(frame.columns))):
+        return _bare([_series(frame.iloc[:, at]) for at in range(len(frame.columns))])
     labels = [
         tuple(str(part) for part in name) if isinstance(name, tuple) else (str(name),)
         for name in frame.columns
@@ -210,6 +217,22 @@ def _from_frame(frame: Any) -> Table:
         labels,
         0 if len(index) == 1 else None,
         lambda ats, _: [column(at) for at in ats],
+    )
+
+
+def _bare(columns: Sequence[Any]) -> Table:
+    """Take columns without names, as of a file without a header."""
+    rows = range(min([_SAMPLE_ROWS, *map(len, columns)]))
+    heads = [column[: len(rows)] for column in columns]
+    heads = [column.tolist() if hasattr(column, "tolist") else list(column) for column in heads]
+    sample = [[str(head[row]) for head in heads] for row in rows]
+    return Table(
+        _IN_MEMORY,
+        [(f"{at + 1}",) for at in range(len(columns))],
+        None,
+        lambda ats, _: [columns[at] for at in ats],
+        sample=sample,
+        bare=True,
     )
 
 

@@ -192,6 +192,9 @@ FORMATS = (
     Format("yfinance", "two header rows, without the levels' names",
            text(",AAPL,AAPL,AAPL,AAPL,AAPL\n,Open,High,Low,Close,Volume\n"
                 + rows("{t},{o},{h},{l},{c},{v}", as_text("%Y-%m-%d")))),
+    Format("yfinance", "`reset_index().to_csv()`",
+           text(str(two_tickers(ticker_first=False).reset_index().to_csv())),
+           asked={"symbol": "AAPL"}),
     Format("yfinance", "DataFrame of two tickers", lambda _: two_tickers(ticker_first=False),
            asked={"symbol": "aapl"}),
     Format("yfinance", "the same with `group_by=\"ticker\"`",
@@ -289,6 +292,12 @@ FORMATS = (
     Format("Binance", "klines, no header, ms", text(rows(_KLINE, epoch(1000), day=False)), MINUTES),
     Format("Binance", "klines since 2025, no header, µs, in their `.zip`",
            text(rows(_KLINE, epoch(10**6), day=False), "BTCUSDT-1m-2025-01.zip", zipped), MINUTES),
+    Format("Binance", "klines of the API as a DataFrame, without names",
+           lambda _: pd.DataFrame([line.split(",") for line in rows(
+               _KLINE, epoch(1000), day=False).splitlines()]), MINUTES),
+    Format("ccxt", "`fetch_ohlcv` as a NumPy array",
+           lambda _: np.array([[float(cell) for cell in line.split(",")] for line in rows(
+               "{t},{o},{h},{l},{c},{v}", epoch(1000), day=False).splitlines()]), MINUTES),
     Format("Kraken", "OHLCVT, no header",
            text(rows("{t},{o},{h},{l},{c},{v},17", epoch(1), day=False)), MINUTES),
     Format("Coinbase", "candles, no header: low, high, open, close",

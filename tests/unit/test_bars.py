@@ -375,7 +375,13 @@ def test_any_garbage_is_one_clear_line(tmp_path: Path) -> None:
     table = tmp_path / "good.parquet"
     load = pd.read_csv(io.StringIO(CSV))
     load.to_parquet(table)
-    for suffix, whole in ((".csv", good), (".parquet", table.read_bytes())):
+    feather = tmp_path / "good.feather"
+    load.to_feather(feather)
+    for suffix, whole in (
+        (".csv", good),
+        (".parquet", table.read_bytes()),
+        (".feather", feather.read_bytes()),
+    ):
         path = tmp_path / f"garbage{suffix}"
         for _ in range(150):
             raw = bytearray(whole)
