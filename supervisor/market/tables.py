@@ -89,8 +89,14 @@ def _from_parquet(content: Any, source: str) -> Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    def opened() -> Any:
-        return pq.ParquetFile(content if isinstance(content, Path) else pa.BufferReader(content))
+    @contextmanager
+    def opened() -> Iterator[Any]:
+        if not isinstance(content, Path):
+            yield pq.ParquetFile(pa.BufferReader(content))
+            return
+        # Python opens paths of any bytes, Arrow those of UTF-8 only
+        with content.open("rb") as file, pq.ParquetFile(file) as parquet:
+            yield parquet
 
     with _sound("Parquet", source), opened() as file:
         schema = file.schema_arrow

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from supervisor.market.arrow import to_numpy
 from supervisor.market.columns import BadCell, as_arrow, first_text, is_text, refuse_missing, shown
 from supervisor.market.epochs import number_times
+from supervisor.market.time_fields import MAX_CELL, extracted
 from supervisor.market.time_window import NS_PER_S, check_window, check_years
-from supervisor.market.written_times import MAX_CELL, extracted, text_times
+from supervisor.market.written_times import text_times
 
 _DAY_NS = 86_400 * NS_PER_S
 _CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d.*)?( ?[AaPp]\.?[Mm]\.?)?")

@@ -1,13 +1,13 @@
 """Times as people write them, as nanoseconds since the epoch, UTC.
 
-No cell is longer than :data:`MAX_CELL`, and columns are searched by RE2, whose time is
+No cell is longer than :data:`~.time_fields.MAX_CELL`, and columns are searched by RE2, whose time is
 linear: no cell makes it slow.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from supervisor.market.arrow import text_to_arrow, to_numpy
 from supervisor.market.columns import BadCell, converted, first_text, refuse_missing, shown, trimmed
 from supervisor.market.epochs import TIME_FORMS, calendar_ns, number_times, valid_days
-from supervisor.market.time_window import NS_PER_S, check_years
+from supervisor.market.time_fields import MAX_CELL, Fields, extracted, no_time
+from supervisor.market.time_window import check_years
 
-MAX_CELL = 64
-"""Characters of the longest time that is read."""
+_FIRST_DAY, _LAST_DAY = "1677-09-22", "2262-04-10"
+"""Days that nanoseconds since 1970 hold from end to end."""
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _DAY = r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
 _ZONE = re.compile(r":.*?( ?(Z|UTC|GMT)| ?((GMT|UTC)?[+-]\d\d(:?\d\d)?))$")
-_ZONE_NAME = re.compile(r".*\d ?\[?([A-Za-z]+/[A-Za-z_/]+|[A-Z]{3,4})\]?")
 
 _REWRITES = (
     # what the first cell looks like, and how to turn its like into ISO 8601
@@ -50,7 +50,6 @@ _DATES = (
     r"^(?P<d>\d{1,2})[- ](?P<mon>[A-Za-z]{3})[a-z]*[- ,]+(?P<y>\d{4}|\d\d)",
     r"^(?P<mon>[A-Za-z]{3})[a-z]*\.? +(?P<d>\d{1,2}),? +(?P<y>\d{4})",
 )
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
 def text_times(column: Any, name: str, said: list[str] | None = None) -> NDArray[np.int64]:
@@ -133,93 +132,38 @@ def _numbers(column: Any, first: str, name: str) -> NDArray[Any]:
 def _cast(column: Any, kind: Any, name: str, cells: Any) -> NDArray[np.int64]:
     import pyarrow as pa
 
-    found = converted(
-        column, lambda part: part.cast(kind), lambda text: _no_time(text, cells, name), cells
-    )
+    def convert(part: Any) -> Any:
+        if _arrow_wraps():
+            _refuse_other_centuries(part)
+        return part.cast(kind)
+
+    found = converted(column, convert, lambda text: no_time(text, cells, name), cells)
     return to_numpy(found.cast(pa.int64()))
 
 
-def _no_time(text: str, cells: Any, name: str) -> str:
-    zone = _ZONE_NAME.fullmatch(text[:MAX_CELL])
-    if zone and zone[1] not in ("UTC", "GMT"):
-        return f"{name} {shown(text)} names a zone: write it in UTC, or with an offset (+01:00)"
-    return f"{name} {shown(text)} is no time written like the first, {shown(cells[0])}"
+@cache
+def _arrow_wraps() -> bool:
+    """Whether this Arrow reads the year 9999 as 1815, as versions before 26 do."""
+    import pyarrow as pa
+
+    try:
+        text_to_arrow(["9999-01-01"]).cast(pa.timestamp("ns"))
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _refuse_other_centuries(part: Any) -> None:
+    """Raise what a later Arrow raises for a time that 64 bits of nanoseconds do not hold."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(pc.utf8_slice_codeunits(part, 0, 10))
+    if len(part) and not _FIRST_DAY <= str(ends["min"]) <= str(ends["max"]) <= _LAST_DAY:
+        raise pa.ArrowInvalid("out of range")
 
 
 # --- field by field ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Fields:
-    """What a pattern's groups have found in each cell, as numbers; 0 where a group is empty."""
-
-    found: dict[str, NDArray[np.int64]]
-
-    def __getitem__(self, key: str) -> NDArray[np.int64]:
-        return self.found[key]
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.found
-
-    @property
-    def clock_ns(self) -> NDArray[np.int64]:
-        """Time of day in ns; -1 where there is no such time."""
-        hour, minute, second = (self.found[key] for key in "HMS")
-        afternoon = self.found["ap"]  # 0: 24 hours, 1: am, 2: pm
-        good = (minute < 60) & (second < 60) & np.where(afternoon > 0, hour <= 12, hour < 24)
-        hour = np.where(afternoon > 0, hour % 12 + 12 * (afternoon == 2), hour)
-        clock = ((hour * 60 + minute) * 60 + second) * NS_PER_S + self.found["f"]
-        return np.where(good, clock, -1)
-
-
-def extracted(column: Any, pattern: str, name: str) -> Fields:
-    """Take every cell apart by a pattern of RE2 with named groups.
-
-    Raises
-    ------
-    BadCell
-        Names the first cell that doesn't match.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    column = column.cast(pa.string())
-    if hasattr(column, "combine_chunks"):
-        column = column.combine_chunks()
-    # RE2's function takes groups with names alone
-    parts = pc.extract_regex(column, re.sub(r"(?<!\\)\((?!\?)", "(?:", pattern))
-    if parts.null_count:
-        row = pc.index(parts.is_null(), True).as_py()
-        raise BadCell(_no_time(str(column[row]), column, name), row)
-    names = re.findall(r"\?P<(\w+)>", pattern)
-    return Fields({key: _field(parts.field(key), key) for key in names})
-
-
-def _field(part: Any, key: str) -> NDArray[np.int64]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if key in ("ap", "mon", "z"):
-        words = {"ap": ("a", "p"), "mon": _MONTHS, "z": ("z", "utc", "gmt")}[key]
-        index = pc.index_in(pc.utf8_lower(part), value_set=text_to_arrow(words))
-        return to_numpy(pc.add(index.fill_null(-1).cast(pa.int64()), 1))
-    if key == "f":  # .25 is 250,000,000 ns
-        part = pc.utf8_rpad(part, 9, "0")
-    if key == "off":
-        return _offset_ns(part)
-    part = pc.if_else(pc.equal(part, ""), "0", part)
-    return to_numpy(part.cast(pa.int64()))
-
-
-def _offset_ns(part: Any) -> NDArray[np.int64]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    digits = pc.utf8_rpad(pc.replace_substring(pc.utf8_slice_codeunits(part, 1), ":", ""), 4, "0")
-    number = to_numpy(digits.cast(pa.int64()))
-    sign = np.where(to_numpy(pc.starts_with(part, "-").cast(pa.int64())) == 1, -1, 1)
-    offset: NDArray[np.int64] = sign * (number // 100 * 60 + number % 100) * 60 * NS_PER_S
-    return offset
 
 
 def _read(column: Any, date: str, name: str, said: list[str] | None) -> NDArray[np.int64]:
@@ -230,7 +174,7 @@ def _read(column: Any, date: str, name: str, said: list[str] | None) -> NDArray[
                      .cast("int64")) if _has_clock(fields) else np.zeros(1, np.int64)  # fmt: skip
     if (marks != marks[0]).any():
         row = int(np.argmax(marks != marks[0]))
-        raise BadCell(_no_time(str(column[row]), column, name), row)
+        raise BadCell(no_time(str(column[row]), column, name), row)
     year = fields["y"]
     year = np.where(year < 100, np.where(year < 60, 2000, 1900) + year, year)
     check_years(year, name, column)
@@ -243,7 +187,7 @@ def _read(column: Any, date: str, name: str, said: list[str] | None) -> NDArray[
     good = valid_days(year, month, day) & (clock >= 0)
     if not good.all():
         row = int(np.argmin(good))
-        raise BadCell(_no_time(str(column[row]), column, name), row)
+        raise BadCell(no_time(str(column[row]), column, name), row)
     offset = fields["off"] if marks[0] else 0
     return calendar_ns(year, month, day) + clock - offset
 
