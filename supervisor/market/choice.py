@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from supervisor.market.asked import Asked
 from supervisor.market.bare import recognise
 from supervisor.market.columns import BadCell, shown
-from supervisor.market.names import ROLES, SYMBOLS, plain, prefixed, roles_of
+from supervisor.market.names import DATES, ROLES, SYMBOLS, plain, prefixed, roles_of
 from supervisor.market.table import Table
-
-_HOW = "name the columns with --columns close=NAME,time=NAME"
 
 
 @dataclass(slots=True)
@@ -62,10 +61,16 @@ def choose(table: Table, asked: Asked) -> Choice:
 def _refuse_missing(table: Table, part: str) -> None:
     listed = ", ".join(shown(table.name(at)) for at in range(len(table.labels))[:20]) or "none"
     more = ", …" if len(table.labels) > 20 else ""
-    raise BadCell(
-        f"no {part} column among {listed}{more}: name one {part!r} in the header, or say which "
-        f"it is with --columns {part}=NAME"
-    )
+    free = [name for name in map(table.name, range(len(table.labels))) if not roles_of(name)]
+    fix = f"say which it is, as in --columns {part}={_quoted(free[0])}" if free else "add one"
+    if part == "time" and not free:
+        fix += ", as a column or as the index"
+    raise BadCell(f"no {part} column among {listed}{more}: {fix}")
+
+
+def _quoted(name: str) -> str:
+    """Give a name as a shell takes it, cut where it is long."""
+    return shlex.quote(name[:50])
 
 
 # --- by position -------------------------------------------------------------------------------
@@ -124,7 +129,7 @@ def _by_name(table: Table, asked: Asked) -> Choice:
         choice.parts[part] = [at for _, at, _ in found]
     if "time" in ranked and "time" not in asked.chosen:
         best = [(at, name) for rank, at, name in ranked["time"] if rank == ranked["time"][0][0]]
-        best.sort(key=lambda each: plain(each[1]) not in ("date", "dtyyyymmdd", "tradedate"))
+        best.sort(key=lambda each: plain(each[1]) not in DATES)
         choice.parts["time"] = [at for at, _ in best]
     if choice.symbol:
         times = [at for at in range(len(table.labels)) if ("time", 0) in roles_of(_last(table, at))]
@@ -140,18 +145,18 @@ def _last(table: Table, at: int) -> str:
 def _refuse_same(part: str, found: Sequence[tuple[int, int, str]]) -> None:
     """Refuse columns whose names are the same but for case and the like."""
     names: dict[str, str] = {}
-    for _, _, name in found:
+    for _, at, name in found:
         if part != "time" and plain(name) in names:
-            refuse_ambiguous(part, [names[plain(name)], name])
+            refuse_ambiguous(part, [names[plain(name)], name], at)
         names[plain(name)] = name
 
 
-def refuse_ambiguous(part: str, names: Sequence[str]) -> None:
-    """Say that several columns could play one part, and how to choose."""
+def refuse_ambiguous(part: str, names: Sequence[str], at: int = 0) -> None:
+    """Say that several columns could play one part, and how to choose; the last is at `at`."""
     listed = " and ".join(shown(name) for name in names)
     raise BadCell(
         f"{listed} could each be the {part} column: rename or remove all but one, or say which "
-        f"with --columns {part}={names[0]}"
+        f"with --columns {part}={_quoted(names[-1]) if len(set(names)) > 1 else at + 1}"
     )
 
 
@@ -208,7 +213,7 @@ def refuse_several(symbols: Sequence[str]) -> None:
     """Say that there are several instruments, and how to choose."""
     raise BadCell(
         f"holds {len(symbols):,} instruments, {_listed(symbols)}: choose one with --symbol "
-        f"{symbols[0]}"
+        f"{_quoted(symbols[0])}"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 Label = tuple[str, ...]
 """What a column is called: one name, or one for each level of a header."""
@@ -57,6 +58,11 @@ NAMES: dict[str, tuple[frozenset[str], ...]] = {
     ),
 }  # fmt: skip
 
+DATES = ("date", "dtyyyymmdd", "tradedate", "tradingdate", "tradingday", "day", "dateutc",
+         "quotedate", "utcdate")  # fmt: skip
+CLOCKS = ("time", "timeutc", "utctime", "gmttime", "localtime", "bartime", "starttime")
+"""What a column of dates is called beside one of times of day, and that one."""
+
 SYMBOLS = (
     "symbol", "ticker", "tic", "instrument", "pair", "asset", "coin", "secid", "isin", "sym",
     "ric", "market", "name", "code", "instrumentid", "permno",
@@ -93,6 +99,11 @@ def roles_of(name: str) -> list[tuple[str, int]]:
     if not found and len(words) > 1 and words[0] in ("volume", "vol"):
         found.append(("volume", 1))
     return found
+
+
+def is_pair(names: Sequence[str]) -> bool:
+    """Whether two columns are called as a date and a time of day: digits may be either."""
+    return plain(names[0]) in DATES and plain(names[-1]) in CLOCKS
 
 
 def is_known(name: str) -> bool:

@@ -19,7 +19,7 @@ from supervisor.market import soundness
 from supervisor.market.asked import Asked
 from supervisor.market.choice import Choice, choose, refuse_ambiguous, refuse_several
 from supervisor.market.columns import BadCell, as_arrow, shown
-from supervisor.market.names import ADJUSTED, PRICES, plain
+from supervisor.market.names import ADJUSTED, PRICES, is_pair, plain
 from supervisor.market.table import Table
 from supervisor.market.tables import open_table
 from supervisor.market.times import is_clock, join_times, times
@@ -219,9 +219,10 @@ class _Reading:
         names = ["time" if not self.table.name(at) else name
                  for at, name in zip(ats, names, strict=True)]  # fmt: skip
         columns = [taken[at] for at in ats]
-        if len(ats) > 1 and not is_clock(columns[1]):
+        pair = self.table.bare or "time" in choice.fixed or is_pair(names)
+        if len(ats) > 1 and not (pair and is_clock(columns[1])):
             if "time" not in choice.fixed:
-                refuse_ambiguous("time", names[:2])
+                refuse_ambiguous("time", names)
             ats, columns = ats[:1], columns[:1]
         if len(ats) > 2:
             refuse_ambiguous("time", names)

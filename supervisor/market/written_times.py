@@ -1,7 +1,7 @@
 """Times as people write them, as nanoseconds since the epoch, UTC.
 
-No cell is longer than :data:`~.time_fields.MAX_CELL`, and columns are searched by RE2, whose time is
-linear: no cell makes it slow.
+No cell is longer than :data:`~.time_fields.MAX_CELL`, and columns are searched by RE2, whose time
+is linear: no cell makes it slow.
 """
 
 from __future__ import annotations

@@ -177,6 +177,29 @@ LONG = "time,ticker,close\n" + "".join(
 )
 
 
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("Month,Close", "--columns time=Month"),
+        ("Date,Schluss Kurs", "--columns 'close=Schluss Kurs'".replace("'close=", "close='")),
+        ("Date,High", "no close column among 'Date', 'High': add one"),
+        ("time,timestamp,Close", "--columns time=timestamp"),
+        ("Date,Close,close", "'Close' and 'close' could each be the close column"),
+    ],
+)
+def test_the_fix_is_in_the_words_of_the_file(tmp_path: Path, header: str, words: str) -> None:
+    cells = ",".join("1" for _ in header.split(",")[1:])
+    path = write_csv(tmp_path / "w.csv", f"{header}\n2024-01-16,{cells}\n2024-01-17,{cells}\n")
+    assert words in refused(path)
+
+
+def test_columns_of_the_same_name_are_told_apart_by_their_number() -> None:
+    table = pd.DataFrame([["2024-01-16", 1.0, 2.0], ["2024-01-17", 1.0, 2.0]],
+                         columns=["time", "close", "close"])  # fmt: skip
+    assert "--columns close=3" in refused(table)
+    assert load_bars(table, columns="close=3").close.tolist() == [2, 2]
+
+
 def test_several_instruments(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "s.csv", LONG)
     assert refused(path) == f"{path}: holds 2 instruments, A, B: choose one with --symbol A"
