@@ -13,7 +13,7 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -67,6 +67,10 @@ def sweep(
     grid: Axes,
     data: Any = None,
     *,
+    columns: str | Iterable[str] | Mapping[str, str] | None = None,
+    symbol: str | None = None,
+    bars_per_year: float | None = None,
+    year_days: int | None = None,
     workers: int | None = None,
     fee: float = 0.0005,
     seed: int | None = None,
@@ -96,8 +100,14 @@ def sweep(
         Values are numbers, texts, bools, None, dates, times, decimals, tuples or, for a
         callable, objects of any immutable type such as an enum's members. The function gets
         what was given; results have texts for objects, and one type for each parameter.
-    data : path, DataFrame, pyarrow.Table, mapping of arrays or Bars, optional
+    data : path, DataFrame, Series, pyarrow.Table, mapping of arrays or Bars, optional
         OHLCV bars; the embedded example when left out.
+    columns, symbol : optional
+        Which columns and which instrument of the data, see :func:`supervisor.load_bars`.
+    bars_per_year : float, optional
+        What the Sharpe ratio is annualised with; counted from the data when left out.
+    year_days : int, optional
+        Trading days in a year, such as 252 or 365, times the bars that the data has in one.
     workers : int, optional
         Worker processes; one per usable core, or per GPU, when left out.
     fee : float
@@ -150,6 +160,10 @@ def sweep(
         strategy=strategy,
         grid=grid,
         data=data,
+        columns=columns,
+        symbol=symbol,
+        bars_per_year=bars_per_year,
+        year_days=year_days,
         workers=workers,
         fee=fee,
         seed=seed,

@@ -84,12 +84,14 @@ STRATEGIES: Mapping[str, Strategy] = {
             "buy below the lower Bollinger band, sell above the average",
             (
                 Parameter("window", "int", 2, "bars in the average and the deviation"),
-                Parameter("width", "float", 0.0, "standard deviations from average to band"),
+                Parameter(
+                    "width", "float", 0.0, "standard deviations (ddof 0) from average to band"
+                ),
             ),
         ),
         Strategy(
             "rsi_reversion",
-            "buy when the RSI is below one level, sell when it is above another",
+            "buy when Wilder's RSI is below one level, sell when it is above another",
             (
                 Parameter("window", "int", 1, "bars of Wilder's smoothing"),
                 Parameter("lower", "float", 0.0, "buy below this RSI"),
@@ -99,10 +101,14 @@ STRATEGIES: Mapping[str, Strategy] = {
         ),
         Strategy(
             "donchian_breakout",
-            "buy above the highest high of some bars, sell below the lowest low of others",
+            "buy above the highest high of the bars before, sell below their lowest low",
             (
-                Parameter("entry", "int", 1, "bars whose highest high must be exceeded"),
-                Parameter("exit", "int", 1, "bars whose lowest low must be undercut"),
+                Parameter(
+                    "entry", "int", 1, "bars before this one whose highest high must be exceeded"
+                ),
+                Parameter(
+                    "exit", "int", 1, "bars before this one whose lowest low must be undercut"
+                ),
             ),
         ),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from supervisor.market.bars import Bars
+from supervisor.market.trading_year import by_median_spacing
 from supervisor.records.device import AUTO, Stack
 from supervisor.records.plan import Plan, Source
 from workers.backend import Backend
@@ -26,6 +27,8 @@ def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
     function_fd : int or None
         Descriptor of the pickled function, for :attr:`Source.CALLABLE`.
     """
+    facts = plan.data_facts
+    bars = bars.annualised_with(facts.bars_per_year or by_median_spacing(bars.time))
     if plan.source is Source.BUILT_IN:
         return _built_in(plan, bars)
     _load_for_functions()

@@ -218,6 +218,8 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
 
 def _show(found: Report, plan: AnyPlan) -> None:
     _show_summary(found, plan)
+    for line in plan.data_facts.notes if isinstance(plan, Plan) else ():
+        print(line)
     for line in containment_lines(Path(found.run_dir)):
         print(line)
 

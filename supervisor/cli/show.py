@@ -80,6 +80,8 @@ class Screen:
             f"{plan.strategy} on {plan.n_bars:,} bars ({plan.data}): {plan.combos_total:,} "
             f"combinations, {where}"
         )
+        for line in plan.data_facts.notes:
+            self.say(line)
         if plan.device_why and (plan.devices or plan.stack is Stack.TORCH):
             self.say(f"device: {plan.device_why}")
         seed = "" if plan.source is Source.BUILT_IN else f", seed {plan.seed}"
@@ -112,6 +114,7 @@ def summary(
         lines += best_lines(report, plan, ranking or plan.ranking)
     if report.combos_failed and results.is_file():
         lines += failure_lines(results, plan)
+    lines += year_lines(plan)
     lines += stop_lines(report) + memory_lines(report.memory) + error_lines(report)
     if results.is_file():
         lines.append(f"results: {shorten(results)}")
@@ -133,6 +136,12 @@ def _print(lines: list[str]) -> None:
     with _terminal_may_be_gone():
         for line in lines:
             print(line)
+
+
+def year_lines(plan: Plan) -> list[str]:
+    """Say what the built-in strategies' Sharpe ratio is annualised with."""
+    words = plan.data_facts.annualised
+    return [f"annualised with {words}"] if words and plan.source is Source.BUILT_IN else []
 
 
 def command_summary(report: Report, plan: CommandPlan) -> None:

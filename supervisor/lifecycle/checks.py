@@ -21,6 +21,7 @@ from supervisor.records.plan import CONTAINMENTS
 MAX_WORKERS = 1024
 MAX_TASKS = 10_000
 MAX_SEED = 2**63 - 1
+MAX_BARS_PER_YEAR = 1e11  # of 3 a millisecond
 LEAST_VRAM_BYTES = 64 * 2**20
 
 _MAX_PATH_BYTES = 4095
@@ -133,6 +134,28 @@ def check_data(value: Any, name: str) -> Any:
     if isinstance(value, str | os.PathLike):
         check_path(value, name)
     return value
+
+
+def check_bars_per_year(value: Any, name: str = "bars_per_year") -> float:
+    """Return a number of bars in a year, above 0."""
+    if _is_number(value) and 0 < value <= MAX_BARS_PER_YEAR:
+        return float(value)
+    raise ConfigError(
+        f"{name} must be a number above 0, such as 252 for daily bars or 98280 for 252 sessions of "
+        f"390 minutes, not {brief(value)}",
+        key="bars_per_year",
+    )
+
+
+def check_year_days(value: Any, name: str = "year_days") -> int:
+    """Return a number of days, 1 to 366."""
+    if _is_whole(value) and 1 <= value <= 366:
+        return int(value)
+    raise ConfigError(
+        f"{name} must be a whole number of days from 1 to 366, such as 252 or 365, "
+        f"not {brief(value)}",
+        key="year_days",
+    )
 
 
 def check_strategy(value: Any, name: str) -> str | Callable[..., Any]:

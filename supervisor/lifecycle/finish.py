@@ -112,6 +112,7 @@ def conclude(
         cause=str(cause),
         observed=observed.to_json(),
         seed=plan.seed if isinstance(plan, Plan) else None,
+        data=plan.data_facts.to_json() if isinstance(plan, Plan) else {},
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 from supervisor.errors import ConfigError, ProtocolError
 from supervisor.lifecycle import caller
 from supervisor.market import cache
+from supervisor.market.asked import Asked
 from supervisor.market.bars import Bars, file_blocks
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance, Source
@@ -234,7 +235,8 @@ def _load(run_dir: Path, plan: Plan, *, unchecked: bool) -> Bars:
                 f"{facts.path}, the data of run {plan.run_id}, no longer exists: put it back",
                 key="data",
             )
-        return cache.load(facts.path)
+        asked = plan.data_facts
+        return cache.load(facts.path, Asked(asked.columns, asked.symbol))
     from supervisor.market.example import example_bars
 
     return example_bars()

@@ -20,9 +20,11 @@ from supervisor.lifecycle import checks, inputs, options
 from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
 from supervisor.lifecycle.options import Given
 from supervisor.market import cache
+from supervisor.market.asked import Asked
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim
+from supervisor.records.data_facts import DataFacts
 from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import Plan, Source, StopTimes
@@ -51,6 +53,8 @@ class Order:
     ----------
     strategy, grid, data
         As for :func:`supervisor.sweep`; None: the example.
+    columns, symbol, bars_per_year, year_days
+        As there; None: found out from the data.
     workers : int or None
         Worker processes; None: one per usable core, or per GPU.
     device, containment : str
@@ -72,6 +76,10 @@ class Order:
     strategy: str | Callable[..., Any] | None
     grid: Axes | None
     data: Any
+    columns: str | None
+    symbol: str | None
+    bars_per_year: float | None
+    year_days: int | None
     workers: int | None
     device: str
     vram_limit: int | None
@@ -204,7 +212,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
     asked = parse_device(order.device)
     refuse_for_function(asked, source)
     found = inputs.provenance(order.data, strategy, source)
-    bars = _bars(order.data)
+    bars = _bars(order)
     registry.check()
     plan = Plan(
         run_id=rundir.new_run_id(),
@@ -226,6 +234,7 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         workers_asked=order.workers,
         seed=secrets.randbits(_SEED_BITS) if order.seed is None else order.seed,
         ranking=ranking,
+        data_facts=_data_facts(order, bars),
     )
     return plan, bars, function
 
@@ -326,12 +335,37 @@ def check_ranking(ranking: Ranking, source: Source) -> None:
         )
 
 
-def _bars(data: Any) -> Bars:
-    if data is None:
+def _bars(order: Order) -> Bars:
+    asked = Asked(order.columns or "", order.symbol or "")
+    _check_data_options(order, asked)
+    if order.data is None:
         from supervisor.market.example import example_bars
 
         return example_bars()
     try:
-        return cache.load(data)
+        return cache.load(order.data, asked)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=str(data)) from None
+        raise DataError(f"cannot be read: {error.strerror}", path=str(order.data)) from None
+
+
+def _check_data_options(order: Order, asked: Asked) -> None:
+    if order.bars_per_year is not None and order.year_days is not None:
+        raise ConfigError(
+            "bars_per_year and year_days both say how long a year is: give one of them",
+            key="year_days",
+        )
+    if asked and (order.data is None or isinstance(order.data, Bars)):
+        key = "columns" if asked.columns else "symbol"
+        raise ConfigError(f"{key} is for data that is read: give data, a file or a table", key=key)
+
+
+def _data_facts(order: Order, bars: Bars) -> DataFacts:
+    year = bars.year(order.bars_per_year, order.year_days)
+    flat = bars.close.min() == bars.close.max()
+    return DataFacts(
+        columns=order.columns or "",
+        symbol=order.symbol or "",
+        bars_per_year=year.bars,
+        annualised=year.words,
+        notes=(*bars.notes, *(["the close never changes"] if flat else [])),
+    )

@@ -364,6 +364,9 @@ def _difference(there: Plan, wanted: Plan) -> str:
         old, new = getattr(there, key), getattr(wanted, key)
         if old != new:
             return f"its {key} is {old}, not {new}"
+    old, new = there.data_facts.bars_per_year, wanted.data_facts.bars_per_year
+    if old not in (None, new):
+        return f"it has {old:,.6g} bars a year, not {new:,.6g}"
     return _grid_difference(there.grid, wanted.grid)
 
 

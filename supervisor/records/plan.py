@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from supervisor.errors import ConfigError, brief
 from supervisor.records import rundir
+from supervisor.records.data_facts import DataFacts
 from supervisor.records.device import Stack
 from supervisor.rows.ranking import Ranking
 from supervisor.system.shape import AtLeastOne, Between, Count, ShapeError, read_as, read_fields
@@ -195,6 +196,8 @@ class Plan:
         Ids of the runs whose directory this one is a copy of: their journals are its own.
     ranking : Ranking
         Which combination is called the best.
+    data_facts : DataFacts
+        How the bars were read, and how ratios are annualised.
     """
 
     run_id: str
@@ -223,6 +226,7 @@ class Plan:
     copy_of: tuple[str, ...] = ()
     seed: Annotated[int, Between(0, 2**63 - 1)] | None = None
     ranking: Ranking = field(default_factory=Ranking)
+    data_facts: DataFacts = field(default_factory=DataFacts)
 
     @property
     def slots(self) -> int:
@@ -288,6 +292,7 @@ class Plan:
             **({"copy_of": list(self.copy_of)} if self.copy_of else {}),
             "seed": self.seed,
             "ranking": self.ranking.to_json(),
+            "data_facts": self.data_facts.to_json(),
         }
 
     @classmethod

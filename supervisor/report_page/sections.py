@@ -23,14 +23,22 @@ def header(facts: Facts) -> Markup:
     reason = fill('<p class="reason">{}</p>', report.reason) if report.reason else Markup()
     return fill(
         '<header><h1>{strategy} <span class="pill {status}">{status}</span></h1>'
-        "<p>{n_bars:,} bars of {data} · run {run_id}</p>{reason}</header>",
+        "<p>{n_bars:,} bars of {data} · run {run_id}</p>{facts}{reason}</header>",
         strategy=_short(plan.strategy),
         status=str(report.status),
         n_bars=plan.n_bars,
         data=plan.data,
         run_id=plan.run_id,
+        facts=_data(plan),
         reason=reason,
     )
+
+
+def _data(plan: Plan) -> Markup:
+    """Say how the data was read, and what ratios are annualised with."""
+    facts = plan.data_facts
+    year = [f"annualised with {facts.annualised}"] if facts.annualised else []
+    return join(fill("<p>{}</p>", line) for line in (*year, *facts.notes))
 
 
 def _short(strategy: str) -> str:

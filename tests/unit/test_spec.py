@@ -14,6 +14,10 @@ from supervisor.rows.grid import Grid
 WHOLE = """
 strategy = "sma_cross"
 data = "bars.csv"
+columns = "close=Settle"
+symbol = "ESH4"
+bars_per_year = 98280
+year_days = 252
 workers = 4
 fee = 0.001
 seed = 11
@@ -70,6 +74,8 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     assert given["seed"] == 11
     assert given["vram_limit"] == 8 << 30
     assert (given["sort"], given["ascending"], given["min_trades"]) == ("max_drawdown", True, 5)
+    assert (given["columns"], given["symbol"]) == ("close=Settle", "ESH4")
+    assert (given["bars_per_year"], given["year_days"]) == (98_280, 252)
     assert given["containment"] == "subreaper"
     assert {name: list(values) for name, values in given["grid"].items()} == {
         "fast": list(range(5, 51, 5)), "slow": [60, 90, 120], "flag": [True],
