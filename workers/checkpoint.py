@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import CheckpointError
-from supervisor.system.durable import sync_directory
+from supervisor.system.durable import read_file, sync_directory
 
 _MAGIC = b"fs-ckpt1"
 _HEAD = struct.Struct("<8sI")
@@ -70,7 +70,7 @@ class CheckpointFile:
     def load(self, default: Any = None) -> Any:
         """Return the last state that was saved; ``default`` if there is none that can be read."""
         try:
-            raw = self.path.read_bytes()
+            raw = read_file(self.path)
         except FileNotFoundError:
             return default
         except OSError as error:

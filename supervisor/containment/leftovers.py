@@ -19,6 +19,7 @@ from supervisor.containment.cgroup import KILL_FILE, hierarchies, name_of
 from supervisor.containment.cookie import Search
 from supervisor.records.events import read_events
 from supervisor.records.rundir import RUN_FILE
+from supervisor.system.durable import read_file
 from supervisor.system.process import Identity, command_name, state_letter
 
 _PATIENCE_S = 5.0
@@ -125,7 +126,7 @@ def end_leftovers(run_id: str, run_dir: Path | None, patience_s: float = _PATIEN
 def _cgroups(run_dir: Path) -> list[Path]:
     """The run's cgroups that are still there; several, if it was resumed."""
     try:
-        run_id = json.loads((run_dir / RUN_FILE).read_text(encoding="utf-8"))["run_id"]
+        run_id = json.loads(read_file(run_dir / RUN_FILE))["run_id"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     mounts = [Path(mount) for _, mount in hierarchies()]

@@ -151,7 +151,7 @@ def function_again(run_dir: Path, plan: Plan, *, changed_code: bool) -> bytes | 
     """
     if plan.source is Source.CALLABLE:
         try:
-            return (run_dir / rundir.FUNCTION_FILE).read_bytes()
+            return durable.read_file(run_dir / rundir.FUNCTION_FILE)
         except FileNotFoundError:
             raise ConfigError(
                 f"run {plan.run_id} sweeps a Python callable and died before it was saved: "
@@ -205,7 +205,7 @@ def _load(run_dir: Path, plan: Plan) -> Bars:
 def _bars_kept(run_dir: Path, plan: Plan) -> Bars:
     path = run_dir / rundir.BARS_FILE
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = durable.open_file(path)
     except FileNotFoundError:
         raise ConfigError(
             f"the data of run {plan.run_id} came from memory, and the run died before it was "

@@ -95,7 +95,9 @@ class Ledger:
         self.path = path
         self._scribe = scribe
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # not blocking: a pipe in its place would wait for a reader
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._fd = os.open(path, flags, 0o600)
             durable.sync_directory(path.parent)
         except OSError as error:
             raise LedgerWriteError(path, error) from None
@@ -158,7 +160,7 @@ def read_ledger(path: Path) -> list[Record]:
         version does not understand.
     """
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = durable.read_file(path).split(b"\n")
     except FileNotFoundError:
         return []
     return [record for line in lines if (record := _parse(path, line)) is not None]

@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import DamagedJournalError, InternalError, JournalError
+from supervisor.system.durable import open_file
 
 VERSION = 2
 MAX_PAYLOAD_BYTES = 8 * 2**20
@@ -129,7 +130,7 @@ class Frame:
 
     def _read(self, skip: int, size: int) -> bytes:
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_file(self.path)
         except OSError as error:
             raise JournalError(f"cannot be read: {error.strerror}", path=str(self.path)) from None
         try:
@@ -318,6 +319,6 @@ def _read_header(file: BinaryIO, path: str) -> Header | None:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return path.open("rb", buffering=2**18)
+        return os.fdopen(open_file(path), "rb", buffering=2**18)
     except OSError as error:
         raise JournalError(f"cannot be read: {error.strerror}", path=str(path)) from None

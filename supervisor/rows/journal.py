@@ -28,7 +28,7 @@ from supervisor.rows.frames import (
     pack_rows,
     read_journal,
 )
-from supervisor.system.durable import sync_directory
+from supervisor.system.durable import open_file, sync_directory
 
 _NAME = re.compile(r"worker-(\d+)\.bin")
 _FULL = {
@@ -283,7 +283,7 @@ class JournalSync:
         """
         grown = False
         for path in journal_paths(self._directory):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = open_file(path)
             try:
                 size = os.fstat(fd).st_size
                 if self._synced.get(path) != size:
