@@ -34,7 +34,7 @@ position is this too."""
 LOADING = 2**33
 """In the place of an index while the function is loaded: no grid has as many combinations."""
 
-_BLOCK = 16
+_BLOCK = 8
 """Combinations whose keys are drawn at once."""
 _KEY_DRAWS = KEY_WORDS // 2
 _MASK_SEED = 0x616C6C73746F70
@@ -132,9 +132,10 @@ class Seeds:
 
     def _draw(self, block: int) -> None:
         """Draw the keys of a block of combinations, wherever in the grid it lies."""
+        if block != self._block + 1 or block == 0:  # otherwise the source stands there already
+            self._draws.state = self._origin
+            self._draws.advance(block * _BLOCK * _KEY_DRAWS)
         self._block = block
-        self._draws.state = self._origin
-        self._draws.advance(block * _BLOCK * _KEY_DRAWS)
         self._words = self._draws.random_raw(_BLOCK * _KEY_DRAWS)
         keys = self._words.view(np.uint32).reshape(_BLOCK, KEY_WORDS)
         for mask, place in zip(self._masks, self._key_places, strict=False):
