@@ -20,7 +20,7 @@ from supervisor.lifecycle.shards import lay_out
 from supervisor.records.plan import Plan
 from supervisor.rows.grid import Grid
 from tests.support.chunks import FakeChunk
-from workers import seeds
+from workers import seeds, twisters
 from workers.seeds import Seeds
 from workers.user_function import UserFunction
 
@@ -133,8 +133,8 @@ def test_where_the_state_lies_elsewhere_the_own_functions_serve() -> None:
 
     def rows() -> dict[int, tuple[float, ...]]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(seeds._NumpyTwister, "_attach", slow)
-            patch.setattr(seeds._PythonTwister, "__init__", lambda self: slow(self, None))
+            patch.setattr(twisters.NumpyTwister, "_attach", slow)
+            patch.setattr(twisters.PythonTwister, "__init__", lambda self: slow(self, None))
             return run(slowed, [(0, 10)])
 
     def slow(twister: Any, source: Any) -> None:
