@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test pythons check bench chaos fuzz cluster-up cluster-down clean help
+.PHONY: run test pythons check docs-data bench chaos fuzz cluster-up cluster-down clean help
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    install what the tests need and run all checks and tests"
 	@echo "make pythons  make test on each of Python $(PYTHONS) that is installed"
 	@echo "make check   ruff, mypy --strict, import-linter"
+	@echo "make docs-data  write the table of formats in docs/data.md from the tests' inputs"
 	@echo "make bench   measure against floors and peers"
 	@echo "make chaos   1,000 rounds of random kills at random instants, here and on a cluster (hours)"
 	@echo "make fuzz    damage everything that is read back, FUZZ_ROUNDS=20000 times from FUZZ_SEED=0 on"
@@ -40,6 +41,9 @@ check: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs-data: $(VENV)/.test
+	$(BIN)/python -m tests.support.formats
 
 bench: $(VENV)/.test
 	$(BIN)/python -m bench $(BENCH_ARGS)

@@ -13,9 +13,13 @@ import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from supervisor.errors import (
     AllstopError,
@@ -38,10 +42,12 @@ from supervisor.records import rundir
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.records.verdict import Cause
+from supervisor.rows.cells import Values
 from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.index import check_frame, rows_of
 from supervisor.rows.journal import JournalTail
-from supervisor.rows.results import read
+from supervisor.rows.names import title_of
+from supervisor.rows.results import metric_values, parameter_values, read
 from supervisor.states import RunStatus
 
 _MIRROR_EVERY_S = 0.02
@@ -61,8 +67,16 @@ def sweep(
     grid: Axes,
     data: Any = None,
     *,
+    columns: str | Iterable[str] | Mapping[str, str] | None = None,
+    symbol: str | None = None,
+    bars_per_year: float | None = None,
+    year_days: int | None = None,
     workers: int | None = None,
     fee: float = 0.0005,
+    seed: int | None = None,
+    sort: str | None = None,
+    ascending: bool = False,
+    min_trades: int = 0,
     device: str = "auto",
     vram_limit: str | int | None = None,
     grace_s: float = 2.0,
@@ -80,14 +94,36 @@ def sweep(
         A built-in's name, ``module:function``, ``path.py:function``, or a
         callable ``f(bars, params, stop) -> dict of floats``, which may be a closure
         or a notebook function.
-    grid : mapping of str to values
-        Values of each parameter; the last one varies fastest.
-    data : path, DataFrame, pyarrow.Table, mapping of arrays or Bars, optional
+    grid : mapping of str to values, or list of mappings
+        Values of each parameter, every combination of which is computed, the last one varying
+        fastest; or points, each a mapping of parameter to value, all with the same parameters.
+        Values are numbers, texts, bools, None, dates, times, decimals, tuples or, for a
+        callable, objects of any immutable type such as an enum's members. The function gets
+        what was given; results have texts for objects, and one type for each parameter.
+    data : path, DataFrame, Series, pyarrow.Table, mapping of arrays or Bars, optional
         OHLCV bars; the embedded example when left out.
+    columns, symbol : optional
+        Which columns and which instrument of the data, see :func:`supervisor.load_bars`.
+    bars_per_year : float, optional
+        What the Sharpe ratio is annualised with; counted from the data when left out.
+    year_days : int, optional
+        Trading days in a year, such as 252 or 365, times the bars that the data has in one.
     workers : int, optional
         Worker processes; one per usable core, or per GPU, when left out.
     fee : float
         Fee per fill, as a fraction of the traded value.
+    seed : int, optional
+        What the random numbers of a callable are derived from, together with the combination:
+        of ``stop.rng``, ``random``, ``np.random`` and, where they are loaded, PyTorch and Numba.
+        The same seed gives the same rows. Drawn when left out; ``run.json`` and the report
+        have it.
+    sort : str, optional
+        Metric by which combinations are ranked in progress, reports and pages; ``sharpe``, or
+        the first, when left out.
+    ascending : bool
+        The lowest value is the best, not the highest.
+    min_trades : int
+        Combinations with fewer trades are not ranked.
     device : str
         Where a built-in strategy computes: ``cpu``; ``cuda``, ``cuda:0,1`` or ``cuda:GPU-…``,
         with CuPy on every visible GPU or on these; ``torch``, ``torch:cpu``, ``torch:cuda:0``,
@@ -124,8 +160,16 @@ def sweep(
         strategy=strategy,
         grid=grid,
         data=data,
+        columns=columns,
+        symbol=symbol,
+        bars_per_year=bars_per_year,
+        year_days=year_days,
         workers=workers,
         fee=fee,
+        seed=seed,
+        sort=sort,
+        ascending=ascending,
+        min_trades=min_trades,
         device=device,
         vram_limit=vram_limit,
         grace_s=grace_s,
@@ -150,6 +194,9 @@ def resume(
     run: str | Path,
     *,
     workers: int | None = None,
+    sort: str | None = None,
+    ascending: bool = False,
+    min_trades: int | None = None,
     device: str | None = None,
     vram_limit: str | int | None = None,
     grace_s: float | None = None,
@@ -170,10 +217,12 @@ def resume(
     ----------
     run : str or path
         The run's id or its directory.
-    workers, device, vram_limit, grace_s, terminate_s, verify_s, containment
+    workers, sort, ascending, min_trades, device, vram_limit
         As in :func:`sweep`; as before when left out. Rows of ``cpu`` and ``cuda`` are equal bit
         for bit, so either computes what is missing of the other; those of ``torch`` are not,
         and are never mixed with them.
+    grace_s, terminate_s, verify_s, containment
+        As in :func:`sweep`; as before when left out.
     retry_failed : bool
         Compute failed combinations again.
     changed_code : bool
@@ -191,6 +240,9 @@ def resume(
     given = options.from_python(
         Use.RESUME,
         workers=workers,
+        sort=sort,
+        ascending=ascending,
+        min_trades=min_trades,
         device=device,
         vram_limit=vram_limit,
         grace_s=grace_s,
@@ -239,11 +291,12 @@ class Run:
         self._thread = threading.Thread(
             target=self._carry_out, name=f"allstop-{self.run_id}", daemon=True
         )
-        self._thread.start()
-        if stop_event is not None:
-            threading.Thread(
-                target=self._mirror, args=(stop_event,), name="allstop-mirror", daemon=True
-            ).start()
+        with self._stopping_if_interrupted():
+            self._thread.start()
+            if stop_event is not None:
+                threading.Thread(
+                    target=self._mirror, args=(stop_event,), name="allstop-mirror", daemon=True
+                ).start()
 
     def __enter__(self) -> Self:
         return self
@@ -267,8 +320,37 @@ class Run:
         return self._end(Level.KILL)
 
     def wait(self, timeout: float | None = None) -> Report | None:
-        """Wait for the end; None if ``timeout`` seconds were not enough."""
-        return self.report if self._see_over(timeout) else None
+        """Wait for the end; None if ``timeout`` seconds were not enough.
+
+        An interruption (Ctrl+C, or whatever a signal handler raises) stops the run first.
+        """
+        with self._stopping_if_interrupted():
+            over = self._see_over(timeout)
+        return self.report if over else None
+
+    @contextlib.contextmanager
+    def _stopping_if_interrupted(self) -> Iterator[None]:
+        """Stop the run if what is done inside is interrupted: nothing else would.
+
+        Returns once that is verified. Interrupted again, it kills instead.
+        """
+        try:
+            yield
+        except GeneratorExit:
+            raise  # a loop over rows() was left: the run goes on
+        except BaseException as interruption:
+            if self.running:
+                self._stop_for(interruption)
+            raise
+
+    def _stop_for(self, interruption: BaseException) -> None:
+        name = type(interruption).__name__
+        for level in (Level.STOP, Level.KILL):
+            # another Ctrl+C: the first one is raised
+            with contextlib.suppress(BaseException):
+                self._front.request(level, f"interrupted by {name}", "python")
+                self._see_over()
+                break
 
     def _end(self, level: Level) -> Report:
         if self.running:
@@ -325,8 +407,11 @@ class Run:
     def rows(self) -> Iterator[dict[str, Any]]:
         """Yield finished combinations as they come: parameters, then metrics.
 
+        Names and types are those of :meth:`results`: a metric that is called like a parameter,
+        or ``error``, is ``result_NAME``, and ``trades`` is a whole number.
         The order is that of finishing, not of the grid. A combination that
-        failed has the key ``error`` instead of metrics.
+        failed has the key ``error`` instead of metrics. A loop that is left by ``break``
+        leaves the run running; an interruption while it waits (Ctrl+C) stops the run.
 
         Raises
         ------
@@ -338,14 +423,15 @@ class Run:
         news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._front.listeners.append(news)
         try:
-            while True:
-                over = not self.running  # asked first: what is written before it is read below
-                for frame in tail.poll():
-                    yield from given.fresh_rows(frame)
-                if over:
-                    break
-                with contextlib.suppress(queue.Empty):
-                    news.get(timeout=_LOOK_EVERY_S)
+            with self._stopping_if_interrupted():
+                while True:
+                    over = not self.running  # asked first: what is written before is read below
+                    for frame in tail.poll():
+                        yield from given.fresh_rows(frame)
+                    if over:
+                        break
+                    with contextlib.suppress(queue.Empty):
+                        news.get(timeout=_LOOK_EVERY_S)
         finally:
             self._front.listeners.remove(news)
         raise_if_failed(self.report)
@@ -353,9 +439,10 @@ class Run:
     def results(self) -> Any:
         """Return the finished combinations in grid order as a ``pyarrow.Table``.
 
-        Waits for the end of the run.
+        Waits for the end of the run. An interruption while it waits (Ctrl+C) stops the run.
         """
-        self._see_over()
+        with self._stopping_if_interrupted():
+            self._see_over()
         raise_if_failed(self.report)
         if self._front.left_to:
             raise DiskSilentError(self._front.left_to, run_dir=str(self.run_dir))
@@ -402,6 +489,7 @@ class _Given:
     def __init__(self, plan: Plan) -> None:
         self._space = plan.space
         self._ranges: list[tuple[int, int]] = []
+        self._cells = Values()
 
     def fresh_rows(self, frame: Frame) -> Iterator[dict[str, Any]]:
         """Yield the rows of a frame that were not yielded before; none of a damaged frame."""
@@ -432,12 +520,26 @@ class _Given:
 
     def _rows(self, frame: Frame, start: int, stop: int) -> Iterator[dict[str, Any]]:
         if frame.kind == FrameKind.FAILED:
-            yield {**self._space.grid.params(frame.start), "error": frame.error()}
+            params = self._parameters(np.arange(start, stop, dtype=np.int64))
+            yield {name: values[0] for name, values in params.items()} | {"error": frame.error()}
             return
-        params = self._space.grid.decode(self._space.accepted(start, stop))
-        names = [*params, *frame.columns]
-        columns = [column.tolist() for column in params.values()]
+        params = self._parameters(self._space.accepted(start, stop))
+        names = [*params, *(title_of(name, params) for name in frame.columns)]
         rows = rows_of(frame, self._space, start, stop)
-        columns += [rows[:, at].tolist() for at in range(len(frame.columns))]
-        for row in zip(*columns, strict=True):
+        cells = self._cells.columns(frame, rows)
+        metrics = [metric_values(*column) for column in zip(frame.columns, cells, strict=True)]
+        for row in zip(*params.values(), *metrics, strict=True):
             yield dict(zip(names, row, strict=True))
+
+    def _parameters(self, indices: NDArray[np.int64]) -> dict[str, list[Any]]:
+        """Parameters of combinations, by name, of the types that results have."""
+        digits = self._space.grid.digits(indices)
+        return {
+            name: [values[at] for at in digits[name].tolist()]
+            for name, values in self._values.items()
+        }
+
+    @cached_property
+    def _values(self) -> dict[str, list[Any]]:
+        grid = self._space.grid
+        return {name: parameter_values(grid, name) for name in grid.names}

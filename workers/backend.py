@@ -67,6 +67,17 @@ class Chunk(Protocol):
         """
         ...
 
+    def keep_value(self, metric: str, kind: str, value: str | int) -> float:
+        """Write a metric that is no number; return what stands for it in a row.
+
+        See :mod:`supervisor.rows.cells`.
+        """
+        ...
+
+    def remark(self, text: str) -> None:
+        """Have the report mention something, once however many workers say it."""
+        ...
+
     def keep_failed(self, index: int, error: str) -> None:
         """Record combination ``index`` as failed; the sweep continues."""
         ...

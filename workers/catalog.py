@@ -5,6 +5,7 @@ The front reads this to check a grid before anything is started.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -83,12 +84,14 @@ STRATEGIES: Mapping[str, Strategy] = {
             "buy below the lower Bollinger band, sell above the average",
             (
                 Parameter("window", "int", 2, "bars in the average and the deviation"),
-                Parameter("width", "float", 0.0, "standard deviations from average to band"),
+                Parameter(
+                    "width", "float", 0.0, "standard deviations (ddof 0) from average to band"
+                ),
             ),
         ),
         Strategy(
             "rsi_reversion",
-            "buy when the RSI is below one level, sell when it is above another",
+            "buy when Wilder's RSI is below one level, sell when it is above another",
             (
                 Parameter("window", "int", 1, "bars of Wilder's smoothing"),
                 Parameter("lower", "float", 0.0, "buy below this RSI"),
@@ -98,10 +101,14 @@ STRATEGIES: Mapping[str, Strategy] = {
         ),
         Strategy(
             "donchian_breakout",
-            "buy above the highest high of some bars, sell below the lowest low of others",
+            "buy above the highest high of the bars before, sell below their lowest low",
             (
-                Parameter("entry", "int", 1, "bars whose highest high must be exceeded"),
-                Parameter("exit", "int", 1, "bars whose lowest low must be undercut"),
+                Parameter(
+                    "entry", "int", 1, "bars before this one whose highest high must be exceeded"
+                ),
+                Parameter(
+                    "exit", "int", 1, "bars before this one whose lowest low must be undercut"
+                ),
             ),
         ),
     )
@@ -145,13 +152,20 @@ def check(strategy_name: str, grid: Grid) -> Strategy:
     return strategy
 
 
+def _range_hint(name: str, value: object) -> str:
+    """Say how a range is written, to those who wrote it with a hyphen or dots."""
+    ends = re.fullmatch(r"(\d+)\s*(?:-|\.\.+|–)\s*(\d+)", value) if isinstance(value, str) else None
+    return f": a range is written {name}={ends[1]}:{ends[2]}" if ends else ""
+
+
 def _check_axis(parameter: Parameter, axis: NDArray[np.generic]) -> None:
     kinds = {"int": "i", "float": "if"}[parameter.kind]
     if axis.dtype.kind not in kinds:
         wanted = {"int": "whole numbers", "float": "numbers"}[parameter.kind]
+        first = axis[0].item() if isinstance(axis[0], np.generic) else axis[0]
         raise ConfigError(
             f"parameter {parameter.name!r} ({parameter.doc}) takes {wanted}, "
-            f"not {axis[0].item() if isinstance(axis[0], np.generic) else axis[0]!r}",
+            f"not {first!r}{_range_hint(parameter.name, first)}",
             key="grid",
         )
     smallest = axis.min().item()

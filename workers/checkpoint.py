@@ -6,7 +6,7 @@ the combination's row is in the journal.
 
 ::
 
-    magic and version, CRC of what follows, pickle (by dill where pickle cannot)
+    magic and version, CRC of what follows, pickle (by cloudpickle or dill where pickle cannot)
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ class CheckpointFile:
         ):
             _warn(f"{self.path} is damaged: ignored")
             return default
-        import dill
+        from workers.function_pickle import loads
 
         try:
-            return dill.loads(raw[_HEAD.size :])
+            return loads(raw[_HEAD.size :])
         except Exception as error:  # noqa: BLE001 - whatever the user's classes trip over
             _warn(f"{self.path} cannot be unpickled ({type(error).__name__}: {error}): ignored")
             return default
@@ -109,18 +109,17 @@ def _pickled(state: object) -> bytes:
         # classes of a script or notebook are pickled by name, and another worker has no such name
         if b"__main__" not in data:
             return data
-    except Exception:  # noqa: BLE001 - dill may know better; if not, it says why
+    except Exception:  # noqa: BLE001 - others may know better; if not, they say why
         pass
-    import dill
+    from workers.function_pickle import dumps
 
     try:
-        whole: bytes = dill.dumps(state, recurse=True)
+        return dumps(state)
     except Exception as error:
         raise CheckpointError(
             f"the checkpoint's state, a {type(state).__name__}, cannot be pickled: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return whole
 
 
 def _anew(path: str, flags: int) -> int:

@@ -14,7 +14,7 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,9 @@ from supervisor.ipc.progress_table import ProgressTable
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.records import rundir
 from supervisor.records.plan import ALLOCATION
+from supervisor.rows import cells
 from supervisor.rows.journal import JournalWriter
+from supervisor.rows.ranking import Places, Ranking
 from supervisor.system import private, process
 from workers.backend import Backend
 from workers.gpu import own_device
@@ -37,7 +39,6 @@ OOM_SCORE = 500
 neither the warden nor the user's own program (proc(5), ``oom_score_adj``)."""
 
 DUMP_SIGNAL = signal.SIGUSR1
-RANKED_BY = "sharpe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,10 @@ class Station:
     """The GPU that this worker has, and the only one that it sees. Empty: none was chosen."""
     vram_bytes: int | None = None
     """Memory of it that the worker may use, where that is limited."""
+    ranking: Ranking = field(default_factory=Ranking)
+    """Which of its combinations it calls the best."""
+    parameters: tuple[str, ...] = ()
+    """Their names: a metric that is called like one has another name in results."""
 
     @property
     def journal_path(self) -> Path:
@@ -168,6 +173,13 @@ def _report_broken(station: Station, error: str, *, usage: bool) -> None:
     messages.send(station.link, messages.WorkerBroken(error=messages.clip(error), usage=usage))
 
 
+@functools.lru_cache(maxsize=64)
+def _places(
+    ranking: Ranking, columns: tuple[str, ...], parameters: tuple[str, ...]
+) -> Places | None:
+    return ranking.places(columns, parameters)
+
+
 class ChunkInHand:
     """The chunk a worker is computing (see :class:`workers.backend.Chunk`)."""
 
@@ -178,6 +190,8 @@ class ChunkInHand:
         self.checkpoints = station.run_dir / rundir.CHECKPOINT_DIR
         self.flag: NDArray[np.int64] = station.flag.array
         self._journal = journal
+        self._link = station.link
+        self._ranking, self._parameters = station.ranking, station.parameters
         self._row = station.table.rows[station.slot : station.slot + 1]
         self.progress: NDArray[np.int64] = self._row["done"]
         # first: killed in between, the row must not pair this chunk with the rows of another
@@ -213,6 +227,14 @@ class ChunkInHand:
             self._row["best_index"] = start + at if indices is None else indices[at]
             self._row["best_value"] = value
 
+    def keep_value(self, metric: str, kind: str, value: str | int) -> float:
+        """Write a metric that is no number; return what stands for it in a row."""
+        return cells.reference(self._journal.append_value(metric, kind, value))
+
+    def remark(self, text: str) -> None:
+        """Have the report mention something, once however many workers say it."""
+        messages.send(self._link, messages.Remark(messages.clip(text)))
+
     def keep_failed(self, index: int, error: str) -> None:
         """Record a combination as failed; the sweep continues."""
         self._check_disk()
@@ -231,10 +253,12 @@ class ChunkInHand:
     def _best(
         self, columns: tuple[str, ...], rows: NDArray[np.float64]
     ) -> tuple[int, float] | None:
-        """Position and value of the best row; None if it is not the best so far."""
-        column = columns.index(RANKED_BY) if RANKED_BY in columns else 0
-        values = rows[:, column]
-        if not np.isfinite(values).any():
+        """Position and score of the best row; None if it is not the best so far."""
+        places = _places(self._ranking, columns, self._parameters)
+        if places is None or len(rows) == 0:
+            self._row["unranked"] |= places is None
             return None
-        at = int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
-        return (at, float(values[at])) if values[at] > self._row["best_value"][0] else None
+        trades = None if places.trades is None else rows[:, places.trades]
+        scores = self._ranking.scores(rows[:, places.metric], trades)
+        at = int(np.argmax(scores))
+        return (at, float(scores[at])) if scores[at] > self._row["best_value"][0] else None

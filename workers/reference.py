@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from itertools import accumulate, pairwise
 from typing import Protocol
@@ -32,6 +33,9 @@ class Bars(Protocol):
     @property
     def bars_per_year(self) -> float: ...
 
+
+_DIGITS = 50
+"""Of what is a fraction that never ends."""
 
 _ROUNDING = 1e-15
 """Per-bar returns that differ by less differ by the rounding of this loop alone."""
@@ -166,22 +170,23 @@ def rsi_reversion(bars: Bars, window: int, lower: float, upper: float) -> tuple[
     .. [1] J. W. Wilder, "New Concepts in Technical Trading Systems", Trend
        Research 1978, section VI.
     """
-    close = bars.close.tolist()
+    close = [Decimal(price) for price in _whole_numbers(bars.close)]
     enter, leave = [False] * len(close), [False] * len(close)
-    changes = [after - before for before, after in pairwise(close)]
-    gain = loss = 0.0
-    for bar, change in enumerate(changes, start=1):
-        up, down = max(change, 0.0), max(-change, 0.0)
-        if bar <= window:
-            gain, loss = gain + up, loss + down
-            if bar < window:
-                continue
-            gain, loss = gain / window, loss / window
-        else:
-            gain = (gain * (window - 1) + up) / window
-            loss = (loss * (window - 1) + down) / window
-        rsi = 100.0 * gain / (gain + loss) if gain + loss > 0.0 else 50.0
-        enter[bar], leave[bar] = rsi < lower, rsi > upper
+    gain = loss = Decimal(0)
+    with localcontext(prec=_DIGITS):
+        for bar, (before, after) in enumerate(pairwise(close), start=1):
+            up, down = max(after - before, Decimal(0)), max(before - after, Decimal(0))
+            if bar <= window:
+                gain, loss = gain + up, loss + down
+                if bar < window:
+                    continue
+                gain, loss = gain / window, loss / window
+            else:
+                gain = (gain * (window - 1) + up) / window
+                loss = (loss * (window - 1) + down) / window
+            rsi = 100 * gain / (gain + loss) if gain + loss > 0 else Decimal(50)
+            rsi = round(rsi, _DIGITS - 10)  # averages that never end in decimals tie, too
+            enter[bar], leave[bar] = rsi < _decimal(lower), rsi > _decimal(upper)
     return enter, leave
 
 
@@ -213,11 +218,24 @@ SIGNALS: Mapping[str, Callable[..., tuple[Signal, Signal]]] = {
 """Entry and exit signals of each strategy."""
 
 
+def _decimal(number: float) -> Decimal:
+    """The decimal that was written."""
+    return Decimal(repr(float(number)))
+
+
 def _whole_numbers(prices: NDArray[np.float64]) -> list[int]:
-    """The decimals that were written in the file, in units of the last digit of any."""
-    decimals = [Fraction(str(price)) for price in prices.tolist()]
-    unit = math.lcm(*(decimal.denominator for decimal in decimals))
-    return [int(decimal * unit) for decimal in decimals]
+    """The decimals that were written in the file, in units of the last digit of any.
+
+    Prices with more than 12 decimals, or 15 digits, were not written as decimals but computed:
+    then each is the binary number that it is.
+    """
+    written = [Decimal(repr(price)) for price in prices.tolist()]
+    decimals = max(0, *(-int(price.normalize().as_tuple().exponent) for price in written))
+    if decimals <= 12 and max(written) * 10**decimals < 2**53:
+        return [int(price * 10**decimals) for price in written]
+    exact = [Fraction(price) for price in prices.tolist()]
+    unit = math.lcm(*(price.denominator for price in exact))
+    return [int(price * unit) for price in exact]
 
 
 def _window_sums(values: list[int], window: int) -> list[int | None]:

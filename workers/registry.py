@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from supervisor.market.bars import Bars
+from supervisor.market.trading_year import by_median_spacing
 from supervisor.records.device import AUTO, Stack
 from supervisor.records.plan import Plan, Source
 from workers.backend import Backend
@@ -24,18 +25,24 @@ def make_backend(plan: Plan, bars: Bars, function_fd: int | None) -> Backend:
     bars : Bars
         What to compute it on.
     function_fd : int or None
-        Descriptor of the dilled function, for :attr:`Source.CALLABLE`.
+        Descriptor of the pickled function, for :attr:`Source.CALLABLE`.
     """
+    facts = plan.data_facts
+    bars = bars.annualised_with(facts.bars_per_year or by_median_spacing(bars.time))
     if plan.source is Source.BUILT_IN:
         return _built_in(plan, bars)
     _load_for_functions()
-    from workers.user_function import UserFunction, importer, unpickler
+    from workers.function_home import importer
+    from workers.function_pickle import unpickler
+    from workers.user_function import UserFunction
 
     if plan.source is Source.IMPORT:
-        return UserFunction(importer(plan.strategy), bars, plan.grid)
-    if function_fd is None:
+        load = importer(plan.strategy, plan.provenance)
+    elif function_fd is None:
         raise ValueError("a plan for a callable needs the callable")
-    return UserFunction(unpickler(function_fd), bars, plan.grid)
+    else:
+        load = unpickler(function_fd, plan.provenance)
+    return UserFunction(load, bars, plan.grid, plan.seed or 0)
 
 
 def _built_in(plan: Plan, bars: Bars) -> Backend:
@@ -87,8 +94,10 @@ def preload(strategy: str, device: str = AUTO) -> None:
 
 def _load_for_functions() -> None:
     """Import what most users' functions import, so that each forked worker has it."""
+    import workers.function_home
+    import workers.function_pickle
     import workers.user_function  # noqa: F401
 
     if os.environ.get(PRELOAD_VARIABLE) != "0":
-        import dill  # noqa: F401
+        import cloudpickle  # noqa: F401
         import numba  # noqa: F401

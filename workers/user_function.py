@@ -6,31 +6,29 @@ earlier: it may start threads or open a CUDA context.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import contextlib
 import os
 import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping
-from importlib.machinery import SourceFileLoader
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import ConfigError, DeviceLostError, UserFunctionError
+from supervisor.errors import DeviceLostError, RunFailedError, UserFunctionError
 from supervisor.ipc.device_flag import DeviceFlag
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.market.bars import Bars
-from supervisor.rows.grid import Grid, Value
+from supervisor.rows.grid import Grid
 from supervisor.system.cuda import CudaError
-from workers import gpu
+from workers import gpu, metrics, seeds
 from workers.backend import Chunk
 from workers.checkpoint import CheckpointFile
-
-Strategy = Callable[[Bars, Mapping[str, Value], StopFlag], Mapping[str, float] | None]
+from workers.failure import describe
+from workers.function_home import Strategy
+from workers.seeds import Saved, Seeds
 
 KEEP_EVERY_S = 0.005
 KEEP_ROWS = 16
@@ -49,14 +47,19 @@ class UserFunction:
         Handed to every call.
     grid : Grid
         Decodes combinations.
+    seed : int
+        The run's: what the random numbers of a combination are derived from.
     """
 
     batch = 1
 
-    def __init__(self, load: Callable[[], Strategy], bars: Bars, grid: Grid) -> None:
+    def __init__(self, load: Callable[[], Strategy], bars: Bars, grid: Grid, seed: int = 0) -> None:
         self._load = load
         self._bars = bars
         self._grid = grid
+        self._seed = seed
+        self._seeds: Seeds | None = None
+        self._said: set[str] = set()
         self._function: Strategy | None = None
         self._flag: PolledFlag | None = None
 
@@ -65,29 +68,29 @@ class UserFunction:
 
     def start(self) -> None:
         """Load the function in this worker."""
+        self._seeds = Seeds(self._seed)
+        self._seeds.begin(seeds.LOADING)  # a module may draw when it is imported
         self._function = self._load()
 
     def evaluate(self, chunk: Chunk) -> int:
         """Call the function once per combination, keeping rows as time passes."""
-        if self._function is None:
+        if self._function is None or self._seeds is None:
             raise UserFunctionError("the function was not loaded: start() comes first")
         pending = _PendingRows(chunk)
         worker = os.getpid()
         flag = self._flag = self._flag or PolledFlag.following(chunk)
+        flag.seeds = self._seeds
         for index in range(chunk.start, chunk.stop):
             if chunk.stop_requested():
                 pending.flush()
                 return index
             flag.begin(chunk.checkpoints, index)
+            self._seeds.begin(index)
             try:
-                row, error = self._call(index, flag)
+                row, error = self._call(index, flag, chunk, worker)
             except DeviceLostError:
-                if os.getpid() == worker:
-                    pending.flush()
-                    raise
-                _end_child()
-            if os.getpid() != worker:
-                _end_child()
+                pending.flush()
+                raise
             if flag.told_to_stop() or (row is None and error is None and chunk.stop_requested()):
                 pending.flush()
                 return index
@@ -105,8 +108,12 @@ class UserFunction:
         pending.flush()
         return chunk.stop
 
-    def _call(self, index: int, flag: PolledFlag) -> tuple[dict[str, float] | None, str | None]:
-        """Compute one combination; an exception of the function is the combination's failure.
+    def _call(
+        self, index: int, flag: PolledFlag, chunk: Chunk, worker: int
+    ) -> tuple[dict[str, float] | None, str | None]:
+        """Compute one combination; whatever the function raises is the combination's failure.
+
+        A child that the function has forked, and that returns from it, ends here.
 
         Raises
         ------
@@ -114,17 +121,35 @@ class UserFunction:
             If the function says so, or the device is absent or lost where it asks for the flag.
         """
         assert self._function is not None
+        returned = False
         try:
-            metrics = self._function(self._bars, self._grid.params(index), flag)
-            return (None if metrics is None else _checked(metrics)), None
-        except DeviceLostError:
-            raise
-        except CudaError as error:  # our own call's: the flag was asked for on the device
-            if gpu.is_lost(error):
-                raise DeviceLostError(str(error)) from None
-            return None, _one_line(error)
-        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
-            return None, _one_line(error)
+            found = self._function(self._bars, self._grid.params(index), flag)
+            if os.getpid() != worker:
+                _end_child()
+            returned = True
+            return (None if found is None else metrics.row(found, chunk, self._said)), None
+        except BaseException as error:
+            if os.getpid() != worker:
+                _end_child(error)
+            lost = isinstance(error, DeviceLostError)
+            if lost or (returned and isinstance(error, RunFailedError)):  # the disk takes no text
+                raise
+            return None, _device_failure(error) or describe(error)
+
+
+def _device_failure(error: BaseException) -> str:
+    """Describe an error of our own call: the flag was asked for on the device.
+
+    Raises
+    ------
+    DeviceLostError
+        If the device is absent or lost.
+    """
+    if not isinstance(error, CudaError):
+        return ""
+    if gpu.is_lost(error):
+        raise DeviceLostError(str(error)) from None
+    return describe(error)
 
 
 class PolledFlag(StopFlag):
@@ -139,6 +164,8 @@ class PolledFlag(StopFlag):
     _words_handed_out = False
     _checkpoints: Path | None = None
     _index = 0
+    _rng: np.random.Generator | None = None
+    seeds: Seeds | None = None
     has_checkpoint = False
     """Whether the combination has saved or loaded a state, to be removed once its row is kept."""
 
@@ -166,10 +193,20 @@ class PolledFlag(StopFlag):
         self._words_handed_out = True
         return super().cuda
 
+    @property
+    def rng(self) -> np.random.Generator:
+        """The combination's own generator; see :attr:`StopFlag.rng`."""
+        if self.seeds is None:
+            return super().rng
+        if self._rng is None:
+            self._rng = seeds.generator(self.seeds.seed, self._index)
+        return self._rng
+
     def begin(self, checkpoints: Path, index: int) -> None:
         """Begin the next combination; its state is kept in ``checkpoints``."""
         self._checkpoints = checkpoints
         self._index = index
+        self._rng = None
         self.has_checkpoint = False
 
     def checkpoint(self, state: object) -> bool:
@@ -179,6 +216,11 @@ class PolledFlag(StopFlag):
         if self.disk_silent and super().is_set():
             return False  # nothing would end a process that waits for the disk
         self.has_checkpoint = True
+        if self.seeds is not None:  # a resumed combination goes on with the next numbers
+            states = self.seeds.states()
+            if self._rng is not None:
+                states["rng"] = self._rng.bit_generator.state
+            state = Saved(state, states)
         return CheckpointFile(self._checkpoints, self._index).save(state)
 
     def load_checkpoint(self, default: Any = None) -> Any:
@@ -186,7 +228,13 @@ class PolledFlag(StopFlag):
         if self._checkpoints is None:
             return super().load_checkpoint(default)
         self.has_checkpoint = True
-        return CheckpointFile(self._checkpoints, self._index).load(default)
+        found = CheckpointFile(self._checkpoints, self._index).load(default)
+        if not isinstance(found, Saved) or self.seeds is None:
+            return found  # none, or of before there were seeds
+        self.seeds.restore(found.generators)
+        if "rng" in found.generators:
+            self.rng.bit_generator.state = found.generators["rng"]
+        return found.state
 
     def drop_checkpoint(self) -> None:
         """Remove the combination's state once its row is kept."""
@@ -226,16 +274,32 @@ class _PendingRows:
         self._kept_at = time.monotonic()
 
 
-def _end_child() -> NoReturn:
-    """End a forked child that returned from the function.
+def _end_child(error: BaseException | None = None) -> NoReturn:
+    """End a forked child that returned from the function, or raised something in it.
 
     It would compute what the worker computes, and take chunks from the worker's socket.
     """
+    code = 0 if error is None else 1
     try:
+        if isinstance(error, SystemExit):
+            code = _exit_code(error)
+        elif error is not None:
+            sys.stderr.write(f"a forked child ended: {describe(error)}\n")
         sys.stdout.flush()
         sys.stderr.flush()
     finally:
-        os._exit(0)  # whatever a flush raises: it would be reported as the worker's own end
+        os._exit(code)  # whatever a flush raises: it would be reported as the worker's own end
+
+
+def _exit_code(error: SystemExit) -> int:
+    """Return the exit code that Python gives a process which ``sys.exit`` ends."""
+    if error.code is None:
+        return 0
+    if isinstance(error.code, int):
+        return error.code & 0xFF
+    with contextlib.suppress(BaseException):
+        sys.stderr.write(f"{error.code}\n")
+    return 1
 
 
 def _check_device() -> None:
@@ -246,141 +310,3 @@ def _check_device() -> None:
     problem = gpu.broken()
     if problem is not None:
         raise DeviceLostError(str(problem), gone=gpu.is_lost(problem))
-
-
-def _checked(metrics: Mapping[str, float]) -> dict[str, float]:
-    if not isinstance(metrics, Mapping):
-        raise UserFunctionError(
-            f"a strategy returns a dict of floats, not {type(metrics).__name__}"
-        )
-    if not metrics:
-        raise UserFunctionError("a strategy returned an empty dict: name at least one metric")
-    row = {}
-    for name, value in metrics.items():
-        try:
-            row[str(name)] = float(value)
-        except (TypeError, ValueError):
-            raise UserFunctionError(
-                f"metric {name!r} is {type(value).__name__}, not a number"
-            ) from None
-    return row
-
-
-def _one_line(error: Exception) -> str:
-    where = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(where[-1].filename).name}:{where[-1].lineno})" if where else ""
-    return " ".join(f"{type(error).__name__}: {error}{place}".split())
-
-
-def importer(spec: str) -> Callable[[], Strategy]:
-    """Loader of ``module:function`` or ``path/to/file.py:function``.
-
-    Raises
-    ------
-    ConfigError
-        (from the loader) if the module, file or function is not there.
-    """
-
-    def load() -> Strategy:
-        home, _, name = spec.rpartition(":")
-        module = _import_file(home) if home.endswith(".py") else _import_module(home)
-        target: Any = module
-        for part in name.split("."):
-            target = getattr(target, part, None)
-        if not callable(target):
-            known = sorted(
-                n for n, v in vars(module).items() if callable(v) and not n.startswith("_")
-            )
-            raise ConfigError(
-                f"strategy {spec!r}: {home} has no function {name!r}; "
-                f"it has: {', '.join(known) or 'none'}",
-                key="strategy",
-            )
-        strategy: Strategy = target
-        return strategy
-
-    return load
-
-
-def _import_module(name: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except Exception as error:
-        raise ConfigError(
-            f"strategy module {name!r} cannot be imported: {_one_line(error)}", key="strategy"
-        ) from error
-
-
-def _import_file(path: str) -> Any:
-    file = Path(path).resolve()
-    if not file.is_file():
-        raise ConfigError(f"strategy file {path} does not exist", key="strategy")
-    # its neighbours are importable, as they are when Python runs the file itself
-    sys.path.insert(0, str(file.parent))
-    name = file.stem
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ConfigError(f"strategy file {path} is not a Python file", key="strategy")
-    if isinstance(spec.loader, SourceFileLoader):
-        spec.loader = _AsItIs(name, str(file))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ConfigError(
-            f"strategy file {path} cannot be imported: {_one_line(error)}", key="strategy"
-        ) from error
-    return module
-
-
-class _AsItIs(SourceFileLoader):
-    """Compiles a file as it is, and keeps no bytecode of it.
-
-    Python tells bytecode from that of an earlier version by the file's size and the second
-    it was written in: a number edited twice in one second would be computed with as it was.
-    """
-
-    def path_stats(self, path: object) -> NoReturn:
-        """Without the time there is nothing to compare, and nothing to write."""
-        raise OSError(f"{path}: bytecode is not used")
-
-
-def unpickler(fd: int) -> Callable[[], Strategy]:
-    """Loader of a callable that was pickled by dill into the file behind ``fd``."""
-
-    def load() -> Strategy:
-        import dill
-
-        data = os.pread(fd, os.fstat(fd).st_size, 0)
-        try:
-            strategy: Strategy = dill.loads(data)
-        except Exception as error:
-            raise UserFunctionError(
-                f"the function cannot be rebuilt in a worker: {_one_line(error)}"
-            ) from error
-        return strategy
-
-    return load
-
-
-def pickle_function(function: Strategy) -> bytes:
-    """Dill a callable, closures and notebook functions included.
-
-    Raises
-    ------
-    ConfigError
-        If it, or something it refers to, cannot be pickled.
-    """
-    import dill
-
-    try:
-        data: bytes = dill.dumps(function, recurse=True)
-    except Exception as error:
-        raise ConfigError(
-            f"the function cannot be sent to a worker: {_one_line(error)}", key="strategy"
-        ) from error
-    return data

@@ -47,3 +47,11 @@ class BareChunk:
     def keep_failed(self, index: int, error: str) -> None:
         """Raise: nothing may fail here."""
         raise ValueError(f"combination {index}: {error}")
+
+    def keep_value(self, metric: str, kind: str, value: str | int) -> float:
+        """Raise: every metric is a number here."""
+        raise ValueError(f"metric {metric}: {kind} {value}")
+
+    def remark(self, text: str) -> None:
+        """Raise: there is no report."""
+        raise ValueError(text)

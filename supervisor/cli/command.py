@@ -15,6 +15,7 @@ from typing import Any
 
 from supervisor.cli.allocation import fit_into_allocation
 from supervisor.cli.invocation import Invocation
+from supervisor.cli.leaving import end_of
 from supervisor.errors import ConfigError
 from supervisor.front.command import PreparedCommand, command_front, prepare_command
 from supervisor.front.link import take_warden
@@ -86,7 +87,7 @@ def supervise(
         _say(f"allstop: {line}")
     if as_json:
         print(json.dumps(report.to_json(), default=str))
-    return report.exit_code
+    return end_of(report)
 
 
 def _say(line: str) -> None:

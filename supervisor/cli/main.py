@@ -6,7 +6,6 @@ import functools
 import importlib
 import inspect
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import NoReturn, Protocol, runtime_checkable
 import typer
 
 from supervisor.cli.invocation import Invocation
+from supervisor.cli.leaving import SignalDeath, leave
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.states import ExitCode
 
@@ -59,14 +59,16 @@ def main(
 
 
 def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
-    """Call a function and end the process with the exit code that it returns.
+    """Call a function and end the process as it says; see :mod:`supervisor.cli.leaving`.
 
     An error is one line on stderr.
     """
+    from supervisor.front.link import release_wardens
+
     try:
         code = call()
     except (typer.Abort, KeyboardInterrupt):
-        code = ExitCode.from_signal(signal.SIGINT)
+        code = SignalDeath.of(signal.SIGINT)
     except ConfigError as error:
         code = _complain(str(error), ExitCode.USAGE, arguments)
     except AllstopError as error:
@@ -75,7 +77,8 @@ def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
         code = ExitCode.from_signal(signal.SIGPIPE)
     except OSError as error:  # the machine's, not ours: a traceback would explain nothing
         code = _complain(str(error), ExitCode.FAILED, arguments)
-    _leave(int(code or ExitCode.DONE))
+    release_wardens()
+    leave(code or ExitCode.DONE)
 
 
 def _app(arguments: list[str], invocation: Invocation) -> int | None:
@@ -125,16 +128,3 @@ def _complain(message: str, code: int, arguments: list[str]) -> int:
         print(json.dumps({"error": line, "exit_code": code}))
     print(f"allstop: {line}", file=sys.stderr)
     return code
-
-
-def _leave(code: int) -> NoReturn:
-    """End at once: unloading the libraries in order would only delay the next run."""
-    from supervisor.front.link import release_wardens
-
-    release_wardens()
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        pass  # the reader has gone
-    os._exit(code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -13,12 +14,14 @@ from supervisor.cli import show, status
 from supervisor.cli.text import containment_lines
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.ipc import control_socket
+from supervisor.lifecycle.checks import check_min_trades
 from supervisor.lifecycle.finish import (
     PATIENCE_S,
     finish_dead_run,
     lacks_results,
     write_late_results,
 )
+from supervisor.lifecycle.prepare import Changes
 from supervisor.lifecycle.still_ending import await_end
 from supervisor.records import registry, rundir
 from supervisor.records.claim import claim_directory
@@ -27,7 +30,6 @@ from supervisor.records.home import original_of
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report, read_report
 from supervisor.rows import checksum
-from supervisor.rows.results import ERROR_COLUMN
 from supervisor.system import durable, private
 
 PAGE_FILE = "report.html"
@@ -51,7 +53,22 @@ def report(
     x: Annotated[str | None, typer.Option(help="Parameter on the x axis of the heat map.")] = None,
     y: Annotated[str | None, typer.Option(help="Parameter on the y axis of the heat map.")] = None,
     metric: Annotated[
-        str | None, typer.Option(help="Column that the page ranks by.", show_default="sharpe")
+        str | None, typer.Option(help="The same as --sort, for the page.", show_default=False)
+    ] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            help="Metric by which combinations are ranked.", show_default="as the run did"
+        ),
+    ] = None,
+    ascending: Annotated[
+        bool, typer.Option("--ascending", help="The lowest value is the best.")
+    ] = False,
+    min_trades: Annotated[
+        int | None,
+        typer.Option(
+            help="Combinations with fewer trades are not ranked.", show_default="as the run did"
+        ),
     ] = None,
     untrusted: Annotated[
         bool,
@@ -71,9 +88,14 @@ def report(
     for option, given in (("x", x), ("y", y), ("metric", metric)):
         if given is not None and not as_html:
             raise ConfigError(f"--{option} needs --html: add it", key=option)
+    wanted = Changes(
+        sort=sort or metric,
+        ascending=ascending,
+        min_trades=None if min_trades is None else check_min_trades(min_trades, "--min-trades"),
+    )
     with private.reading_untrusted(untrusted):
-        chosen = _Page(out, x, y, metric) if as_html else None
-        _report(registry.find_dir(run), chosen, as_json=as_json)
+        page = _Page(out, x, y) if as_html else None
+        _report(registry.find_dir(run), page, wanted, as_json=as_json)
 
 
 class _Page(NamedTuple):
@@ -82,16 +104,15 @@ class _Page(NamedTuple):
     out: Path | None
     x: str | None
     y: str | None
-    metric: str | None
 
 
-def _report(run_dir: Path, page: _Page | None, *, as_json: bool) -> None:
+def _report(run_dir: Path, page: _Page | None, wanted: Changes, *, as_json: bool) -> None:
     await_end(run_dir, show.tell)
     asked = rundir.read_run_file(run_dir)
     plan = checked_plan(asked, run_dir / rundir.RUN_FILE)
     if private.is_reading_untrusted():
         found = _load_untrusted(run_dir, page)
-        _say(found, plan, asked, page, as_json=as_json)
+        _say(found, plan, asked, page, wanted, as_json=as_json)
         return
     is_copy = original_of(run_dir, asked) != ""
     if not (is_copy or (run_dir / rundir.REPORT_FILE).exists()):
@@ -102,7 +123,7 @@ def _report(run_dir: Path, page: _Page | None, *, as_json: bool) -> None:
     found = _load(run_dir, said=not as_json)
     if isinstance(plan, Plan):
         found = _write_missing_results(found, plan, said=not as_json)
-    _say(found, plan, asked, page, as_json=as_json)
+    _say(found, plan, asked, page, wanted, as_json=as_json)
 
 
 def _load_untrusted(run_dir: Path, page: _Page | None) -> Report:
@@ -122,8 +143,16 @@ def _load_untrusted(run_dir: Path, page: _Page | None) -> Report:
 
 
 def _say(
-    found: Report, plan: AnyPlan, asked: dict[str, Any], page: _Page | None, *, as_json: bool
+    found: Report,
+    plan: AnyPlan,
+    asked: dict[str, Any],
+    page: _Page | None,
+    wanted: Changes,
+    *,
+    as_json: bool,
 ) -> None:
+    if isinstance(plan, Plan):
+        plan = _ranked(plan, found, wanted)
     plain = found.to_json()
     if page is not None:
         if isinstance(plan, CommandPlan):
@@ -189,6 +218,8 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
 
 def _show(found: Report, plan: AnyPlan) -> None:
     _show_summary(found, plan)
+    for line in plan.data_facts.notes if isinstance(plan, Plan) else ():
+        print(line)
     for line in containment_lines(Path(found.run_dir)):
         print(line)
 
@@ -200,7 +231,7 @@ def _show_summary(found: Report, plan: AnyPlan) -> None:
     results = Path(found.run_dir) / rundir.RESULTS_FILE
     try:
         if found.combos_done > found.combos_failed and results.is_file():
-            show.ranking_metric(results, plan)  # unreadable: say so before the first line
+            show.ranking_metric(results, plan, plan.ranking)  # unreadable: say so first
         show.summary(found, plan)
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
@@ -219,7 +250,7 @@ def _write_page(
     results = run_dir / rundir.RESULTS_FILE
     where = (wanted.out or run_dir / PAGE_FILE).absolute()
     try:
-        chosen = _metric(results, plan, wanted.metric)
+        chosen = _metric(results, plan)
         page = build(run_dir, plan, found, metric=chosen, x=wanted.x, y=wanted.y, asked=asked)
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
@@ -230,23 +261,23 @@ def _write_page(
     return where
 
 
-def _metric(results: Path, plan: Plan, asked: str | None) -> str | None:
-    """Column to rank by: the one requested, otherwise that of the summary."""
-    if not results.is_file():
-        return None
-    if asked is None:
-        return show.ranking_metric(results, plan)
-    import pyarrow.parquet
+def _metric(results: Path, plan: Plan) -> str | None:
+    """Column that the page ranks by."""
+    return show.ranking_metric(results, plan, plan.ranking)[0] if results.is_file() else None
 
-    with private.path_of(results) as there:
-        names = pyarrow.parquet.read_schema(there).names
-    known = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]
-    if asked not in known:
-        raise ConfigError(
-            f"--metric {asked!r} is no metric of this run; its metrics: {', '.join(known)}",
-            key="metric",
-        )
-    return asked
+
+def _ranked(plan: Plan, found: Report, wanted: Changes) -> Plan:
+    """Rank as these options say, and as the run did where they say nothing."""
+    ranking = wanted.ranking(plan.ranking)
+    results = Path(found.run_dir) / rundir.RESULTS_FILE
+    if ranking != plan.ranking and results.is_file():
+        try:
+            metric, complaint = show.ranking_metric(results, plan, ranking)
+        except (OSError, ValueError) as error:
+            raise _unreadable(results, error) from None
+        if metric is None:
+            raise ConfigError(complaint, key="sort")
+    return replace(plan, ranking=ranking)
 
 
 def _unreadable(results: Path, error: Exception) -> ConfigError:

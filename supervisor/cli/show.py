@@ -16,10 +16,10 @@ from supervisor.lifecycle.prepare import Prepared
 from supervisor.records import rundir
 from supervisor.records.command import CommandPlan, shown
 from supervisor.records.device import Stack
-from supervisor.records.plan import Plan
+from supervisor.records.plan import Plan, Source
 from supervisor.records.report import Report
+from supervisor.rows.ranking import Ranking
 from supervisor.states import RunStatus
-from supervisor.system import private
 from supervisor.system.process import describe_exit
 
 if TYPE_CHECKING:
@@ -80,9 +80,12 @@ class Screen:
             f"{plan.strategy} on {plan.n_bars:,} bars ({plan.data}): {plan.combos_total:,} "
             f"combinations, {where}"
         )
+        for line in plan.data_facts.notes:
+            self.say(line)
         if plan.device_why and (plan.devices or plan.stack is Stack.TORCH):
             self.say(f"device: {plan.device_why}")
-        self.say(f"run {plan.run_id} in {shorten(self._prepared.run_dir)}")
+        seed = "" if plan.source is Source.BUILT_IN else f", seed {plan.seed}"
+        self.say(f"run {plan.run_id} in {shorten(self._prepared.run_dir)}{seed}")
         if self._live:
             from supervisor.cli.bar import Bar
 
@@ -94,10 +97,13 @@ def _terminal_may_be_gone() -> contextlib.suppress:
     return contextlib.suppress(OSError)
 
 
-def summary(report: Report, plan: Plan, *, on_disk: bool = True) -> None:
+def summary(
+    report: Report, plan: Plan, ranking: Ranking | None = None, *, on_disk: bool = True
+) -> None:
     """Print the outcome of a run, its best combinations, and the memory that was released.
 
-    ``on_disk``: whether its results are; if not, its directory is not looked at.
+    ``ranking`` takes the place of the plan's. ``on_disk``: whether its results are; if not, its
+    directory is not looked at.
     """
     lines = [headline(report)]
     if not on_disk:
@@ -105,7 +111,10 @@ def summary(report: Report, plan: Plan, *, on_disk: bool = True) -> None:
         return
     results = Path(report.run_dir) / rundir.RESULTS_FILE
     if report.combos_done > report.combos_failed and results.is_file():
-        lines += best_lines(report, plan)
+        lines += best_lines(report, plan, ranking or plan.ranking)
+    if report.combos_failed and results.is_file():
+        lines += failure_lines(results, plan)
+    lines += year_lines(plan)
     lines += stop_lines(report) + memory_lines(report.memory) + error_lines(report)
     if results.is_file():
         lines.append(f"results: {shorten(results)}")
@@ -127,6 +136,12 @@ def _print(lines: list[str]) -> None:
     with _terminal_may_be_gone():
         for line in lines:
             print(line)
+
+
+def year_lines(plan: Plan) -> list[str]:
+    """Say what the built-in strategies' Sharpe ratio is annualised with."""
+    words = plan.data_facts.annualised
+    return [f"annualised with {words}"] if words and plan.source is Source.BUILT_IN else []
 
 
 def command_summary(report: Report, plan: CommandPlan) -> None:
@@ -153,34 +168,47 @@ def headline(report: Report) -> str:
     return f"{line}: {report.reason}" if report.reason else line
 
 
-def best_lines(report: Report, plan: Plan) -> list[str]:
-    """Return the best combinations as a table."""
+def best_lines(report: Report, plan: Plan, ranking: Ranking) -> list[str]:
+    """Return the best combinations as a table, or why there is none."""
     from supervisor.rows.results import best
 
     path = Path(report.run_dir) / rundir.RESULTS_FILE
-    metric = ranking_metric(path, plan)
-    rows: list[dict[str, Any]] = best(path, metric, _BEST_SHOWN) if metric else []
+    metric, complaint = ranking_metric(path, plan, ranking)
+    if metric is None:
+        return [complaint] if complaint else []
+    rows: list[dict[str, Any]] = best(path, metric, _BEST_SHOWN, ranking)
     if not rows:
-        return []
+        return [f"no combination has at least {ranking.min_trades:,} trades"] * bool(
+            ranking.min_trades
+        )
     cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     table = [
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
         for row in cells
     ]
-    return [f"best by {metric}", *table]
+    return [f"best by {ranking.describe(metric)}", *table]
 
 
-def ranking_metric(results: Path, plan: Plan) -> str | None:
-    """Return the metric to rank by: ``sharpe`` if there is one, else the first."""
-    import pyarrow.parquet
+def failure_lines(results: Path, plan: Plan) -> list[str]:
+    """Return the commonest errors of a function, each with an example."""
+    from supervisor.rows.failures import commonest
 
-    from supervisor.rows.results import ERROR_COLUMN
+    lines = [failure.line() for failure in commonest(results, plan.grid.names)]
+    return ["failed, the commonest errors first:", *(f"  {line}" for line in lines)]
 
-    with private.path_of(results) as there:
-        names = pyarrow.parquet.read_schema(there).names
-    metrics = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]
-    return "sharpe" if "sharpe" in metrics else next(iter(metrics), None)
+
+def ranking_metric(results: Path, plan: Plan, ranking: Ranking) -> tuple[str | None, str]:
+    """Return the metric of a results file to rank by; if there is none, why, if it matters."""
+    from supervisor.rows.ranking import TRADES
+    from supervisor.rows.results import metrics_of
+
+    metrics = metrics_of(results, plan.grid)
+    chosen = ranking.choose(metrics)
+    if chosen is not None and (not ranking.min_trades or TRADES in metrics):
+        return chosen, ""
+    asked = ranking.metric or (ranking.min_trades and metrics)
+    return None, ranking.complaint(metrics) if asked else ""
 
 
 def _cell(value: Any) -> str:

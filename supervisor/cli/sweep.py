@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from supervisor.cli import show
 from supervisor.cli.allocation import fit_into_allocation
+from supervisor.cli.leaving import end_of
 from supervisor.errors import ConfigError
 from supervisor.front.link import take_warden
 from supervisor.front.run import Front
@@ -58,7 +59,7 @@ def run(given: Given, *, as_json: bool) -> int:
 
 
 def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None = None) -> int:
-    """Run what was prepared, here or on a cluster; show it, and return its exit code."""
+    """Run what was prepared, here or on a cluster; show it, and return how the process ends."""
     with SignalQueue() as signals:
         where = f"{cluster.tasks} shards on {cluster.address}" if cluster else ""
         screen = show.Screen(prepared, where=where, quiet=as_json)
@@ -73,7 +74,7 @@ def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | N
         print(json.dumps(report.to_json(), default=str))
     else:
         show.summary(report, prepared.plan, on_disk=not front.left_to)
-    return report.exit_code
+    return end_of(report)
 
 
 def _cluster_order(given: Given) -> ClusterOrder | None:

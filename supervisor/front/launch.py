@@ -15,6 +15,9 @@ import sys
 from supervisor.front.scribe import Scribe
 from supervisor.system.environment import child_environment, with_room
 
+_HASH_SEED = "0"
+"""The order of a set of texts is that of their hashes: a resumed run must have the same."""
+
 
 class Launch:
     """A process that was started to become a warden.
@@ -64,7 +67,7 @@ class Launch:
             stdin=subprocess.DEVNULL,
             stdout=self.complaints,
             stderr=self.complaints,
-            env=with_room(child_environment()),
+            env={"PYTHONHASHSEED": _HASH_SEED} | with_room(child_environment()),
             start_new_session=True,
         )  # fmt: skip
         self.pidfd = os.pidfd_open(self.process.pid)

@@ -7,6 +7,7 @@ import os
 import select
 import threading
 import time
+from typing import Any
 
 from supervisor.front.keeper import Keeper
 from supervisor.front.link import WardenLink
@@ -21,6 +22,9 @@ from supervisor.records import rundir
 from supervisor.records.device import Stack
 from supervisor.records.plan import Source
 from supervisor.records.report import Gathered, Report
+from supervisor.rows.frames import iter_frames
+from supervisor.rows.journal import journal_paths
+from supervisor.rows.names import title_of
 from supervisor.states import RunStatus
 from supervisor.system import private, process
 
@@ -65,18 +69,35 @@ class Sweep(Work):
         self._plan = prepared.plan
         self._table = ProgressTable.create(prepared.plan.slots)
         self._given_up = 0
+        self._said_unranked = False
         self._measured = False
         self._keeper = Keeper(run.run_dir, prepared, run.notes)
 
     def count(self) -> Count:
         """Combinations that are done, and the best of them."""
         best = self._table.best()
+        if self._table.unranked and not (self._said_unranked or self._run.events.late):
+            self._say_unranked()
         return Count(
             done=self._done(),
             total=self._plan.combos_total,
             failed=self._table.failed() + self._given_up,
-            best=None if best is None else (self._plan.grid.params(best[0]), best[1]),
+            best=None if best is None else self._best(*best),
         )
+
+    def _best(self, index: int, score: float) -> tuple[dict[str, Any], float]:
+        return self._plan.grid.params(index), score * self._plan.ranking.sign
+
+    def _say_unranked(self) -> None:
+        """Say which metrics there are, once: rows are worth more than their ranking."""
+        self._said_unranked = True
+        parameters = self._plan.grid.names
+        for path in journal_paths(self._run.run_dir / rundir.JOURNAL_DIR):
+            for frame in iter_frames(path):
+                titles = [title_of(name, parameters) for name in frame.columns]
+                if titles and self._plan.ranking.places(frame.columns, parameters) is None:
+                    self._run.display.say_once(self._plan.ranking.complaint(titles))
+                    return
 
     def _done(self) -> int:
         counted = self._prepared.finished + self._table.done() + self._given_up

@@ -24,8 +24,9 @@ ROW = np.dtype(
         ("kept", np.int64),  # those of them that are in a journal
         ("failed", np.int64),  # and of these those that failed
         ("best_index", np.int64),
-        ("best_value", np.float64),
-        ("spare", np.int64, (7,)),
+        ("best_value", np.float64),  # its score: the higher, the better, whatever the metric
+        ("unranked", np.int64),  # 1: a row had no metric to rank by
+        ("spare", np.int64, (6,)),
     ]
 )
 """One worker's row: 128 bytes, two cache lines, so that neighbours never share one."""
@@ -78,11 +79,16 @@ class ProgressTable:
         return int(self.rows["failed"].sum())
 
     def best(self) -> tuple[int, float] | None:
-        """Index and value of the best combination so far, or None."""
-        values = self.rows["best_value"]
-        slot = int(np.argmax(values))
+        """Index and score of the best combination so far, or None."""
+        scores = self.rows["best_value"]
+        slot = int(np.argmax(scores))
         index = int(self.rows["best_index"][slot])
-        return (index, float(values[slot])) if index >= 0 else None
+        return (index, float(scores[slot])) if index >= 0 else None
+
+    @property
+    def unranked(self) -> bool:
+        """Whether a row had no metric to rank by."""
+        return bool(self.rows["unranked"].any())
 
     def fileno(self) -> int:
         """Descriptor of the table's memory."""

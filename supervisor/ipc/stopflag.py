@@ -197,6 +197,18 @@ class StopFlag:
         raise CheckpointError(_NO_COMBINATION.format(name="load_checkpoint"))
 
     @property
+    def rng(self) -> np.random.Generator:
+        """A random generator of the combination's own, for a strategy function in a worker.
+
+        It is derived from the run's seed and the combination, so it draws the same numbers
+        whichever worker computes the combination, and in a resumed run. The generator of any
+        other flag, as in a test of the function, is seeded by the system.
+        """
+        import numpy as np
+
+        return np.random.default_rng()
+
+    @property
     def level(self) -> Level | None:
         """Highest level requested in this generation, or None."""
         words, line = self._words, self._line

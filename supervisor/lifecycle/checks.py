@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from numbers import Integral, Real
 from pathlib import Path
@@ -20,6 +20,8 @@ from supervisor.records.plan import CONTAINMENTS
 
 MAX_WORKERS = 1024
 MAX_TASKS = 10_000
+MAX_SEED = 2**63 - 1
+MAX_BARS_PER_YEAR = 1e11  # of 3 a millisecond
 LEAST_VRAM_BYTES = 64 * 2**20
 
 _MAX_PATH_BYTES = 4095
@@ -57,6 +59,26 @@ def check_fee(value: Any, name: str = "fee") -> float:
         f"{name} must be a fraction of the traded value, 0 ≤ fee < 1 (0.0005 is 5 basis points), "
         f"not {brief(value)}",
         key="fee",
+    )
+
+
+def check_seed(value: Any, name: str = "seed") -> int:
+    """Return a seed, a whole number from 0 to :data:`MAX_SEED`."""
+    if _is_whole(value) and 0 <= value <= MAX_SEED:
+        return int(value)
+    raise ConfigError(
+        f"{name} must be a whole number from 0 to 2**63 - 1, not {brief(value)}; leave it out "
+        "for one that is drawn",
+        key="seed",
+    )
+
+
+def check_min_trades(value: Any, name: str = "min_trades") -> int:
+    """Return the least number of trades of a combination that is ranked."""
+    if _is_whole(value) and 0 <= value < 2**53:
+        return int(value)
+    raise ConfigError(
+        f"{name} must be a whole number, 0 or more, not {brief(value)}", key="min_trades"
     )
 
 
@@ -114,6 +136,28 @@ def check_data(value: Any, name: str) -> Any:
     return value
 
 
+def check_bars_per_year(value: Any, name: str = "bars_per_year") -> float:
+    """Return a number of bars in a year, above 0."""
+    if _is_number(value) and 0 < value <= MAX_BARS_PER_YEAR:
+        return float(value)
+    raise ConfigError(
+        f"{name} must be a number above 0, such as 252 for daily bars or 98280 for 252 sessions of "
+        f"390 minutes, not {brief(value)}",
+        key="bars_per_year",
+    )
+
+
+def check_year_days(value: Any, name: str = "year_days") -> int:
+    """Return a number of days, 1 to 366."""
+    if _is_whole(value) and 1 <= value <= 366:
+        return int(value)
+    raise ConfigError(
+        f"{name} must be a whole number of days from 1 to 366, such as 252 or 365, "
+        f"not {brief(value)}",
+        key="year_days",
+    )
+
+
 def check_strategy(value: Any, name: str) -> str | Callable[..., Any]:
     """Return a strategy: a text, or a callable from Python."""
     if callable(value):
@@ -128,14 +172,22 @@ def check_strategy(value: Any, name: str) -> str | Callable[..., Any]:
     )
 
 
-def check_grid(value: Any, name: str) -> Mapping[str, Any]:
-    """Return a grid: parameters and their values, which are checked where it is built."""
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-        return value
+def check_grid(value: Any, name: str) -> Mapping[str, Any] | list[Mapping[str, Any]]:
+    """Return a grid: parameters and their values, or points; checked where it is built."""
+    if _has_names(value):
+        return value  # type: ignore[no-any-return]
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+        points = list(value)
+        if all(map(_has_names, points)):
+            return points
     raise ConfigError(
-        f"{name} must map each parameter's name to its values, as in {{'fast': [5, 10]}}, "
-        f"not {brief(value)}"
+        f"{name} must map each parameter's name to its values, as in {{'fast': [5, 10]}}, or "
+        f"list points, as in [{{'fast': 5}}, {{'fast': 10}}], not {brief(value)}"
     )
+
+
+def _has_names(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(key, str) for key in value)
 
 
 def check_flag(value: Any, name: str) -> bool:

@@ -111,6 +111,8 @@ def conclude(
         command_status=measured.command_status,
         cause=str(cause),
         observed=observed.to_json(),
+        seed=plan.seed if isinstance(plan, Plan) else None,
+        data=plan.data_facts.to_json() if isinstance(plan, Plan) else {},
     )
 
 

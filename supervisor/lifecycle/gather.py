@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import AllstopError
+from supervisor.lifecycle.no_trades import none_traded
 from supervisor.records import rundir
 from supervisor.records.plan import Plan
 from supervisor.records.report import Gathered
@@ -36,6 +37,13 @@ def gather(run_dir: Path, plan: Plan, note: Callable[[str], object]) -> Gathered
         return Gathered(count_covered(run_dir, plan), unwritten=f"{NOT_WRITTEN}: {error}")
     for damage in done.damaged:
         note(f"{damage}: what it held was computed again")
+    for metric in done.mixed:
+        note(
+            f"metric {metric} is a number in some rows and a text or a time in others: "
+            "only the numbers are kept"
+        )
+    if done.rows > done.failed and (line := none_traded(run_dir / rundir.RESULTS_FILE, plan)):
+        note(line)
     return Gathered(done.rows, done.failed, missing=_count_missing(done, plan))
 
 

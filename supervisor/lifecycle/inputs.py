@@ -8,14 +8,18 @@ others.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from supervisor.errors import ConfigError, ProtocolError
+from supervisor.lifecycle import caller
 from supervisor.market import cache
+from supervisor.market.asked import Asked
 from supervisor.market.bars import Bars, file_blocks
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance, Source
@@ -37,18 +41,34 @@ def provenance(data: Any, strategy: str, source: Source) -> Provenance:
         cwd = str(Path.cwd())
     except FileNotFoundError:
         raise ConfigError("the working directory was deleted: change to another one") from None
-    code = code_digest(strategy, source, cwd)
+    before, after = caller.search_path(cwd)
+    found = Provenance(
+        Origin.EXAMPLE,
+        code=code_digest(strategy, source, cwd, before),
+        cwd=cwd,
+        path_before=before,
+        path_after=after,
+        main=caller.program(cwd),
+    )
     if data is None:
-        return Provenance(Origin.EXAMPLE, code=code, cwd=cwd)
+        return found
     if not isinstance(data, str | os.PathLike):
-        return Provenance(Origin.MEMORY, code=code, cwd=cwd)
+        return replace(found, origin=Origin.MEMORY)
     path = Path(data).expanduser().resolve()
     size, mtime_ns = _stamp(path) or (0, 0)
-    return Provenance(Origin.FILE, str(path), size, mtime_ns, code, cwd)
+    return replace(found, origin=Origin.FILE, path=str(path), size=size, mtime_ns=mtime_ns)
 
 
-def code_digest(strategy: str, source: Source, cwd: str) -> str:
+def code_of(plan: Plan) -> str:
+    """Digest of the file that holds a plan's strategy, as it is now."""
+    facts = plan.provenance
+    return code_digest(plan.strategy, plan.source, facts.cwd, facts.path_before)
+
+
+def code_digest(strategy: str, source: Source, cwd: str, before: Sequence[str] = ()) -> str:
     """Digest of the file that holds a strategy function; empty where it is not found.
+
+    It is looked for in the directories ``before``, then in ``cwd``, as an import does.
 
     Files that it imports are not included, and nothing is imported to find them.
     """
@@ -56,10 +76,10 @@ def code_digest(strategy: str, source: Source, cwd: str) -> str:
         return ""
     home = strategy.rpartition(":")[0]
     path = Path(home if home.endswith(".py") else f"{home.replace('.', '/')}.py")
-    try:
-        return hashlib.blake2b((cwd / path).read_bytes(), digest_size=16).hexdigest()
-    except OSError:
-        return ""
+    for folder in (*before, cwd):
+        with contextlib.suppress(OSError):
+            return hashlib.blake2b((folder / path).read_bytes(), digest_size=16).hexdigest()
+    return ""
 
 
 def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
@@ -195,7 +215,7 @@ def _check_code(plan: Plan, *, changed_code: bool) -> None:
             f"{facts.cwd}, where {home} was imported from, no longer exists: put it back",
             key="strategy",
         )
-    now = code_digest(plan.strategy, plan.source, facts.cwd)
+    now = code_of(plan)
     if facts.code and now != facts.code and not changed_code:
         raise ConfigError(
             f"the code of strategy {plan.strategy} has changed since run {plan.run_id} began, so "
@@ -215,7 +235,8 @@ def _load(run_dir: Path, plan: Plan, *, unchecked: bool) -> Bars:
                 f"{facts.path}, the data of run {plan.run_id}, no longer exists: put it back",
                 key="data",
             )
-        return cache.load(facts.path)
+        asked = plan.data_facts
+        return cache.load(facts.path, Asked(asked.columns, asked.symbol))
     from supervisor.market.example import example_bars
 
     return example_bars()

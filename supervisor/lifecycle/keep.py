@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from supervisor.errors import UntrustedError
 from supervisor.records import rundir
 from supervisor.system import durable, private
 
@@ -89,6 +90,10 @@ class FolderSync:
             durable.sync_directory(self._folder)
 
 
+def _why(error: OSError | UntrustedError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def main() -> None:
     """Entry point of the process."""
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
@@ -97,14 +102,14 @@ def main() -> None:
     named = (word.rpartition("=") for word in sys.argv[2:])
     try:
         keep(run_dir, {name: int(fd) for name, _, fd in named})
-    except OSError as error:
-        print(f"what resuming needs could not be kept: {error.strerror}", flush=True)
+    except (OSError, UntrustedError) as error:
+        print(f"what resuming needs could not be kept: {_why(error)}", flush=True)
     journals = FolderSync(run_dir / rundir.JOURNAL_DIR)
     while not select.select([0], [], [], _SYNC_EVERY_S)[0] and os.getppid() == front:
         try:
             journals.sync()
-        except OSError as error:
-            print(f"journals could not be synced to the disk: {error.strerror}", flush=True)
+        except (OSError, UntrustedError) as error:
+            print(f"journals could not be synced to the disk: {_why(error)}", flush=True)
             break
     os._exit(0)
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from supervisor.errors import ConfigError
 from supervisor.lifecycle import checks
+from supervisor.market.asked import check_columns, check_symbol
 from supervisor.records.plan import check_wait_s
 
 Given = dict[str, Any]
@@ -147,12 +148,38 @@ _CLUSTER = Use.SWEEP | Use.CLUSTER
 OPTIONS = (
     Option(
         "data", Kind.PATH, Use.SWEEP | Use.PYTHON, Group.WORK,
-        "Price bars (open, high, low, close, volume): a .csv or .parquet file.",
+        "Price bars (open, high, low, close, volume): a .csv (also .gz, .bz2, .xz, .zst, .zip), "
+        ".parquet or .feather file.",
         checks.check_data, shown="an example", metavar="FILE", section="",
     ),
     Option(
+        "columns", Kind.TEXT, Use.SWEEP | Use.PYTHON, Group.WORK,
+        "What the data's columns are: time,open,high,low,close,volume in their order, - for one "
+        "to leave out, or close=NAME,time=NAME.",
+        check_columns, shown="found by their names", metavar="NAMES", section="",
+    ),
+    Option(
+        "symbol", Kind.TEXT, Use.SWEEP | Use.PYTHON, Group.WORK,
+        "Instrument to take, where the data has several.",
+        check_symbol, metavar="NAME", section="",
+    ),
+    Option(
+        "bars_per_year", Kind.NUMBER, Use.SWEEP | Use.PYTHON, Group.WORK,
+        "Bars in a year, to annualise the Sharpe ratio with.",
+        checks.check_bars_per_year, shown="counted from the data", metavar="N", section="",
+    ),
+    Option(
+        "year_days", Kind.WHOLE, Use.SWEEP | Use.PYTHON, Group.WORK,
+        "Trading days in a year, such as 252 or 365, times the bars that the data has in one.",
+        checks.check_year_days, shown="365, or 252 where trading pauses daily", metavar="DAYS",
+        section="",
+    ),
+    Option(
         "strategy", Kind.TEXT, Use.SWEEP | Use.PYTHON, Group.WORK,
-        "A built-in strategy's name, module:function or path.py:function.",
+        "A built-in strategy's name, module:function or path.py:function. Built in: sma_cross "
+        "(fast, slow), bollinger_reversion (window, width; standard deviation with ddof 0), "
+        "rsi_reversion (window, lower, upper; Wilder's smoothing), donchian_breakout (entry, exit; "
+        "channels without the current bar).",
         checks.check_strategy, metavar="NAME", section="", required=True,
     ),
     Option(
@@ -165,6 +192,27 @@ OPTIONS = (
         "fee", Kind.NUMBER, Use.SWEEP | Use.PYTHON, Group.WORK,
         "Fee of each trade, as a fraction of the traded value.",
         checks.check_fee, default=0.0005, metavar="FRACTION", section="",
+    ),
+    Option(
+        "seed", Kind.WHOLE, Use.SWEEP | Use.PYTHON, Group.WORK,
+        "What the random numbers of your own function are derived from, together with the "
+        "combination: the same seed, the same rows.",
+        checks.check_seed, shown="drawn, and recorded", metavar="N", section="",
+    ),
+    Option(
+        "sort", Kind.TEXT, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.WORK,
+        "Metric by which combinations are ranked: the highest value is the best.",
+        checks.check_text, shown="sharpe, or the first", metavar="METRIC", section="",
+    ),
+    Option(
+        "ascending", Kind.FLAG, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.WORK,
+        "The lowest value is the best.",
+        checks.check_flag, default=False, section="",
+    ),
+    Option(
+        "min_trades", Kind.WHOLE, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.WORK,
+        "Combinations with fewer trades are not ranked.",
+        checks.check_min_trades, default=0, metavar="N", section="",
     ),
     Option(
         "workers", Kind.WHOLE, Use.SWEEP | Use.RESUME | Use.PYTHON, Group.RUN,

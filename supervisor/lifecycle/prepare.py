@@ -8,6 +8,7 @@ run that cannot start leaves nothing behind.
 from __future__ import annotations
 
 import re
+import secrets
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -19,18 +20,26 @@ from supervisor.lifecycle import checks, inputs, options
 from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
 from supervisor.lifecycle.options import Given
 from supervisor.market import cache
+from supervisor.market.asked import Asked
 from supervisor.market.bars import Bars
 from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim
+from supervisor.records.data_facts import DataFacts
 from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import Plan, Source, StopTimes
-from supervisor.rows.grid import Grid, Value
+from supervisor.rows.grid import Grid
+from supervisor.rows.names import check_parameters
+from supervisor.rows.ranking import Ranking
 from supervisor.rows.space import Space
 
-Axes = Mapping[str, Iterable[Value] | Value]
+Axes = Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""Values of each parameter, or points."""
 
 _IMPORT_SPEC = re.compile(r"[^:]+:[A-Za-z_][\w.]*")
+
+_SEED_BITS = 32
+"""Of a seed that is drawn: short enough to be typed again."""
 
 EXAMPLE_STRATEGY = "sma_cross"
 EXAMPLE_GRID: Axes = {"fast": range(10, 610), "slow": range(620, 2420, 3)}
@@ -44,6 +53,8 @@ class Order:
     ----------
     strategy, grid, data
         As for :func:`supervisor.sweep`; None: the example.
+    columns, symbol, bars_per_year, year_days
+        As there; None: found out from the data.
     workers : int or None
         Worker processes; None: one per usable core, or per GPU.
     device, containment : str
@@ -52,8 +63,12 @@ class Order:
         Memory of each GPU that the run may use, in bytes.
     fee : float
         As there.
+    seed : int or None
+        As there; None: one is drawn.
     times : StopTimes
         Timers of the escalation.
+    sort, ascending, min_trades
+        As in :class:`~supervisor.rows.ranking.Ranking`; None: no metric was named.
     run_dir : Path or None
         Directory of the run; None: one below ``runs/``.
     """
@@ -61,11 +76,19 @@ class Order:
     strategy: str | Callable[..., Any] | None
     grid: Axes | None
     data: Any
+    columns: str | None
+    symbol: str | None
+    bars_per_year: float | None
+    year_days: int | None
     workers: int | None
     device: str
     vram_limit: int | None
     fee: float
+    seed: int | None
     containment: str
+    sort: str | None
+    ascending: bool
+    min_trades: int
     run_dir: Path | None
     times: StopTimes
 
@@ -98,6 +121,8 @@ class Changes:
         Memory of each GPU that the run may use, in bytes.
     cores : int or None
         Workers if it computes on the CPU, whatever was asked for: a cluster job's cores.
+    sort, ascending, min_trades
+        As in :class:`~supervisor.rows.ranking.Ranking`.
     """
 
     workers: int | None = None
@@ -108,6 +133,17 @@ class Changes:
     device: str | None = None
     vram_limit: int | None = None
     cores: int | None = None
+    sort: str | None = None
+    ascending: bool = False
+    min_trades: int | None = None
+
+    def ranking(self, before: Ranking) -> Ranking:
+        """Return how to rank: a metric that is named anew is descending, unless told otherwise."""
+        return Ranking(
+            before.metric if self.sort is None else self.sort,
+            self.ascending or (before.ascending and self.sort is None),
+            before.min_trades if self.min_trades is None else self.min_trades,
+        )
 
     @classmethod
     def of(cls, given: Given) -> Changes:
@@ -166,14 +202,17 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         If it cannot be met.
     """
     check_platform()
-    strategy, source, function = _strategy(order.strategy)
+    strategy, source = _strategy(order.strategy)
     grid = _grid(order, strategy)
+    function = _function(order.strategy, grid)
     workers = checks.default_workers() if order.workers is None else order.workers
     ordered = _constraint(strategy, source, grid)
+    ranking = Ranking(order.sort or "", order.ascending, order.min_trades)
+    check_ranking(ranking, source)
     asked = parse_device(order.device)
     refuse_for_function(asked, source)
     found = inputs.provenance(order.data, strategy, source)
-    bars = _bars(order.data)
+    bars = _bars(order)
     registry.check()
     plan = Plan(
         run_id=rundir.new_run_id(),
@@ -193,6 +232,9 @@ def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
         stack=asked.stack or Stack.NUMBA,
         vram_limit_bytes=order.vram_limit,
         workers_asked=order.workers,
+        seed=secrets.randbits(_SEED_BITS) if order.seed is None else order.seed,
+        ranking=ranking,
+        data_facts=_data_facts(order, bars),
     )
     return plan, bars, function
 
@@ -206,16 +248,30 @@ def check_platform() -> None:
         )
 
 
-def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, bytes | None]:
-    if asked is None:
-        return EXAMPLE_STRATEGY, Source.BUILT_IN, None
+def _function(asked: str | Callable[..., Any] | None, grid: Grid) -> bytes | None:
+    """Pickle a callable, with the values of the grid that only it can tell apart."""
+    values = grid.opaque()
     if callable(asked):
-        from workers.user_function import pickle_function
+        from workers.function_pickle import pickle_function
+        from workers.grid_values import WithValues
 
-        name = getattr(asked, "__qualname__", type(asked).__name__)
-        return name, Source.CALLABLE, pickle_function(asked)
+        return pickle_function(WithValues(asked, values) if values else asked)
+    for name, named in values.items():
+        raise ConfigError(
+            f"grid axis {name!r} has values such as {next(iter(named))}, which only a function "
+            "that is passed itself, not by name, can be given: use texts or numbers",
+            key="grid",
+        )
+    return None
+
+
+def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source]:
+    if asked is None:
+        return EXAMPLE_STRATEGY, Source.BUILT_IN
+    if callable(asked):
+        return getattr(asked, "__qualname__", type(asked).__name__), Source.CALLABLE
     if ":" not in asked:
-        return asked, Source.BUILT_IN, None
+        return asked, Source.BUILT_IN
     if not _IMPORT_SPEC.fullmatch(asked):
         raise ConfigError(
             f"strategy {asked!r}: write module:function or path/to/file.py:function",
@@ -225,7 +281,7 @@ def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, byte
     if home.endswith(".py"):
         _check_strategy_file(Path(home))
         asked = f"{Path(home).resolve()}:{name}"
-    return asked, Source.IMPORT, None
+    return asked, Source.IMPORT
 
 
 def _check_strategy_file(path: Path) -> None:
@@ -245,7 +301,9 @@ def _grid(order: Order, strategy: str) -> Grid:
         raise ConfigError(
             f"strategy {strategy!r} needs a grid: --grid name=start:stop:step", key="grid"
         )
-    return Grid.of(order.grid)
+    grid = Grid.of(order.grid)
+    check_parameters(grid.names)
+    return grid
 
 
 def _constraint(strategy: str, source: Source, grid: Grid) -> tuple[str, str] | None:
@@ -257,12 +315,57 @@ def _constraint(strategy: str, source: Source, grid: Grid) -> tuple[str, str] | 
     return catalog.check(strategy, grid).ordered
 
 
-def _bars(data: Any) -> Bars:
-    if data is None:
+def check_ranking(ranking: Ranking, source: Source) -> None:
+    """Refuse a metric that a built-in strategy does not have; a function's are not known yet.
+
+    Raises
+    ------
+    ConfigError
+        Names the metrics that there are.
+    """
+    if source is not Source.BUILT_IN:
+        return
+    from workers.catalog import COLUMNS
+
+    if ranking.choose(COLUMNS) is None:
+        raise ConfigError(
+            f"sort: the strategy has no metric {ranking.metric!r}; "
+            f"its metrics: {', '.join(COLUMNS)}",
+            key="sort",
+        )
+
+
+def _bars(order: Order) -> Bars:
+    asked = Asked(order.columns or "", order.symbol or "")
+    _check_data_options(order, asked)
+    if order.data is None:
         from supervisor.market.example import example_bars
 
         return example_bars()
     try:
-        return cache.load(data)
+        return cache.load(order.data, asked)
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path=str(data)) from None
+        raise DataError(f"cannot be read: {error.strerror}", path=str(order.data)) from None
+
+
+def _check_data_options(order: Order, asked: Asked) -> None:
+    if order.bars_per_year is not None and order.year_days is not None:
+        raise ConfigError(
+            "bars_per_year and year_days both say how long a year is: give one of them",
+            key="year_days",
+        )
+    if asked and (order.data is None or isinstance(order.data, Bars)):
+        key = "columns" if asked.columns else "symbol"
+        raise ConfigError(f"{key} is for data that is read: give data, a file or a table", key=key)
+
+
+def _data_facts(order: Order, bars: Bars) -> DataFacts:
+    year = bars.year(order.bars_per_year, order.year_days)
+    flat = bars.close.min() == bars.close.max()
+    return DataFacts(
+        columns=order.columns or "",
+        symbol=order.symbol or "",
+        bars_per_year=year.bars,
+        annualised=year.words,
+        notes=(*bars.notes, *(["the close never changes"] if flat else [])),
+    )

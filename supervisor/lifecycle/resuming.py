@@ -28,7 +28,14 @@ from supervisor.lifecycle.checks import (
 from supervisor.lifecycle.copies import own_run, set_ledger_aside
 from supervisor.lifecycle.finish import PATIENCE_S
 from supervisor.lifecycle.gpu.place import Placed, place, refuse_for_function
-from supervisor.lifecycle.prepare import Changes, Order, Prepared, check, check_platform
+from supervisor.lifecycle.prepare import (
+    Changes,
+    Order,
+    Prepared,
+    check,
+    check_platform,
+    check_ranking,
+)
 from supervisor.lifecycle.prepare import prepare as prepare_new
 from supervisor.lifecycle.still_ending import await_end
 from supervisor.market.bars import Bars
@@ -120,6 +127,8 @@ def prepare_order(order: Order, changes: Changes, *, elsewhere: bool = False) ->
     rundir.check_own(run_dir)
     wanted, bars, _ = check(order)
     there = _plan(rundir.read_run_file(run_dir), run_dir)
+    if order.seed is None:  # drawn for this order: the run keeps its own
+        wanted = replace(wanted, seed=there.seed)
     difference = _difference(there, wanted) or _other_data(run_dir, there, wanted, bars)
     if difference:
         raise ConfigError(
@@ -179,7 +188,7 @@ def _changed(
     device = changes.device or plan.device
     asked = parse_device(device)
     refuse_for_function(asked, plan.source)
-    code = inputs.code_digest(plan.strategy, plan.source, plan.provenance.cwd)
+    code = inputs.code_of(plan)
     on_cpu = default_workers() if plan.devices else plan.workers
     again = replace(
         plan,
@@ -191,7 +200,9 @@ def _changed(
         containment=changes.containment or plan.containment,
         provenance=replace(plan.provenance, code=code),
         resumed=plan.resumed + 1,
+        ranking=changes.ranking(plan.ranking),
     )
+    check_ranking(again.ranking, again.source)
     done = _finished(again, run_dir, changes)
     left = max(0, again.combos_total - done)
     if not left:  # its rows are what they are: nothing is computed, on whatever device
@@ -349,10 +360,13 @@ def _fetch_from_cluster(run_dir: Path) -> list[str]:
 
 
 def _difference(there: Plan, wanted: Plan) -> str:
-    for key in ("strategy", "source", "fee"):
+    for key in ("strategy", "source", "fee", "seed"):
         old, new = getattr(there, key), getattr(wanted, key)
         if old != new:
             return f"its {key} is {old}, not {new}"
+    old, new = there.data_facts.bars_per_year, wanted.data_facts.bars_per_year
+    if old not in (None, new):
+        return f"it has {old:,.6g} bars a year, not {new:,.6g}"
     return _grid_difference(there.grid, wanted.grid)
 
 
@@ -360,8 +374,11 @@ def _grid_difference(there: Grid, wanted: Grid) -> str:
     if there.names != wanted.names:
         return f"its grid is over {', '.join(there.names)}, not {', '.join(wanted.names)}"
     for name, old, new in zip(there.names, there.axes, wanted.axes, strict=True):
-        if old.dtype != new.dtype or old.tolist() != new.tolist():
+        same = there.exact.get(name) == wanted.exact.get(name)
+        if old.dtype != new.dtype or old.tolist() != new.tolist() or not same:
             return f"its grid has other values of {name} ({_shown(old)}, not {_shown(new)})"
+    if there.points_to_json() != wanted.points_to_json():
+        return "its grid has other points"
     return ""
 
 

@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from typing import Any, NoReturn
 
 from supervisor.errors import ConfigError, brief
 from supervisor.lifecycle.options import OPTIONS, Given, Kind, Option
-from supervisor.rows.grid import Value, parse_axis
+from supervisor.rows.grid import parse_axis
 
 KEYS: dict[str, dict[str, Option]] = {
     section: {option.name: option for option in OPTIONS if option.section == section}
@@ -108,20 +109,41 @@ def _value(path: Path, option: Option, value: Any) -> Any:
     """Check the value of a key; paths in it are relative to the file."""
     if option.kind in (Kind.TEXT, Kind.PATH) and not isinstance(value, str):
         _refuse(path, f"key {option.key!r} must be a text, not {brief(value)}", option.key)
+    if option.name == "grid":
+        return _points(path, value) if isinstance(value, list) else _axes(path, value)
     if option.kind is Kind.TABLE:
         _table(path, option.key, value)
-    if option.name == "grid":
-        return _axes(path, value)
     checked = option.checked(value, f"spec {path}: key {option.key!r}", option.key)
     if option.name == "strategy":
         return _beside(path, checked)
     return path.parent / checked if option.kind is Kind.PATH else checked
 
 
-def _axes(path: Path, grid: Mapping[str, Any]) -> dict[str, Sequence[Value]]:
+def _points(path: Path, grid: list[Any]) -> list[Mapping[str, Any]]:
+    """Read ``[[grid]]``: a table for each point."""
+    for at, point in enumerate(grid):
+        if not isinstance(point, Mapping):
+            _refuse(path, f"key 'grid': point {at} must be a table, not {brief(point)}", "grid")
+        for name, value in point.items():
+            _check_value(path, f"grid.{name}", value)
+    return grid
+
+
+def _check_value(path: Path, key: str, value: Any) -> None:
+    if not isinstance(value, bool | int | float | str | dt.date | dt.time):
+        _refuse(
+            path,
+            f'key {key!r} must be "start:stop:step", or a list of numbers, texts, dates, times '
+            f"or true and false, not {brief(value)}",
+            key,
+        )
+
+
+def _axes(path: Path, grid: Any) -> dict[str, Sequence[Any]]:
+    _table(path, "grid", grid)
     if not grid:
         _refuse(path, '[grid] is empty: give at least one parameter, fast = "5:50:5"', "grid")
-    axes: dict[str, Sequence[Value]] = {}
+    axes: dict[str, Sequence[Any]] = {}
     for name, values in grid.items():
         key = f"grid.{name}"
         if isinstance(values, str):
@@ -131,13 +153,8 @@ def _axes(path: Path, grid: Mapping[str, Any]) -> dict[str, Sequence[Value]]:
                 _refuse(path, f"key {key!r}: {error}", key)
             continue
         axes[name] = values if isinstance(values, list) else [values]
-        if not all(isinstance(value, bool | int | float | str) for value in axes[name]):
-            _refuse(
-                path,
-                f'key {key!r} must be "start:stop:step", or a list of numbers, texts or true '
-                f"and false, not {brief(values)}",
-                key,
-            )
+        for value in axes[name]:
+            _check_value(path, key, value)
     return axes
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from slurm.connect import connect
 from slurm.transport import Transport
 from supervisor.errors import AllstopError, ConfigError, brief
+from supervisor.lifecycle.neighbours import beside
 from supervisor.market.bars import file_blocks
 from supervisor.records import rundir
 from supervisor.records.home import HOME_KEY
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 _FOLDER = ".allstop/runs"
 """Where the copies are, below the user's home directory on the cluster."""
 _RECORD = "copy_made"
-_STRATEGY = "strategy.py"
 
 # a server may list anything: only names that a shard gives its files are fetched
 _SHARD = re.compile(r"[0-9]{5,9}")
@@ -163,7 +163,15 @@ class RemoteCopy:
 
     def _remote_plan(self, plan: Plan) -> Plan:
         """The plan for the cluster: bars and the strategy's file lie beside it."""
-        provenance = replace(plan.provenance, origin=Origin.MEMORY, path="", cwd=self._path)
+        provenance = replace(
+            plan.provenance,
+            origin=Origin.MEMORY,
+            path="",
+            cwd=self._path,
+            path_before=(),
+            path_after=(),
+            main="",
+        )
         if plan.source is not Source.IMPORT:
             return replace(plan, provenance=provenance)
         home, _, name = plan.strategy.rpartition(":")
@@ -173,8 +181,13 @@ class RemoteCopy:
                 "name its file: path/to/file.py:function",
                 key="strategy",
             )
-        self._transport.put(f"{self._path}/{_STRATEGY}", Path(home).read_bytes())
-        return replace(plan, provenance=provenance, strategy=f"{self._path}/{_STRATEGY}:{name}")
+        file = Path(home)
+        files = {file.name: file} | beside(file)
+        folders = {f"{self._path}/{key}".rpartition("/")[0] for key in files}
+        self._shell(f"umask 077; mkdir -p -- {' '.join(map(shlex.quote, sorted(folders)))}")
+        for key, one in files.items():
+            self._transport.put(f"{self._path}/{key}", one.read_bytes())
+        return replace(plan, provenance=provenance, strategy=f"{self._path}/{file.name}:{name}")
 
     def _fetch_journals(self, folder: str) -> None:
         for name in self._names(f"{self._path}/{folder}"):
@@ -229,7 +242,10 @@ def clear_what_is_left(run_dir: Path) -> list[str]:
 
 
 def _at_the_copy(run_dir: Path, do: Callable[[RemoteCopy], None], complaint: str) -> list[str]:
-    copy = copy_of(run_dir)
+    try:
+        copy = copy_of(run_dir)
+    except AllstopError as error:
+        return [str(error)]
     if copy is None:
         return []
     try:

@@ -23,9 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import DataError, ProtocolError
-
-YEAR_S = 365 * 86_400
-"""A year as vectorbt counts it by default (``year_freq='365 days'``)."""
+from supervisor.market.trading_year import Year, year_of
 
 _FIELDS = ("open", "high", "low", "close", "volume", "time")
 _MAGIC = b"fs-bars\0"
@@ -35,6 +33,8 @@ _HEADER_BYTES = 4096  # a page, so that the columns are aligned
 _TRAILER = struct.Struct("<8sI")
 _TRAILER_MAGIC = b"fs-crc32"
 """In a file, the CRC of all before it: a flipped bit is another price, and other results."""
+_NOTE = "\0"
+"""Before each note, behind the source: older bars have none."""
 _COPY_BYTES = 2**20
 _BUFFER_BYTES = 2**18
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -52,6 +52,8 @@ class Bars:
         Strictly increasing.
     source : str
         Where the bars come from, for people.
+    notes : tuple of str
+        Which columns they were taken from, and what was done to them, for people.
     """
 
     open: NDArray[np.float64]
@@ -61,6 +63,7 @@ class Bars:
     volume: NDArray[np.float64]
     time: NDArray[np.int64]
     source: str = "data"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.close),)
@@ -84,7 +87,7 @@ class Bars:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the columns alone: unpickled arrays are made read-only again."""
-        return Bars, (*(getattr(self, name) for name in _FIELDS), self.source)
+        return Bars, (*(getattr(self, name) for name in _FIELDS), self.source, self.notes)
 
     @property
     def nbytes(self) -> int:
@@ -93,13 +96,26 @@ class Bars:
 
     @cached_property
     def bars_per_year(self) -> float:
-        """Bars in 365 days at the median spacing, as vectorbt annualises by default.
+        """What ratios are annualised with: counted by :func:`~.trading_year.year_of`.
 
-        The median makes weekends and holidays of daily or hourly data count for
-        nothing: daily bars give 365, hourly ones 8,760, whatever days are missing.
+        Daily bars give 365, hourly ones around the clock 8,760, whatever days are missing, as
+        vectorbt does by default; 390 bars a session 98,280.
         """
-        spacing_ns = float(np.median(np.diff(self.time))) if len(self) > 1 else 0.0
-        return YEAR_S * 1e9 / spacing_ns if spacing_ns > 0 else 365.0
+        return self.year().bars
+
+    def year(self, bars_per_year: float | None = None, year_days: int | None = None) -> Year:
+        """Count the bars in a year, and say how; see :func:`~.trading_year.year_of`."""
+        return year_of(self.time, bars_per_year, year_days)
+
+    def annualised_with(self, bars_per_year: float) -> Bars:
+        """The same bars, in the same memory, with another number of bars in a year."""
+        # not counted where it was not: that takes a sort of all bars, in each process
+        if self.__dict__.setdefault("bars_per_year", bars_per_year) == bars_per_year:
+            return self
+        columns: dict[str, Any] = {name: getattr(self, name) for name in _FIELDS}
+        other = Bars(**columns, source=self.source, notes=self.notes)
+        other.__dict__["bars_per_year"] = bars_per_year
+        return other
 
     def digest(self) -> str:
         """Fingerprint of the columns (BLAKE2b, 64 hex digits); the source's name does not count."""
@@ -132,7 +148,7 @@ class Bars:
             File descriptor, close-on-exec. The caller closes it; mappings outlive it.
         """
         whole = {field: getattr(self, field) for field in _FIELDS}
-        return _written([whole], len(self), self.source)
+        return _written([whole], len(self), _NOTE.join((self.source, *self.notes)))
 
     @classmethod
     def from_slices(
@@ -220,25 +236,38 @@ class Bars:
             )
             for at, field in enumerate(_FIELDS)
         }
-        source = header[_HEADER.size : _HEADER.size + name_bytes].decode("utf-8", "replace")
-        return cls(**columns, source=source)
+        label = header[_HEADER.size : _HEADER.size + name_bytes].decode("utf-8", "replace")
+        source, *notes = label.split(_NOTE)
+        return cls(**columns, source=source, notes=tuple(notes))
 
 
-def load_bars(source: str | os.PathLike[str] | Mapping[str, Any] | Bars | object) -> Bars:
-    """Read market data and check it.
+def load_bars(
+    source: str | os.PathLike[str] | Mapping[str, Any] | Bars | object,
+    *,
+    columns: str | Iterable[str] | Mapping[str, str] | None = None,
+    symbol: str | None = None,
+) -> Bars:
+    """Read market data and check it; ``docs/data.md`` lists what is understood.
 
     Columns are found by their usual names in any case (``Close``, ``c``, ``Adj
     Close`` where there is no other, ``Gmt time``, ``open_time``, …), time also as
-    a DataFrame's index or as an unnamed first column. Only close and time are
+    a DataFrame's index or as an unnamed first column. Where several could be one, the first
+    that has values is taken; :attr:`Bars.notes` says which. Only close and time are
     required: a missing open, high or low is taken from close, a missing volume
     is 0. Other columns are ignored. A time without a zone is UTC; a date column
-    beside a time-of-day column makes a time.
+    beside a time-of-day column makes a time. Rows that are newest first are reversed.
 
     Parameters
     ----------
-    source : path, pandas DataFrame, Arrow table, mapping of arrays, or Bars
-        A file is ``.csv``, ``.csv.gz`` or ``.parquet``. CSV is UTF-8 with a
-        header, separated by comma, semicolon, tab or bar.
+    source : path, pandas DataFrame or Series, Arrow table, mapping of arrays, or Bars
+        A file is ``.csv``, ``.txt``, ``.tsv``, ``.parquet`` or ``.feather``, the text also
+        packed as ``.gz``, ``.bz2``, ``.xz``, ``.zst`` or ``.zip``. CSV is UTF-8,
+        separated by comma, semicolon, tab or bar.
+    columns : str, sequence or mapping, optional
+        What the columns are, by position (``"time,open,high,low,close,volume"``, with ``-`` for
+        one that is left out) or by name (``{"close": "Settle"}``, ``"close=Settle"``).
+    symbol : str, optional
+        The instrument, where the data has several.
 
     Returns
     -------
@@ -253,11 +282,14 @@ def load_bars(source: str | os.PathLike[str] | Mapping[str, Any] | Bars | object
     """
     if isinstance(source, Bars):
         return source
-    from supervisor.market.ohlcv import read_market  # workers map bars and never read a file
+    # workers map bars and never read a file
+    from supervisor.market.asked import Asked, check_columns, check_symbol
+    from supervisor.market.ohlcv import read_market
 
-    market = read_market(source)
-    columns: dict[str, Any] = {name: getattr(market, name) for name in _FIELDS}
-    return Bars(**columns, source=market.source)
+    asked = Asked(check_columns(columns) if columns else "", check_symbol(symbol) if symbol else "")
+    market = read_market(source, asked)
+    found: dict[str, Any] = {name: getattr(market, name) for name in _FIELDS}
+    return Bars(**found, source=market.source, notes=market.notes)
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
@@ -307,7 +339,7 @@ def _written(slices: Iterable[Mapping[str, NDArray[Any]]], n_bars: int, source: 
     """Write columns, slice after slice, into a new memfd and seal it."""
     fd = _new_memfd()
     try:
-        name = source.encode()[: _HEADER_BYTES - _HEADER.size]
+        name = source.encode(errors="surrogateescape")[: _HEADER_BYTES - _HEADER.size]
         header = _HEADER.pack(_MAGIC, _VERSION, len(name), n_bars) + name
         _write_at(fd, memoryview(header), 0)
         start = 0

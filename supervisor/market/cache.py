@@ -20,13 +20,15 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from supervisor.errors import ProtocolError
+from supervisor.market.asked import Asked
 from supervisor.market.bars import Bars, file_blocks, load_bars
 from supervisor.system import durable, private_dir
 
 MAX_BYTES = 2 * 2**30
 MAX_AGE_S = 30 * 86_400.0
 
-_VERSION = 2
+_AS_NAMED = Asked()
+_VERSION = 4
 """Part of every name: raise it whenever the same file would be read as other bars."""
 _SETTLED_S = 2.0
 _UNUSABLE = (OSError, RuntimeError, private_dir.UntrustedError)
@@ -39,15 +41,15 @@ class Stamp(str):
     __slots__ = ()
 
     @classmethod
-    def of(cls, path: Path) -> Stamp | None:
-        """Stamp of a file as it is now; None where there is no such file."""
+    def of(cls, path: Path, asked: Asked) -> Stamp | None:
+        """Stamp of a file as it is now, read as asked; None where there is no such file."""
         try:
             facts = path.stat()
         except OSError:
             return None
         known = (
             _VERSION, str(path), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns,
-            facts.st_ctime_ns,
+            facts.st_ctime_ns, asked.columns, asked.symbol,
         )  # fmt: skip
         return cls(hashlib.blake2b(repr(known).encode(), digest_size=20).hexdigest())
 
@@ -57,23 +59,23 @@ def directory() -> Path:
     return private_dir.cache_home() / "bars"
 
 
-_read_from: WeakKeyDictionary[Bars, tuple[Path, Stamp]] = WeakKeyDictionary()
+_read_from: WeakKeyDictionary[Bars, tuple[Path, Stamp, Asked]] = WeakKeyDictionary()
 
 
-def load(source: Any) -> Bars:
+def load(source: Any, asked: Asked = _AS_NAMED) -> Bars:
     """Return checked bars: of a file that is as it was when they were kept, the kept ones.
 
     For everything else see :func:`supervisor.market.bars.load_bars`.
     """
     if not isinstance(source, str | os.PathLike):
-        return load_bars(source)
+        return load_bars(source, columns=asked.columns, symbol=asked.symbol)
     path = Path(source).expanduser().resolve()
-    stamp = Stamp.of(path)
+    stamp = Stamp.of(path, asked)
     bars = _recall(stamp, os.fspath(source))
     if bars is None:
-        bars = load_bars(source)
+        bars = load_bars(source, columns=asked.columns, symbol=asked.symbol)
         if stamp is not None:
-            _read_from[bars] = (path, stamp)
+            _read_from[bars] = (path, stamp, asked)
     return bars
 
 
@@ -84,9 +86,9 @@ def keep(bars: Bars) -> None:
     means that they are not kept.
     """
     with suppress(*_UNUSABLE, KeyError):
-        path, stamp = _read_from[bars]
+        path, stamp, asked = _read_from[bars]
         settled = path.stat().st_mtime < time.time() - _SETTLED_S
-        if settled and Stamp.of(path) == stamp:
+        if settled and Stamp.of(path, asked) == stamp:
             private_dir.make(directory())
             durable.write_bytes(_copy_of(stamp), file_blocks(bars.memfd))
             cleanup(directory())

@@ -1,4 +1,4 @@
-"""Find open, high, low, close, volume and time in what a user calls market data, and check them.
+"""Make checked bars of the columns in what a user calls market data.
 
 Whatever is wrong is one :class:`~supervisor.errors.DataError` that names the
 file, the row and the fix.
@@ -6,195 +6,286 @@ file, the row and the fix.
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import DataError
-from supervisor.market.columns import BadCell, first_text, floats, join_text, shown, times
-from supervisor.market.tables import Table, open_table
+from supervisor.market import soundness
+from supervisor.market.asked import Asked
+from supervisor.market.choice import Choice, choose, refuse_ambiguous, refuse_several
+from supervisor.market.columns import BadCell, as_arrow, shown
+from supervisor.market.names import ADJUSTED, PRICES, is_pair, plain
+from supervisor.market.table import Table
+from supervisor.market.tables import open_table
+from supervisor.market.times import is_clock, join_times, times
+from supervisor.market.written_numbers import numbers
 
-_NAMES: dict[str, tuple[frozenset[str], ...]] = {
-    # best name first: a worse one counts only where no better one is there
-    "open": (frozenset({"open", "o", "openprice"}),),
-    "high": (frozenset({"high", "h", "highprice"}),),
-    "low": (frozenset({"low", "l", "lowprice"}),),
-    "close": (
-        frozenset({"close", "c", "closeprice"}),
-        frozenset({"adjclose", "adjustedclose", "closeadj"}),
-    ),
-    "volume": (
-        frozenset({"volume", "vol", "v"}),
-        frozenset({"tickvolume", "tickvol"}),
-    ),
-    "time": (
-        frozenset(
-            {"time", "date", "datetime", "timestamp", "opentime", "gmttime", "utctime", "localtime"}
-        ),
-        frozenset({"unix", "unixtime", "epoch", "ts", "t", "dt", "index"}),
-    ),
-}
-_PRICES = ("open", "high", "low", "close")
-_CLOCK = re.compile(r"\d{1,2}:\d\d(:\d\d.*)?")
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """Checked columns, each of shape (n_bars,): float64, ``time`` int64 ns since the epoch, UTC."""
+    """Checked columns, each of shape (n_bars,): float64, ``time`` int64 ns since the epoch, UTC.
 
-    open: NDArray[np.float64]
-    high: NDArray[np.float64]
-    low: NDArray[np.float64]
-    close: NDArray[np.float64]
-    volume: NDArray[np.float64]
+    ``notes`` says which columns were taken, and what was done to them.
+    """
+
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
     time: NDArray[np.int64]
     source: str
+    notes: tuple[str, ...] = ()
 
 
-def read_market(source: object) -> Market:
+def read_market(source: object, asked: Asked | None = None) -> Market:
     """Read and check market data; see :func:`supervisor.market.bars.load_bars`."""
-    table = open_table(source)
+    reading = None
     try:
-        return _checked(table)
+        reading = _Reading(open_table(source), asked or Asked())
+        return reading.market()
     except BadCell as bad:
-        row = None if bad.row is None else table.row(bad.row)
-        raise DataError(bad.message, path=table.source, row=row) from None
+        where = reading.table.source if reading else str(source)
+        row = None if bad.row is None or reading is None else reading.row(bad.row)
+        raise DataError(bad.message, path=where, row=row) from None
+    except MemoryError:
+        where = str(source) if isinstance(source, str | os.PathLike) else "data"
+        raise DataError("memory does not suffice for it: give a part of it", path=where) from None
 
 
-# --- what to take ------------------------------------------------------------------------------
+@dataclass
+class _Reading:
+    """Columns on their way to bars.
+
+    Attributes
+    ----------
+    rows : ndarray of int64 or None
+        The rows of the table that are left; None: all of them, in their order.
+    names : dict of str to str
+        What the column was called that each part was taken from.
+    """
+
+    table: Table
+    asked: Asked
+    rows: NDArray[np.int64] | None = None
+    names: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def row(self, at: int) -> int:
+        """What the user calls a row."""
+        return self.table.row(at if self.rows is None else int(self.rows[at]))
+
+    def market(self) -> Market:
+        choice = choose(self.table, self.asked)
+        taken = self._read(choice)
+        several = self._one_instrument(choice, taken)
+        values = self._values(choice, taken)
+        time = self._times(choice, taken)
+        soundness.check_lengths({len(column) for column in (*values.values(), time)})
+        if choice.symbol:
+            values, time = self._traded(values, time)
+        self._check(values)
+        if time[0] > time[-1] and (np.diff(time) <= 0).all():
+            values = {part: column[::-1].copy() for part, column in values.items()}
+            time = time[::-1].copy()
+            self.rows = np.arange(len(time))[::-1] if self.rows is None else self.rows[::-1]
+            self.notes.append("newest first: the rows were reversed")
+        self._check_order(time, several)
+        close = values["close"]
+        return Market(
+            **{part: values.get(part, close) for part in PRICES},
+            volume=values["volume"] if "volume" in values else np.zeros(len(close)),
+            time=time,
+            source=self.table.source,
+            notes=(self._columns_taken(choice), *dict.fromkeys(self.notes)),
+        )
+
+    def _read(self, choice: Choice) -> dict[int, Any]:
+        parts = {at for ats in choice.parts.values() for at in ats}
+        order = sorted(parts if choice.symbol_at is None else parts | {choice.symbol_at})
+        wanted = [at for part, ats in choice.parts.items() if part != "time" for at in ats]
+        return dict(zip(order, self.table.columns(order, wanted), strict=True))
+
+    # --- instruments ---------------------------------------------------------------------------
+
+    def _one_instrument(self, choice: Choice, taken: dict[int, Any]) -> list[str]:
+        """Keep the rows of the instrument that was asked for; return all, where none was."""
+        asked = self.asked.symbol
+        if choice.symbol_at is None:
+            if asked and not choice.symbol:
+                raise BadCell(
+                    f"has no column that names instruments: leave --symbol {asked} out, or say "
+                    "which it is with --columns symbol=NAME"
+                )
+            return []
+        cells = as_arrow(taken.pop(choice.symbol_at)).cast("string")
+        known = [str(cell) for cell in cells.unique().to_pylist() if cell is not None]
+        if not asked:
+            return known if len(known) > 1 else []
+        wanted = next((name for name in known if name.strip().casefold() == asked.casefold()), None)
+        if wanted is None:
+            listed = ", ".join(known[:6]) + (", …" if len(known) > 6 else "")
+            raise BadCell(f"--symbol {shown(asked)} is not in it: {listed or 'no names at all'}")
+        if len(known) > 1:
+            import pyarrow.compute as pc
+
+            mine = pc.equal(cells, wanted).fill_null(False)
+            self.rows = np.flatnonzero(np.asarray(mine.to_pylist(), dtype=np.bool_))
+            for at, column in taken.items():
+                taken[at] = _some_rows(column, self.rows)
+        self.notes.append(f"instrument: {wanted}, {len(known)} in the data")
+        return []
+
+    def _traded(
+        self, values: dict[str, Floats], time: NDArray[np.int64]
+    ) -> tuple[dict[str, Floats], NDArray[np.int64]]:
+        """Leave out rows in which only other instruments have prices."""
+        kept = ~np.all([np.isnan(values[part]) for part in PRICES if part in values], axis=0)
+        if kept.all():
+            return values, time
+        left = int((~kept).sum())
+        self.notes.append(
+            f"{left:,} row{'s' * (left > 1)} without prices of {self.names['close']} left out"
+        )
+        self.rows = np.flatnonzero(kept) if self.rows is None else self.rows[kept]
+        return {part: column[kept] for part, column in values.items()}, time[kept]
+
+    # --- values --------------------------------------------------------------------------------
+
+    def _values(self, choice: Choice, taken: dict[int, Any]) -> dict[str, Floats]:
+        parts = {part: ats for part, ats in choice.parts.items() if part != "time"}
+        first = {part: ats[0] for part, ats in parts.items()}
+        found = self._numbers({part: taken[at] for part, at in first.items()}, first)
+        for part, ats in parts.items():
+            at = ats[0]
+            for other in ats[1:]:
+                if part in choice.fixed or _has_values(found[part]):
+                    break
+                column = self._numbers({part: taken[other]}, {part: other})[part]
+                if _has_values(column):
+                    found[part], at = column, other
+            self.names[part] = self._name(at)
+            if part not in ("close", *choice.fixed) and np.isnan(found[part]).all():
+                self.notes.append(f"{self._name(at)} has no values and was left out")
+                del found[part], self.names[part]
+        self._scale_to_adjusted(choice, taken, found)
+        return found
+
+    def _numbers(self, columns: dict[str, Any], ats: dict[str, int]) -> dict[str, Floats]:
+        names = {part: self.table.name(at) if not self.table.bare else part
+                 for part, at in ats.items()}  # fmt: skip
+        names = {part: name or part for part, name in names.items()}
+        return numbers(columns, names, self.notes, semicolons=self.table.semicolons)
+
+    def _name(self, at: int) -> str:
+        if self.table.bare:
+            return f"column {at + 1}"
+        name = self.table.name(at) or ("the first column" if self.table.sample else "the index")
+        return name if name.isprintable() and len(name) <= 50 else shown(name)
+
+    def _scale_to_adjusted(
+        self, choice: Choice, taken: dict[int, Any], found: dict[str, Floats]
+    ) -> None:
+        """Scale open, high and low as the close that the user chose was adjusted."""
+        ats = choice.parts["close"]
+        if "close" not in choice.fixed or plain(self.names["close"].split(" (")[0]) not in ADJUSTED:
+            return
+        raw_at = next((at for at in ats[1:] if plain(self._name(at)) not in ADJUSTED), None)
+        parts = [part for part in ("open", "high", "low")
+                 if part in found and part not in choice.fixed]  # fmt: skip
+        if raw_at is None or not parts:
+            return
+        raw = self._numbers({"close": taken[raw_at]}, {"close": raw_at})["close"]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = found["close"] / raw
+        for part in parts:
+            found[part] = found[part] * factor
+        self.notes.append(
+            f"{', '.join(parts)} scaled by {self.names['close']} / {self._name(raw_at)}"
+        )
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def _times(self, choice: Choice, taken: dict[int, Any]) -> NDArray[np.int64]:
+        ats = choice.parts["time"]
+        names = [self._name(at) if not self.table.bare else "time" for at in ats]
+        names = ["time" if not self.table.name(at) else name
+                 for at, name in zip(ats, names, strict=True)]  # fmt: skip
+        columns = [taken[at] for at in ats]
+        pair = self.table.bare or "time" in choice.fixed or is_pair(names)
+        if len(ats) > 1 and not (pair and is_clock(columns[1])):
+            if "time" not in choice.fixed:
+                refuse_ambiguous("time", names)
+            ats, columns = ats[:1], columns[:1]
+        if len(ats) > 2:
+            refuse_ambiguous("time", names)
+        self.names["time"] = " and ".join(self._name(at) for at in ats)
+        if len(ats) == 1:
+            return times(columns[0], names[0], self.notes)
+        return join_times(columns[0], columns[1], (names[0], names[1]), self.notes)
+
+    # --- checks --------------------------------------------------------------------------------
+
+    def _check(self, values: dict[str, Floats]) -> None:
+        for part in PRICES:
+            if part in values:
+                soundness.check_price(part, values[part])
+        if "volume" in values:
+            soundness.check_volume(values["volume"])
+        if "high" in values and "low" in values:
+            soundness.check_range(values["high"], values["low"])
+        adjusted = plain(self.names["close"]) in ADJUSTED
+        for part in ("high", "low"):
+            if part in values:
+                soundness.check_holds_close(
+                    part, values[part], values["close"], self.names["close"], adjusted=adjusted
+                )
+
+    def _check_order(self, time: NDArray[np.int64], several: Sequence[str]) -> None:
+        if several and not (np.diff(time) > 0).all():
+            refuse_several(several)
+        if several:
+            self.notes.append(f"{len(several):,} instruments, one after another, taken as one")
+        soundness.check_order(time)
+
+    def _columns_taken(self, choice: Choice) -> str:
+        """Say in one line which columns were taken."""
+        listed = [f"{part} from {self.names[part]}" for part in ("time", *PRICES, "volume")
+                  if part in self.names]  # fmt: skip
+        absent = [part for part in ("open", "high", "low") if part not in self.names]
+        if absent:
+            listed.append(f"{', '.join(absent)} = close")
+        if "volume" not in self.names:
+            listed.append("volume = 0")
+        others = [self._name(at) for at in choice.parts["close"]
+                  if self._name(at) != self.names["close"]]  # fmt: skip
+        if others and plain(others[-1]) in ADJUSTED:
+            listed.append(f"not from {others[-1]}")
+        return f"columns: {', '.join(listed)}"
 
 
-def _checked(table: Table) -> Market:
-    where = _assign(table)
-    order = [at for ats in where.values() for at in ats]
-    numbers = [ats[0] for role, ats in where.items() if role != "time"]
-    taken = dict(zip(order, table.columns(order, numbers), strict=True))
-    values = {
-        role: floats(taken[ats[0]], table.names[ats[0]] or role)
-        for role, ats in where.items()
-        if role != "time"
-    }
-    time = _times([taken[at] for at in where["time"]], [table.names[a] for a in where["time"]])
-    _check_lengths({len(column) for column in (*values.values(), time)})
-    for role in _PRICES:
-        if role in values:
-            _check_price(role, values[role])
-    if "volume" in values:
-        _check_volume(values["volume"])
-    if "high" in values and "low" in values:
-        _check_range(values["high"], values["low"])
-    _check_order(time)
-    close = values["close"]
-    return Market(
-        open=values.get("open", close),
-        high=values.get("high", close),
-        low=values.get("low", close),
-        close=close,
-        volume=values["volume"] if "volume" in values else np.zeros(len(close)),
-        time=time,
-        source=table.source,
-    )
+def _has_values(column: Floats) -> bool:
+    return bool(np.isfinite(column).any() and np.nan_to_num(column).any())
 
 
-def _assign(table: Table) -> dict[str, tuple[int, ...]]:
-    """Find which column plays which part; two of them for a date and a time of day."""
-    plain = [_plain(name) for name in table.names]
-    where: dict[str, tuple[int, ...]] = {}
-    for role, ranks in _NAMES.items():
-        for names in ranks:
-            found = tuple(at for at, name in enumerate(plain) if name in names)
-            if found:
-                where[role] = found
-                break
-    if "time" not in where and table.index is not None:
-        where["time"] = (table.index,)
-    for role in ("close", "time"):
-        if role not in where:
-            listed = ", ".join(shown(name) for name in table.names[:20]) or "none"
-            more = ", …" if len(table.names) > 20 else ""
-            raise BadCell(f"no {role} column among {listed}{more}: name one {role!r} in the header")
-    for role, found in where.items():
-        is_pair = role == "time" and len(found) == 2 and "date" in (plain[at] for at in found)
-        if len(found) > 1 and not is_pair:
-            _refuse_ambiguous(role, [table.names[at] for at in found])
-    where["time"] = tuple(sorted(where["time"], key=lambda at: plain[at] != "date"))
-    return where
+def _some_rows(column: Any, rows: NDArray[np.int64]) -> Any:
+    if isinstance(column, np.ndarray):
+        return column[rows]
+    if hasattr(column, "iloc"):
+        return column.iloc[rows]
+    if hasattr(column, "take"):
+        return column.take(rows) if not hasattr(column, "null_count") else _take(column, rows)
+    return [column[row] for row in rows.tolist()]
 
 
-def _plain(name: object) -> str:
-    """Strip a column's name of what varies: case, blanks, <brackets>, ``1.`` numbering, ``_``."""
-    text = str(name).lstrip("\ufeff").strip().lower().strip("<>\"' ")
-    return re.sub(r"^\d+\.\s+|[\s_\-.]", "", text)
+def _take(column: Any, rows: NDArray[np.int64]) -> Any:
+    from supervisor.market.arrow import to_arrow
 
-
-def _refuse_ambiguous(role: str, names: Sequence[str]) -> NoReturn:
-    listed = " and ".join(shown(name) for name in names)
-    raise BadCell(f"{listed} could each be the {role} column: rename or remove all but one")
-
-
-def _times(columns: Sequence[Any], names: Sequence[str]) -> NDArray[np.int64]:
-    if len(columns) == 1:
-        return times(columns[0], names[0] or "time")
-    if not _CLOCK.fullmatch(first_text(columns[1])):
-        _refuse_ambiguous("time", names)
-    return times(join_text(*columns), "time")
-
-
-# --- what to refuse ----------------------------------------------------------------------------
-
-
-def _check_lengths(lengths: set[int]) -> None:
-    if len(lengths) > 1:
-        raise BadCell(f"the columns differ in length: {sorted(lengths)}")
-    (n_bars,) = lengths
-    if n_bars == 0:
-        raise BadCell("has no rows: at least 2 bars are needed")
-    if n_bars == 1:
-        raise BadCell("has one row only: at least 2 bars are needed")
-
-
-def _check_price(role: str, values: NDArray[np.float64]) -> None:
-    if values.min() > 0 and values.max() < np.inf:  # NaN fails both
-        return
-    row = int(np.flatnonzero(~((values > 0) & (values < np.inf)))[0])
-    value = values[row]
-    if np.isnan(value):
-        raise BadCell(f"{role} is missing (empty or NaN): fill it in or delete the row", row)
-    if np.isinf(value):
-        raise BadCell(f"{role} is infinite: correct it or delete the row", row)
-    raise BadCell(f"{role} is {value:g}: prices must be positive", row)
-
-
-def _check_volume(values: NDArray[np.float64]) -> None:
-    if values.min() >= 0 and values.max() < np.inf:
-        return
-    row = int(np.flatnonzero(~((values >= 0) & (values < np.inf)))[0])
-    value = values[row]
-    if np.isnan(value):
-        raise BadCell("volume is missing (empty or NaN): fill it in or drop the column", row)
-    raise BadCell(f"volume is {value:g}: it must be finite and not negative", row)
-
-
-def _check_range(high: NDArray[np.float64], low: NDArray[np.float64]) -> None:
-    odd = high < low
-    if odd.any():
-        row = int(np.argmax(odd))
-        raise BadCell(f"high {high[row]:.15g} is below low {low[row]:.15g}: correct the row", row)
-
-
-def _check_order(time: NDArray[np.int64]) -> None:
-    steps = np.diff(time)
-    if steps.min() > 0:
-        return
-    row = int(np.argmax(steps <= 0)) + 1
-    here, before = (str(time[at : at + 1].view("M8[ns]")[0]).partition(".")[0]
-                    for at in (row, row - 1))  # fmt: skip
-    if steps[row - 1] == 0:
-        raise BadCell(f"time {here} occurs twice: remove one of the rows", row)
-    if steps.max() < 0:
-        raise BadCell(f"time {here} comes after {before}: newest first; reverse the rows", row)
-    raise BadCell(f"time {here} comes after {before}: sort the rows by time", row)
+    return column.take(to_arrow(rows))

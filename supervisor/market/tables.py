@@ -1,4 +1,4 @@
-"""Columns by position, whatever they come from: CSV, Parquet, DataFrames, Arrow, arrays.
+"""Whatever holds the user's columns: CSV, Parquet, Feather, DataFrames, Arrow, arrays.
 
 Knows files and containers, not what the columns mean. Whatever cannot be read is
 one :class:`~supervisor.errors.DataError` that names the file, the row and the fix.
@@ -6,58 +6,30 @@ one :class:`~supervisor.errors.DataError` that names the file, the row and the f
 
 from __future__ import annotations
 
-import csv
-import gzip
 import json
 import os
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from supervisor.errors import DataError
-from supervisor.market.columns import MISSING_WORDS, BadCell, shown
-
-SUFFIXES = (".csv", ".csv.gz", ".parquet")
+from supervisor.market.csv_file import csv_table
+from supervisor.market.files import (
+    FEATHER,
+    PARQUET,
+    SUFFIXES,
+    byte_limit,
+    check_file,
+    read_file,
+)
+from supervisor.market.names import Label
+from supervisor.market.table import Table
 
 _IN_MEMORY = "data"
-_MAGICS = (
-    (b"PAR1", "is a Parquet file: name it .parquet"),
-    (b"\x1f\x8b", "is gzip-compressed: name it .csv.gz"),
-    (b"PK\x03\x04", "is a zip archive or a spreadsheet: unpack it, or save it as CSV"),
-    (b"\xff\xfe", "is UTF-16 text: save it as UTF-8"),
-    (b"\xfe\xff", "is UTF-16 text: save it as UTF-8"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Table:
-    """Columns of a file or a container, not read yet.
-
-    Attributes
-    ----------
-    source : str
-        The file, or ``"data"``.
-    names : sequence of str
-        As the user wrote them.
-    index : int or None
-        Position of the column that serves as index: pandas' own, or a first one without a name.
-    columns : callable
-        Reads the columns at some positions; the second argument tells which of
-        them should be numbers (a hint: others may come too, as text).
-    row : callable
-        Turns a 0-based row into what the user calls it.
-    """
-
-    source: str
-    names: Sequence[str]
-    index: int | None
-    columns: Callable[[Sequence[int], Collection[int]], Sequence[Any]]
-    row: Callable[[int], int] = int
+_SAMPLE_ROWS = 64
 
 
 def open_table(source: object) -> Table:
@@ -71,93 +43,154 @@ def open_table(source: object) -> Table:
     if isinstance(source, str | os.PathLike):
         return _from_path(Path(source).expanduser())
     if hasattr(source, "iloc") and hasattr(source, "index"):
-        return _from_frame(source)
+        return _from_frame(source) if hasattr(source, "columns") else _from_series(source)
     if hasattr(source, "__arrow_c_stream__"):
         return _from_arrow(source)
     if isinstance(source, Mapping):
         return _from_mapping(source)
+    if isinstance(source, np.ndarray) and source.dtype.names is not None:
+        return _from_mapping({name: source[name] for name in source.dtype.names})
+    if isinstance(source, np.ndarray) and source.ndim == 2 and source.shape[1] > 1:
+        return _bare([source[:, at] for at in range(source.shape[1])])
     raise DataError(
-        f"cannot use a {type(source).__name__}: give the path of a {', '.join(SUFFIXES)} file, "
-        "a DataFrame, an Arrow table or a mapping of arrays",
+        f"cannot use a {type(source).__name__}: give the path of a file ({SUFFIXES}), "
+        "a DataFrame, a Series of closes, an Arrow table or a mapping of arrays",
         path=_IN_MEMORY,
     )
 
 
 def _from_path(path: Path) -> Table:
     source = str(path)
-    if path.is_dir():
-        raise DataError(f"is a directory: name a file ({', '.join(SUFFIXES)}) in it", path=source)
-    if not path.exists():
-        raise DataError("no such file", path=source)
-    if not path.is_file():
-        raise DataError("is not a regular file", path=source)
-    name = path.name.lower()
-    if not name.endswith(SUFFIXES):
-        raise DataError(
-            f"the suffix {shown(path.suffix)} says nothing of its format: "
-            f"use one of {', '.join(SUFFIXES)}",
-            path=source,
-        )
     try:
-        if path.stat().st_size == 0:
-            raise DataError("is empty", path=source)
-        if name.endswith(".parquet"):
-            return _from_parquet(path)
-        raw = path.read_bytes()
+        kind = check_file(path)
+        if kind in PARQUET and path.name.lower().endswith(PARQUET):
+            with path.open("rb") as file:
+                if file.read(4) != b"PAR1":
+                    raise DataError(
+                        "is not a Parquet file: is it CSV? Then name it .csv", path=source
+                    )
+            return _from_parquet(path, source)
+        raw, kind = read_file(path)
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror or error}", path=source) from None
-    if name.endswith(".gz"):
-        raw = _gunzip(raw, source)
-    return _from_csv(raw, source)
+    if not raw:
+        raise DataError("is empty", path=source)
+    if kind in PARQUET:
+        import pyarrow as pa
+
+        return _from_parquet(pa.py_buffer(raw), source)
+    return _from_feather(raw, source) if kind in FEATHER else csv_table(raw, source)
 
 
-def _gunzip(raw: bytes, source: str) -> bytes:
-    try:
-        return gzip.decompress(raw)
-    except (OSError, EOFError, zlib.error):
-        raise DataError("is not a whole gzip file: fetch it again", path=source) from None
+# --- Arrow's files -----------------------------------------------------------------------------
 
 
-def _from_parquet(path: Path) -> Table:
+def _from_parquet(content: Any, source: str) -> Table:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    source = str(path)
-    with path.open("rb") as file:
-        if file.read(4) != b"PAR1":
-            raise DataError("is not a Parquet file: is it CSV? Then name it .csv", path=source)
-    with _sound_parquet(source), pq.ParquetFile(path) as file:
+    @contextmanager
+    def opened() -> Iterator[Any]:
+        if not isinstance(content, Path):
+            yield pq.ParquetFile(pa.BufferReader(content))
+            return
+        # Python opens paths of any bytes, Arrow those of UTF-8 only
+        with content.open("rb") as file, pq.ParquetFile(file) as parquet:
+            yield parquet
+
+    with _sound("Parquet", source), opened() as file:
         schema = file.schema_arrow
+        labels, index = _labels(schema.names), _index_of(schema)
 
     def columns(ats: Sequence[int], _: Collection[int]) -> Sequence[Any]:
-        with _sound_parquet(source), pq.ParquetFile(path) as file:
-            table = file.read(columns=[schema.names[at] for at in ats])
-            return [table.column(schema.names[at]) for at in ats]
+        with _sound("Parquet", source), opened() as file:
+            names = [schema.names[at] for at in ats]
+            _check_size(file.metadata, names, source)
+            table = file.read(columns=names)
+            return [table.column(name) for name in names]
 
-    return Table(source, schema.names, _index_of(schema), columns)
+    return Table(source, labels, index, columns)
+
+
+def _check_size(metadata: Any, names: Sequence[str], source: str) -> None:
+    """Refuse columns that memory doesn't allow: a few bytes of a file may be many rows."""
+    wanted = set(names)
+    unpacked = 8 * len(names) * metadata.num_rows
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for at in range(row_group.num_columns):
+            chunk = row_group.column(at)
+            if chunk.path_in_schema in wanted:
+                unpacked += chunk.total_uncompressed_size
+    if unpacked > byte_limit():
+        raise DataError(
+            f"has {metadata.num_rows:,} rows, for which memory does not suffice: give a part of it",
+            path=source,
+        )
+
+
+def _from_feather(raw: bytes, source: str) -> Table:
+    import pyarrow as pa
+
+    with _sound("Feather", source):
+        buffer = pa.BufferReader(raw)
+        whole = raw.startswith(b"ARROW1")
+        reader = pa.ipc.open_file(buffer) if whole else pa.ipc.open_stream(buffer)
+        limit, batches = byte_limit(), []
+        for batch in (
+            (reader.get_batch(at) for at in range(reader.num_record_batches)) if whole else reader
+        ):
+            limit -= batch.nbytes
+            if limit < 0:
+                raise DataError(
+                    "unpacks to more than memory allows: give a part of it", path=source
+                )
+            batches.append(batch)
+        table = pa.Table.from_batches(batches, reader.schema)
+        table.validate(full=True)  # offsets of a damaged file would be followed anywhere
+        return _of_arrow(table, source)
 
 
 @contextmanager
-def _sound_parquet(source: str) -> Iterator[None]:
+def _sound(kind: str, source: str) -> Iterator[None]:
     """Say of a file that Arrow cannot read that it is damaged."""
     import pyarrow as pa
 
     try:
         yield
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except (pa.ArrowException, OSError, KeyError, MemoryError, UnicodeDecodeError) as error:
         why = str(error).partition("\n")[0][:120]
-        raise DataError(f"is a damaged Parquet file ({why}): fetch it again", path=source) from None
+        raise DataError(f"is a damaged {kind} file ({why}): fetch it again", path=source) from None
+
+
+# --- memory ------------------------------------------------------------------------------------
 
 
 def _from_arrow(source: object) -> Table:
     import pyarrow as pa
 
-    table = pa.table(source)
+    return _of_arrow(pa.table(source), _IN_MEMORY)
+
+
+def _of_arrow(table: Any, source: str) -> Table:
     return Table(
-        _IN_MEMORY,
-        table.column_names,
+        source,
+        _labels(table.column_names),
         _index_of(table.schema),
         lambda ats, _: [table.column(at) for at in ats],
     )
+
+
+def _labels(names: Sequence[str]) -> list[Label]:
+    """Take names apart that pandas made of the levels of a header: ``('Close', 'AAPL')``."""
+    return [_levels(name) or (name,) for name in names]
+
+
+def _levels(name: str) -> Label | None:
+    if not (name.startswith("('") and name.endswith("')") and len(name) < 200):
+        return None
+    parts = tuple(part.strip().strip("'\"") for part in name[1:-1].split("', '"))
+    return parts if len(parts) > 1 else None
 
 
 def _index_of(schema: Any) -> int | None:
@@ -167,28 +200,78 @@ def _index_of(schema: Any) -> int | None:
     except (ValueError, KeyError, TypeError):
         return None
     names = [name for name in listed if isinstance(name, str) and name in schema.names]
-    return schema.names.index(names[0]) if names else None
+    return schema.names.index(names[0]) if len(names) == 1 else None
 
 
 def _from_frame(frame: Any) -> Table:
-    names = [str(name[0] if isinstance(name, tuple) else name) for name in frame.columns]
-    has_index = type(frame.index).__name__ != "RangeIndex"  # that one only counts the rows
-    if has_index:
-        names.insert(0, "" if frame.index.name is None else str(frame.index.name))
+    if len(frame.columns) > 1 and list(frame.columns) == list(range(len(frame.columns))):
+        return _bare([_series(frame.iloc[:, at]) for at in range(len(frame.columns))])
+    labels = [
+        tuple(str(part) for part in name) if isinstance(name, tuple) else (str(name),)
+        for name in frame.columns
+    ]
+    index = _index_columns(frame.index)
+    labels = [name for name, _ in index] + labels
 
     def column(at: int) -> Any:
-        if has_index and at == 0:
-            return _series(frame.index)
-        return _series(frame.iloc[:, at - has_index])
+        if at < len(index):
+            return index[at][1]()
+        return _series(frame.iloc[:, at - len(index)])
 
     return Table(
-        _IN_MEMORY, names, 0 if has_index else None, lambda ats, _: [column(at) for at in ats]
+        _IN_MEMORY,
+        labels,
+        0 if len(index) == 1 else None,
+        lambda ats, _: [column(at) for at in ats],
     )
+
+
+def _bare(columns: Sequence[Any]) -> Table:
+    """Take columns without names, as of a file without a header."""
+    rows = range(min([_SAMPLE_ROWS, *map(len, columns)]))
+    heads = [column[: len(rows)] for column in columns]
+    heads = [column.tolist() if hasattr(column, "tolist") else list(column) for column in heads]
+    sample = [[str(head[row]) for head in heads] for row in rows]
+    return Table(
+        _IN_MEMORY,
+        [(f"{at + 1}",) for at in range(len(columns))],
+        None,
+        lambda ats, _: [columns[at] for at in ats],
+        sample=sample,
+        bare=True,
+    )
+
+
+def _from_series(series: Any) -> Table:
+    """Take a pandas Series for closes over its index."""
+    index = _index_columns(series.index)
+    read = [read for _, read in index] + [lambda: _series(series)]
+    return Table(
+        _IN_MEMORY,
+        [name for name, _ in index] + [("close",)],
+        0 if len(index) == 1 else None,
+        lambda ats, _: [read[at]() for at in ats],
+    )
+
+
+def _index_columns(index: Any) -> list[tuple[Label, Callable[[], Any]]]:
+    """Names and values of an index, level by level; one that only counts the rows has none."""
+    if type(index).__name__ == "RangeIndex":
+        return []
+    if getattr(index, "nlevels", 1) == 1:
+        return [(("" if index.name is None else str(index.name),), lambda: _series(index))]
+
+    def level(at: int) -> Callable[[], Any]:
+        return lambda: _series(index.get_level_values(at))
+
+    return [
+        (("" if name is None else str(name),), level(at)) for at, name in enumerate(index.names)
+    ]
 
 
 def _series(values: Any) -> Any:
     """Give a pandas Series or Index as a NumPy array if it is one inside, else as it is."""
-    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiu":
+    if isinstance(values.dtype, np.dtype) and values.dtype.kind in "fiuM":
         return np.asarray(values)
     return values
 
@@ -197,7 +280,10 @@ def _from_mapping(mapping: Mapping[Any, Any]) -> Table:
     names = [str(name) for name in mapping]
     values = list(mapping.values())
     return Table(
-        _IN_MEMORY, names, None, lambda ats, _: [_array(names[at], values[at]) for at in ats]
+        _IN_MEMORY,
+        [(name,) for name in names],
+        None,
+        lambda ats, _: [_array(names[at], values[at]) for at in ats],
     )
 
 
@@ -213,134 +299,3 @@ def _array(name: str, values: Any) -> Any:
     if array.ndim != 1:
         raise DataError(f"{name} has {array.ndim} dimensions, not one", path=_IN_MEMORY)
     return array
-
-
-# --- CSV ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Csv:
-    """A CSV file's text behind its header.
-
-    Attributes
-    ----------
-    raw : bytes
-        The whole file.
-    body : int
-        Offset of the first byte after the header's line.
-    width : int
-        Number of columns.
-    """
-
-    source: str
-    raw: bytes
-    body: int
-    delimiter: str
-    width: int
-
-    def row(self, at: int) -> int:
-        """Row ``at`` of the data as an editor shows it: from 1, header and empty lines counted."""
-        line = self.raw[: self.body].count(b"\n")
-        for text in self.raw[self.body :].splitlines():
-            line += 1
-            at -= bool(text)
-            if at < 0:
-                return line
-        return line
-
-
-def _from_csv(raw: bytes, source: str) -> Table:
-    for magic, fix in _MAGICS:
-        if raw.startswith(magic):
-            raise DataError(fix, path=source)
-    if b"\0" in raw[:4096]:
-        raise DataError("is not text: a CSV file is needed", path=source)
-    names, text = _header(raw, source)
-    unnamed_first = None if names[0] else 0
-    return Table(
-        source,
-        names,
-        unnamed_first,
-        lambda ats, numbers: _csv_columns(text, ats, numbers),
-        text.row,
-    )
-
-
-def _header(raw: bytes, source: str) -> tuple[list[str], _Csv]:
-    """Read the first line that is not empty."""
-    body, line = 0, b""
-    while body < len(raw):
-        end = raw.find(b"\n", body) + 1 or len(raw)
-        line, body = raw[body:end].removeprefix(b"\xef\xbb\xbf").strip(b"\r\n"), end
-        if line.strip():
-            break
-    else:
-        raise DataError("is empty", path=source)
-    try:
-        header = line.decode()
-        delimiter = max(",;\t|", key=header.count)
-        names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter))]
-    except UnicodeDecodeError:
-        raise DataError("is not UTF-8 text: save it as UTF-8", path=source, row=1) from None
-    except csv.Error as error:
-        raise DataError(f"the header is not CSV: {error}", path=source, row=1) from None
-    return names, _Csv(source, raw, body, delimiter, len(names))
-
-
-def _csv_columns(text: _Csv, ats: Sequence[int], numbers: Collection[int]) -> Sequence[Any]:
-    import pyarrow as pa
-
-    if not text.raw[text.body :].strip():
-        raise BadCell("has a header but no rows: at least 2 bars are needed")
-    try:
-        table = _parse_csv(text, ats, numbers)
-    except pa.ArrowException:
-        # a cell is wrong: read it again as text, slower, to find the row
-        table = _parse_csv_as_text(text, ats)
-    return [table.column(f"{at}") for at in ats]
-
-
-def _parse_csv(text: _Csv, ats: Sequence[int], numbers: Collection[int], **how: Any) -> Any:
-    import pyarrow as pa
-    import pyarrow.csv as pc
-
-    body = memoryview(text.raw)[text.body :]
-    kinds = {f"{at}": pa.float64() if at in numbers else pa.string() for at in ats}
-    return pc.read_csv(
-        pa.BufferReader(pa.py_buffer(body)),
-        # by position: names may repeat, be empty or hold anything
-        pc.ReadOptions(
-            column_names=[f"{at}" for at in range(text.width)],
-            use_threads=not how,  # with threads Arrow does not count the rows
-        ),
-        pc.ParseOptions(delimiter=text.delimiter, **how),
-        pc.ConvertOptions(
-            include_columns=list(kinds), column_types=kinds, null_values=list(MISSING_WORDS)
-        ),
-    )
-
-
-def _parse_csv_as_text(text: _Csv, ats: Sequence[int]) -> Any:
-    import pyarrow as pa
-
-    try:
-        text.raw.decode()
-    except UnicodeDecodeError as error:
-        line = text.raw.count(b"\n", 0, error.start) + 1
-        raise DataError("is not UTF-8 text: save it as UTF-8", path=text.source, row=line) from None
-    torn: list[Any] = []
-
-    def keep(row: Any) -> str:
-        torn.append(row)
-        return "error"
-
-    try:
-        return _parse_csv(text, ats, (), invalid_row_handler=keep)
-    except pa.ArrowException as error:
-        if not torn or torn[0].number is None:
-            why = str(error).partition("\n")[0][:120]
-            raise DataError(f"cannot be read as CSV: {why}", path=text.source) from None
-    row = torn[0]
-    raise BadCell(
-        f"has {row.actual_columns} columns where the header has {text.width}", row.number - 1
-    )

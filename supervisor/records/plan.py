@@ -7,12 +7,14 @@ import os
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from supervisor.errors import ConfigError, brief
 from supervisor.records import rundir
+from supervisor.records.data_facts import DataFacts
 from supervisor.records.device import Stack
-from supervisor.system.shape import AtLeastOne, Count, ShapeError, read_as, read_fields
+from supervisor.rows.ranking import Ranking
+from supervisor.system.shape import AtLeastOne, Between, Count, ShapeError, read_as, read_fields
 
 if TYPE_CHECKING:
     from supervisor.rows.grid import Grid
@@ -63,6 +65,11 @@ class Provenance:
         Digest of the strategy's own file; empty where none was found.
     cwd : str
         Directory in which the run was started: modules are imported from there.
+    path_before, path_after : tuple of str
+        What the caller's ``sys.path`` had before and after the interpreter's own directories:
+        absolute.
+    main : str
+        The caller's program; empty: it has no file, as in a notebook.
     """
 
     origin: Origin = Origin.EXAMPLE
@@ -71,6 +78,9 @@ class Provenance:
     mtime_ns: int = 0
     code: str = ""
     cwd: str = ""
+    path_before: tuple[str, ...] = ()
+    path_after: tuple[str, ...] = ()
+    main: str = ""
 
 
 def check_wait_s(value: Any, name: str) -> float:
@@ -177,10 +187,17 @@ class Plan:
         Why ``stack`` and ``devices`` are what they are, in half a line.
     workers_asked : int or None
         The number of workers that the user asked for; None: it was left to us.
+    seed : int or None
+        What the random numbers of a user's function are derived from; None: of a run of before
+        there were seeds, which is resumed with 0.
     fallback_workers : int
         Workers that compute the rest on the CPU if every GPU is lost; 0: then the run fails.
     copy_of : tuple of str
         Ids of the runs whose directory this one is a copy of: their journals are its own.
+    ranking : Ranking
+        Which combination is called the best.
+    data_facts : DataFacts
+        How the bars were read, and how ratios are annualised.
     """
 
     run_id: str
@@ -207,6 +224,9 @@ class Plan:
     workers_asked: AtLeastOne | None = None
     fallback_workers: Count = 0
     copy_of: tuple[str, ...] = ()
+    seed: Annotated[int, Between(0, 2**63 - 1)] | None = None
+    ranking: Ranking = field(default_factory=Ranking)
+    data_facts: DataFacts = field(default_factory=DataFacts)
 
     @property
     def slots(self) -> int:
@@ -249,6 +269,7 @@ class Plan:
             "strategy": self.strategy,
             "source": str(self.source),
             "grid": self.grid.to_json(),
+            **({"points": points} if (points := self.grid.points_to_json()) else {}),
             "combos_total": self.combos_total,
             "data": self.data,
             "n_bars": self.n_bars,
@@ -269,6 +290,9 @@ class Plan:
             "workers_asked": self.workers_asked,
             "fallback_workers": self.fallback_workers,
             **({"copy_of": list(self.copy_of)} if self.copy_of else {}),
+            "seed": self.seed,
+            "ranking": self.ranking.to_json(),
+            "data_facts": self.data_facts.to_json(),
         }
 
     @classmethod
@@ -283,11 +307,27 @@ class Plan:
         from supervisor.rows.grid import Grid  # NumPy: not needed for a command
 
         known = read_fields(cls, {"provenance": {}} | plain, Grid=dict[str, Any], Space=object)
-        known["grid"] = Grid.of(known["grid"])
+        known["grid"] = _grid(Grid, known["grid"], plain)
         known["provenance"] = _provenance(plain)
         plan = cls(**known)
         _check_part(plan)
         return plan
+
+
+class _Points(NamedTuple):
+    """The part of ``run.json`` that says which points of its axes a grid has."""
+
+    points: dict[str, list[int]] | None = None
+
+
+def _grid(kind: type[Grid], axes: dict[str, Any], plain: dict[str, Any]) -> Grid:
+    """Rebuild a grid; raises ShapeError or ConfigError if it is none."""
+    try:
+        return kind.from_json(axes, read_as(_Points, plain).points)
+    except ConfigError:
+        raise
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise ShapeError(f"grid: {error}") from None
 
 
 def _check_part(plan: Plan) -> None:

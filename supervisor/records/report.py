@@ -211,9 +211,15 @@ class Report:
     """Which observation decided, see :class:`~supervisor.records.verdict.Cause`."""
     observed: dict[str, Any] = field(default_factory=dict)
     """What the verdict was given, see :class:`~supervisor.records.verdict.Observed`."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """How the data was read and ratios annualised, see
+    :class:`~supervisor.records.data_facts.DataFacts`; empty for a command."""
     command_status: int | None = None
     """Exit status of a supervised command, minus N where signal N killed it; None: of a
     sweep, or not seen."""
+    seed: int | None = None
+    """What the random numbers of a user's function were derived from; None: of a command, or of
+    before there were seeds."""
 
     @property
     def usage(self) -> bool:

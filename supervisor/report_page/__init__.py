@@ -60,12 +60,17 @@ def build(
     axes = heat.choose_axes(plan.grid, x, y)
     rows: list[dict[str, Any]] = []
     picture: heat.Heat | None = None
+    failures: list[str] = []
+    if report.combos_failed and results.exists():
+        from supervisor.rows.failures import commonest
+
+        failures = [failure.line() for failure in commonest(results, plan.grid.names)]
     if metric is not None and results.exists():
         from supervisor.rows.results import best
 
-        rows = best(results, metric, _BEST_SHOWN)
+        rows = best(results, metric, _BEST_SHOWN, plan.ranking)
         if axes and rows:
-            picture = heat.read(results, plan.grid, axes, metric)
+            picture = heat.read(results, plan.grid, axes, metric, ranking=plan.ranking)
     return render(
         Facts(
             plan=plan,
@@ -75,6 +80,7 @@ def build(
             metric=metric,
             best=rows,
             heat=picture,
+            failures=failures,
         ),
         script,
     )

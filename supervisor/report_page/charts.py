@@ -52,7 +52,8 @@ def heat_chart(heat: Heat) -> dict[str, Any]:
         "hovertemplate": f"{x_title} %{{x}}<br>{y_title} %{{y}}<br>"
         f"{metric} %{{z:.5g}}<extra></extra>",
     }
-    at_y, at_x = np.unravel_index(np.nanargmax(heat.values), heat.values.shape)
+    find = np.nanargmin if heat.ascending else np.nanargmax
+    at_y, at_x = np.unravel_index(find(heat.values), heat.values.shape)
     y_axis = _category_axis(y_title, heat.y_ticks)
     return {
         "data": [cells, _star(x_labels[at_x], y_labels[at_y])],

@@ -30,6 +30,8 @@ class Facts:
         Rows of the results, best first.
     heat : Heat or None
         Two parameters against the metric.
+    failures : sequence of str
+        The commonest errors of combinations.
     """
 
     plan: Plan
@@ -39,3 +41,4 @@ class Facts:
     metric: str | None = None
     best: Sequence[Mapping[str, Any]] = ()
     heat: Heat | None = None
+    failures: Sequence[str] = ()

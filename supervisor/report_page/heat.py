@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
 from supervisor.rows.grid import Grid
+from supervisor.rows.ranking import TRADES, Ranking
+from supervisor.rows.results import numbers
+from supervisor.rows.values import to_arrow_column
 from supervisor.system import private
 
 MAX_BINS = 160
@@ -46,7 +49,7 @@ class Heat:
     x_ticks, y_ticks : tuple of str
         The same, short: a bin's first value.
     values : ndarray of float64, shape (n_rows, n_columns)
-        Largest metric over all combinations of the cell; NaN where there is none.
+        Best value over all combinations of the cell; NaN where there is none.
     others : tuple of str
         Varying parameters that the best was taken over.
     binned : tuple of str
@@ -62,6 +65,8 @@ class Heat:
     values: NDArray[np.float64]
     others: tuple[str, ...]
     binned: tuple[str, ...]
+    ascending: bool = False
+    """Whether the lowest value is the best."""
 
 
 def choose_axes(grid: Grid, x: str | None = None, y: str | None = None) -> Axes | None:
@@ -100,7 +105,14 @@ def choose_axes(grid: Grid, x: str | None = None, y: str | None = None) -> Axes 
     return Axes(wanted[0], wanted[1] if len(wanted) == 2 else None)
 
 
-def read(results: Path, grid: Grid, axes: Axes, metric: str, max_bins: int = MAX_BINS) -> Heat:
+def read(
+    results: Path,
+    grid: Grid,
+    axes: Axes,
+    metric: str,
+    max_bins: int = MAX_BINS,
+    ranking: Ranking | None = None,
+) -> Heat:
     """Read a results file and keep the best of each cell.
 
     Parameters
@@ -112,28 +124,32 @@ def read(results: Path, grid: Grid, axes: Axes, metric: str, max_bins: int = MAX
     axes : Axes
         What to show.
     metric : str
-        A column of the file; larger is better.
+        A column of the file.
     max_bins : int, optional
         Columns and rows at most.
+    ranking : Ranking, optional
+        What is better: by default a larger value.
     """
     import pyarrow.parquet
 
     x = _Bins.of(axes.x, grid.axis(axes.x), max_bins)
     y = _Bins.of(axes.y, grid.axis(axes.y), max_bins) if axes.y else None
     cells = np.full(len(x.labels) * (len(y.labels) if y else 1), -np.inf)
+    ranking = ranking or Ranking()
     names = [axes.x, metric, *([axes.y] if axes.y else [])]
+    names += [TRADES] if ranking.min_trades else []
     with private.path_of(results) as there, pyarrow.parquet.ParquetFile(there) as file:
         if absent := set(names) - set(file.schema_arrow.names):
             raise ValueError(f"it has no column {min(absent)}, which run.json names")
         for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=names)
-            scores = table.column(metric).cast("float64").to_numpy()
+            table = file.read_row_group(group, columns=list(dict.fromkeys(names)))
+            trades = numbers(table.column(TRADES)) if ranking.min_trades else None
+            scores = ranking.scores(numbers(table.column(metric)), trades)
             cell = x.place(table.column(axes.x))
             if y:
                 cell = cell + y.place(table.column(axes.y)) * len(x.labels)
-            there = ~np.isnan(scores)
-            np.maximum.at(cells, cell[there], scores[there])
-    cells[np.isinf(cells)] = np.nan
+            np.maximum.at(cells, cell, scores)
+    cells = np.where(np.isinf(cells), np.nan, ranking.sign * cells)
     shown = [bins for bins in (x, y) if bins]
     return Heat(
         axes=axes,
@@ -147,6 +163,7 @@ def read(results: Path, grid: Grid, axes: Axes, metric: str, max_bins: int = MAX
             name for name in grid.names if name not in (axes.x, axes.y) and len(grid.axis(name)) > 1
         ),
         binned=tuple(bins.name for bins in shown if len(bins.labels) < len(bins.values)),
+        ascending=ranking.ascending,
     )
 
 
@@ -186,7 +203,14 @@ class _Bins:
         ValueError
             If a value does not lie on the axis: the plan is not that of these results.
         """
-        if self.values.dtype == object:
+        if self.values.dtype == object and not all(isinstance(v, str) for v in self.values):
+            known = {
+                repr(v): at
+                for at, v in enumerate(to_arrow_column(self.values.tolist()).to_pylist())
+            }
+            rank = np.array([known.get(repr(value), -1) for value in column.to_pylist()])
+            on_axis = bool(np.all(rank >= 0))
+        elif self.values.dtype == object:
             import pyarrow as pa
             import pyarrow.compute
 

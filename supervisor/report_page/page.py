@@ -56,6 +56,8 @@ def render(facts: Facts, plotly_script: str) -> str:
         parts.append(sections.vram_section(facts.report.memory.gpus))
     if facts.report.stop is not None:
         parts.append(sections.stop_section(facts.report.stop))
+    if facts.failures:
+        parts.append(sections.errors_section(facts.failures, "Why combinations failed"))
     if facts.report.errors:
         parts.append(sections.errors_section(facts.report.errors))
     parts.append(sections.asked_section(facts))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from supervisor.records.plan import Plan
+from supervisor.records.plan import Plan, Source
 from supervisor.records.report import GpuMemory, Report, StopReport
 from supervisor.report_page.facts import Facts
 from supervisor.report_page.heat import Heat
@@ -23,14 +23,22 @@ def header(facts: Facts) -> Markup:
     reason = fill('<p class="reason">{}</p>', report.reason) if report.reason else Markup()
     return fill(
         '<header><h1>{strategy} <span class="pill {status}">{status}</span></h1>'
-        "<p>{n_bars:,} bars of {data} · run {run_id}</p>{reason}</header>",
+        "<p>{n_bars:,} bars of {data} · run {run_id}</p>{facts}{reason}</header>",
         strategy=_short(plan.strategy),
         status=str(report.status),
         n_bars=plan.n_bars,
         data=plan.data,
         run_id=plan.run_id,
+        facts=_data(plan),
         reason=reason,
     )
+
+
+def _data(plan: Plan) -> Markup:
+    """Say how the data was read, and what ratios are annualised with."""
+    facts = plan.data_facts
+    year = [f"annualised with {facts.annualised}"] if facts.annualised else []
+    return join(fill("<p>{}</p>", line) for line in (*year, *facts.notes))
 
 
 def _short(strategy: str) -> str:
@@ -46,7 +54,7 @@ def tiles(report: Report) -> Markup:
         ("time", _duration(report.elapsed_s), f"{rate:,.0f} combinations a second"),
     ]
     if report.combos_failed:
-        tiles.append(("failed", f"{report.combos_failed:,}", "see the column error"))
+        tiles.append(("failed", f"{report.combos_failed:,}", "by an error of their own"))
     if report.memory is not None:
         memory = report.memory
         ram_s = memory.ram_settled_s if memory.gpus else memory.settled_s
@@ -148,7 +156,7 @@ def best_section(facts: Facts) -> Markup:
         "<section><h2>Best by {}</h2>"
         '<div class="scroll"><table><thead><tr>{}</tr></thead><tbody>{}</tbody></table>'
         "</div></section>",
-        facts.metric or "",
+        facts.plan.ranking.describe(facts.metric or ""),
         head,
         each("<tr>{}</tr>", rows),
     )
@@ -198,8 +206,8 @@ def stop_section(stop: StopReport) -> Markup:
     )
 
 
-def errors_section(errors: Sequence[str]) -> Markup:
-    return fill("<section><h2>Notes</h2><ul>{}</ul></section>", each("<li>{}</li>", errors))
+def errors_section(errors: Sequence[str], title: str = "Notes") -> Markup:
+    return fill("<section><h2>{}</h2><ul>{}</ul></section>", title, each("<li>{}</li>", errors))
 
 
 def asked_section(facts: Facts) -> Markup:
@@ -209,6 +217,12 @@ def asked_section(facts: Facts) -> Markup:
         ("grid", "; ".join(_axis(name, plan) for name in plan.grid.names)),
         ("workers", f"{plan.workers}, containment {report.containment}"),
         ("device", f"{plan.device} ({plan.device_why})" if plan.device_why else plan.device),
+        (
+            "seed",
+            str(plan.seed)
+            if plan.source is not Source.BUILT_IN and report.seed is not None
+            else None,
+        ),
         ("fee", f"{plan.fee:g} of the traded value"),
         ("requested at", asked.get("asked_at")),
         ("machine", _pairs(asked.get("machine"))),

@@ -12,6 +12,7 @@ so what a killed worker leaves behind is cut and never mistaken for a row.
     COLUMNS  JSON list of metric names
     ROWS     start, stop, offset of their COLUMNS frame, float64[rows][columns]
     FAILED   index, error text
+    VALUE    JSON list: metric, kind, text or whole number (see rows/cells.py)
 
 A ROWS frame covers the combinations from start to stop (exclusive). It has exactly one
 row for each of them that the strategy accepts, in order; possibly none. It names the
@@ -63,10 +64,12 @@ class FrameKind(enum.IntEnum):
     COLUMNS = 1
     ROWS = 2
     FAILED = 3
+    VALUE = 4
 
 
 _LEAST_BYTES: dict[int, int] = {
     FrameKind.COLUMNS: 2, FrameKind.ROWS: _ROWS.size, FrameKind.FAILED: _FAILED.size,
+    FrameKind.VALUE: 2,
 }  # fmt: skip
 
 
@@ -79,7 +82,7 @@ class Header(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """Finished rows, or one failed combination, found whole in a journal.
+    """Finished rows, one failed combination, or a value, found whole in a journal.
 
     Only the place is held, not the rows: indexing ten million rows stays cheap.
 
@@ -88,13 +91,13 @@ class Frame:
     path : Path
         The journal.
     kind : FrameKind
-        ``ROWS`` or ``FAILED``.
+        ``ROWS``, ``FAILED`` or ``VALUE``; the last has no combination.
     start, stop : int
         Combinations ``start`` to ``stop`` (exclusive) of the grid.
     count : int
         Rows: one for each of these combinations that the strategy accepts.
     columns : tuple of str
-        Metric names; empty for ``FAILED``.
+        Metric names; empty for ``FAILED``. Of a ``VALUE`` its metric and its kind.
     offset, size : int, in bytes
         Where the rows (or the error text) lie in the file.
     """
@@ -171,6 +174,12 @@ def pack_failed(index: int, error: str) -> list[Part]:
     text = error.encode("utf-8", "replace")[:MAX_ERROR_BYTES].decode("utf-8", "ignore")
     payload = _FAILED.pack(index) + text.encode()
     return [_frame_head(FrameKind.FAILED, payload), payload]
+
+
+def pack_value(metric: str, kind: str, value: str | int) -> list[Part]:
+    """Bytes of a VALUE frame: what cells of a metric refer to."""
+    payload = json.dumps([metric, kind, value], ensure_ascii=False).encode()
+    return [_frame_head(FrameKind.VALUE, payload), payload]
 
 
 def row_count(columns: Sequence[str], size: int) -> int:
@@ -272,6 +281,9 @@ def _scan(
                 text = body + _FAILED.size
                 size = len(payload) - _FAILED.size
                 frame = Frame(path, kind, index, index + 1, 1, (), text, size)
+            elif kind is FrameKind.VALUE:
+                metric, of_kind, _ = _value(payload) or ("", "", "")
+                frame = Frame(path, kind, 0, 0, 0, (metric, of_kind), body, len(payload))
             else:
                 start, stop, columns_at = _ROWS.unpack_from(payload)
                 if columns_at not in known:
@@ -309,6 +321,34 @@ def _columns_at(file: BinaryIO, offset: int) -> tuple[str, ...]:
     found = _next_frame(file)
     file.seek(here)
     return _columns(found[1]) if found and found[0] is FrameKind.COLUMNS else ()
+
+
+def read_value(path: Path | str, offset: int) -> tuple[str, str, str | int] | None:
+    """Read the VALUE frame that begins at an offset; None if there is none.
+
+    Returns
+    -------
+    metric, kind : str
+    value : str or int
+
+    Raises
+    ------
+    JournalError
+        If the file cannot be read.
+    """
+    with _open(Path(path)) as file:
+        file.seek(offset)
+        found = _next_frame(file)
+    return _value(found[1]) if found and found[0] is FrameKind.VALUE else None
+
+
+def _value(payload: bytes) -> tuple[str, str, str | int] | None:
+    try:
+        metric, kind, value = json.loads(payload)
+    except (ValueError, TypeError):
+        return None
+    wanted = str if kind == "text" else int
+    return (str(metric), str(kind), value) if isinstance(value, wanted) else None
 
 
 def _columns(payload: bytes) -> tuple[str, ...]:

@@ -8,50 +8,58 @@ with the *last* axis varying fastest, as in nested loops.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
-from fractions import Fraction
-from typing import TypeVar
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
+from supervisor.rows.axes import MAX_AXIS_VALUES, Axis, Value, make_axis
+from supervisor.rows.values import Opaque, from_plain, is_native, label_of, to_plain
+from supervisor.rows.written import parse_axis
 
-Value = int | float | str | bool
+__all__ = ["MAX_AXIS_VALUES", "MAX_COMBINATIONS", "MAX_POINTS", "Grid", "Value", "parse_axis"]
 
 Index = TypeVar("Index", int, NDArray[np.int64])
 
 MAX_COMBINATIONS = 2**32
 """Largest grid accepted: at 20,000 combinations a second, two and a half days."""
 
-MAX_EXPONENT = 300
-"""Largest power of ten accepted in a range, either way."""
-
-MAX_AXIS_VALUES = 10_000_000
-"""Longest single axis: its values are held in memory."""
+MAX_POINTS = 1_000_000
+"""Longest list of single points: each is written down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A rectangular grid of parameters.
+    """A rectangular grid of parameters, or a list of points.
 
     Parameters
     ----------
     names : tuple of str
         Parameter names, slowest-varying first.
     axes : tuple of ndarray, each of shape (n_values,)
-        Values of each parameter, in the order they are tried. int64 for
-        integers, float64 for floats, bool or object (str) otherwise.
+        Values of each parameter, in the order they are tried, as results have them. int64 for
+        integers, float64 for floats, bool, or objects: texts, dates, decimals, tuples, None,
+        and labels of values that only the user's program knows.
+    exact : mapping of str to tuple
+        The values that a function gets of those parameters whose axis has another type.
+    points : mapping of str to ndarray of int64, shape (size,), or None
+        Of a list of points, the position of each on each parameter's axis. None: every
+        combination of the axes' values is a point.
     """
 
     names: tuple[str, ...]
     axes: tuple[NDArray[np.generic], ...]
+    exact: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    points: Mapping[str, NDArray[np.int64]] | None = None
 
     @classmethod
-    def of(cls, axes: Mapping[str, Iterable[Value] | Value]) -> Grid:
-        """Build a grid from a mapping of name to values (or to one value).
+    def of(cls, axes: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> Grid:
+        """Build a grid from a mapping of name to values (or to one value), or from points.
+
+        Points are mappings of name to value, all with the same names.
 
         Raises
         ------
@@ -59,12 +67,14 @@ class Grid:
             If there is no axis, an axis is empty, repeats a value or mixes
             kinds, or the product exceeds :data:`MAX_COMBINATIONS`.
         """
+        if not isinstance(axes, Mapping):
+            return cls._of_points(list(axes))
         if not axes:
             raise ConfigError(
                 "the grid is empty: give at least one parameter, e.g. fast=5:50:5", key="grid"
             )
         names = tuple(axes)
-        grid = cls(names, tuple(_axis(name, axes[name]) for name in names))
+        grid = cls._made({name: make_axis(name, axes[name]) for name in names})
         if grid.size > MAX_COMBINATIONS:
             shape = " × ".join(str(len(axis)) for axis in grid.axes)
             raise ConfigError(
@@ -74,9 +84,37 @@ class Grid:
             )
         return grid
 
+    @classmethod
+    def _made(
+        cls, axes: Mapping[str, Axis], points: Mapping[str, NDArray[np.int64]] | None = None
+    ) -> Grid:
+        exact = {name: axis.exact for name, axis in axes.items() if axis.exact is not None}
+        return cls(tuple(axes), tuple(axis.column for axis in axes.values()), exact, points)
+
+    @classmethod
+    def _of_points(cls, points: list[Mapping[str, Any]]) -> Grid:
+        if not points:
+            raise ConfigError(
+                "the grid is empty: give at least one point, e.g. {'fast': 5, 'slow': 20}",
+                key="grid",
+            )
+        if len(points) > MAX_POINTS:
+            raise ConfigError(
+                f"the grid has {len(points):,} points; at most {MAX_POINTS:,} can be listed",
+                key="grid",
+            )
+        names = _names_of(points)
+        axes, places = {}, {}
+        for name in names:
+            distinct, places[name] = _distinct([point[name] for point in points])
+            axes[name] = make_axis(name, distinct, repeated=True)
+        return cls._made(axes, places)
+
     @property
     def size(self) -> int:
         """Number of combinations."""
+        if self.points is not None:
+            return len(self.points[self.names[0]])
         return math.prod(len(axis) for axis in self.axes)
 
     def digits(self, index: Index) -> dict[str, Index]:
@@ -91,6 +129,8 @@ class Grid:
         -------
         dict of str to int, or to ndarray of int64 of the same shape
         """
+        if self.points is not None:
+            return {name: _item(self.points[name][index]) for name in self.names}
         digits: dict[str, Index] = {}
         for name, axis in zip(self.names[:0:-1], self.axes[:0:-1], strict=True):
             rest = index // len(axis)
@@ -101,6 +141,8 @@ class Grid:
 
     def digit(self, name: str, index: NDArray[np.int64]) -> NDArray[np.int64]:
         """Decode one parameter only: its position on its axis, for each combination."""
+        if self.points is not None:
+            return self.points[name][index]
         at, n = self.names.index(name), len(self.axis(name))
         if at < len(self.axes) - 1:
             index = index // math.prod(len(axis) for axis in self.axes[at + 1 :])
@@ -124,201 +166,141 @@ class Grid:
         """
         return self.decode(np.arange(start, stop, dtype=np.int64))
 
-    def params(self, index: int) -> dict[str, Value]:
-        """Parameters of combination ``index`` as plain Python values."""
-        params: dict[str, Value] = {}
-        for name, digit in self.digits(index).items():
-            value = self.axis(name)[digit]
-            params[name] = value.item() if isinstance(value, np.generic) else value
+    def params(self, index: int) -> dict[str, Any]:
+        """Parameters of combination ``index`` as the user gave them."""
+        if self.exact or self.points is not None:
+            pairs = zip(self.names, self.axes, strict=True)
+            digits = self.digits(index)
+            return {name: self._given(name, axis, digits[name]) for name, axis in pairs}
+        # each call of a function waits for this: no detours
+        params: dict[str, Any] = dict.fromkeys(self.names)
+        for name, axis in zip(self.names[:0:-1], self.axes[:0:-1], strict=True):
+            index, digit = divmod(index, len(axis))
+            params[name] = axis.item(digit)
+        params[self.names[0]] = self.axes[0].item(index)
         return params
 
-    def index(self, params: Mapping[str, Value]) -> int:
-        """Index of the combination with exactly these parameters.
+    def _given(self, name: str, axis: NDArray[np.generic], digit: int) -> Any:
+        exact = self.exact.get(name)
+        return axis.item(digit) if exact is None else exact[digit]
+
+    def index(self, params: Mapping[str, Any]) -> int:
+        """Index of the combination with exactly these parameters; of equal points, of the first.
 
         Raises
         ------
         KeyError
             If a value does not lie on its axis.
         """
-        index = 0
+        digits = {}
         for name, axis in zip(self.names, self.axes, strict=True):
             # not axis == value: NumPy drops NULs at the end of a text it compares with
             try:
-                at = axis.tolist().index(params[name])
+                digits[name] = list(self.exact.get(name, axis.tolist())).index(params[name])
             except ValueError:
                 raise KeyError(f"{name}={params[name]!r} is not on the grid") from None
-            index = index * len(axis) + at
+        if self.points is not None:
+            same = [self.points[name] == digit for name, digit in digits.items()]
+            found = np.flatnonzero(np.logical_and.reduce(same))
+            if len(found) == 0:
+                raise KeyError(f"{dict(params)!r} is not on the grid")
+            return int(found[0])
+        index = 0
+        for name, axis in zip(self.names, self.axes, strict=True):
+            index = index * len(axis) + digits[name]
         return index
 
     def axis(self, name: str) -> NDArray[np.generic]:
         """Values of one parameter."""
         return self.axes[self.names.index(name)]
 
-    def to_json(self) -> dict[str, list[Value]]:
-        """Plain values, for ``run.json``."""
-        return {n: a.tolist() for n, a in zip(self.names, self.axes, strict=True)}
+    def to_json(self) -> dict[str, list[Any]]:
+        """Plain values of each axis, for ``run.json``."""
+        return {
+            name: [to_plain(value) for value in self.exact[name]]
+            if name in self.exact
+            else axis.tolist()
+            for name, axis in zip(self.names, self.axes, strict=True)
+        }
 
+    def points_to_json(self) -> dict[str, list[int]] | None:
+        """Each point's positions on the axes, for ``run.json``; None: there are no points."""
+        if self.points is None:
+            return None
+        return {name: places.tolist() for name, places in self.points.items()}
 
-def parse_axis(text: str) -> tuple[str, Sequence[Value]]:
-    """Parse ``name=start:stop:step`` or ``name=a,b,c`` as given on the command line.
+    @classmethod
+    def from_json(
+        cls, axes: Mapping[str, list[Any]], points: Mapping[str, list[int]] | None = None
+    ) -> Grid:
+        """Rebuild a grid from what :meth:`to_json` and :meth:`points_to_json` gave.
 
-    ``stop`` is included when the steps hit it: ``fast=5:50:5`` ends with 50.
-    Steps are taken as decimals, so ``0.1:0.3:0.1`` is exactly 0.1, 0.2, 0.3.
-
-    Raises
-    ------
-    ConfigError
-        If the text has neither form, or the range is empty.
-    """
-    name, equals, spec = text.partition("=")
-    name = name.strip()
-    if not equals or not name or not spec.strip():
-        raise ConfigError(f"--grid {text!r}: write name=start:stop:step or name=a,b,c", key="grid")
-    if ":" in spec:
-        return name, _parse_range(name, spec)
-    return name, [_parse_scalar(part.strip()) for part in spec.split(",") if part.strip()]
-
-
-def _parse_range(name: str, spec: str) -> Sequence[Value]:
-    parts = [part.strip() for part in spec.split(":")]
-    if len(parts) == 2:
-        parts.append("1")
-    try:
-        if len(parts) != 3:
-            raise ValueError  # noqa: TRY301 - one message for every malformed range
-        start, stop, step = (_parse_number(part) for part in parts)
-    except ValueError:
-        raise ConfigError(
-            f"grid axis {name}={spec}: a range is start:stop:step, three numbers", key="grid"
-        ) from None
-    if step <= 0:
-        raise ConfigError(f"grid axis {name}={spec}: the step must be positive", key="grid")
-    count = (stop - start) // step + 1
-    if count <= 0:
-        raise ConfigError(f"grid axis {name}={spec} is empty: start lies beyond stop", key="grid")
-    if count > MAX_AXIS_VALUES:
-        raise ConfigError(
-            f"grid axis {name}={spec} has {count:,} values; at most {MAX_AXIS_VALUES:,}",
-            key="grid",
-        )
-    if all(
-        part.denominator == 1 and _is_int(text)
-        for part, text in zip((start, stop, step), parts, strict=True)
-    ):
-        return range(int(start), int(start) + int(step) * int(count), int(step))
-    # exact: integers over one denominator, rounded once by the division
-    unit = math.lcm(start.denominator, step.denominator)
-    first, stride = int(start * unit), int(step * unit)
-    return [(first + i * stride) / unit for i in range(int(count))]
-
-
-def _parse_number(text: str) -> Fraction:
-    """Read a decimal exactly.
-
-    Raises
-    ------
-    ValueError
-        If it is none, or of a size that no parameter has: the exact value of
-        1e-999999999 would fill the memory.
-    """
-    try:
-        number = Decimal(text)
-    except InvalidOperation:
-        raise ValueError(text) from None
-    if not number.is_finite() or abs(number.adjusted()) > MAX_EXPONENT:
-        raise ValueError(text)
-    return Fraction(number)
-
-
-def _is_int(text: str) -> bool:
-    return text.lstrip("+-").isdigit()
-
-
-def _parse_scalar(text: str) -> Value:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
+        Raises
+        ------
+        ConfigError, ValueError
+            If it is not that.
+        """
+        if not isinstance(axes, Mapping) or not isinstance(points, Mapping | None):
+            raise ValueError("the grid is no mapping")  # noqa: TRY004 - of what was read
+        values = {
+            name: list(map(from_plain, axis)) if isinstance(axis, list) else axis
+            for name, axis in axes.items()
+        }
+        if points is None:
+            return cls.of(values)
+        made = {name: make_axis(name, axis, repeated=True) for name, axis in values.items()}
         try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _axis(name: str, values: Iterable[Value] | Value) -> NDArray[np.generic]:
-    if not name:
-        raise ConfigError("grid: a parameter's name must not be empty", key="grid")
-    if isinstance(values, (bool, int, float, str)):
-        values = [values]
-    if isinstance(values, range):
-        _check_length(name, len(values))
-        array = _from_range(name, values)
-    elif isinstance(values, Iterable):
-        plain = [v.item() if isinstance(v, np.generic) else v for v in values]
-        _check_length(name, len(plain))
-        array = _typed(name, plain)
-        _refuse_repeated(name, array)
-    else:
-        raise ConfigError(
-            f"grid axis {name!r} is a {type(values).__name__}: give a list of values", key="grid"
-        )
-    if len(array) == 0:
-        raise ConfigError(f"grid axis {name!r} is empty", key="grid")
-    array.flags.writeable = False
-    return array
-
-
-def _from_range(name: str, values: range) -> NDArray[np.generic]:
-    """Convert a range without making a Python object of each value."""
-    if values and not all(-(2**63) <= end < 2**63 for end in (values[0], values[-1])):
-        raise ConfigError(f"grid axis {name!r} has an integer beyond 64 bits", key="grid")
-    # from its length: the stop itself may lie beyond 64 bits
-    return np.arange(len(values), dtype=np.int64) * values.step + values.start
-
-
-def _refuse_repeated(name: str, array: NDArray[np.generic]) -> None:
-    """Refuse two values that are one: as they are stored, large integers may meet as floats."""
-    values = array.tolist()
-    if len(set(values)) == len(values):
-        return
-    seen: set[object] = set()
-    twice = next(v for v in values if v in seen or seen.add(v))  # type: ignore[func-returns-value]
-    raise ConfigError(f"grid axis {name!r} repeats the value {twice!r}", key="grid")
-
-
-def _check_length(name: str, length: int) -> None:
-    if length > MAX_AXIS_VALUES:
-        raise ConfigError(
-            f"grid axis {name!r} has {length:,} values; at most {MAX_AXIS_VALUES:,}", key="grid"
-        )
-
-
-def _typed(name: str, values: Sequence[object]) -> NDArray[np.generic]:
-    kinds = {type(value) for value in values}
-    if kinds <= {int}:
-        try:
-            return np.array(values, dtype=np.int64)
+            places = {name: np.array(points[name], dtype=np.int64) for name in made}
         except OverflowError:
+            raise ValueError("the points do not lie on their axes") from None
+        sizes = {place.size for place in places.values()}
+        for name, place in places.items():
+            if (
+                place.ndim != 1
+                or len(sizes) != 1
+                or not np.all((place >= 0) & (place < len(made[name].column)))
+            ):
+                raise ValueError("the points do not lie on their axes")
+        return cls._made(made, places)
+
+    def opaque(self) -> dict[str, dict[str, Any]]:
+        """Values that travel with the function: by parameter and label."""
+        return {
+            name: {value.label: value.value for value in exact if isinstance(value, Opaque)}
+            for name, exact in self.exact.items()
+            if any(isinstance(value, Opaque) for value in exact)
+        }
+
+
+def _names_of(points: list[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the first point; every other one has the same."""
+    names = tuple(points[0])
+    for at, point in enumerate(points):
+        if not isinstance(point, Mapping) or set(point) != set(names):
             raise ConfigError(
-                f"grid axis {name!r} has an integer beyond 64 bits", key="grid"
-            ) from None
-    if kinds <= {int, float}:
-        try:
-            array = np.array(values, dtype=np.float64)
-        except OverflowError:
-            raise ConfigError(
-                f"grid axis {name!r} has a number beyond the range of a double", key="grid"
-            ) from None
-        if not np.all(np.isfinite(array)):
-            raise ConfigError(f"grid axis {name!r} has a value that is not finite", key="grid")
-        return array
-    if kinds == {bool}:
-        return np.array(values, dtype=np.bool_)
-    if kinds == {str}:
-        return np.array(values, dtype=object)
-    names = ", ".join(sorted(kind.__name__ for kind in kinds))
-    raise ConfigError(
-        f"grid axis {name!r} mixes or holds unusable types ({names}): "
-        "use numbers, or only text, or only true/false",
-        key="grid",
-    )
+                f"grid: point {at} does not have the parameters of point 0 "
+                f"({', '.join(map(str, names))}), and no others",
+                key="grid",
+            )
+    if not names:
+        raise ConfigError("the grid is empty: its points have no parameter", key="grid")
+    return names
+
+
+def _distinct(values: list[Any]) -> tuple[list[Any], NDArray[np.int64]]:
+    """Return the distinct values, in order of appearance, and the place of each among them."""
+    seen: dict[Any, int] = {}
+    distinct: list[Any] = []
+    places = np.empty(len(values), dtype=np.int64)
+    for at, value in enumerate(values):
+        key = type(value), value if is_native(value) else label_of(value)
+        place = seen.setdefault(key, len(distinct))
+        if place == len(distinct):
+            distinct.append(value)
+        places[at] = place
+    return distinct, places
+
+
+def _item(place: Any) -> Any:
+    """A plain number for one combination."""
+    return int(place) if isinstance(place, np.int64) else place

@@ -117,6 +117,8 @@ class Index:
     path_id, columns_id, offset, size : ndarray of int64, shape (n_frames,)
     damaged : list of str
         Journals that were not read, or not to their end, and why.
+    kinds : dict of str to set of str
+        What metrics are, other than numbers, by :class:`~supervisor.rows.cells.CellKind`.
     """
 
     start: NDArray[np.int64]
@@ -129,6 +131,7 @@ class Index:
     paths: list[Path]
     columns: list[tuple[str, ...]]
     damaged: list[str]
+    kinds: dict[str, set[str]]
 
     @classmethod
     def of(cls, journals: Journals, space: Space, *, failed: bool = True) -> Index:
@@ -141,9 +144,13 @@ class Index:
         columns: dict[tuple[str, ...], int] = {(): 0}
         flat = array("q")
         damaged: list[str] = []
+        kinds: dict[str, set[str]] = {}
         for path_id, (path, run_ids) in enumerate(found):
             try:
                 for frame in iter_frames(path, run_ids):
+                    if frame.kind is FrameKind.VALUE:
+                        kinds.setdefault(frame.columns[0], set()).add(frame.columns[1])
+                        continue
                     check_frame(frame, space)
                     if not failed and frame.kind is FrameKind.FAILED:
                         continue
@@ -166,8 +173,9 @@ class Index:
         reached = np.maximum.accumulate(np.concatenate(([0], stop)))[:-1]
         first = np.minimum(np.maximum(start, reached), stop)
         return cls(
-            start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns), damaged
-        )
+            start, stop, first, path_id_, columns_id_, offset, size, paths, list(columns), damaged,
+            kinds,
+        )  # fmt: skip
 
     def merged(self) -> list[Range]:
         """Ranges of combinations that some frame has."""

@@ -20,12 +20,14 @@ from numpy.typing import NDArray
 from supervisor.errors import DamagedJournalError, InternalError, RunFailedError
 from supervisor.rows.frames import (
     Frame,
+    FrameKind,
     Part,
     max_rows,
     pack_columns,
     pack_failed,
     pack_header,
     pack_rows,
+    pack_value,
     read_journal,
 )
 from supervisor.system import private
@@ -37,6 +39,9 @@ _FULL = {
     errno.EDQUOT: "disk quota used up",
     errno.EFBIG: "the file-size limit is reached",
 }
+
+
+_VALUES_REMEMBERED = 4096
 
 
 class JournalWriter:
@@ -63,6 +68,8 @@ class JournalWriter:
         self.path = Path(path)
         self._columns: tuple[str, ...] | None = None
         self._columns_at = 0
+        self._values: dict[tuple[str, str, str | int], int] = {}
+        """Where values lie that rows refer to; each is written once while it is remembered."""
         self._end = 0
         """Invariant: the file is whole frames up to here; it is where a torn write is cut."""
         self._torn = False
@@ -136,6 +143,23 @@ class JournalWriter:
     def append_failed(self, index: int, error: str) -> None:
         """Record that combination ``index`` failed, with at most 2 KiB of the reason."""
         self._write(pack_failed(index, error))
+
+    def append_value(self, metric: str, kind: str, value: str | int) -> int:
+        """Write a value that rows refer to (see :mod:`supervisor.rows.cells`).
+
+        Returns
+        -------
+        int
+            Its offset, in bytes.
+        """
+        key = (metric, kind, value)
+        if key not in self._values:
+            if len(self._values) >= _VALUES_REMEMBERED:
+                self._values.clear()
+            at = self._end
+            self._write(pack_value(*key))
+            self._values[key] = at
+        return self._values[key]
 
     def close(self) -> None:
         """Close the file; harmless when repeated."""
@@ -237,7 +261,7 @@ class JournalTail:
                     frames, self._offsets[path] = read_journal(path, seen, self._run_ids)
                 except DamagedJournalError:
                     frames, self._offsets[path] = [], size
-                found += frames
+                found += [frame for frame in frames if frame.kind is not FrameKind.VALUE]
         return found
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import fcntl
 import heapq
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,12 +26,16 @@ from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError, RunFailedError, UntrustedError
 from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
-from supervisor.rows import checksum
+from supervisor.rows import cells, checksum
+from supervisor.rows.cells import CellKind, Values, as_text
 from supervisor.rows.frames import Frame, FrameKind
-from supervisor.rows.grid import Grid, Value
+from supervisor.rows.grid import Grid
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
 from supervisor.rows.journal import JournalSync
+from supervisor.rows.names import ERROR_COLUMN, title_of
+from supervisor.rows.ranking import TRADES, Ranking
 from supervisor.rows.space import Space
+from supervisor.rows.values import to_arrow_column
 from supervisor.system import private
 from supervisor.system.durable import sync_directory
 from supervisor.system.meanwhile import Meanwhile
@@ -38,11 +43,12 @@ from supervisor.system.meanwhile import Meanwhile
 ROW_GROUP = 2**16
 """Indices of the grid per row group: part of the format, since it shapes the file's bytes."""
 
-ERROR_COLUMN = "error"
-"""Why a combination failed; there only if one did."""
-
 WHOLE_NUMBERS = frozenset({"trades"})
 """Metrics that are counts, kept as int64 (unless a strategy returns fractions after all)."""
+
+
+_EXACT = 2.0**53
+"""Up to here every whole number is a float64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +65,15 @@ class Compaction:
         Combinations that no journal has, merged; some have an accepted one in them.
     damaged : tuple of str
         Journals that could not be read, and why: a resume computes what they held again.
+    mixed : tuple of str
+        Metrics that are numbers in some rows and texts or times in others, which were dropped.
     """
 
     rows: int
     failed: int
     missing: tuple[tuple[int, int], ...]
     damaged: tuple[str, ...] = ()
+    mixed: tuple[str, ...] = ()
 
 
 def compact(journals: Journals, out_path: Path | str, space: Space) -> Compaction:
@@ -95,14 +104,33 @@ def compact(journals: Journals, out_path: Path | str, space: Space) -> Compactio
     out_path = Path(out_path)
     kept = Meanwhile(partial(_see_kept, journals))
     try:
-        done = _write(index, out_path, space, shape, kept.result)
-    except _FractionError:
-        # a strategy's "trades" are not counts: write it again, as float64
-        done = _write(index, out_path, space, shape.with_floats(), kept.result)
+        done, mixed = _write_as_it_is(index, out_path, space, shape, kept.result)
     finally:
         kept.result()  # where the file cannot be written, only the journals have the rows
     missing = tuple(outstanding(index.merged(), space, range(space.grid.size)))
-    return Compaction(*done, missing=missing, damaged=tuple(index.damaged))
+    return Compaction(*done, missing=missing, damaged=tuple(index.damaged), mixed=tuple(mixed))
+
+
+def _write_as_it_is(
+    index: Index,
+    out_path: Path,
+    space: Space,
+    shape: _Shape,
+    before_replacing: Callable[[], None],
+) -> tuple[tuple[int, int], list[str]]:
+    """Write the file, again where a column turns out to hold something else than it seemed to.
+
+    Returns what :func:`_write` does, and the metrics of which only the numbers were kept.
+    """
+    mixed: list[str] = []
+    while True:
+        try:
+            return _write(index, out_path, space, shape, before_replacing), mixed
+        except _FractionError:
+            shape = shape.with_floats()  # a strategy's "trades" are not counts
+        except _NumberError as error:
+            shape = shape.with_number(error.metric)
+            mixed.append(error.metric)
 
 
 def _see_kept(journals: Journals) -> None:
@@ -132,20 +160,29 @@ def read(path: Path | str) -> Any:
 
 
 def best(
-    path: Path | str, metric: str = "total_return", k: int = 10, *, largest: bool = True
-) -> list[dict[str, Value | None]]:
+    path: Path | str,
+    metric: str = "total_return",
+    k: int = 10,
+    ranking: Ranking | None = None,
+    *,
+    largest: bool = True,
+) -> list[dict[str, Any]]:
     """Find the ``k`` rows with the best value of a metric, holding one row group at a time.
 
-    Ties go to the earlier combination; rows without the metric, or with NaN, are
-    left out. Raises :class:`ConfigError` if the file does not match its checksum.
+    Ties go to the earlier combination; rows without the metric, or with a value that is not
+    finite, are left out, and those with fewer trades than the ranking asks for. Raises
+    :class:`ConfigError` if the file does not match its checksum.
     """
     checksum.check(path)
-    kept: list[tuple[float, int, dict[str, Value | None]]] = []
+    ranking = ranking or Ranking(ascending=not largest)
+    columns = [metric, TRADES] if ranking.min_trades else [metric]
+    kept: list[tuple[float, int, dict[str, Any]]] = []
     with _opened(path) as file:
         seen = 0
         for group in range(file.num_row_groups):
-            scores = _numbers(file.read_row_group(group, columns=[metric]).column(0))
-            scores = np.where(np.isnan(scores), -np.inf, scores if largest else -scores)
+            table = file.read_row_group(group, columns=list(dict.fromkeys(columns)))
+            trades = numbers(table.column(TRADES)) if ranking.min_trades else None
+            scores = ranking.scores(numbers(table.column(metric)), trades)
             top = np.argsort(-scores, kind="stable")[:k]
             top = top[scores[top] > -np.inf]
             if len(top) and (len(kept) < k or scores[top[0]] > kept[-1][0]):
@@ -177,7 +214,21 @@ def _opened(path: Path | str) -> Iterator[Any]:
         ) from None
 
 
-def _numbers(column: Any) -> NDArray[np.float64]:
+def metrics_of(path: Path | str, grid: Grid) -> list[str]:
+    """Return the columns of a results file that combinations can be ranked by."""
+    with _opened(path) as file:
+        schema = file.schema_arrow
+    return [
+        field.name
+        for field in schema
+        if field.name not in (*grid.names, ERROR_COLUMN) and str(field.type) in _RANKED_TYPES
+    ]
+
+
+_RANKED_TYPES = ("double", "int64")
+
+
+def numbers(column: Any) -> NDArray[np.float64]:
     """Give a column as numbers, NaN where it has none.
 
     Our own columns are read by their buffers: Arrow's compute functions take 50 ms to load,
@@ -185,9 +236,9 @@ def _numbers(column: Any) -> NDArray[np.float64]:
     """
     if str(column.type) not in ("double", "int64"):
         column = column.cast("float64")
-    numbers = to_numpy(column).astype(np.float64)
-    numbers[nulls(column)] = np.nan
-    return numbers
+    found = to_numpy(column).astype(np.float64)
+    found[nulls(column)] = np.nan
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,12 +255,15 @@ class _Shape:
         Metrics kept as int64.
     has_error : bool
         Whether there is an error column.
+    kinds : mapping of str to CellKind
+        What metrics are that are no numbers.
     """
 
     names: tuple[str, ...]
     titles: tuple[str, ...]
     whole: frozenset[str]
     has_error: bool
+    kinds: Mapping[str, CellKind] = field(default_factory=dict)
 
     @classmethod
     def of(cls, index: Index, grid: Grid) -> _Shape:
@@ -217,34 +271,94 @@ class _Shape:
         ids, firsts = np.unique(useful, return_index=True)
         in_order = [index.columns[i] for i in ids[np.argsort(firsts)]]
         names = tuple(dict.fromkeys(name for columns in in_order for name in columns))
-        taken = {*grid.names, ERROR_COLUMN}
-        titles = tuple(f"result_{name}" if name in taken else name for name in names)
-        return cls(names, titles, WHOLE_NUMBERS & set(names), 0 in ids)
+        titles = tuple(title_of(name, grid.names) for name in names)
+        kinds = {name: _kind(found) for name, found in index.kinds.items()}
+        whole = WHOLE_NUMBERS & set(names) - set(kinds)
+        return cls(names, titles, whole, 0 in ids, kinds)
 
     def with_floats(self) -> _Shape:
-        return _Shape(self.names, self.titles, frozenset(), self.has_error)
+        return replace(self, whole=frozenset())
+
+    def with_number(self, metric: str) -> _Shape:
+        kinds = {name: kind for name, kind in self.kinds.items() if name != metric}
+        return replace(self, kinds=kinds, whole=self.whole | ({metric} & WHOLE_NUMBERS))
 
     def schema(self, grid: Grid) -> Any:
         import pyarrow as pa
 
         fields = [
-            pa.field(name, _parameter_type(axis), nullable=False)
-            for name, axis in zip(grid.names, grid.axes, strict=True)
+            pa.field(name, column.type, nullable=bool(column.null_count))
+            for name, column in parameter_columns(grid).items()
         ]
         for name, title in zip(self.names, self.titles, strict=True):
-            fields.append(pa.field(title, pa.int64() if name in self.whole else pa.float64()))
+            fields.append(pa.field(title, self._type(name)))
         if self.has_error:
             fields.append(pa.field(ERROR_COLUMN, pa.string()))
         return pa.schema(fields)
 
+    def _type(self, name: str) -> Any:
+        import pyarrow as pa
 
-def _parameter_type(axis: NDArray[np.generic]) -> Any:
-    import pyarrow as pa
+        match self.kinds.get(name):
+            case CellKind.TEXT:
+                return pa.string()
+            case CellKind.TIME:
+                return pa.timestamp("us")
+            case CellKind.UTC:
+                return pa.timestamp("us", "UTC")
+            case CellKind.DURATION:
+                return pa.duration("us")
+        return pa.int64() if name in self.whole else pa.float64()
 
-    return pa.string() if axis.dtype == object else pa.from_numpy_dtype(axis.dtype)
+
+def _kind(found: set[str]) -> CellKind:
+    """What a column holds whose values are of these kinds."""
+    return CellKind(*found) if len(found) == 1 else CellKind.TEXT
 
 
-def _parameter_column(values: NDArray[np.generic]) -> Any:
+def parameter_columns(grid: Grid) -> dict[str, Any]:
+    """Return the values of each parameter as an Arrow array: a column's type, and its values."""
+    return {
+        name: to_arrow_column(axis.tolist())
+        if axis.dtype == object and name in grid.exact
+        else _plain_column(axis)
+        for name, axis in zip(grid.names, grid.axes, strict=True)
+    }
+
+
+def parameter_values(grid: Grid, name: str) -> list[Any]:
+    """Return the values of a parameter as results have them, for one row after the other."""
+    axis = grid.axis(name)
+    if axis.dtype == object and name in grid.exact:
+        values: list[Any] = to_arrow_column(axis.tolist()).to_pylist()
+    else:
+        values = axis.tolist()
+    return values
+
+
+def metric_values(name: str, values: list[Any]) -> list[Any]:
+    """Return the values of a metric as results have them: counts are whole numbers."""
+    if name in WHOLE_NUMBERS:
+        return [_count(value) if isinstance(value, float) else value for value in values]
+    return values
+
+
+def _count(value: float) -> int | float | None:
+    if math.isnan(value):
+        return None
+    return int(value) if value.is_integer() and abs(value) <= _EXACT else value
+
+
+def _parameter_column(grid: Grid, name: str, digits: NDArray[np.int64]) -> Any:
+    axis = grid.axis(name)
+    if axis.dtype == object and name in grid.exact:
+        import pyarrow as pa
+
+        return to_arrow_column(axis.tolist()).take(pa.array(digits))
+    return _plain_column(axis[digits])
+
+
+def _plain_column(values: NDArray[np.generic]) -> Any:
     return text_to_arrow(values.tolist()) if values.dtype == object else to_arrow(values)
 
 
@@ -253,6 +367,14 @@ def _parameter_column(values: NDArray[np.generic]) -> Any:
 
 class _FractionError(Exception):
     """A metric that should be a count is not."""
+
+
+class _NumberError(Exception):
+    """A metric that is a text or a time in some rows is a number in another."""
+
+    def __init__(self, metric: str) -> None:
+        super().__init__(metric)
+        self.metric = metric
 
 
 @dataclass(slots=True)
@@ -272,6 +394,8 @@ class _Block:
         Combinations that were computed, or failed.
     errors : dict of int to str
         By position in the block.
+    values : dict of (int, int) to object
+        Texts, times and durations, by position in the block and metric.
     """
 
     start: int
@@ -280,6 +404,7 @@ class _Block:
     there: NDArray[np.bool_]
     found: NDArray[np.bool_]
     errors: dict[int, str]
+    values: dict[tuple[int, int], Any]
 
 
 def _write(
@@ -337,6 +462,7 @@ def _blocks(index: Index, space: Space, shape: _Shape) -> Iterator[_Block]:
         for columns in index.columns
     ]
     at = 0
+    values = Values()
     while at < len(frames):
         start = int(first[at]) // ROW_GROUP * ROW_GROUP
         end = min(start + ROW_GROUP, space.grid.size)
@@ -344,7 +470,9 @@ def _blocks(index: Index, space: Space, shape: _Shape) -> Iterator[_Block]:
         while at < len(frames) and first[at] < end:
             which = int(frames[at])
             low, high = int(first[at]), min(int(stop[at]), end)
-            _fill(block, index.frame(which), space, low, high, places[index.columns_id[which]])
+            _fill(
+                block, index.frame(which), space, low, high, places[index.columns_id[which]], values
+            )
             if high < stop[at]:
                 first[at] = high  # the rest belongs to the next row group
                 break
@@ -361,11 +489,18 @@ def _empty_block(start: int, indices: NDArray[np.int64], width: int) -> _Block:
         np.zeros((size, width), dtype=np.bool_),
         np.zeros(size, dtype=np.bool_),
         {},
+        {},
     )
 
 
 def _fill(
-    block: _Block, frame: Frame, space: Space, low: int, high: int, places: NDArray[np.intp]
+    block: _Block,
+    frame: Frame,
+    space: Space,
+    low: int,
+    high: int,
+    places: NDArray[np.intp],
+    values: Values,
 ) -> None:
     """Put combinations ``low`` to ``high`` of a frame where they belong."""
     first = space.count(block.start, low)
@@ -374,8 +509,17 @@ def _fill(
     if frame.kind is FrameKind.FAILED:
         block.errors[here.start] = frame.error()
         return
-    block.metrics[here, places] = rows_of(frame, space, low, high)
+    rows = rows_of(frame, space, low, high)
+    block.metrics[here, places] = rows
     block.there[here, places] = True
+    special = cells.special(rows)
+    if not special.any():
+        return
+    block.there[here, places] = ~special
+    for row, column in np.argwhere(special).tolist():
+        value = values.of(frame, rows[row, column])
+        if value is not None:
+            block.values[here.start + row, int(places[column])] = value
 
 
 def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, int]:
@@ -383,14 +527,17 @@ def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, 
     import pyarrow as pa
 
     keep = block.found
-    parameters = grid.decode(block.indices[keep])
-    columns = [_parameter_column(parameters[name]) for name in grid.names]
+    digits = grid.digits(block.indices[keep])
+    columns = [_parameter_column(grid, name, digits[name]) for name in grid.names]
     for at, name in enumerate(shape.names):
+        if name in shape.kinds:
+            columns.append(_special_column(block, at, name, schema.field(shape.titles[at]).type))
+            continue
         values, absent = block.metrics[keep, at], ~block.there[keep, at]
         if name in shape.whole:
             absent |= np.isnan(values)
             values = np.where(absent, 0.0, values)
-            if np.any(values != np.rint(values)) or np.any(np.abs(values) > 2.0**53):
+            if np.any(values != np.rint(values)) or np.any(np.abs(values) > _EXACT):
                 raise _FractionError
             values = values.astype(np.int64)
         columns.append(to_arrow(values, absent))
@@ -400,6 +547,18 @@ def _table(block: _Block, grid: Grid, shape: _Shape, schema: Any) -> tuple[Any, 
         errors = kept_errors or [None] * int(keep.sum())
         columns.append(text_to_arrow(errors))
     return pa.Table.from_arrays(columns, schema=schema), n_failed
+
+
+def _special_column(block: _Block, at: int, name: str, kind: Any) -> Any:
+    """Make the column of a metric that is a text or a time."""
+    import pyarrow as pa
+
+    if np.any(block.there[:, at] & ~np.isnan(block.metrics[:, at])):
+        raise _NumberError(name)
+    found = [block.values.get((row, at)) for row in np.flatnonzero(block.found).tolist()]
+    if str(kind) == "string":
+        return text_to_arrow([as_text(value) for value in found])
+    return pa.array(found, kind)
 
 
 @contextmanager

@@ -11,7 +11,10 @@ proc(5), ``/proc/[pid]/smaps_rollup``; kernel documentation, filesystems/proc.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import sys
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -76,6 +79,46 @@ def oom_kills() -> int:
     except OSError:
         return 0
     return int(text.partition("\noom_kill ")[2].partition("\n")[0] or 0)
+
+
+def available_bytes() -> int:
+    """Memory that can still be used, in bytes: the machine's, or what a cgroup or ulimit leaves."""
+    return min(_machine_bytes(), _cgroup_bytes(), _limit_bytes())
+
+
+def _machine_bytes() -> int:
+    try:
+        text = Path("/proc/meminfo").read_text()
+        return 1024 * int(text.partition("MemAvailable:")[2].split()[0])
+    except (OSError, IndexError, ValueError):
+        return os.sysconf("SC_AVPHYS_PAGES") * _PAGE_BYTES
+
+
+def _cgroup_bytes() -> int:
+    """What is left of the limits of our cgroup (v2) and those above; sys.maxsize without any."""
+    least = sys.maxsize
+    with contextlib.suppress(OSError, ValueError):
+        name = Path("/proc/self/cgroup").read_text().partition("0::/")[2].split("\n")[0]
+        place = Path("/sys/fs/cgroup")
+        for part in ("", *name.split("/")):
+            place /= part
+            with contextlib.suppress(OSError, ValueError):
+                most = int((place / "memory.max").read_text())
+                used = int((place / "memory.current").read_text())
+                least = min(least, max(0, most - used))
+    return least
+
+
+def _limit_bytes() -> int:
+    """What RLIMIT_AS leaves; sys.maxsize without one."""
+    most = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if most == resource.RLIM_INFINITY:
+        return sys.maxsize
+    try:
+        used = int(process.read("/proc/self/statm").split()[0]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        used = 0
+    return max(0, most - used)
 
 
 @dataclass

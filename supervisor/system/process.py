@@ -25,6 +25,7 @@ from supervisor.system.shape import Pid
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_DUMPABLE = 4
 _PR_SET_NAME = 15
 _PF_KTHREAD = 0x00200000
 _READ_BYTES = 2**16
@@ -66,6 +67,11 @@ def set_title(name: str) -> None:
     """Set the name that ``ps -o comm`` and ``top`` show, at most 15 bytes."""
     buffer = ctypes.create_string_buffer(name.encode()[:15])
     _libc.prctl(_PR_SET_NAME, buffer, 0, 0, 0)
+
+
+def forbid_core_dump() -> None:
+    """Leave no core file when a signal ends this process, whatever the system's pattern is."""
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 class Identity(NamedTuple):

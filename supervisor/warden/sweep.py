@@ -67,6 +67,7 @@ class Sweep:
         self._backend: Backend | None = None
         self._serial = next_serial(self._journals)
         self._earlier = 0
+        self._remarks: set[str] = set()
         self._given_up = GivenUp(run, plan.run_id)
         self._workers: dict[int, Worker] = {}
         self._by_pid: dict[int, Worker] = {}
@@ -246,6 +247,10 @@ class Sweep:
             self._give_chunk(worker)  # first of all: it may be waiting
             self.report()
             self._run.check_done()
+        elif isinstance(message, messages.Remark):
+            if message.text not in self._remarks:
+                self._remarks.add(message.text)
+                self._run.post(message)
         elif isinstance(message, messages.DeviceFlagOpened):
             self._run.events.emit("device_flag", serial=worker.serial, **message._asdict())
         elif isinstance(message, messages.DeviceLost):

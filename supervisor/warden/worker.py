@@ -122,6 +122,8 @@ class Nursery:
             "" if self._plan.source is Source.BUILT_IN else self._plan.provenance.cwd,
             device,
             self._plan.worker_vram_bytes,
+            self._plan.ranking,
+            self._plan.grid.names,
         )
 
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import datetime as dt
 import gc
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,95 @@ def holding(root: Path, done: int):
 
 
 # --- what can be swept ---------------------------------------------------------------------------
+
+
+VALUES = {
+    "stop": [None, 0.5],
+    "day": [dt.date(2024, 1, 2), dt.date(2024, 2, 29)],
+    "price": [Decimal("1.10")],
+    "pair": [(1, 2)],
+    "window": [1, 2.5],
+    "long": [True],
+    "code": ["00012", "09:30"],
+    "signal": [signal.SIGINT, signal.SIGTERM],
+}
+
+
+def as_told(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows in one order, with the types of their values."""
+    return sorted(repr([(n, type(v).__name__, v) for n, v in row.items()]) for row in rows)
+
+
+def test_values_of_every_kind_and_rows_like_results(inside: Place) -> None:
+    """What the function gets is what was given; rows() and results() have the same columns."""
+    seen = inside.root / "seen"
+
+    def backtest(bars, params, stop):
+        with seen.open("a") as file:
+            file.write(repr(list(params.values())) + "\n")
+        metrics = {"day": 4.0, "error": 5.0, "index": 6.0, "x": 0.5}
+        return {"trades": 3} | metrics if params["code"] == "00012" else metrics
+
+    with supervisor.sweep(
+        backtest, VALUES, inside.data, workers=2, run_dir=inside.root / "run"
+    ) as run:
+        rows = list(run.rows())
+        table = run.results()
+    given = [repr(list(point)) for point in itertools.product(*VALUES.values())]
+    assert sorted(seen.read_text().splitlines()) == sorted(given)
+    results = table.to_pylist()
+    for row in results:
+        assert row["code"] == "00012" or row.pop("trades") is None  # rows leave it out
+    assert as_told(rows) == as_told(results)
+    assert list(results[0]) == [
+        *VALUES, "trades", "result_day", "result_error", "index", "x",
+    ]  # fmt: skip
+    assert results[0]["trades"] == 3
+    assert [results[0][name] for name in ("day", "signal")] == [VALUES["day"][0], "Signals.SIGINT"]
+
+
+def test_a_resumed_run_gets_the_same_values(inside: Place) -> None:
+    seen, first = inside.root / "seen", inside.root / "first"
+
+    def backtest(bars, params, stop):
+        with seen.open("a") as file:
+            file.write(repr(list(params.values())) + "\n")
+        if not first.exists():
+            first.touch()
+            stop.wait()
+            return None
+        return {"x": 0.5}
+
+    run_dir = inside.root / "run"
+    with supervisor.sweep(backtest, VALUES, inside.data, workers=1, run_dir=run_dir) as run:
+        wait_for(first.exists, "the first combination")
+        run.stop()
+    seen.unlink()
+    with supervisor.resume(run_dir) as run:
+        rows = run.results().to_pylist()
+    given = [repr(list(point)) for point in itertools.product(*VALUES.values())]
+    assert sorted(seen.read_text().splitlines()) == sorted(given)
+    assert len(rows) == len(given)
+
+
+def test_points_in_place_of_a_grid(inside: Place) -> None:
+    points = [{"a": 3, "b": "x"}, {"a": 1, "b": "y"}, {"a": 3, "b": "y"}]
+
+    def backtest(bars, params, stop):
+        return {"y": params["a"] + (params["b"] == "y")}
+
+    with supervisor.sweep(backtest, points, inside.data, run_dir=inside.root / "run") as run:
+        rows = sorted(run.rows(), key=lambda row: (row["a"], row["b"]))
+        table = run.results().to_pylist()
+    assert table == [point | {"y": y} for point, y in zip(points, (3.0, 2.0, 4.0), strict=True)]
+    assert rows == [table[1], table[0], table[2]]
+
+
+def test_a_builtin_over_points(inside: Place) -> None:
+    points = [{"fast": 3, "slow": 7}, {"slow": 3, "fast": 5}, {"fast": 2, "slow": 5}]
+    with supervisor.sweep("sma_cross", points, inside.data, run_dir=inside.root / "run") as run:
+        rows = run.results().to_pylist()
+    assert [(row["fast"], row["slow"]) for row in rows] == [(3, 7), (2, 5)]
 
 
 def test_a_closure_over_a_grid(inside: Place) -> None:
@@ -602,7 +694,7 @@ print(run.report.status, run.report.combos_done, flush=True)
     run.wait_for((place.root / "looping").exists, "the caller in its loop")
     run.signal(signal.SIGINT)
     assert run.end() == 0, run.tell()
-    assert run.out == "interrupted True\nstopped 30\n"
+    assert run.out == "interrupted False\nstopped 30\n", "stopped before it is the caller's"
     run.assert_gone()
 
 

@@ -17,7 +17,7 @@ import pytest
 from supervisor.containment import cgroup
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.system import process
-from tests.support.cli import Place, Started
+from tests.support.cli import Place, Started, code_of
 from tests.support.waiting import DEADLINE_S, wait_for
 
 QUICK = ["--grace", "0.3", "--terminate", "0.2"]
@@ -305,7 +305,7 @@ def test_only_the_command_holds_its_streams_open(place: Place) -> None:
             os.write(popen.stdin.fileno(), b"x")
         assert popen.poll() is None
         popen.send_signal(signal.SIGTERM)
-        assert popen.wait(DEADLINE_S) == 143
+        assert popen.wait(DEADLINE_S) == -signal.SIGTERM
     finally:
         popen.stdout.close()
         popen.stdin.close()
@@ -533,6 +533,14 @@ def test_sigquit_names_its_processes_then_kills(place: Place) -> None:
     run.assert_gone()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_command_that_a_signal_ended_by_itself(place: Place, number: signal.Signals) -> None:
+    """A shell sees what it would see without us; the run failed all the same."""
+    done = carry_out(place, "sh", "-c", f"kill -{number:d} $$")
+    assert done.returncode == -number
+    assert report_of(place)["exit_code"] == 1
+
+
 # -- on a terminal ---------------------------------------------------------
 
 
@@ -563,7 +571,7 @@ def test_ctrl_c_on_a_terminal_kills_a_deaf_tree(place: Place, terminal: Any) -> 
     child.expect(pexpect.EOF)
     wait_for(lambda: not child.isalive(), "its end")
     child.close()
-    assert child.exitstatus == 130
+    assert code_of(child) == 130
     wait_for(lambda: not place.alive(), "everything gone")
 
 

@@ -35,8 +35,6 @@ DIES = {
     "abort": "os.abort()",
     "os._exit": "os._exit(3)",
     "os._exit(0)": "os._exit(0)",
-    "sys.exit": "sys.exit('enough')",
-    "KeyboardInterrupt": "raise KeyboardInterrupt",
     "killed": "os.kill(os.getpid(), signal.SIGKILL)",
 }
 
@@ -92,22 +90,29 @@ def test_an_exception_fails_its_combination_without_a_new_worker(inside: Place) 
         if params["a"] == 7:
             raise ValueError("seven\\nlines")
         if params["a"] == 8:
-            return {"sharpe": "text"}
+            return {"sharpe": [1.0]}
         if params["a"] == 9:
             return None
         if params["a"] == 10:
             return {}
         if params["a"] == 11:
             return 3.0
+        if params["a"] == 12:
+            sys.exit("enough")
+        if params["a"] == 13:
+            raise KeyboardInterrupt
         return row(params)
     """
     run = sweep_inside(inside, body, n=50)
     assert run.end() == 0, run.tell()
-    failed = assert_only_these_failed(run, 50, {7, 8, 9, 10, 11})
+    failed = assert_only_these_failed(run, 50, set(range(7, 14)))
     errors = {row["a"]: str(row["error"]) for row in failed}
     assert "ValueError: seven lines" in errors[7]
+    assert errors[12].startswith("SystemExit: enough")
+    assert errors[13].startswith("KeyboardInterrupt")
     assert all(errors.values())
     assert run.report["errors"] == []
+    assert run.events.count('"warden.worker_started"') == 2
     run.assert_gone()
 
 

@@ -15,7 +15,7 @@ import pexpect
 import pytest
 
 from supervisor.lifecycle.spec import read_spec
-from tests.support.cli import ROOT, Place, Started
+from tests.support.cli import ROOT, Place, Started, code_of
 from tests.support.waiting import DEADLINE_S
 
 README = ROOT / "README.md"
@@ -158,7 +158,7 @@ class Reader:
         terminal.expect(pexpect.EOF)
         shown += terminal.before
         terminal.close()
-        assert terminal.exitstatus == 130, shown
+        assert code_of(terminal) == 130, shown
         return shown
 
 

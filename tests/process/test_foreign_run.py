@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.records.ledger import Ledger
-from tests.support.cli import Place
+from tests.support.cli import POLITE, Place
 
 NOBODY = 65534
 RUN_ID = "20240229-120000-abcdef"
@@ -239,3 +239,18 @@ def test_the_fix_that_is_named_is_enough(place: Place, run_dir: Path) -> None:
     assert "chmod -R go-w" in refused(place, "report", str(run_dir))
     subprocess.run(["chmod", "-R", "go-w", run_dir], check=True)
     assert place.command("report", str(run_dir)).returncode == 0
+
+
+@pytest.mark.parametrize("name", [".", "events.jsonl", "run.json"])
+def test_a_run_of_ours_is_stopped_whatever_has_become_of_its_directory(
+    place: Place, name: str
+) -> None:
+    run = place.sweep(POLITE, DONE=20)
+    run.wait_marks("ready", 2)
+    before = (run.run_dir / name).stat().st_mode
+    (run.run_dir / name).chmod(0o777)
+    ended = place.command("stop")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (run.run_dir / name).chmod(before)
+    run.end()
+    run.assert_gone()

@@ -334,3 +334,47 @@ def test_damaged_files_are_named(
 def test_an_unknown_run_is_refused(place: Place) -> None:
     assert "no run 'nope'" in refused(place, "nope")
     assert "no run in ./runs yet" in refused(place)
+
+
+RANKED = """
+def f(bars, params, stop):
+    a = params["a"]
+    odd = {0: float("nan"), 1: float("inf"), 2: float("-inf")}
+    return {"y": odd.get(a, float(a)), "trades": a}
+"""
+
+
+def best_of(text: str) -> list[str]:
+    """The line above the table, and the parameters of its rows."""
+    lines = text.splitlines()
+    at = next(at for at, line in enumerate(lines) if line.startswith("best by"))
+    rows = [line.split() for line in lines[at + 2 :]]
+    return [lines[at], *(row[0] for row in rows[: next(
+        (n for n, row in enumerate(rows) if not row or not row[0].isdigit()), len(rows)
+    )])]  # fmt: skip
+
+
+def test_the_ranking_is_the_user_s_to_choose(place: Place) -> None:
+    run = place.sweep(
+        RANKED, "--sort", "y", "--ascending", "--min-trades", "5", n=9, json=False, workers=1
+    )
+    assert run.end() == 0, run.tell()
+    asked = ["best by y, ascending, of those with at least 5 trades", "5", "6", "7", "8"]
+    assert best_of(run.out) == asked
+    there = str(run.run_dir)
+    assert best_of(place.command("report", there).stdout) == asked
+    again = place.command("report", there, "--sort", "y", "--min-trades", "0")
+    assert best_of(again.stdout) == ["best by y", "8", "7", "6", "5", "4"]
+    trades = place.command("report", there, "--sort", "trades", "--min-trades", "8")
+    assert best_of(trades.stdout)[1:] == ["8"]
+    none = place.command("report", there, "--min-trades", "9")
+    assert "no combination has at least 9 trades" in none.stdout
+
+
+def test_an_unknown_metric_loses_no_rows(place: Place) -> None:
+    run = place.sweep(RANKED, "--sort", "profit", n=9, json=False, workers=1)
+    assert run.end() == 0, run.tell()
+    assert "the run has no metric 'profit' to rank by; its metrics: y, trades" in run.out
+    assert "the run has no metric 'profit' to rank by; its metrics: y, trades" in run.err
+    assert len(run.results()) == 9
+    assert "its metrics: y, trades" in refused(place, str(run.run_dir), "--sort", "nothing")

@@ -30,6 +30,8 @@ DONE = 50
 TIMES = ["--grace", "0.3", "--terminate", "0.2"]
 
 STEADY = """
+import random
+import numpy as np
 ALLOWED = HERE / "allowed"
 
 def f(bars, params, stop):
@@ -38,8 +40,10 @@ def f(bars, params, stop):
     while ALLOWED.exists() and params["a"] >= int(ALLOWED.read_text() or 0):
         if stop.wait(0.001):
             return None
-    return {"sharpe": params["a"] ** 0.5 * bars.close[-1], "trades": params["a"] % 7}
+    return {"sharpe": params["a"] ** 0.5 * bars.close[-1], "trades": params["a"] % 7,
+            "noise": random.random() + np.random.normal() + stop.rng.random()}
 """
+SEED = ["--seed", "9"]
 
 
 def resume(place: Place, *options: str) -> Started:
@@ -167,11 +171,11 @@ def kill_and_resume(place: Place, run: Started, resumes: int, step: int, seed: i
 def test_a_run_that_was_killed_again_and_again_equals_one_that_was_not(
     place: Place, seed: int
 ) -> None:
-    finished(place.sweep(STEADY, n=600))
+    finished(place.sweep(STEADY, *SEED, n=600))
     whole = results_bytes(place)
     put_aside(place)
     allow(place, 0)
-    run = kill_and_resume(place, place.sweep(STEADY, *TIMES, n=600), 3, 150, seed)
+    run = kill_and_resume(place, place.sweep(STEADY, *SEED, *TIMES, n=600), 3, 150, seed)
     report = finished(run)
     assert results_bytes(place) == whole
     assert report["status"] == "completed"
@@ -205,11 +209,11 @@ def test_a_built_in_strategy_too(place: Place) -> None:
 
 
 def test_a_torn_journal_is_cut_and_its_rows_computed_again(place: Place) -> None:
-    finished(place.sweep(STEADY, n=200))
+    finished(place.sweep(STEADY, *SEED, n=200))
     whole = results_bytes(place)
     put_aside(place)
     allow(place, 150)
-    run = place.sweep(STEADY, *TIMES, n=200)
+    run = place.sweep(STEADY, *SEED, *TIMES, n=200)
     run.wait_for(
         lambda: len(run.kept()) > 50 and len(journal_paths(run.run_dir / "journal")) == 2,
         "rows, and both journals",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pexpect
 import pytest
 
-from tests.support.cli import DEAF, POLITE, Place, Started
+from tests.support.cli import DEAF, POLITE, Place, Started, code_of
 from tests.support.waiting import DEADLINE_S, wait_for
 
 DONE = 50
@@ -17,8 +17,13 @@ CTRL_C, CTRL_BACKSLASH = "\x03", "\x1c"
 class Terminal:
     """``allstop run`` on a terminal, as a person has it."""
 
-    def __init__(self, place: Place, body: str, *options: str, shell: bool = False) -> None:
-        argv = place.run_argv(body, *options, json=False, DONE=DONE)
+    def __init__(
+        self, place: Place, what: str | list[str], *options: str, shell: bool = False
+    ) -> None:
+        """Start a command, or a sweep with a strategy of this body."""
+        argv = what
+        if isinstance(what, str):
+            argv = place.run_argv(what, *options, json=False, DONE=DONE)
         if shell:
             argv = ["sh", "-c", '"$@"; echo "code=$?"', "sh", *argv]
         self.place = place
@@ -36,7 +41,7 @@ class Terminal:
         self.child.expect(pexpect.EOF)
         wait_for(lambda: not self.child.isalive(), "its end")  # close would send SIGHUP
         self.child.close()
-        return self.child.exitstatus
+        return code_of(self.child)
 
     def close_window(self) -> None:
         """Close the terminal, as a window is closed; pexpect would signal, too."""
@@ -122,6 +127,32 @@ def test_under_a_shell_of_the_same_group(place: Place, terminal: list) -> None:
     term.started.assert_nothing_lost(DONE)
 
 
+LOOPS = {
+    "sweep": 'for i in 1 2 3; do "$@" --run-dir run-$i; done; echo over',
+    "command": "for i in 1 2 3; do \"$@\" sh -c 'touch ready-$$; sleep 1000'; done; echo over",
+}
+
+
+@pytest.mark.parametrize("kind", LOOPS)
+def test_ctrl_c_ends_the_loop_of_a_shell(place: Place, terminal: list, kind: str) -> None:
+    """Only where the program dies of the signal: one that exits with 130 has handled it."""
+    if kind == "sweep":
+        argv = place.run_argv(POLITE, DONE=DONE)
+        marks, at = "ready-*", argv.index("--run-dir")
+        del argv[at : at + 2]
+    else:
+        argv, marks = place.argv("run", "--grace", "0.3", "--"), "work/ready-*"
+    term = Terminal(place, ["bash", "-c", LOOPS[kind], "bash", *argv])
+    terminal.append(term)
+    wait_for(lambda: list(place.root.glob(marks)), "the first one")
+    term.child.send(CTRL_C)
+    term.child.expect(pexpect.EOF)
+    assert "over" not in term.child.before
+    assert term.end() == 130
+    term.assert_gone()
+    assert len(list(place.root.glob("**/report.json"))) == 1
+
+
 def test_the_terminal_is_closed(place: Place, terminal: list) -> None:
     """The window goes: the kernel sends SIGHUP, and writing to the screen fails."""
     term = Terminal(place, POLITE)
@@ -134,7 +165,7 @@ def test_the_terminal_is_closed(place: Place, terminal: list) -> None:
     term.started.assert_nothing_lost(DONE)
     assert report["status"] == "stopped"
     assert report["stop"]["requested_by"] == "SIGHUP"
-    assert (term.child.exitstatus, term.child.signalstatus) in ((129, None), (None, signal.SIGHUP))
+    assert term.child.signalstatus == signal.SIGHUP
 
 
 def test_the_screen_is_left_as_it_was(place: Place, terminal: list) -> None:

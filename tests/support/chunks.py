@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from supervisor.rows.cells import reference
 from supervisor.rows.grid import Grid
 from workers.catalog import STRATEGIES
 from workers.numba_backtest import NumbaBacktest
@@ -26,6 +27,8 @@ class FakeChunk:
     indices: list[NDArray[np.int64]] = field(default_factory=list)
     checkpoints: Path = Path("/nonexistent")
     failed: list[tuple[int, str]] = field(default_factory=list)
+    values: list[tuple[str, str, str | int]] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     def stop_requested(self) -> bool:
         return bool(self.flag[0] != 0)
@@ -42,6 +45,13 @@ class FakeChunk:
         stop = start + len(rows) if stop is None else stop
         self.kept.append((start, columns, rows))
         self.indices.append(np.arange(start, stop) if indices is None else indices)
+
+    def keep_value(self, metric: str, kind: str, value: str | int) -> float:
+        self.values.append((metric, kind, value))
+        return reference(len(self.values) - 1)
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(text)
 
     def keep_failed(self, index: int, error: str) -> None:
         self.failed.append((index, error))

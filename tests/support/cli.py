@@ -169,11 +169,13 @@ class Place:
         return self.start(self.run_argv(body, *options, **kw))
 
     def command(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run ``allstop`` to its end."""
-        return subprocess.run(
+        """Run ``allstop`` to its end; the return code is the one that a shell sees."""
+        done = subprocess.run(
             self.argv(*arguments), cwd=self.work, stdin=subprocess.DEVNULL, capture_output=True,
             text=True, env=self.env, timeout=2 * DEADLINE_S, **options,
         )  # fmt: skip
+        done.returncode = as_shells_see(done.returncode)
+        return done
 
     def alive(self) -> list[Identity]:
         """Living processes that were started here, directly or not."""
@@ -320,9 +322,9 @@ class Started:
         self.popen.send_signal(number)
 
     def end(self, timeout_s: float = DEADLINE_S) -> int:
-        """Wait for the command's end; return its exit code."""
+        """Wait for the command's end; return its exit code, as a shell sees it."""
         try:
-            return self.popen.wait(timeout_s)
+            return as_shells_see(self.popen.wait(timeout_s))
         except subprocess.TimeoutExpired:
             raise AssertionError(f"did not end within {timeout_s:g} s\n{self.tell()}") from None
 
@@ -372,6 +374,17 @@ class Started:
                 assert row["sharpe"] == row["a"]
                 assert row["twice"] == 2 * row["a"]
         assert self.report["combos_done"] == len(rows)
+
+
+def as_shells_see(code: int) -> int:
+    """Return an exit code as ``$?`` has it: a process that died of signal N has 128 + N."""
+    return 128 - code if code < 0 else code
+
+
+def code_of(child: Any) -> int:
+    """Exit code of a process on a terminal of pexpect's that has ended, as a shell sees it."""
+    died = child.exitstatus is None
+    return as_shells_see(-child.signalstatus if died else child.exitstatus)
 
 
 def kept_in(run_dir: Path) -> Counter[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from supervisor.market import cache, ohlcv
+from supervisor.market.asked import Asked
 from supervisor.market.bars import Bars, load_bars
 from tests.support.data import write_csv
 
@@ -47,6 +48,26 @@ def test_kept_bars_are_not_read_again(csv: Path, monkeypatch: pytest.MonkeyPatch
     assert Bars.from_fd(again.memfd).digest() == first.digest()
     with pytest.raises(ValueError, match="read-only"):
         again.close[0] = 1.0
+
+
+def test_bars_are_kept_apart_for_each_way_of_reading(tmp_path: Path) -> None:
+    text = "time,ticker,close,settle\n" + "".join(
+        f"2024-01-1{day},{name},{price}{day},{price}\n"
+        for day in (6, 7) for name, price in (("A", 1), ("B", 2))
+    )  # fmt: skip
+    path = write_csv(tmp_path / "several.csv", text)
+    os.utime(path, (ANCIENT, ANCIENT))
+    ways = {
+        Asked(symbol="A"): [16, 17], Asked(symbol="B"): [26, 27],
+        Asked("close=settle", "A"): [1, 1],
+    }  # fmt: skip
+    for _ in range(2):
+        for asked, right in ways.items():
+            bars = cache.load(path, asked)
+            assert bars.close.tolist() == right
+            assert bars.notes[0].startswith("columns: time from time")
+            cache.keep(bars)
+    assert len(list(cache.directory().iterdir())) == len(ways)
 
 
 def test_a_file_that_was_touched_in_any_way_is_read_anew(csv: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import pickle
@@ -17,6 +18,7 @@ from supervisor.records.device import Stack
 from supervisor.records.plan import MAX_WAIT_S, Plan, Source, StopTimes
 from supervisor.records.report import MemoryReport, Report, Rung, StopReport
 from supervisor.rows.grid import Grid
+from supervisor.rows.ranking import Ranking
 from supervisor.states import RunStatus
 
 
@@ -115,6 +117,29 @@ def test_a_plan_keeps_the_constraint_of_its_strategy() -> None:
     assert again.ordered == ("fast", "slow")
     assert again.space.accepted(0, 6).tolist() == [0, 1, 3]
     assert a_plan().space.total == 4
+
+
+def test_a_plan_keeps_its_points_and_its_ranking() -> None:
+    points = [{"fast": 5, "day": dt.date(2024, 1, 2)}, {"fast": 9, "day": dt.date(2024, 1, 2)}]
+    plan = a_plan(grid=Grid.of(points), ranking=Ranking("x", True, 3))
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert [again.grid.params(at) for at in range(2)] == points
+    assert again.ranking == Ranking("x", True, 3)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"grid": 3}, {"grid": {"a": [{"date": 3}]}}, {"grid": {"a": [{"decimal": "x"}]}},
+        {"points": 3}, {"points": {"a": [2**70]}}, {"points": {"a": [[0]]}}, {"points": {"a": [9]}},
+        {"points": {"a": [-1]}}, {"points": {}}, {"ranking": 3}, {"ranking": {"metric": 3}},
+        {"ranking": {"min_trades": None}}, {"ranking": {"min_trades": -1}},
+    ],
+)  # fmt: skip
+def test_a_damaged_plan_is_no_plan(damage: dict[str, object]) -> None:
+    plain = a_plan(grid=Grid.of([{"a": 1}, {"a": 2}])).to_json()
+    with pytest.raises((LookupError, TypeError, ValueError, ConfigError)):
+        Plan.from_json(plain | damage)
 
 
 def test_a_plan_keeps_its_devices() -> None:

@@ -97,12 +97,22 @@ class DeviceContract:
             for at, kind in enumerate(kinds):
                 if kind is not STOP:
                     arguments[at] = np.zeros((), kind)
-                    for name in ("fast", "slow", "enter_at", "leave_at", "windows", "above"):
+                    pointers = (
+                        "fast",
+                        "slow",
+                        "enter_at",
+                        "leave_at",
+                        "windows",
+                        "above",
+                        "bounds",
+                    )
+                    of_bands = ("shifts", "widths", "numerators", "denominators")
+                    for name in (*pointers, *of_bands):
                         if name in (kind.names or ()):
                             arguments[at][name] = numbers.address
-                    for name in ("bounds", "n", "n_bars", "n_rows", "n_windows", "n_tiles"):
+                    for name in ("n", "n_bars", "n_rows", "n_windows", "n_tiles"):
                         if name in (kind.names or ()):
-                            arguments[at][name] = numbers.address if name == "bounds" else 1
+                            arguments[at][name] = 1
             shared = 17_000 if kernel == "sweep_crosses" else 0
             device.launch(kernel, Grid(1, 32, shared), arguments, stream)
             word = self.read(device, stream, unfinished, 0, 1, np.int32)

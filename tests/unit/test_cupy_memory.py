@@ -59,7 +59,7 @@ def test_rows_are_not_dropped_while_they_are_being_filled(devices: Any) -> None:
     gate, dropped_before = Gate(), []
 
     def before(kernel: str, nth: int) -> None:
-        if kernel == "fill_deviations" and nth == 0:  # those of the entries; the exits' do not fit
+        if kernel == "fill_bands" and nth == 0:  # those of the entries; the exits' do not fit
             dropped_before.append(gate.wait("dropped", limit_s=0.2))
 
     grid = Grid.of({"window": range(2, 66), "width": [1.0]})

@@ -16,16 +16,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from supervisor.rows.grid import Grid
+from tests.support import bands
 from tests.support.chunks import FakeBars, backtest_all
 from tests.support.gpu import device_code, kernels, sanitized
 from tests.support.gpu.kernels import Build
 from tests.support.gpu.launches import CROSS_KERNELS, Columns, Launches
 from workers.catalog import STRATEGIES
 from workers.cupy_backtest import layout, tables
-from workers.indicators.prices import running_sums, whole_prices
+from workers.indicators.prices import running_sums
 from workers.kernels import prefix_tables
 from workers.kernels.blocks import TILE_BARS, WORD
-from workers.kernels.entries import deviations, rsi
+from workers.kernels.entries import rsi
 
 needs_compiler = pytest.mark.skipif(bool(kernels.missing()), reason=kernels.missing() or "-")
 needs_nvcc = pytest.mark.skipif(bool(device_code.why_not()), reason=device_code.why_not() or "-")
@@ -181,30 +182,43 @@ def fractions(n: int) -> NDArray[np.float64]:
     return np.exp(np.cumsum(np.random.default_rng(1).normal(0.0, 1e-3, n)))
 
 
+CLOSES = {"any": fractions(8257), "whole": np.array(SERIES["walk-8257"].close)}
+
+
+def bits_of(words: NDArray[np.uint64], at: NDArray[np.int32]) -> NDArray[np.uint8]:
+    """A row of bits per combination."""
+    return np.unpackbits(words.T.copy().view(np.uint8), axis=1, bitorder="little")[at]
+
+
 @needs_compiler
-@pytest.mark.parametrize(("kernel", "curve"), [("fill_rsi", rsi), ("fill_deviations", deviations)])
-@pytest.mark.parametrize(
-    "close", [fractions(8257), SERIES["walk-8257"].close], ids=["any", "whole"]
-)
-def test_curves_have_the_bits_of_the_cpu(
-    serial: Launches, kernel: str, curve: Any, close: NDArray[np.float64]
-) -> None:
+@pytest.mark.parametrize("close", CLOSES.values(), ids=CLOSES)
+def test_the_rsi_has_the_bits_of_the_cpu(serial: Launches, close: NDArray[np.float64]) -> None:
     """A curve is neither above nor below its own value: a bit of difference would show."""
     line, windows = np.zeros(8, np.int64), np.array([2, 3, 14, 90, 300])
-    prices = np.array(close) if kernel == "fill_rsi" else whole_prices(np.array(close))
-    bars = np.linspace(400, len(prices) - 1, 40).astype(int)
+    bars = np.linspace(400, len(close) - 1, 40).astype(int)
     for window in windows:
         values = np.empty(3 * TILE_BARS)
-        assert curve(line, prices, int(window), values)
+        assert rsi(line, close, int(window), values)
         bounds = values[bars]
         for above in (False, True):
             beyond = values > bounds[:, None] if above else values < bounds[:, None]
-            words, at = serial.levels(
-                kernel, prices, np.full(len(bounds), window), bounds, above=above
-            )
-            set_bits = np.unpackbits(words.T.copy().view(np.uint8), axis=1, bitorder="little")
-            assert (set_bits[at, : len(prices)] == beyond[:, : len(prices)]).all()
-            assert not set_bits[:, len(prices) :].any()
+            found = bits_of(*serial.levels(close, np.full(40, window), bounds, above=above))
+            assert (found[:, : len(close)] == beyond[:, : len(close)]).all()
+            assert not found[:, len(close) :].any()
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "close", [*CLOSES.values(), *bands.SERIES.values()], ids=[*CLOSES, *bands.SERIES]
+)
+def test_bands_have_the_bits_of_the_cpu(serial: Launches, close: NDArray[np.float64]) -> None:
+    window, width = (np.array(part) for part in zip(*bands.BANDS, strict=True))
+    below = bits_of(*serial.bands(close, window, width, above=False))
+    above = bits_of(*serial.bands(close, window, width, above=True))
+    for row, band in enumerate(bands.BANDS):
+        enter, leave = bands.signals(close, *band)
+        assert (below[row, : len(close)] == enter).all(), band
+        assert (above[row, : len(close)] == leave).all(), band
 
 
 # -- tables ----------------------------------------------------------------------
@@ -286,11 +300,11 @@ TILES = TURNS + 6
 LONG = FakeBars.walk(TILES * TILE_BARS - 5, seed=1)
 KERNELS_OF = {
     "sma_cross": ("fill_ranges", *CROSS_KERNELS),
-    "bollinger_reversion": ("fill_deviations", "sweep_signals"),
+    "bollinger_reversion": ("fill_bands", "sweep_signals"),
     "rsi_reversion": ("fill_rsi", "sweep_signals"),
     "donchian_breakout": ("raise_ladder", "fill_breakouts", "sweep_signals"),
 }
-PER_TILE = {*CROSS_KERNELS, "sweep_signals", "fill_deviations", "fill_rsi"}
+PER_TILE = {*CROSS_KERNELS, "sweep_signals", "fill_bands", "fill_rsi"}
 
 
 def test_every_kernel_is_tried() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,21 @@ from supervisor.errors import ConfigError, brief
 from supervisor.lifecycle import options
 from supervisor.lifecycle.options import OPTIONS
 from supervisor.lifecycle.spec import KEYS, read_spec
+from supervisor.rows.grid import Grid
 
 WHOLE = """
 strategy = "sma_cross"
 data = "bars.csv"
+columns = "close=Settle"
+symbol = "ESH4"
+bars_per_year = 98280
+year_days = 252
 workers = 4
 fee = 0.001
+seed = 11
+sort = "max_drawdown"
+ascending = true
+min_trades = 5
 device = "cuda:0,1"
 vram_limit = "8G"
 run_dir = "out"
@@ -61,7 +71,11 @@ def test_everything_that_can_be_said(tmp_path: Path) -> None:
     assert given["data"] == tmp_path / "bars.csv"
     assert given["run_dir"] == tmp_path / "out"
     assert (given["workers"], given["fee"], given["device"]) == (4, 0.001, "cuda:0,1")
+    assert given["seed"] == 11
     assert given["vram_limit"] == 8 << 30
+    assert (given["sort"], given["ascending"], given["min_trades"]) == ("max_drawdown", True, 5)
+    assert (given["columns"], given["symbol"]) == ("close=Settle", "ESH4")
+    assert (given["bars_per_year"], given["year_days"]) == (98_280, 252)
     assert given["containment"] == "subreaper"
     assert {name: list(values) for name, values in given["grid"].items()} == {
         "fast": list(range(5, 51, 5)), "slow": [60, 90, 120], "flag": [True],
@@ -135,10 +149,7 @@ def test_a_key_in_the_wrong_table_is_told_its_own(tmp_path: Path) -> None:
         ('strategy = "x"\n[grid]\na = "5:1"\n', "grid.a"),
         ('strategy = "x"\n[grid]\na = "1:5:0"\n', "grid.a"),
         ('strategy = "x"\n[grid.a]\nb = 1\n', "grid"),
-        ('strategy = "x"\n[grid]\na = [1979-05-27]\n', "grid.a"),
         ('strategy = "x"\n[grid]\na = [[1]]\n', "grid.a"),
-        ('strategy = "x"\n[grid]\na = 1979-05-27\n', "grid.a"),
-        ('strategy = "x"\n[[grid]]\na = 1\n', "grid"),
         ('strategy = ""\n[grid]\na = [1]\n', "strategy"),
         ("data = 3\n" + LEAST, "data"),
         ('data = ""\n' + LEAST, "data"),
@@ -212,3 +223,27 @@ def test_a_grid_without_values_is_refused_sooner_or_later(tmp_path: Path) -> Non
     given = read_spec(spec(tmp_path, 'strategy = "x"\n[grid]\na = []\n'))
     with pytest.raises(ConfigError, match="'a' is empty"):
         Grid.of(given["grid"])
+
+
+def test_dates_and_times_of_toml_are_values(tmp_path: Path) -> None:
+    text = (
+        'strategy = "x"\n[grid]\nday = [2024-01-02, 2024-01-03]\nat = 09:30:00\nname = ["00012"]\n'
+    )
+    grid = Grid.of(read_spec(spec(tmp_path, text))["grid"])
+    assert grid.params(1) == {"day": dt.date(2024, 1, 3), "at": dt.time(9, 30), "name": "00012"}
+
+
+@pytest.mark.parametrize(
+    "points", ["[[grid]]\na = 1\n[[grid]]\na = 7\n", "grid = [{a = 1}, {a = 7}]\n"]
+)
+def test_points_are_tables(tmp_path: Path, points: str) -> None:
+    grid = Grid.of(read_spec(spec(tmp_path, 'strategy = "x"\n' + points))["grid"])
+    assert [grid.params(at) for at in range(grid.size)] == [{"a": 1}, {"a": 7}]
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [("grid = [1, 2]\n", "point 0 must be a table"), ("[[grid]]\na = [1]\n", "'grid.a'")],
+)
+def test_what_is_no_point_is_refused(tmp_path: Path, points: str, expected: str) -> None:
+    assert expected in str(refusal(tmp_path, 'strategy = "x"\n' + points))

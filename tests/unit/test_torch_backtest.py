@@ -16,12 +16,15 @@ from numpy.typing import NDArray
 from supervisor.errors import ConfigError, DeviceLostError, RunFailedError
 from supervisor.rows.grid import Grid
 from supervisor.system.install import advice
+from tests.support import bands
 from tests.support.chunks import FakeBars, FakeChunk
 from tests.unit.test_kernels import GRIDS, NAMES, SHAPES, assert_row
 from workers import reference
 from workers.catalog import COLUMNS, STRATEGIES
+from workers.indicators.exact import ExactPrices
 from workers.kernels import entries
 from workers.torch_backtest import TorchBacktest, curves, tables
+from workers.torch_backtest.signals import BollingerReversion
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -198,10 +201,29 @@ def test_a_product_does_not_depend_on_what_follows() -> None:
 def test_curves_are_those_of_the_kernels_bit_for_bit(window: int, decimals: int) -> None:
     """And so in the reference's order, for RSI."""
     close = FakeBars.walk(9000, seed=window, decimals=decimals).close.copy()
-    row = np.empty(3 * 4096)
-    for kernel, curve in ((entries.rsi, curves.rsi), (entries.deviations, curves.deviations)):
-        assert kernel(np.zeros(8, np.int64), close, window, row)
-        assert curve(close, window, no_poll).tobytes() == row[:9000].tobytes()
+    line, row = np.zeros(8, np.int64), np.empty(3 * 4096)
+    assert entries.rsi(line, close, window, row)
+    assert curves.rsi(close, window, no_poll).tobytes() == row[:9000].tobytes()
+    exact = ExactPrices.of(close)
+    narrow = exact.is_narrow(window)
+    assert entries.deviations(line, exact.in_window(window), window, int(narrow), row)
+    curve = curves.Deviations(exact).curve(window, no_poll)
+    if narrow:
+        assert curve.tobytes() == row[:9000].tobytes()
+    else:  # 128 bits become a double by more than one rounding
+        np.testing.assert_allclose(curve, row[:9000], rtol=2.0**-49)
+
+
+@pytest.mark.parametrize("name", bands.SERIES)
+def test_bands_are_those_of_the_kernels(name: str) -> None:
+    close = bands.SERIES[name]
+    signals = BollingerReversion(ExactPrices.of(close), torch.device("cpu"))
+    window, width = (np.array(part) for part in zip(*bands.BANDS, strict=True))
+    enter, leave = signals.signals({"window": window, "width": width}, no_poll)
+    for row, band in enumerate(bands.BANDS):
+        wanted = bands.signals(close, *band)
+        assert (enter[row].numpy() == wanted[0]).all(), band
+        assert (leave[row].numpy() == wanted[1]).all(), band
 
 
 @settings(max_examples=60)

@@ -59,6 +59,13 @@ LEVELS = _struct(
         *((name, "i4") for name in ("n_bars", "n_rows")),
     ]
 )
+BANDS = _struct(
+    [
+        *((name, "u8") for name in ("prices", "windows", "shifts", "widths")),
+        *((name, "u8") for name in ("numerators", "denominators", "above", "words")),
+        *((name, "i4") for name in ("n_bars", "n_rows")),
+    ]
+)
 LADDER = _struct([("ladder", "u8"), ("n_bars", "i4"), ("level", "i4")])
 BREAKOUTS = _struct(
     [
@@ -75,6 +82,7 @@ STRUCTS = {
     "Ranges": RANGES,
     "Signals": SIGNALS,
     "Levels": LEVELS,
+    "Bands": BANDS,
     "Ladder": LADDER,
     "Breakouts": BREAKOUTS,
 }
@@ -86,7 +94,7 @@ KERNELS = {
     "sweep_crosses_wide": (TABLES, STOP, CROSSES, BATCH),
     "fill_ranges": (STOP, RANGES),
     "sweep_signals": (TABLES, STOP, SIGNALS, BATCH),
-    "fill_deviations": (STOP, LEVELS),
+    "fill_bands": (STOP, BANDS),
     "fill_rsi": (STOP, LEVELS),
     "raise_ladder": (STOP, LADDER),
     "fill_breakouts": (STOP, BREAKOUTS),
@@ -96,7 +104,7 @@ KERNELS = {
 SOURCES = {
     "crosses": ("sweep_crosses", "sweep_crosses_far", "sweep_crosses_wide", "fill_ranges"),
     "signals": ("sweep_signals",),
-    "fills": ("fill_deviations", "fill_rsi", "raise_ladder", "fill_breakouts"),
+    "fills": ("fill_bands", "fill_rsi", "raise_ladder", "fill_breakouts"),
 }
 """Which kernels each file of ``source/`` has."""
 

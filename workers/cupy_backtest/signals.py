@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from workers.cupy_backtest.device import Buffer, Device, Event, Grid, opened
 from workers.cupy_backtest.layout import (
+    BANDS,
     BREAKOUTS,
     LADDER,
     LEVELS,
@@ -21,6 +22,7 @@ from workers.cupy_backtest.layout import (
 )
 from workers.cupy_backtest.programs import WARP, Axes, Digits, Ready, windows_of
 from workers.cupy_backtest.rows import Queue, Rows, Slots
+from workers.indicators.exact import RSI_TIE, ExactPrices, ratio
 from workers.indicators.prices import whole_prices
 from workers.kernels.blocks import TILE, TILE_BARS
 
@@ -33,12 +35,10 @@ _SHARE_OF_FREE = 2
 
 
 class LevelRows:
-    """Signals of curves below, or above, levels: one window and one level for each row.
+    """Signals of the RSI below, or above, levels: one window and one level for each row.
 
     Parameters
     ----------
-    kernel : str
-        What computes the curve, ``fill_deviations`` or ``fill_rsi``.
     prices : ndarray of float64, shape (n_bars,)
         What from.
     windows, bounds : ndarray, of shapes (n_windows,) and (n_bounds,)
@@ -49,14 +49,12 @@ class LevelRows:
 
     def __init__(
         self,
-        kernel: str,
         prices: NDArray[np.float64],
         windows: NDArray[np.int64],
         bounds: NDArray[np.float64],
         *,
         above: bool,
     ) -> None:
-        self._kernel = kernel
         self._prices = prices
         self._windows = windows
         self._bounds = bounds
@@ -85,7 +83,68 @@ class LevelRows:
         )
         # one thread goes through all bars: the more multiprocessors they are on, the better
         grid = Grid(-(-len(slots) // WARP), WARP)
-        queue.device.launch(self._kernel, grid, (queue.stop, levels), queue.stream)
+        queue.device.launch("fill_rsi", grid, (queue.stop, levels), queue.stream)
+        return there
+
+    def forget(self) -> None:
+        self.rows.forget()
+
+
+class BandRows:
+    """Signals of prices below the band of a width, or above the average: one window for each row.
+
+    Parameters
+    ----------
+    prices : ExactPrices
+        What from.
+    windows, widths : ndarray, of shapes (n_windows,) and (n_widths,)
+        Slot ``window * n_widths + width`` stands for two of them.
+    above : bool
+        Whether above the average; the width is then not used.
+    """
+
+    def __init__(
+        self,
+        prices: ExactPrices,
+        windows: NDArray[np.int64],
+        widths: NDArray[np.float64],
+        *,
+        above: bool,
+    ) -> None:
+        self._prices = prices
+        self._windows = windows
+        self._shifts = np.array([prices.shift(int(window)) for window in windows], np.int32)
+        self._widths = widths
+        self._ratios = np.array([ratio(float(width)) for width in widths], np.uint64)
+        self._above = above
+        self._prices_there: Buffer | None = None
+        n_bars = len(prices.whole)
+        self.rows = Rows(len(windows) * len(widths), _row_bytes(n_bars), self._fill)
+
+    def open(self, device: Device) -> None:
+        self._prices_there = device.upload(self._prices.whole)
+
+    def _fill(self, queue: Queue, slots: Slots, words: Buffer) -> Any:
+        window, width = np.divmod(slots, len(self._widths))
+        inputs: dict[str, NDArray[Any]] = {
+            "windows": self._windows[window].astype(np.int32),
+            "shifts": self._shifts[window],
+            "widths": self._widths[width],
+            "numerators": np.ascontiguousarray(self._ratios[width, 0]),
+            "denominators": np.ascontiguousarray(self._ratios[width, 1]),
+            "above": np.full(len(slots), self._above, np.int32),
+        }
+        there = {name: queue.device.upload(array) for name, array in inputs.items()}
+        bands = struct(
+            BANDS,
+            prices=opened(self._prices_there),
+            words=words,
+            n_bars=len(self._prices.whole),
+            n_rows=len(slots),
+            **there,
+        )
+        grid = Grid(-(-len(slots) // WARP), WARP)  # as for LevelRows
+        queue.device.launch("fill_bands", grid, (queue.stop, bands), queue.stream)
         return there
 
     def forget(self) -> None:
@@ -168,7 +227,7 @@ class SignalProgram:
 
     Parameters
     ----------
-    enter, leave : LevelRows or BreakoutRows
+    enter, leave : LevelRows, BandRows or BreakoutRows
     slots : callable
         Both slots of each combination, from its digits.
     """
@@ -178,8 +237,8 @@ class SignalProgram:
 
     def __init__(
         self,
-        enter: LevelRows | BreakoutRows,
-        leave: LevelRows | BreakoutRows,
+        enter: LevelRows | BandRows | BreakoutRows,
+        leave: LevelRows | BandRows | BreakoutRows,
         slots: Callable[[Digits], tuple[Slots, Slots]],
     ) -> None:
         self._enter = enter
@@ -221,33 +280,34 @@ class SignalProgram:
 
 def bollinger_reversion(bars: Bars, axes: Axes) -> SignalProgram:
     """See :mod:`workers.strategies.bollinger_reversion`."""
-    prices = whole_prices(bars.close)
-    windows = windows_of(axes["window"], len(prices))
+    prices = ExactPrices.of(bars.close)
+    windows = windows_of(axes["window"], len(prices.whole))
     widths = axes["width"].astype(np.float64)
 
     def slots(digits: Digits) -> tuple[Slots, Slots]:
         return digits["window"] * len(widths) + digits["width"], digits["window"]
 
     return SignalProgram(
-        LevelRows("fill_deviations", prices, windows, -widths, above=False),
-        LevelRows("fill_deviations", prices, windows, np.zeros(1), above=True),
+        BandRows(prices, windows, widths, above=False),
+        BandRows(prices, windows, np.zeros(1), above=True),
         slots,
     )
 
 
 def rsi_reversion(bars: Bars, axes: Axes) -> SignalProgram:
     """See :mod:`workers.strategies.rsi_reversion`."""
-    close = np.array(bars.close)
+    close = whole_prices(bars.close)
     windows = windows_of(axes["window"], len(close))
-    lower, upper = axes["lower"].astype(np.float64), axes["upper"].astype(np.float64)
+    lower = axes["lower"].astype(np.float64) - RSI_TIE
+    upper = axes["upper"].astype(np.float64) + RSI_TIE
 
     def slots(digits: Digits) -> tuple[Slots, Slots]:
         window = digits["window"]
         return window * len(lower) + digits["lower"], window * len(upper) + digits["upper"]
 
     return SignalProgram(
-        LevelRows("fill_rsi", close, windows, lower, above=False),
-        LevelRows("fill_rsi", close, windows, upper, above=True),
+        LevelRows(close, windows, lower, above=False),
+        LevelRows(close, windows, upper, above=True),
         slots,
     )
 

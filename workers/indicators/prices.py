@@ -36,11 +36,11 @@ def whole_prices(close: NDArray[np.float64]) -> NDArray[np.float64]:
         ``close * 10**k`` for the smallest `k` for which that is a whole number
         at every bar and ``/ 10**k`` gives back each price to the last bit.
     """
-    scale = _scale(close)
+    scale = decimal_scale(close)
     return np.array(close) if scale is None else np.rint(close * scale)
 
 
-def _scale(close: NDArray[np.float64]) -> float | None:
+def decimal_scale(close: NDArray[np.float64]) -> float | None:
     """Find the factor of :func:`whole_prices`; None: there is none."""
     sample = close[:: max(1, len(close) // 64)]
     for decimals in range(MAX_DECIMALS + 1):
@@ -100,7 +100,7 @@ def running_sums(close: NDArray[np.float64], front: int, length: int) -> NDArray
 
 def _summable(close: NDArray[np.float64]) -> tuple[float | None, float, float]:
     """Find the scale, then the middle, then the step that give whole numbers with exact sums."""
-    scale = _scale(close)
+    scale = decimal_scale(close)
     low, high = float(close.min()), float(close.max())
     if scale is not None:
         least, most = float(np.rint(low * scale)), float(np.rint(high * scale))

@@ -16,6 +16,7 @@ highest_before = Kernel("curves", "highest_before")
 rsi = Kernel("curves", "rsi")
 signal_above = Kernel("curves", "signal_above")
 signal_below = Kernel("curves", "signal_below")
+signal_below_band = Kernel("curves", "signal_below_band")
 signal_greater = Kernel("curves", "signal_greater")
 
 publish = Kernel("bank", "publish")

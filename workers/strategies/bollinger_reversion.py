@@ -11,18 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.indicators.bank import Bank
-from workers.indicators.prices import whole_prices
-from workers.kernels.entries import deviations, signal_above, signal_below, sweep_signals
+from workers.indicators.exact import SLACK, ExactPrices, ratio
+from workers.kernels.entries import deviations, signal_above, signal_below_band, sweep_signals
 from workers.kernels.scratch import make_scratch
 from workers.strategies.market import Axes, Digits, Line, Market
 
 
 class Strategy:
-    """See the module; one curve of deviations per window serves all widths."""
+    """See the module; one curve of deviations per window serves all widths.
+
+    Which side of a band a price is on is decided exactly, see :mod:`workers.indicators.exact`.
+    """
 
     def __init__(self, market: Market, axes: Axes) -> None:
         self._market = market
-        self._prices = whole_prices(market.bars.close)
+        self._prices = ExactPrices.of(market.bars.close)
         self._windows = axes["window"].astype(np.int64)
         self._widths = axes["width"].astype(np.float64)
         n_windows = len(self._windows)
@@ -31,7 +34,7 @@ class Strategy:
             length=market.n_padded,
             dtype=np.float64,
             fill=self._fill_deviations,
-            name=lambda slot: f"deviations-{self._windows[slot]}",
+            name=lambda slot: f"exact-deviations-{self._windows[slot]}",
             budget=market.budget,
             disk=market.disk,
         )
@@ -56,13 +59,17 @@ class Strategy:
         )
 
     def _fill_deviations(self, line: Line, slot: int, row: NDArray[np.float64]) -> bool:
-        return bool(deviations(line, self._prices, int(self._windows[slot]), row))
+        window = int(self._windows[slot])
+        prices, narrow = self._prices.in_window(window), self._prices.is_narrow(window)
+        return bool(deviations(line, prices, window, int(narrow), row))
 
     def _fill_enter(self, line: Line, slot: int, words: NDArray[np.int64]) -> bool:
-        window, width = divmod(slot, len(self._widths))
-        curve = self._deviations.row(line, window)
+        at, width_at = divmod(slot, len(self._widths))
+        curve = self._deviations.row(line, at)
+        window, width = int(self._windows[at]), float(self._widths[width_at])
+        prices = self._prices.in_window(window)
         return curve is not None and bool(
-            signal_below(line, curve, -float(self._widths[width]), words)
+            signal_below_band(line, curve, prices, window, width, SLACK, *ratio(width), words)
         )
 
     def _fill_leave(self, line: Line, slot: int, words: NDArray[np.int64]) -> bool:

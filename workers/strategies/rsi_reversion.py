@@ -12,27 +12,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from workers.indicators.bank import Bank
+from workers.indicators.exact import RSI_TIE
+from workers.indicators.prices import whole_prices
 from workers.kernels.entries import rsi, signal_above, signal_below, sweep_signals
 from workers.kernels.scratch import make_scratch
 from workers.strategies.market import Axes, Digits, Line, Market
 
 
 class Strategy:
-    """See the module; one RSI per window serves all levels."""
+    """See the module; one RSI per window serves all levels, which ties do not pass.
+
+    Prices are whole numbers where they are decimals, so that equal changes are equal.
+    """
 
     def __init__(self, market: Market, axes: Axes) -> None:
         self._market = market
-        self._close = np.array(market.bars.close)
+        self._close = whole_prices(market.bars.close)
         self._windows = axes["window"].astype(np.int64)
-        self._lower = axes["lower"].astype(np.float64)
-        self._upper = axes["upper"].astype(np.float64)
+        self._lower = axes["lower"].astype(np.float64) - RSI_TIE
+        self._upper = axes["upper"].astype(np.float64) + RSI_TIE
         n_windows = len(self._windows)
         self._rsi = Bank(
             slots=n_windows,
             length=market.n_padded,
             dtype=np.float64,
             fill=self._fill_rsi,
-            name=lambda slot: f"rsi-{self._windows[slot]}",
+            name=lambda slot: f"whole-rsi-{self._windows[slot]}",
             budget=market.budget,
             disk=market.disk,
         )

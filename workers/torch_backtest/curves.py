@@ -8,19 +8,17 @@ NaN where a curve does not exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.indicators.exact import ExactPrices, ratio
 from workers.torch_backtest.stop import Poll
 
-Curve = Callable[[NDArray[np.float64], int, Poll], NDArray[np.float64]]
-"""Computes a curve from prices and a window."""
-
 _TILE_BARS = 4096
-"""Bars between two polls, and after which a deviation's sums start afresh, as in the kernels."""
+"""Bars between two polls."""
 
 
 def rsi(close: NDArray[np.float64], window: int, poll: Poll) -> NDArray[np.float64]:
@@ -71,52 +69,82 @@ def _wilder_averages(values: NDArray[np.float64], window: int, poll: Poll) -> ND
     return averages
 
 
-def deviations(prices: NDArray[np.float64], window: int, poll: Poll) -> NDArray[np.float64]:
+class Deviations:
     """How many standard deviations (ddof 0) each price is from its trailing average.
 
-    Sums slide along and start afresh in every tile of 4,096 bars, relative to a price there:
-    exact for whole prices, and accurate for others.
+    Distance and variance are whole numbers, exact at every bar: in 64 bits where that is
+    enough, otherwise as Python's integers, which are slow.
 
     Parameters
     ----------
-    prices : ndarray of float64, shape (n_bars,)
-        See :func:`workers.indicators.prices.whole_prices`.
-    window : int
-        Bars in the average and the deviation.
-    poll : Poll
-        Called every 4,096 bars.
-
-    Returns
-    -------
-    ndarray of float64, shape (n_bars,)
-        NaN for the first ``window - 1`` bars, 0 where nothing deviates.
+    prices : ExactPrices
+        What it is computed from.
     """
-    curve = np.full(len(prices), np.nan)
-    first_tile = (window - 1) // _TILE_BARS * _TILE_BARS
-    for tile in range(first_tile, len(prices), _TILE_BARS):
+
+    def __init__(self, prices: ExactPrices) -> None:
+        self._prices = prices
+
+    def curve(self, window: int, poll: Poll) -> NDArray[np.float64]:
+        """Compute the curve of a window.
+
+        Returns
+        -------
+        ndarray of float64, shape (n_bars,)
+            NaN for the first ``window - 1`` bars, 0 where nothing deviates.
+        """
+        n_bars = len(self._prices.whole)
+        curve = np.full(n_bars, np.nan)
+        if window > n_bars:
+            return curve
         poll()
-        start, end = max(tile, window - 1), min(tile + _TILE_BARS, len(prices))
-        if start < end:
-            curve[start:end] = _deviations_in_tile(prices[start + 1 - window : end], window)
-    return curve
+        distance, variance = self._whole(window, poll)
+        deviation = np.zeros(len(distance))
+        spread = variance.astype(np.float64)
+        poll()
+        np.divide(distance, np.sqrt(spread), out=deviation, where=spread > 0.0)
+        curve[window - 1 :] = deviation
+        return curve
+
+    def below_band(
+        self, bars: NDArray[np.int64], window: int, width: float, poll: Poll
+    ) -> NDArray[np.bool_]:
+        """Tell exactly for some bars, all with an average above, whether they are below the band.
+
+        Parameters
+        ----------
+        bars : ndarray of int64, shape (n,)
+            Which.
+        window : int
+            Bars in the average.
+        width : float
+            Standard deviations from average to band.
+        poll : Poll
+            Called between operations.
+        """
+        numerator, denominator = ratio(width)
+        found = self._whole(window, poll)
+        distance, variance = (part[bars - (window - 1)].astype(object) for part in found)
+        poll()
+        beyond = (distance * denominator) ** 2 > variance * numerator**2
+        return np.asarray(beyond, dtype=np.bool_)
+
+    def _whole(self, window: int, poll: Poll) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Distance and variance on all bars that have an average, as whole numbers."""
+        prices = self._prices.in_window(window)
+        distance = window * prices[window - 1 :] - _window_sums(prices, window)
+        if not self._prices.is_narrow(window):
+            prices = prices.astype(object)
+        poll()
+        sums = _window_sums(prices, window)
+        poll()
+        squares = _window_sums(prices * prices, window)
+        poll()
+        # in 64 bits intermediate results may wrap around; the variance itself fits
+        return distance, window * squares - sums * sums
 
 
-def _deviations_in_tile(prices: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Deviations of all prices but the first ``window - 1``."""
-    price = prices - prices[window - 1]
-    total = _sliding_sums(price, window)
-    squares = _sliding_sums(price * price, window)
-    distance = window * price[window - 1 :] - total
-    variance = window * squares - total * total
-    deviation = np.zeros(len(distance))
-    varies = variance > 0.0
-    np.divide(distance, np.sqrt(variance, where=varies, out=variance), out=deviation, where=varies)
-    return deviation
-
-
-def _sliding_sums(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """Sum of the `window` values up to each: the first anew, each other from the one before."""
-    steps = values[window - 1 :].copy()
-    steps[0] = np.cumsum(values[:window])[-1]
-    steps[1:] -= values[:-window]
-    return np.cumsum(steps)
+def _window_sums(values: NDArray[Any], window: int) -> NDArray[Any]:
+    """Sum of the `window` values up to each; int64 wraps around, objects do not."""
+    sums = np.cumsum(values)
+    sums[window:] -= sums[:-window].copy()
+    return sums[window - 1 :]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from workers.indicators.exact import ExactPrices
 from workers.indicators.prices import running_sums, whole_prices
 from workers.reference import Bars
 from workers.torch_backtest.tables import padded, spans_of_highs
@@ -48,7 +49,7 @@ class Channels(NamedTuple):
 
 
 class Prices(NamedTuple):
-    """For ``rsi_reversion`` the closes, for ``bollinger_reversion`` whole numbers if possible.
+    """For ``rsi_reversion``: the closes, as whole numbers if they are decimals.
 
     Attributes
     ----------
@@ -58,7 +59,7 @@ class Prices(NamedTuple):
     prices: NDArray[np.float64]
 
 
-Inputs = Averages | Channels | Prices
+Inputs = Averages | Channels | Prices | ExactPrices
 
 
 def averages(bars: Bars, axes: Axes) -> Averages:
@@ -81,20 +82,20 @@ def channels(bars: Bars, axes: Axes) -> Channels:
     )
 
 
-def closes(bars: Bars, axes: Axes) -> Prices:
-    """See :class:`Prices`."""
-    return Prices(np.array(bars.close))
-
-
 def whole_closes(bars: Bars, axes: Axes) -> Prices:
     """See :class:`Prices`."""
     return Prices(whole_prices(bars.close))
 
 
+def exact_closes(bars: Bars, axes: Axes) -> ExactPrices:
+    """For ``bollinger_reversion``."""
+    return ExactPrices.of(bars.close)
+
+
 INPUTS: Mapping[str, Callable[[Bars, Axes], Inputs]] = {
     "sma_cross": averages,
-    "bollinger_reversion": whole_closes,
-    "rsi_reversion": closes,
+    "bollinger_reversion": exact_closes,
+    "rsi_reversion": whole_closes,
     "donchian_breakout": channels,
 }
 """By the strategy's name."""

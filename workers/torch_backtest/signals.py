@@ -7,13 +7,15 @@ NaN, which compares false with everything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from workers.indicators.exact import RSI_TIE, SLACK, ExactPrices
 from workers.torch_backtest import curves
 from workers.torch_backtest.inputs import Averages, Channels, Inputs, Prices
 from workers.torch_backtest.stop import Poll
@@ -116,15 +118,18 @@ class DonchianBreakout:
         """Nothing is kept."""
 
 
+_Curve = Callable[[int, Poll], NDArray[np.float64]]
+"""A curve of a window's length."""
+
+
 class _Curves:
     """Curves of one indicator, a window each; as many are kept as a budget allows."""
 
-    def __init__(self, curve: curves.Curve, prices: Prices, device: torch.device) -> None:
+    def __init__(self, curve: _Curve, n_bars: int, device: torch.device) -> None:
         self._curve = curve
-        self._prices = prices.prices
         self._device = device
         self._kept: dict[int, torch.Tensor] = {}
-        self._most = max(1, _CURVES_BYTES // (8 * len(self._prices)))
+        self._most = max(1, _CURVES_BYTES // (8 * n_bars))
 
     def rows(self, window: NDArray[np.generic], poll: Poll) -> torch.Tensor:
         """A row per window, float64, shape (n_combinations, n_bars)."""
@@ -135,7 +140,7 @@ class _Curves:
         kept = self._kept.get(window)
         if kept is not None:
             return kept
-        row = torch.from_numpy(self._curve(self._prices, window, poll)).to(self._device)
+        row = torch.from_numpy(self._curve(window, poll)).to(self._device)
         poll()
         if len(self._kept) >= self._most:
             # the latest: where the window is not the grid's first axis, all windows come round
@@ -152,7 +157,8 @@ class RsiReversion:
     """Buy when the RSI is below `lower`, sell when it is above `upper`."""
 
     def __init__(self, inputs: Prices, device: torch.device) -> None:
-        self._curves = _Curves(curves.rsi, inputs, device)
+        curve = partial(curves.rsi, inputs.prices)
+        self._curves = _Curves(curve, len(inputs.prices), device)
 
     def signals(self, values: Values, poll: Poll) -> tuple[torch.Tensor, torch.Tensor]:
         """See :class:`Signals`."""
@@ -162,9 +168,9 @@ class RsiReversion:
             torch.from_numpy(values[name].astype(np.float64)[:, None]).to(rsi.device)
             for name in ("lower", "upper")
         )
-        enter = rsi < lower
+        enter = rsi < lower - RSI_TIE
         poll()
-        return enter, rsi > upper
+        return enter, rsi > upper + RSI_TIE
 
     def forget(self) -> None:
         """Drop the curves."""
@@ -174,15 +180,25 @@ class RsiReversion:
 class BollingerReversion:
     """Buy more than `width` deviations below the average, sell above it."""
 
-    def __init__(self, inputs: Prices, device: torch.device) -> None:
-        self._curves = _Curves(curves.deviations, inputs, device)
+    def __init__(self, inputs: ExactPrices, device: torch.device) -> None:
+        self._exactly = curves.Deviations(inputs)
+        self._curves = _Curves(self._exactly.curve, len(inputs.whole), device)
 
     def signals(self, values: Values, poll: Poll) -> tuple[torch.Tensor, torch.Tensor]:
         """See :class:`Signals`."""
         deviations = self._curves.rows(values["window"], poll)
         poll()
         width = torch.from_numpy(values["width"].astype(np.float64)[:, None])
-        enter = deviations < -width.to(deviations.device)
+        width = width.to(deviations.device)
+        enter = deviations < -width * (1.0 + SLACK)
+        poll()
+        unclear = (deviations < -width * (1.0 - SLACK)) & ~enter
+        poll()
+        for c in unclear.any(dim=1).nonzero()[:, 0].tolist():
+            bars = unclear[c].nonzero()[:, 0]
+            window, of_width = int(values["window"][c]), float(values["width"][c])
+            below = self._exactly.below_band(bars.cpu().numpy(), window, of_width, poll)
+            enter[c, bars] = torch.from_numpy(below).to(enter.device)
         poll()
         return enter, deviations > 0.0
 

@@ -154,7 +154,7 @@ class Round(engine.Round):
         if self._stop is not None:
             self._stop.wait(LONG_S)
         self.note(f"ended with {code}")
-        if code in (-signal.SIGKILL, 3) or self._there.outstanding:
+        if code in (128 + signal.SIGKILL, 3) or self._there.outstanding:
             self.outcome.counts["times reap was called"] += 1
             said = self._there.command("reap")
             assert said.returncode == 0, f"reap: {said.stdout}{said.stderr}"

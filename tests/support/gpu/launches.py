@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from workers.cupy_backtest import layout, tables
 from workers.cupy_backtest.layout import Struct, struct
+from workers.indicators.exact import RSI_TIE, ExactPrices, ratio
 from workers.indicators.prices import running_sums, whole_prices
 from workers.kernels.blocks import TILE, TILE_BARS
 
@@ -137,18 +138,17 @@ class Launches:
         return kernel, argument, held
 
     def _bollinger_reversion(self, bars: Any, columns: Columns) -> tuple[str, Struct, Any]:
-        prices, window, width = whole_prices(bars.close), columns["window"], columns["width"]
-        middle = np.zeros(len(window))
+        window, width = columns["window"], columns["width"]
         return _sweep_signals(
-            self.levels("fill_deviations", prices, window, -width.astype(float), above=False),
-            self.levels("fill_deviations", prices, window, middle, above=True),
+            self.bands(bars.close, window, width, above=False),
+            self.bands(bars.close, window, np.zeros(len(window)), above=True),
         )
 
     def _rsi_reversion(self, bars: Any, columns: Columns) -> tuple[str, Struct, Any]:
-        close, window = np.array(bars.close), columns["window"]
+        close, window = whole_prices(bars.close), columns["window"]
         return _sweep_signals(
-            self.levels("fill_rsi", close, window, columns["lower"], above=False),
-            self.levels("fill_rsi", close, window, columns["upper"], above=True),
+            self.levels(close, window, columns["lower"] - RSI_TIE, above=False),
+            self.levels(close, window, columns["upper"] + RSI_TIE, above=True),
         )
 
     def _donchian_breakout(self, bars: Any, columns: Columns) -> tuple[str, Struct, Any]:
@@ -158,8 +158,35 @@ class Launches:
             self._breakouts(-close, -low, columns["exit"]),
         )
 
+    def bands(
+        self, close: Any, window: Any, width: Any, *, above: bool
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
+        """Rows of signals by word, and each combination's row."""
+        exact = ExactPrices.of(close)
+        pairs, at = _distinct(np.stack([window, width], axis=1).astype(np.float64))
+        windows, widths = pairs[:, 0].astype(np.int32), np.array(pairs[:, 1])
+        shifts = np.array([exact.shift(int(window)) for window in windows], np.int32)
+        ratios = np.array([ratio(float(width)) for width in widths], np.uint64).T.copy()
+        words = _no_words(len(close), len(pairs))
+        sides = np.full(len(pairs), above, np.int32)
+        bands = _struct(
+            layout.BANDS,
+            prices=exact.whole,
+            windows=windows,
+            shifts=shifts,
+            widths=widths,
+            numerators=ratios[0],
+            denominators=ratios[1],
+            above=sides,
+            words=words,
+            n_bars=len(close),
+            n_rows=len(pairs),
+        )
+        self.launch("fill_bands", self.groups(len(pairs)), self.stop, bands)
+        return words, at
+
     def levels(
-        self, kernel: str, prices: Any, window: Any, bound: Any, *, above: bool
+        self, prices: Any, window: Any, bound: Any, *, above: bool
     ) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
         """Rows of signals by word, and each combination's row."""
         pairs, at = _distinct(np.stack([window, bound], axis=1).astype(np.float64))
@@ -177,7 +204,7 @@ class Launches:
             n_bars=len(prices),
             n_rows=n_rows,
         )
-        self.launch(kernel, self.groups(n_rows), self.stop, levels)
+        self.launch("fill_rsi", self.groups(n_rows), self.stop, levels)
         return words, at
 
     def _breakouts(

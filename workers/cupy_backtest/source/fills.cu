@@ -5,6 +5,9 @@
 // every row computes its own, which is less to read and write than a shared one.
 #include "accounting.cuh"
 #include "poll.cuh"
+#include "wide.cuh"
+
+#define SLACK (1.0 / 281474976710656.0)  // as in workers/indicators/exact.py
 
 // Which row a thread fills. Threads beyond the last one compute it too and write nothing: every
 // thread comes to every barrier.
@@ -18,42 +21,52 @@ INLINE Row row_of(i32 index, i32 n_rows) {
   return row;
 }
 
-// How many standard deviations each price is from its trailing average; see `deviations` there.
+// Whether each price is beyond a band around its trailing average. Distance and variance are
+// whole numbers that slide along, so the decision is exact, and that of the CPU.
 struct Deviations {
-  const double* prices;
-  i32 window;
-  double base, total, squares;
+  const i64* prices;
+  i32 window, shift;
+  i64 total, distance;
+  Wide variance;
 
-  INLINE Deviations(const double* prices, i32 window)
-      : prices(prices), window(window), base(0.0), total(0.0), squares(0.0) {}
+  INLINE Deviations(const i64* prices, i32 window, i32 shift)
+      : prices(prices), window(window), shift(shift), total(0), distance(0), variance({0, 0}) {}
+
+  INLINE i64 price(i32 bar) const { return (prices[bar] + ((i64)1 << shift >> 1)) >> shift; }
 
   INLINE bool exists(i32 bar) const { return bar >= window - 1; }
 
-  INLINE void restart(i32 bar) {
-    base = prices[bar];
-    total = squares = 0.0;
-    for (i32 i = bar + 1 - window; i < bar + 1; ++i) {
-      const double distance = prices[i] - base;
-      total += distance;
-      squares += distance * distance;
+  INLINE void start(i32 bar) {
+    for (i32 i = 0; i <= bar; ++i) {
+      total += price(i);
+      add_product(variance, window * price(i), price(i));
     }
+    add_product(variance, -total, total);
+    distance = window * price(bar) - total;
   }
 
   INLINE void step(i32 bar) {
     if (!exists(bar)) return;
-    if (bar == window - 1 || bar % TILE_BARS == 0) {
-      restart(bar);
+    if (bar == window - 1) {
+      start(bar);
       return;
     }
-    const double added = prices[bar] - base, dropped = prices[bar - window] - base;
+    const i64 added = price(bar), dropped = price(bar - window);
+    const i64 dropped_distance = window * dropped - total;
     total += added - dropped;
-    squares += added * added - dropped * dropped;
+    distance = window * added - total;
+    add_product(variance, added - dropped, distance + dropped_distance);
   }
 
-  INLINE double value(i32 bar) const {
-    const double distance = window * (prices[bar] - base) - total;
-    const double variance = window * squares - total * total;
-    return variance > 0.0 ? distance / sqrt(variance) : 0.0;
+  // Whether the price is more than `width` deviations below the average: by doubles where these
+  // are far enough apart.
+  INLINE bool below(double width, u64 numerator, u64 denominator) const {
+    if (distance >= 0) return false;
+    const double left = (double)distance * (double)distance;
+    const double right = width * width * as_double(variance);
+    if (left > right * (1.0 + SLACK)) return true;
+    if (left < right * (1.0 - SLACK)) return false;
+    return lies_beyond(distance, variance, numerator, denominator);
   }
 };
 
@@ -90,12 +103,10 @@ struct Strength {
   }
 };
 
-// Fill this thread's row with the bars on which its curve lies beyond its bound.
-template <typename Curve>
-INLINE void fill(const Stop& stop, const Levels& levels, Row row, Curve& curve) {
-  const double bound = levels.bounds[row.at];
-  const bool above = levels.above[row.at] != 0;
-  const i32 n_tiles = (levels.n_bars + TILE_BARS - 1) / TILE_BARS;
+// Fill this thread's row with the bars on which its curve lies where `is_set` says.
+template <typename Rows, typename Curve, typename IsSet>
+INLINE void fill(const Stop& stop, const Rows& wanted, Row row, Curve& curve, IsSet is_set) {
+  const i32 n_tiles = (wanted.n_bars + TILE_BARS - 1) / TILE_BARS;
   Poll poll = no_poll();
   ask(stop, poll, 0);
   for (i32 tile = 0; tile < n_tiles; ++tile) {
@@ -103,28 +114,36 @@ INLINE void fill(const Stop& stop, const Levels& levels, Row row, Curve& curve) 
     ask(stop, poll, tile + 1);  // answered within this tile, looked at in the next one
     for (i32 block = tile * TILE; block < (tile + 1) * TILE; ++block) {
       u64 word = 0;
-      for (i32 k = 0; k < WORD && block * WORD + k < levels.n_bars; ++k) {
+      for (i32 k = 0; k < WORD && block * WORD + k < wanted.n_bars; ++k) {
         const i32 bar = block * WORD + k;
         curve.step(bar);
-        if (!curve.exists(bar)) continue;
-        const double value = curve.value(bar);
-        word |= (u64)(above ? value > bound : value < bound) << k;
+        if (curve.exists(bar)) word |= (u64)is_set(bar) << k;
       }
-      if (row.mine) levels.words[(i64)block * levels.n_rows + row.at] = word;
+      if (row.mine) wanted.words[(i64)block * wanted.n_rows + row.at] = word;
     }
   }
 }
 
-ROOMY_KERNEL fill_deviations(BY_VALUE Stop stop, BY_VALUE Levels levels) {
-  const Row row = row_of(blockIdx.x * blockDim.x + threadIdx.x, levels.n_rows);
-  Deviations curve(levels.prices, levels.windows[row.at]);
-  fill(stop, levels, row, curve);
+ROOMY_KERNEL fill_bands(BY_VALUE Stop stop, BY_VALUE Bands bands) {
+  const Row row = row_of(blockIdx.x * blockDim.x + threadIdx.x, bands.n_rows);
+  Deviations curve(bands.prices, bands.windows[row.at], bands.shifts[row.at]);
+  const double width = bands.widths[row.at];
+  const u64 numerator = bands.numerators[row.at], denominator = bands.denominators[row.at];
+  const bool above = bands.above[row.at] != 0;
+  fill(stop, bands, row, curve, [&](i32) {
+    return above ? curve.distance > 0 : curve.below(width, numerator, denominator);
+  });
 }
 
 ROOMY_KERNEL fill_rsi(BY_VALUE Stop stop, BY_VALUE Levels levels) {
   const Row row = row_of(blockIdx.x * blockDim.x + threadIdx.x, levels.n_rows);
   Strength curve(levels.prices, levels.windows[row.at]);
-  fill(stop, levels, row, curve);
+  const double bound = levels.bounds[row.at];
+  const bool above = levels.above[row.at] != 0;
+  fill(stop, levels, row, curve, [&](i32 bar) {
+    const double value = curve.value(bar);
+    return above ? value > bound : value < bound;
+  });
 }
 
 // The highest of 2^level prices from each bar on, from those of half as many. Near the end, where

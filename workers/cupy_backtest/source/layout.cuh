@@ -16,7 +16,7 @@
 // -- signals.cu
 // sweep_signals        Tables, Stop, Signals, Batch    ceil(n / threads)                   0
 // -- fills.cu
-// fill_deviations      Stop, Levels                    ceil(n_rows / threads)              0
+// fill_bands           Stop, Bands                     ceil(n_rows / threads)              0
 // fill_rsi             Stop, Levels                    ceil(n_rows / threads)              0
 // raise_ladder         Stop, Ladder                    n_tiles                             0
 // fill_breakouts       Stop, Breakouts                 n_tiles * ceil(n_rows / threads)    0
@@ -125,11 +125,25 @@ struct Signals {
 
 // Rows of signals of curves below or above a level each. 48 bytes.
 struct Levels {
-  const double* prices;  // [n_bars] fill_deviations: whole prices; fill_rsi: closes
+  const double* prices;  // [n_bars]
   const i32* windows;    // [n_rows]
   const double* bounds;  // [n_rows]
   const i32* above;      // [n_rows] 0: set where curve < bound; 1: where curve > bound
   u64* words;            // [n_tiles * 64][n_rows], output
+  i32 n_bars;
+  i32 n_rows;
+};
+
+// Rows of signals of prices below the band of a width, or above the average. 72 bytes.
+struct Bands {
+  const i64* prices;        // [n_bars] whole numbers
+  const i32* windows;       // [n_rows]
+  const i32* shifts;        // [n_rows] binary digits of the prices to drop
+  const double* widths;     // [n_rows]
+  const u64* numerators;    // [n_rows] of the widths
+  const u64* denominators;  // [n_rows]
+  const i32* above;         // [n_rows] 0: set below the band; 1: above the average
+  u64* words;               // [n_tiles * 64][n_rows], output
   i32 n_bars;
   i32 n_rows;
 };

@@ -24,6 +24,7 @@
 #define HIGHEST_BIT(word) (31 - __clz((int)(word)))
 #define SHIFT_IN_SIGN(word, x) __funnelshift_l((x), (word), 1)
 #define REVERSE_BITS(word) __brev(word)
+#define MULTIPLY_HIGH(a, b) __umul64hi((a), (b))
 
 #define NOT_A_NUMBER __longlong_as_double(0x7ff8000000000000ll)
 #define FLOAT_INFINITY __int_as_float(0x7f800000)

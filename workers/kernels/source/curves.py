@@ -13,7 +13,16 @@ import numpy as np
 
 from workers.kernels.blocks import TILE, TILE_BARS, WORD
 from workers.kernels.compiler import helper
-from workers.kernels.source.lanes import extreme_sums, greater, less, more
+from workers.kernels.source.lanes import (
+    add_product,
+    as_double,
+    extreme_sums,
+    greater,
+    less,
+    lies_beyond,
+    lowest_bit,
+    more,
+)
 from workers.poll import stop_requested
 
 _SLACK = 2.0**-50  # a rounding is 2**-53 of a number at most
@@ -100,42 +109,105 @@ def rsi(line, close, window, row):  # type: ignore[no-untyped-def]
     return True
 
 
-def deviations(line, prices, window, row):  # type: ignore[no-untyped-def]
+def deviations(line, prices, window, narrow, row):  # type: ignore[no-untyped-def]
     """How many standard deviations (ddof 0) each price is from its trailing average.
 
-    Sums slide along and start afresh in every tile, relative to a price there:
-    exact for whole prices, and accurate for others.
+    Distance and variance are whole numbers that slide along, exact at every bar: only the root
+    and the quotient are rounded.
 
     Parameters
     ----------
     line : ndarray of int64, shape (8,)
         The stop flag.
-    prices : ndarray of float64, shape (n_bars,)
-        See :func:`workers.indicators.prices.whole_prices`.
+    prices : ndarray of int64, shape (n_bars,)
+        See :meth:`workers.indicators.exact.ExactPrices.in_window`.
     window : int
         Bars in the average and the deviation.
+    narrow : int
+        1: variances fit into 63 bits, which is faster; 0: they take 128.
     row : ndarray of float64, shape (n_tiles * 4096,)
         Output; NaN for the first ``window - 1`` bars, 0 where nothing deviates.
     """
     if not _forget_outside(line, row, window - 1, len(prices)):
         return False
-    base = total = squares = 0.0
+    if window > len(prices):
+        return True
+    total, high, low = 0, 0, 0
+    for bar in range(window):
+        if bar % TILE_BARS == 0 and stop_requested(line):
+            return False
+        total += prices[bar]
+        high, low = add_product(high, low, window * prices[bar], prices[bar])
+    high, low = add_product(high, low, -total, total)
+    old_distance = 0
     for bar in range(window - 1, len(prices)):
-        if bar == window - 1 or bar % TILE_BARS == 0:
-            if stop_requested(line):
-                return False
-            base = prices[bar]
-            total = squares = 0.0
-            for i in range(bar + 1 - window, bar + 1):
-                total += prices[i] - base
-                squares += (prices[i] - base) ** 2
-        else:
-            new, old = prices[bar] - base, prices[bar - window] - base
-            total += new - old
-            squares += new * new - old * old
-        distance = window * (prices[bar] - base) - total
-        variance = window * squares - total * total
+        if bar % TILE_BARS == 0 and stop_requested(line):
+            return False
+        new = prices[bar]
+        if bar >= window:
+            change = new - prices[bar - window]
+            old_distance = window * prices[bar - window] - total
+            total += change
+            both = window * new - total + old_distance
+            if narrow != 0:
+                low += change * both
+            else:
+                high, low = add_product(high, low, change, both)
+        distance = window * new - total
+        variance = float(low) if narrow != 0 else as_double(high, low)
         row[bar] = distance / math.sqrt(variance) if variance > 0.0 else 0.0
+    return True
+
+
+@helper
+def _is_below_band(prices, bar, window, numerator, denominator):  # type: ignore[no-untyped-def]
+    """Whether a price is more than a width below its average, in whole numbers."""
+    total, high, low = 0, 0, 0
+    for i in range(bar + 1 - window, bar + 1):
+        total += prices[i]
+        high, low = add_product(high, low, window * prices[i], prices[i])
+    high, low = add_product(high, low, -total, total)
+    return lies_beyond(window * prices[bar] - total, high, low, numerator, denominator)
+
+
+def signal_below_band(  # type: ignore[no-untyped-def]
+    line, curve, prices, window, width, slack, numerator, denominator, words
+):
+    """Set the bits of bars whose price lies more than a width below the average.
+
+    The curve decides all bars but those within `slack` of the width; these are compared in
+    whole numbers.
+
+    Parameters
+    ----------
+    line : ndarray of int64, shape (8,)
+        The stop flag.
+    curve : ndarray of float64, shape (n_tiles * 4096,)
+        From :func:`deviations`.
+    prices : ndarray of int64, shape (n_bars,)
+        What it was computed from.
+    window : int
+        Bars in the average.
+    width : float
+        Standard deviations from average to band, not negative.
+    slack : float
+        See :data:`workers.indicators.exact.SLACK`.
+    numerator, denominator : int
+        The width, see :func:`workers.indicators.exact.ratio`.
+    words : ndarray of int64, shape (n_tiles * 64,)
+        Output.
+    """
+    nearer, farther = -width * (1.0 - slack), -width * (1.0 + slack)
+    for b in range(len(words)):
+        if b % TILE == 0 and stop_requested(line):
+            return False
+        word = less(curve, b * WORD, farther)
+        unclear = less(curve, b * WORD, nearer) & ~word
+        while unclear != 0:
+            k = lowest_bit(unclear)
+            unclear &= unclear - 1
+            word |= _is_below_band(prices, b * WORD + k, window, numerator, denominator) << k
+        words[b] = word
     return True
 
 

@@ -27,6 +27,7 @@ AVX2 (as fast as four), four with NEON."""
 
 _DOUBLES = ir.VectorType(ir.DoubleType(), _LANES)
 _I64, _I32 = ir.IntType(64), ir.IntType(32)
+_I128 = ir.IntType(128)
 _WORDS = ir.VectorType(_I64, _LANES)
 
 _CACHE_LINE = 8  # elements: 64 bytes on every processor we know, or a multiple
@@ -165,6 +166,62 @@ def nonzero(typingctx: Any, words: Any, i: Any) -> Any:
 
 
 @intrinsic
+def add_product(typingctx: Any, high: Any, low: Any, a: Any, b: Any) -> Any:
+    """Add ``a * b`` to a whole number of 128 bits, given and returned as its halves."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        high, low, a, b = args
+        product = builder.mul(builder.sext(a, _I128), builder.sext(b, _I128))
+        total = builder.add(_joined(builder, high, low, _I128), product)
+        halves = builder.trunc(builder.lshr(total, _I128(64)), _I64), builder.trunc(total, _I64)
+        return context.make_tuple(builder, signature.return_type, halves)
+
+    return types.UniTuple(types.int64, 2)(*[types.int64] * 4), codegen
+
+
+@intrinsic
+def as_double(typingctx: Any, high: Any, low: Any) -> Any:
+    """Round a whole number of 128 bits, which is not negative; three roundings at most."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        double = ir.DoubleType()
+        upper = builder.fmul(builder.sitofp(args[0], double), ir.Constant(double, 2.0**64))
+        return builder.fadd(upper, builder.uitofp(args[1], double))
+
+    return types.float64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def lies_beyond(
+    typingctx: Any, distance: Any, high: Any, low: Any, numerator: Any, denominator: Any
+) -> Any:
+    """Whether ``(distance * denominator)² > numerator² * variance``, exactly: 1 or 0.
+
+    Parameters
+    ----------
+    typingctx : object
+        Given by Numba.
+    distance : int
+        Less than 2⁶² either way.
+    high, low : int
+        Halves of the variance, below 2¹²⁶.
+    numerator, denominator : int
+        At most 2⁶⁰.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        distance, high, low, numerator, denominator = args
+        wide = ir.IntType(256)
+        left = builder.mul(builder.sext(distance, wide), builder.sext(denominator, wide))
+        left = builder.mul(left, left)
+        by = builder.sext(numerator, wide)
+        right = builder.mul(builder.mul(by, by), _joined(builder, high, low, wide))
+        return builder.zext(builder.icmp_unsigned(">", left, right), _I64)
+
+    return types.int64(*[types.int64] * 5), codegen
+
+
+@intrinsic
 def prefetch(typingctx: Any, a: Any, i: Any) -> Any:
     """Have ``a[i]`` to ``a[i + 63]``, of 8 bytes each, on their way to the cache; a hint only."""
 
@@ -198,6 +255,11 @@ def highest_bit(typingctx: Any, word: Any) -> Any:
         return builder.sub(ir.Constant(_I64, WORD - 1), zeros)
 
     return types.int64(types.int64), codegen
+
+
+def _joined(builder: Any, high: ir.Value, low: ir.Value, kind: ir.Type) -> ir.Value:
+    upper = builder.shl(builder.sext(high, kind), kind(64))
+    return builder.or_(upper, builder.zext(low, kind))
 
 
 def _word(builder: Any, lanes: Callable[[int], ir.Value]) -> ir.Value:

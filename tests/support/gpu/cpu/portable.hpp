@@ -64,6 +64,7 @@ inline unsigned reversed(unsigned word) {
 #define HIGHEST_BIT(word) (31 - __builtin_clz((unsigned)(word)))
 #define SHIFT_IN_SIGN(word, x) ((word) << 1 | (unsigned)(x) >> 31)
 #define REVERSE_BITS(word) machine::reversed(word)
+#define MULTIPLY_HIGH(a, b) ((unsigned long long)(((unsigned __int128)(a) * (b)) >> 64))
 
 #define NOT_A_NUMBER __builtin_nan("")
 #define FLOAT_INFINITY __builtin_inff()
