@@ -15,6 +15,9 @@ from supervisor.system.shape import ShapeError, read_as
 
 T = TypeVar("T")
 
+MOST_BYTES = 2**29
+"""Longest JSON file that is read: twice what the values of the longest axis of a grid take."""
+
 
 def sync_directory(path: Path) -> None:
     """Wait until the names in a directory are on disk, where a power loss keeps them."""
@@ -85,7 +88,7 @@ def read_json(path: Path, *, shared: bool = False) -> dict[str, Any]:
         or its directory.
     """
     try:
-        raw = path.read_bytes() if shared else private.read_bytes(path)
+        raw = path.read_bytes() if shared else private.read_bytes(path, limit=MOST_BYTES)
         value = loads(sealed.check_file(raw).decode("utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
