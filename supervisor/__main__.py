@@ -26,6 +26,10 @@ def main() -> None:
     arguments, command = _split(sys.argv[1:])
     gc.disable()  # importing makes many objects and no garbage; a run enables it again
     try:
+        from supervisor.system import inherited_signals, limits, printable  # noqa: F401 - below
+
+        inherited_signals.settle()
+        printable.make_encodable(sys.stdout, sys.stderr)
         helping = "--help" in arguments or "-h" in arguments
         if sys.platform == "linux" and arguments[:1] == ["run"] and not helping:
             from supervisor.front.launch import Launch
@@ -45,6 +49,8 @@ def main() -> None:
             from supervisor.cli.main import main as run_command_line
     except ImportError as error:
         sys.exit(_first_aid(arguments, error))
+    except (MemoryError, OSError, RuntimeError) as error:
+        sys.exit(_beyond_limit(error))
     run_command_line(arguments, command, closed)
 
 
@@ -111,24 +117,41 @@ def _option(arguments: list[str], wanted: str) -> str:
 
 
 def _written(spec: str, name: str) -> str:
+    from supervisor.system.small_file import read_small
+
     try:
-        with open(spec, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not loaded yet
-            for line in file:
-                key, _, value = line.partition("=")
-                if key.strip() == name:
-                    return value.partition("#")[0].strip().strip("\"'")
+        # not from a pipe, whose text the command itself needs
+        for line in read_small(spec, pipe=False).decode().splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == name:
+                return value.partition("#")[0].strip().strip("\"'")
     except (OSError, ValueError):
         pass  # the command reads it again, and reports what is wrong
     return ""
 
 
 def _first_aid(arguments: list[str], error: ImportError) -> int:
+    from supervisor.system import limits
+
+    if limits.explain(error):
+        return _beyond_limit(error)
     from supervisor.doctor import __main__ as plain_doctor
     from supervisor.doctor.names import first_aid
 
     if arguments[:1] == ["doctor"]:
         return plain_doctor.main()
     print(f"allstop: {first_aid(error)}", file=sys.stderr)
+    return 2
+
+
+def _beyond_limit(error: Exception) -> int:
+    """Say which limit of the shell or the machine an error hit, and return the exit code."""
+    from supervisor.system import limits
+
+    limit = limits.explain(error)
+    if limit is None:
+        raise error
+    print(f"allstop: {limit}", file=sys.stderr)
     return 2
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slurm.errors import LinkRefusedError, TransportError
+from supervisor.system.small_file import check_small, read_small_text
 
 _ASK_TIMEOUT_S = 20.0
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -154,10 +155,21 @@ def settings_for(destination: Destination, config: Path | None = None) -> HostSe
     """
     if config is not None and not os.access(config, os.R_OK):
         raise LinkRefusedError(f"ssh {destination.host}: {config} cannot be read")
+    _check_file(destination, config or Path.home() / ".ssh" / "config")
     program = shutil.which("ssh")
     if program is None:
         return _as_paramiko_reads_it(destination, config)
     return _settings(destination, _ask_openssh(program, destination, config))
+
+
+def _check_file(destination: Destination, config: Path) -> None:
+    """Refuse what has no end: ``ssh`` would read a line of it until the memory is full."""
+    try:
+        check_small(config)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise LinkRefusedError(f"ssh {destination.host}: {config} {error.strerror}") from None
 
 
 def _ask_openssh(
@@ -216,7 +228,7 @@ def _as_paramiko_reads_it(destination: Destination, config: Path | None) -> Host
     found: dict[str, list[str]] = {}
     with contextlib.suppress(FileNotFoundError):
         try:
-            text = file.read_text()
+            text = read_small_text(file)
             if _TOO_HARD.search(text):
                 raise LinkRefusedError(
                     f"{where}: {file} has Include or Match, which only OpenSSH's client can "

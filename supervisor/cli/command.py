@@ -5,14 +5,12 @@ The program owns the terminal: our own messages are few and go to stderr.
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from supervisor.cli import output
 from supervisor.cli.allocation import fit_into_allocation
 from supervisor.cli.invocation import Invocation
 from supervisor.errors import ConfigError
@@ -79,19 +77,15 @@ def supervise(
         front = command_front(prepared, link, streams, detach=detach)
         gc.freeze()  # what is loaded stays
         gc.enable()
-        report = front.run(signals=signals, say=_say)
+        report = front.run(signals=signals, say=output.complain)
     if report.usage:
         raise ConfigError(report.reason)
     for line in _news(report):
-        _say(f"allstop: {line}")
+        output.complain(f"allstop: {line}")
     if as_json:
-        print(json.dumps(report.to_json(), default=str))
+        with output.if_possible():
+            output.show_json(report.to_json())
     return report.exit_code
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # the reader has gone
-        print(line, file=sys.stderr, flush=True)
 
 
 def _news(report: Report) -> list[str]:

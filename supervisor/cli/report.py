@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from supervisor.cli import show, status
+from supervisor.cli import output, show, status
 from supervisor.cli.text import containment_lines
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.ipc import control_socket
@@ -26,7 +25,7 @@ from supervisor.records.claim import claim_directory
 from supervisor.records.command import AnyPlan, CommandPlan, read_plan
 from supervisor.records.plan import Plan
 from supervisor.records.report import Report
-from supervisor.rows.results import ERROR_COLUMN
+from supervisor.rows.results import ERROR_COLUMN, column_names
 from supervisor.system import durable
 
 PAGE_FILE = "report.html"
@@ -79,11 +78,11 @@ def report(
             raise ConfigError("--html shows the results of a sweep; this run supervised a command")
         where = _write_page(run_dir, plan, found, asked, out=out, x=x, y=y, metric=metric)
         if not as_json:
-            print(where)
+            output.show(str(where))
             return
         plain["html"] = str(where)
     if as_json:
-        print(json.dumps(plain, default=str))
+        output.show_json(plain)
         return
     _show(found, plan)
 
@@ -102,7 +101,7 @@ def _show_running(plan: AnyPlan, run_dir: Path, *, as_json: bool, as_html: bool)
             f"(allstop stop {plan.run_id} ends it now)"
         )
     if not as_json:
-        print("still running: the report is written when it ends")
+        output.show("still running: the report is written when it ends")
     status.status(str(run_dir), as_json=as_json)
 
 
@@ -111,7 +110,7 @@ def _load(run_dir: Path, *, said: bool) -> Report:
     path = run_dir / rundir.REPORT_FILE
     if not path.exists():
         if said:
-            print("the run was killed with its warden: writing results from its journals")
+            output.show("the run was killed with its warden: writing results from its journals")
         try:
             with claim_directory(run_dir, PATIENCE_S):
                 if not path.exists():
@@ -137,14 +136,14 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
             return found
         found = corrected
         if said and not there:
-            print(f"{rundir.RESULTS_FILE} was missing: written now, from the journals")
+            output.show(f"{rundir.RESULTS_FILE} was missing: written now, from the journals")
     return found
 
 
 def _show(found: Report, plan: AnyPlan) -> None:
     _show_summary(found, plan)
     for line in containment_lines(Path(found.run_dir)):
-        print(line)
+        output.show(line)
 
 
 def _show_summary(found: Report, plan: AnyPlan) -> None:
@@ -156,6 +155,8 @@ def _show_summary(found: Report, plan: AnyPlan) -> None:
         if found.combos_done > found.combos_failed and results.is_file():
             show.ranking_metric(results, plan)  # unreadable: say so before the first line
         show.summary(found, plan)
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
 
@@ -183,7 +184,7 @@ def _write_page(
         raise _unreadable(results, error) from None
     temporary = where.with_name(f".{where.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
         temporary.replace(where)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -198,10 +199,7 @@ def _metric(results: Path, plan: Plan, asked: str | None) -> str | None:
         return None
     if asked is None:
         return show.ranking_metric(results, plan)
-    import pyarrow.parquet
-
-    names = pyarrow.parquet.read_schema(results).names
-    known = [name for name in names if name not in (*plan.grid.names, ERROR_COLUMN)]
+    known = [name for name in column_names(results) if name not in (*plan.grid.names, ERROR_COLUMN)]
     if asked not in known:
         raise ConfigError(
             f"--metric {asked!r} is no metric of this run; its metrics: {', '.join(known)}",

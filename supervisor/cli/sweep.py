@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from supervisor.cli import show
+from supervisor.cli import output, show
 from supervisor.cli.allocation import fit_into_allocation
 from supervisor.errors import ConfigError
 from supervisor.front.link import take_warden
@@ -69,10 +68,11 @@ def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | N
         screen.end()
     if report.usage:
         raise ConfigError(report.reason)
-    if as_json:
-        print(json.dumps(report.to_json(), default=str))
-    else:
-        show.summary(report, prepared.plan)
+    with output.if_possible():
+        if as_json:
+            output.show_json(report.to_json())
+        else:
+            show.summary(report, prepared.plan)
     return report.exit_code
 
 

@@ -25,6 +25,7 @@ from supervisor.records.command import (
 from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import StopTimes
 from supervisor.system import process
+from supervisor.system.environment import working_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def prepare_command(
         times,
         checks.check_containment(containment),
     )
+    working_directory()  # the command inherits it: a deleted one is refused before anything is made
     registry.check()
     made = rundir.create(run_dir or rundir.DEFAULT_ROOT / plan.run_id, (rundir.LOG_DIR,))
     return PreparedCommand(plan, made, write_run_file(made, plan.to_json()))

@@ -8,6 +8,7 @@ others.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -20,6 +21,10 @@ from supervisor.market.bars import Bars, blocks
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance, Source
 from supervisor.system import durable
+from supervisor.system.environment import working_directory
+from supervisor.system.small_file import check_small, read_small
+
+_MAX_CODE_BYTES = 16 * 2**20
 
 
 def provenance(data: Any, strategy: str, source: Source) -> Provenance:
@@ -30,10 +35,7 @@ def provenance(data: Any, strategy: str, source: Source) -> Provenance:
     ConfigError
         If the working directory was deleted.
     """
-    try:
-        cwd = str(Path.cwd())
-    except FileNotFoundError:
-        raise ConfigError("the working directory was deleted: change to another one") from None
+    cwd = working_directory()
     code = code_digest(strategy, source, cwd)
     if data is None:
         return Provenance(Origin.EXAMPLE, code=code, cwd=cwd)
@@ -51,12 +53,35 @@ def code_digest(strategy: str, source: Source, cwd: str) -> str:
     """
     if source is not Source.IMPORT:
         return ""
-    home = strategy.rpartition(":")[0]
-    path = Path(home if home.endswith(".py") else f"{home.replace('.', '/')}.py")
+    path = cwd / code_path(strategy.rpartition(":")[0])
     try:
-        return hashlib.blake2b((cwd / path).read_bytes(), digest_size=16).hexdigest()
+        content = read_small(path, _MAX_CODE_BYTES, pipe=False)
     except OSError:
         return ""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def code_path(home: str) -> Path:
+    """Return the file of a strategy that is named by its file, or by its module."""
+    return Path(home if home.endswith(".py") else f"{home.replace('.', '/')}.py")
+
+
+def check_code_file(path: Path, *, may_be_missing: bool = False) -> None:
+    """Raise :class:`ConfigError` if a strategy's file does not exist or is none of code.
+
+    The workers import it whole: a device without end would fill the memory of each.
+    """
+    try:
+        check_small(path, _MAX_CODE_BYTES)
+    except FileNotFoundError:
+        if not may_be_missing:
+            raise ConfigError(f"strategy file {path} does not exist", key="strategy") from None
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EISDIR, errno.EOVERFLOW):
+            raise ConfigError(f"strategy file {path} {error.strerror}", key="strategy") from None
+        raise ConfigError(
+            f"strategy file {path} cannot be read: {error.strerror}", key="strategy"
+        ) from None
 
 
 def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:

@@ -223,19 +223,11 @@ def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source, byte
         )
     home, _, name = asked.rpartition(":")
     if home.endswith(".py"):
-        _check_strategy_file(Path(home))
+        inputs.check_code_file(Path(home))
         asked = f"{Path(home).resolve()}:{name}"
+    else:
+        inputs.check_code_file(inputs.code_path(home), may_be_missing=True)
     return asked, Source.IMPORT, None
-
-
-def _check_strategy_file(path: Path) -> None:
-    try:
-        if not path.is_file():
-            raise ConfigError(f"strategy file {path} does not exist", key="strategy")
-    except OSError as error:
-        raise ConfigError(
-            f"strategy file {path} cannot be read: {error.strerror}", key="strategy"
-        ) from None
 
 
 def _grid(order: Order, strategy: str) -> Grid:

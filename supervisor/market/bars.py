@@ -272,7 +272,7 @@ def _written(slices: Iterable[Mapping[str, NDArray[Any]]], n_bars: int, source: 
     """Write columns, slice after slice, into a new memfd and seal it."""
     fd = _new_memfd()
     try:
-        name = source.encode()[: _HEADER_BYTES - _HEADER.size]
+        name = source.encode(errors="surrogateescape")[: _HEADER_BYTES - _HEADER.size]
         header = _HEADER.pack(_MAGIC, _VERSION, len(name), n_bars) + name
         _write_at(fd, memoryview(header), 0)
         start = 0

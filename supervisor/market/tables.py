@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from supervisor.errors import DataError
+from supervisor.market.arrow import parquet_file
 from supervisor.market.columns import MISSING_WORDS, BadCell, shown
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
@@ -119,17 +120,15 @@ def _gunzip(raw: bytes, source: str) -> bytes:
 
 
 def _from_parquet(path: Path) -> Table:
-    import pyarrow.parquet as pq
-
     source = str(path)
     with path.open("rb") as file:
         if file.read(4) != b"PAR1":
             raise DataError("is not a Parquet file: is it CSV? Then name it .csv", path=source)
-    with _sound_parquet(source), pq.ParquetFile(path) as file:
+    with _sound_parquet(source), parquet_file(path) as file:
         schema = file.schema_arrow
 
     def columns(ats: Sequence[int], _: Collection[int]) -> Sequence[Any]:
-        with _sound_parquet(source), pq.ParquetFile(path) as file:
+        with _sound_parquet(source), parquet_file(path) as file:
             table = file.read(columns=[schema.names[at] for at in ats])
             return [table.column(schema.names[at]) for at in ats]
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from supervisor.errors import ConfigError
-from supervisor.system import durable
+from supervisor.system import durable, limits
 
 RUN_FILE = "run.json"
 REPORT_FILE = "report.json"
@@ -63,7 +63,8 @@ def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Pa
         (run_dir / ".probe").unlink()
     except OSError as error:
         raise ConfigError(
-            f"run directory {run_dir} cannot be written ({error.strerror}): "
+            limits.of_shell(error)
+            or f"run directory {run_dir} cannot be written ({error.strerror}): "
             "name another one with --run-dir",
             key="run_dir",
         ) from None

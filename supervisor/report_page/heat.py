@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
+from supervisor.market.arrow import parquet_file
 from supervisor.rows.grid import Grid
 
 MAX_BINS = 160
@@ -115,13 +116,11 @@ def read(results: Path, grid: Grid, axes: Axes, metric: str, max_bins: int = MAX
     max_bins : int, optional
         Columns and rows at most.
     """
-    import pyarrow.parquet
-
     x = _Bins.of(axes.x, grid.axis(axes.x), max_bins)
     y = _Bins.of(axes.y, grid.axis(axes.y), max_bins) if axes.y else None
     cells = np.full(len(x.labels) * (len(y.labels) if y else 1), -np.inf)
     names = [axes.x, metric, *([axes.y] if axes.y else [])]
-    with pyarrow.parquet.ParquetFile(results) as file:
+    with parquet_file(results) as file:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=names)
             scores = table.column(metric).cast("float64").to_numpy()

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import ConfigError
+from supervisor.errors import ConfigError, brief
 
 Value = int | float | str | bool
 
@@ -28,6 +28,8 @@ MAX_COMBINATIONS = 2**32
 
 MAX_EXPONENT = 300
 """Largest power of ten accepted in a range, either way."""
+
+MAX_PARAMETERS = 1000
 
 MAX_AXIS_VALUES = 10_000_000
 """Longest single axis: its values are held in memory."""
@@ -59,6 +61,10 @@ class Grid:
             If there is no axis, an axis is empty, repeats a value or mixes
             kinds, or the product exceeds :data:`MAX_COMBINATIONS`.
         """
+        if len(axes) > MAX_PARAMETERS:
+            raise ConfigError(
+                f"the grid has {len(axes):,} parameters; at most {MAX_PARAMETERS:,}", key="grid"
+            )
         if not axes:
             raise ConfigError(
                 "the grid is empty: give at least one parameter, e.g. fast=5:50:5", key="grid"
@@ -248,6 +254,7 @@ def _parse_scalar(text: str) -> Value:
 def _axis(name: str, values: Iterable[Value] | Value) -> NDArray[np.generic]:
     if not name:
         raise ConfigError("grid: a parameter's name must not be empty", key="grid")
+    _check_text(name, "grid: a parameter is named")
     if isinstance(values, (bool, int, float, str)):
         values = [values]
     if isinstance(values, range):
@@ -266,6 +273,14 @@ def _axis(name: str, values: Iterable[Value] | Value) -> NDArray[np.generic]:
         raise ConfigError(f"grid axis {name!r} is empty", key="grid")
     array.flags.writeable = False
     return array
+
+
+def _check_text(text: str, what: str) -> None:
+    """Refuse a text that no file of results can hold: it came from bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{what} {brief(text)}, which is not UTF-8", key="grid") from None
 
 
 def _from_range(name: str, values: range) -> NDArray[np.generic]:
@@ -315,6 +330,8 @@ def _typed(name: str, values: Sequence[object]) -> NDArray[np.generic]:
     if kinds == {bool}:
         return np.array(values, dtype=np.bool_)
     if kinds == {str}:
+        for text in values:
+            _check_text(str(text), f"grid axis {name!r} has the value")
         return np.array(values, dtype=object)
     names = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise ConfigError(

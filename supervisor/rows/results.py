@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import RunFailedError
-from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
+from supervisor.market.arrow import nulls, parquet_file, text_to_arrow, to_arrow, to_numpy
 from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.grid import Grid, Value
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
@@ -119,10 +119,14 @@ def read(path: Path | str) -> Any:
     -------
     pyarrow.Table
     """
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
+    with parquet_file(path) as file:
         return file.read()
+
+
+def column_names(path: Path | str) -> list[str]:
+    """Return the columns of a results file, parameters first."""
+    with parquet_file(path) as file:
+        return list(file.schema_arrow.names)
 
 
 def best(
@@ -133,10 +137,8 @@ def best(
     Ties go to the earlier combination; rows without the metric, or with NaN, are
     left out.
     """
-    import pyarrow.parquet as pq
-
     kept: list[tuple[float, int, dict[str, Value | None]]] = []
-    with pq.ParquetFile(path) as file:
+    with parquet_file(path) as file:
         seen = 0
         for group in range(file.num_row_groups):
             scores = _numbers(file.read_row_group(group, columns=[metric]).column(0))

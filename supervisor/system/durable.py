@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import ConfigError
+from supervisor.system.small_file import read_small_text
+
+_MAX_JSON_BYTES = 512 * 2**20
+"""The values of a large grid are in ``run.json``."""
 
 
 def sync_directory(path: Path) -> None:
@@ -72,7 +76,7 @@ def read_json(path: Path) -> dict[str, Any]:
         If the file is missing or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_small_text(path, _MAX_JSON_BYTES, pipe=False))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError):

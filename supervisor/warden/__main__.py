@@ -21,12 +21,13 @@ from supervisor.containment.choice import contain
 from supervisor.containment.cookie import Cookie
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.ipc import messages
-from supervisor.system import process
+from supervisor.system import inherited_signals, process
 from supervisor.system.host import namespace_of
 
 
 def main() -> None:
     """Entry point of the process."""
+    inherited_signals.settle()
     gc.disable()  # imports create many objects and no garbage: saves a sixth of the time
     sock, front_pid = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2])
     wanted, likely = sys.argv[3], sys.argv[4:6]
