@@ -84,12 +84,9 @@ def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
 
 def _complain_of_machine(error: Exception, arguments: list[str]) -> int:
     """Say which limit an error comes from, and how to raise it; or what the kernel said."""
-    try:
-        output.finish()
-    except output.OutputError as lost:  # help is written by typer
-        return _complain(str(lost), ExitCode.FAILED, arguments)
-    except BrokenPipeError:
-        pass
+    if isinstance(error, OSError) and (not arguments or {"--help", "-h"} & {*arguments}):
+        # typer writes the help itself; nothing else is done then
+        return _complain(str(output.lost(error)), ExitCode.FAILED, arguments)
     limit = limits.explain(error)
     if limit is not None:
         return _complain(limit, ExitCode.USAGE, arguments)

@@ -75,8 +75,13 @@ def _as_ours() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _give_up()
-        raise OutputError(f"standard output cannot be written: {error.strerror}") from None
+        raise lost(error) from None
+
+
+def lost(error: OSError) -> OutputError:
+    """Return the error to raise for one of standard output's; what follows goes nowhere."""
+    _give_up()
+    return OutputError(f"standard output cannot be written: {error.strerror}")
 
 
 def _give_up() -> None:

@@ -135,7 +135,8 @@ def _writable(place: Path) -> bool:
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+            file.write(b"0")  # a full disk may have room for a name
             return True
     except OSError:
         return False

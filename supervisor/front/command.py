@@ -173,6 +173,8 @@ class Command(Work):
         """Take in how the command ended, and what it left behind."""
         if isinstance(message, messages.CommandEnded):
             self._status = message.status
+        elif isinstance(message, messages.Remark):
+            self._run.notes.note(message.text)
         elif isinstance(message, messages.LeftBehind):
             for name in message.processes:
                 self._run.notes.note(f"left behind by the command: {name}")

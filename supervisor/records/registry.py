@@ -7,6 +7,7 @@ is the only one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -66,6 +67,10 @@ class Entry(NamedTuple):
         return False
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""No room on a disk, or in a user's quota: nothing is wrong with the directory itself."""
+
+
 def state_dir() -> Path:
     """Return the directory of the entries, which outlives a reboot."""
     base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
@@ -81,7 +86,10 @@ def runtime_dir() -> Path:
 
 
 def check() -> None:
-    """Create both directories, or raise :class:`ConfigError` if that fails."""
+    """Create both directories, or raise :class:`ConfigError` if that fails.
+
+    A full disk is no failure: see :func:`private_dir`.
+    """
     state_dir()
     runtime_dir()
 
@@ -92,7 +100,13 @@ def socket_path(run_id: str) -> Path:
 
 
 def add(entry: Entry) -> None:
-    """Add a run, or replace its entry."""
+    """Add a run, or replace its entry.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written: the disk is full, say.
+    """
     plain = {
         "run_id": entry.run_id,
         "run_dir": str(entry.run_dir),
@@ -100,14 +114,17 @@ def add(entry: Entry) -> None:
         "warden": entry.warden._asdict(),
         "over": entry.over,
     }
-    durable.write_json(state_dir() / f"{entry.run_id}.json", plain, named=False)
+    place = state_dir()
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)  # it may lack: then this says why
+    durable.write_json(place / f"{entry.run_id}.json", plain, named=False)
 
 
 def leave_to_reap(run_id: str) -> None:
     """Mark a run as over with survivors; its entry stays for ``reap``."""
     entry = find(run_id)
     if entry is not None:
-        add(entry._replace(over=True))
+        with contextlib.suppress(OSError):  # once its processes are dead, the old one says enough
+            add(entry._replace(over=True))
 
 
 def remove(run_id: str) -> None:
@@ -273,11 +290,16 @@ def _same_dir(name: str, run_dir: Path) -> bool:
 
 
 def private_dir(path: Path) -> Path:
-    """Create a directory that only this user can enter, or check an existing one."""
+    """Create a directory that only this user can enter, or check an existing one.
+
+    On a full disk it may not exist afterwards. Then nothing is in it, and a run goes on without.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
         facts = path.lstat()
     except OSError as error:
+        if error.errno in FULL:
+            return path
         raise ConfigError(
             f"{path} cannot be created ({error.strerror}): set XDG_STATE_HOME and "
             "XDG_RUNTIME_DIR to directories that you own"

@@ -48,8 +48,8 @@ def read_small(
     ------
     OSError
         If it cannot be read; ``strerror`` says why in words for a user. So it does where the
-        kernel would not refuse: what is no file (``EINVAL``, ``EISDIR``), is too large (``EOVERFLOW``), or
-        a pipe that nothing comes out of (``ETIMEDOUT``).
+        kernel would not refuse: what is no file (``EINVAL``, ``EISDIR``), what is too large
+        (``EOVERFLOW``), or a pipe that nothing comes out of (``ETIMEDOUT``).
     """
     check_small(path, max_bytes, pipe=pipe)
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
