@@ -36,6 +36,9 @@ _LEAST_EPOCH = 10**8
 _CALENDAR = range(19000101, 21001232)
 """YYYYMMDD read as a number; as seconds it would be a day in 1970."""
 
+_FIRST_DAY, _LAST_DAY = "1677-09-22", "2262-04-10"
+"""Days that nanoseconds since 1970 hold from end to end."""
+
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?")
 _DAY = r"(19|20)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])"
 _ZONE = re.compile(r":.*?( ?(Z|UTC|GMT)| ?((GMT|UTC)?[+-]\d\d(:?\d\d)?))$")
@@ -262,8 +265,34 @@ def _cast_times(column: Any, kind: Any, name: str, original: Any = None) -> NDAr
             f" written like the first, {shown(cells[0])}"
         )
 
-    found = _cast(column, lambda part: part.cast(kind), complaint, cells)
+    def convert(part: Any) -> Any:
+        if pa.types.is_string(part.type) and _arrow_wraps():
+            _refuse_other_centuries(part)
+        return part.cast(kind)
+
+    found = _cast(column, convert, complaint, cells)
     return to_numpy(found.cast(pa.int64()))
+
+
+def _arrow_wraps() -> bool:
+    """Whether this Arrow reads the year 9999 as 1815, as versions before 26 do."""
+    import pyarrow as pa
+
+    try:
+        text_to_arrow(["9999-01-01"]).cast(pa.timestamp("ns"))
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _refuse_other_centuries(part: Any) -> None:
+    """Raise what a later Arrow raises for a time that 64 bits of nanoseconds do not hold."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(pc.utf8_slice_codeunits(part, 0, 10))
+    if len(part) and not _FIRST_DAY <= str(ends["min"]) <= str(ends["max"]) <= _LAST_DAY:
+        raise pa.ArrowInvalid("out of range")
 
 
 def _cast(
