@@ -24,8 +24,9 @@ class CodeCache:
     Parameters
     ----------
     beside : Path
-        The package whose code it is: kept in its ``__pycache__`` where that is writable, else
-        in the user's cache directory, or in ``ALLSTOP_CACHE_DIR`` where that is set.
+        The package whose code it is: kept in its ``__pycache__`` where that is writable and lies
+        in a source tree, else in the user's cache directory, or in ``ALLSTOP_CACHE_DIR`` where
+        that is set.
     suffix : str
         Of the files' names, such as ``.o``.
     """
@@ -39,7 +40,8 @@ class CodeCache:
         if named:
             return [Path(named) / "kernels"]
         base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return [self.beside / "__pycache__", Path(base) / "allstop" / "kernels"]
+        own = Path(base) / "allstop" / "kernels"
+        return [own] if is_installed(self.beside) else [self.beside / "__pycache__", own]
 
     def read(self, name: str, source: str, machine: str) -> bytes | None:
         """Code from the cache; None when it is not there, or not as it was written."""
@@ -76,6 +78,11 @@ class CodeCache:
 
     def _file_name(self, name: str, source: str, machine: str) -> str:
         return f"{name}-{source}-{machine}{self.suffix}"
+
+
+def is_installed(folder: Path) -> bool:
+    """Whether pip has put a folder there: uninstalling, it removes only its own files."""
+    return not {"site-packages", "dist-packages"}.isdisjoint(folder.parts)
 
 
 def key_of_files(paths: Iterable[Path]) -> str:

@@ -110,7 +110,8 @@ def _cache_places() -> list[Path]:
         return [Path(named) / "kernels"]
     home = _kernels_home()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    beside = [home / "__pycache__"] if home else []
+    installed = home is None or not {"site-packages", "dist-packages"}.isdisjoint(home.parts)
+    beside = [] if home is None or installed else [home / "__pycache__"]
     return [*beside, Path(base) / "allstop" / "kernels"]
 
 
