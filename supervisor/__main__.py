@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+_ONE_THREAD = "OPENBLAS_NUM_THREADS"
+
 
 def main() -> None:
     """Start the warden if there will be a run, and load the command line meanwhile.
@@ -45,6 +47,9 @@ def main() -> None:
             from supervisor.front.link import WardenLink, keep_warden
 
             keep_warden(WardenLink(launch))
+        if command is not None:
+            # the command has the environment of our caller, not this one
+            os.environ[_ONE_THREAD] = "1"
         with _one_thread() if command is None else nullcontext():
             from supervisor.cli.main import main as run_command_line
     except ImportError as error:
@@ -85,18 +90,17 @@ def _one_thread() -> Iterator[None]:
 
     They spin for 0.1 s, just when the warden needs the core.
     """
-    name = "OPENBLAS_NUM_THREADS"
-    given = os.environ.get(name)
-    os.environ[name] = "1"
+    given = os.environ.get(_ONE_THREAD)
+    os.environ[_ONE_THREAD] = "1"
     try:
         import numpy  # noqa: F401
 
         yield
     finally:
         if given is None:
-            del os.environ[name]
+            del os.environ[_ONE_THREAD]
         else:
-            os.environ[name] = given
+            os.environ[_ONE_THREAD] = given
 
 
 def _likely(arguments: list[str], name: str) -> str:

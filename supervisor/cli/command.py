@@ -19,6 +19,7 @@ from supervisor.front.link import take_warden
 from supervisor.front.signals import SignalQueue
 from supervisor.lifecycle import options
 from supervisor.lifecycle.options import Use
+from supervisor.lifecycle.prepare import nothing_left
 from supervisor.records.command import Streams
 from supervisor.records.plan import StopTimes
 from supervisor.records.report import Report
@@ -72,7 +73,8 @@ def supervise(
     streams = Streams(
         [fd for fd in (0, 1, 2) if fd not in closed], frozenset({1, 2} if as_json else {2})
     )
-    with SignalQueue() as signals:
+    unbegun = nothing_left(prepared.run_dir, resumed=prepared.plan.resumed)
+    with unbegun, SignalQueue() as signals:
         link = take_warden(None, prepared.plan.containment)
         front = command_front(prepared, link, streams, detach=detach)
         gc.freeze()  # what is loaded stays

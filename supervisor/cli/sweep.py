@@ -17,7 +17,7 @@ from supervisor.front.signals import SignalQueue
 from supervisor.front.sweep import sweep_front
 from supervisor.lifecycle import options
 from supervisor.lifecycle.options import Given
-from supervisor.lifecycle.prepare import Changes, Order, Prepared, prepare
+from supervisor.lifecycle.prepare import Changes, Order, Prepared, nothing_left, prepare
 
 if TYPE_CHECKING:
     from supervisor.lifecycle.spread import ClusterOrder
@@ -58,7 +58,8 @@ def run(given: Given, *, as_json: bool) -> int:
 
 def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None = None) -> int:
     """Run what was prepared, here or on a cluster; show it, and return its exit code."""
-    with SignalQueue() as signals:
+    unbegun = nothing_left(prepared.run_dir, resumed=prepared.plan.resumed)
+    with unbegun, SignalQueue() as signals:
         where = f"{cluster.tasks} shards on {cluster.address}" if cluster else ""
         screen = show.Screen(prepared, where=where, quiet=as_json)
         front = _front(prepared, cluster)

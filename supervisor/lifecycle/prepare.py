@@ -7,9 +7,10 @@ run that cannot start leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from supervisor.records import registry, rundir
 from supervisor.records.claim import Claim
 from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import write_run_file
+from supervisor.records.events import latest
 from supervisor.records.plan import Plan, Source, StopTimes
 from supervisor.rows.grid import Grid, Value
 from supervisor.rows.space import Space
@@ -153,6 +155,20 @@ def prepare(order: Order, *, elsewhere: bool = False) -> Prepared:
     run_dir = rundir.create(order.run_dir or rundir.DEFAULT_ROOT / plan.run_id)
     claim = write_run_file(run_dir, plan.to_json())
     return Prepared(plan, run_dir, bars, function, claim, notes=placed.notes)
+
+
+@contextlib.contextmanager
+def nothing_left(run_dir: Path, *, resumed: int) -> Iterator[None]:
+    """Remove the directory of a new run that could not begin because a limit was hit.
+
+    It has not begun as long as no warden was asked to.
+    """
+    try:
+        yield
+    except (OSError, MemoryError, ImportError, RuntimeError):
+        if not (resumed or latest(run_dir, "front.run_requested")):
+            rundir.discard(run_dir)
+        raise
 
 
 def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
