@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from slurm.errors import LinkRefusedError, TransportError
 from slurm.ssh import config
 from slurm.ssh.config import Destination, HostSettings, route, settings_for
+from slurm.ssh.host_keys import KnownHosts
 
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="ssh is not installed")
 
@@ -161,3 +163,30 @@ def test_the_route_passes_every_jump_host() -> None:
     # "Host *" with a ProxyJump sends the gate through itself
     assert the_way("c", c="a", a="a") == ["me@a:22 by reach a", "me@c:22"]
     assert the_way("c", c="a", a="c") == ["me@a:22 by reach a", "me@c:22"]
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "directory", "big"])
+def test_a_configuration_without_end_is_refused(tmp_path: Path, reader: str, kind: str) -> None:
+    """``ssh -F /dev/zero`` would read one line of it until the memory is full."""
+    file = tmp_path / "config"
+    if kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "directory":
+        file.mkdir()
+    else:
+        with file.open("wb") as sparse:
+            sparse.truncate(5 * 2**30)
+    with pytest.raises(LinkRefusedError, match=rf"ssh c: {file} is (a|too) ") as caught:
+        settings_for(Destination("c"), file)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_host_keys_have_bounds(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name, end in (("pipe", "is a pipe"), ("zero", "is a device")):
+        with pytest.raises(OSError, match=end):
+            KnownHosts([tmp_path / name])
+    assert KnownHosts([Path("/dev/null")]).kinds(["c"]) == ()
