@@ -88,6 +88,9 @@ def _complain_of_machine(error: Exception, arguments: list[str]) -> int:
         # typer writes the help itself; nothing else is done then
         return _complain(str(output.lost(error)), ExitCode.FAILED, arguments)
     limit = limits.explain(error)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        # what pathlib raises for ~ and ~user; containers run as users that no one has named
+        limit = "a home directory cannot be determined: set HOME, or write the path in full"
     if limit is not None:
         return _complain(limit, ExitCode.USAGE, arguments)
     if not isinstance(error, OSError):

@@ -65,6 +65,15 @@ def test_what_is_no_file_is_one_line(place: Place, kind: str) -> None:
         assert name in said.stderr, said
 
 
+def test_a_home_directory_that_is_not_known_is_one_line(place: Place) -> None:
+    """Nobody's ``~``; in containers, often one's own."""
+    data = ["--data", "~no-such-user/x.csv", "--grid", "a=1"]
+    said = bounded(place, 'exec "$@"', "run", "--strategy", "m:f", *data)
+    assert said.returncode == 2, said
+    assert said.stderr.startswith("allstop: a home directory cannot be determined"), said
+    assert said.stderr.count("\n") == 1, said
+
+
 def test_a_spec_may_come_from_a_pipe(place: Place) -> None:
     """The text can be read only once: a guess at the strategy must not take it."""
     text = SPEC.format(strategy=place.strategy(STRATEGY), data=place.data)
