@@ -1,7 +1,7 @@
 """The one place where text leaves a command: what is shown, complained of, or put out as JSON.
 
 A line is shown without characters that a terminal would obey
-(:func:`~supervisor.system.printable.printable`). JSON is ASCII, so it needs no such thing.
+(:func:`~supervisor.system.printable.printable`). JSON is ASCII, with all but DEL escaped.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def show(line: str) -> None:
 
 def show_json(value: Any) -> None:
     """Print a value to standard output as one line of JSON; raises as :func:`show` does."""
-    _put(json.dumps(value, default=str))
+    _put(json.dumps(value, default=str).replace("\x7f", "\\u007f"))
 
 
 def complain(line: str) -> None:
