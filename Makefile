@@ -3,16 +3,20 @@
 PYTHON ?= python3
 PYTHONS := 3.11 3.12 3.13 3.14
 VENV   := .venv
-BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+BIN    = $(VENV)/bin
+PIP    = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: run test pythons check docs-data bench chaos fuzz cluster-up cluster-down clean help
+# mypy reads the stubs of the NumPy that is installed: today's
+CHECKS_TYPES := tests/unit/test_project.py::test_make_check_sees_a_wrong_type_of_the_public_face
+
+.PHONY: run test pythons lowest check docs-data bench chaos fuzz cluster-up cluster-down clean help
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make run     install into $(VENV) and run the example sweep (Ctrl+C stops it)"
 	@echo "make test    install what the tests need and run all checks and tests"
 	@echo "make pythons  make test on each of Python $(PYTHONS) that is installed"
+	@echo "make lowest   the quick tests with the oldest versions that pyproject.toml allows"
 	@echo "make check   ruff, mypy --strict, import-linter"
 	@echo "make docs-data  write the table of formats in docs/data.md from the tests' inputs"
 	@echo "make bench   measure against floors and peers"
@@ -35,6 +39,16 @@ pythons:
 	  if command -v python$$v >/dev/null; then \
 	    $(MAKE) test PYTHON=python$$v VENV=.venv-$$v || exit 1; \
 	  else echo "python$$v is not installed: left out"; fi; done
+
+# resolves with uv, which knows how to take the oldest; what those need is the newest there is
+lowest: VENV := .venv-lowest
+lowest:
+	@$(MAKE) VENV=$(VENV) $(VENV)/bin/python
+	@$(PIP) uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --resolution lowest-direct \
+	  --editable '.[test,slurm,plots]'
+	$(BIN)/python -m pytest -n auto -W default --deselect $(CHECKS_TYPES) tests/unit \
+	  $(addprefix tests/process/,test_bad_input.py test_output.py test_signals.py) $(PYTEST_ARGS)
 
 check: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
+_ONE_THREAD = "OPENBLAS_NUM_THREADS"
+
 
 def main() -> None:
     """Start the warden if there will be a run, and load the command line meanwhile.
@@ -26,6 +28,10 @@ def main() -> None:
     arguments, command = _split(sys.argv[1:])
     gc.disable()  # importing makes many objects and no garbage; a run enables it again
     try:
+        from supervisor.system import inherited_signals, limits, printable  # noqa: F401 - below
+
+        inherited_signals.settle()
+        printable.make_encodable(sys.stdout, sys.stderr)
         helping = "--help" in arguments or "-h" in arguments
         if sys.platform == "linux" and arguments[:1] == ["run"] and not helping:
             from supervisor.front.launch import Launch
@@ -41,10 +47,15 @@ def main() -> None:
             from supervisor.front.link import WardenLink, keep_warden
 
             keep_warden(WardenLink(launch))
+        if command is not None:
+            # the command has the environment of our caller, not this one
+            os.environ[_ONE_THREAD] = "1"
         with _one_thread() if command is None else nullcontext():
             from supervisor.cli.main import main as run_command_line
     except ImportError as error:
         sys.exit(_first_aid(arguments, error))
+    except (MemoryError, OSError, RuntimeError) as error:
+        sys.exit(_beyond_limit(error))
     run_command_line(arguments, command, closed)
 
 
@@ -79,18 +90,17 @@ def _one_thread() -> Iterator[None]:
 
     They spin for 0.1 s, just when the warden needs the core.
     """
-    name = "OPENBLAS_NUM_THREADS"
-    given = os.environ.get(name)
-    os.environ[name] = "1"
+    given = os.environ.get(_ONE_THREAD)
+    os.environ[_ONE_THREAD] = "1"
     try:
         import numpy  # noqa: F401
 
         yield
     finally:
         if given is None:
-            del os.environ[name]
+            del os.environ[_ONE_THREAD]
         else:
-            os.environ[name] = given
+            os.environ[_ONE_THREAD] = given
 
 
 def _likely(arguments: list[str], name: str) -> str:
@@ -111,24 +121,41 @@ def _option(arguments: list[str], wanted: str) -> str:
 
 
 def _written(spec: str, name: str) -> str:
+    from supervisor.system.small_file import read_small
+
     try:
-        with open(spec, encoding="utf-8") as file:  # noqa: PTH123 - pathlib is not loaded yet
-            for line in file:
-                key, _, value = line.partition("=")
-                if key.strip() == name:
-                    return value.partition("#")[0].strip().strip("\"'")
+        # not from a pipe, whose text the command itself needs
+        for line in read_small(spec, pipe=False).decode().splitlines():
+            key, _, value = line.partition("=")
+            if key.strip() == name:
+                return value.partition("#")[0].strip().strip("\"'")
     except (OSError, ValueError):
         pass  # the command reads it again, and reports what is wrong
     return ""
 
 
 def _first_aid(arguments: list[str], error: ImportError) -> int:
+    from supervisor.system import limits
+
+    if limits.explain(error):
+        return _beyond_limit(error)
     from supervisor.doctor import __main__ as plain_doctor
     from supervisor.doctor.names import first_aid
 
     if arguments[:1] == ["doctor"]:
         return plain_doctor.main()
     print(f"allstop: {first_aid(error)}", file=sys.stderr)
+    return 2
+
+
+def _beyond_limit(error: Exception) -> int:
+    """Say which limit of the shell or the machine an error hit, and return the exit code."""
+    from supervisor.system import limits
+
+    limit = limits.explain(error)
+    if limit is None:
+        raise error
+    print(f"allstop: {limit}", file=sys.stderr)
     return 2
 
 

@@ -27,8 +27,9 @@ class CodeCache:
     Parameters
     ----------
     beside : Path
-        The package whose code it is: kept in its ``__pycache__`` where this user can write it
-        and no other, else in the user's cache directory; only in ``ALLSTOP_CACHE_DIR`` where
+        The package whose code it is: kept in its ``__pycache__`` where that lies in a source
+        tree, and this user can write it and no other; else in the user's cache directory, of
+        which pip knows nothing when it uninstalls. Only in ``ALLSTOP_CACHE_DIR`` where
         that is set.
     suffix : str
         Of the files' names, such as ``.o``.
@@ -43,7 +44,8 @@ class CodeCache:
         if named:
             return [named / "kernels"]
         compiled = self.beside / "__pycache__"
-        places = [compiled] if compiled.is_dir() else []  # Python's, and readable for all
+        beside = compiled.is_dir() and not is_installed(self.beside)
+        places = [compiled] if beside else []  # Python's, and readable for all
         with contextlib.suppress(RuntimeError):  # no home directory
             places.append(private_dir.cache_home() / "kernels")
         return places
@@ -84,6 +86,11 @@ class CodeCache:
 
     def _file_name(self, name: str, source: str, machine: str) -> str:
         return f"{name}-{source}-{machine}{self.suffix}"
+
+
+def is_installed(folder: Path) -> bool:
+    """Whether pip has put a folder there: uninstalling, it removes only its own files."""
+    return not {"site-packages", "dist-packages"}.isdisjoint(folder.parts)
 
 
 def _digest(file_name: str, code: bytes) -> bytes:

@@ -21,6 +21,7 @@ from slurm.errors import LinkRefusedError, TransportError
 from slurm.ssh.names import OF_PROXY, Place, check_host, check_user
 from slurm.ssh.plain_config import read_plainly
 from supervisor.errors import brief
+from supervisor.system.small_file import check_small
 
 _ASK_TIMEOUT_S = 20.0
 _DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
@@ -161,10 +162,21 @@ def settings_for(destination: Destination, config: Path | None = None) -> HostSe
     """
     if config is not None and not os.access(config, os.R_OK):
         raise LinkRefusedError(f"ssh {destination.host}: {config} cannot be read")
+    _check_file(destination, config or Path.home() / ".ssh" / "config")
     program = shutil.which("ssh")
     if program is None:
         return _as_paramiko_reads_it(destination, config)
     return _settings(destination, _ask_openssh(program, destination, config))
+
+
+def _check_file(destination: Destination, config: Path) -> None:
+    """Refuse what has no end: ``ssh`` would read a line of it until the memory is full."""
+    try:
+        check_small(config)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise LinkRefusedError(f"ssh {destination.host}: {config} {error.strerror}") from None
 
 
 def _ask_openssh(

@@ -12,9 +12,12 @@ from enum import Enum, auto
 from pathlib import Path
 from typing import NamedTuple
 
+from supervisor.system.small_file import read_small
+
 _REVOKED = "@revoked"
 _AUTHORITY = "@cert-authority"
 _SSH_PORT = 22
+_MAX_BYTES = 64 * 2**20
 
 
 class Verdict(Enum):
@@ -118,7 +121,7 @@ def fingerprint(blob: bytes) -> str:
 
 def _read(file: Path) -> Iterator[_Entry]:
     try:
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = read_small(file, _MAX_BYTES, pipe=False).decode("utf-8", "replace")
     except (FileNotFoundError, NotADirectoryError):
         return
     for number, line in enumerate(text.splitlines(), 1):

@@ -15,6 +15,8 @@ from slurm.errors import LinkRefusedError, TransportError
 from slurm.ssh.config import HostSettings
 from slurm.ssh.deadline import Deadline
 from slurm.ssh.wire import bounded
+from supervisor.system.printable import printable
+from supervisor.system.small_file import check_small, read_small_text
 
 Prompt = Callable[[str], str]
 
@@ -124,7 +126,7 @@ class Login:
         user = self._settings.user
         if prompt is not None and "password" in self._methods:
             with self._deadline.paused():
-                password = prompt(f"{user}@{self._settings.hostname}'s password: ")
+                password = prompt(printable(f"{user}@{self._settings.hostname}'s password: "))
             if password:
                 self._tried.append("a password")
                 self._attempt(self._transport.auth_password, user, password, None, False)
@@ -211,7 +213,7 @@ class Login:
             return None
         for _ in range(_ATTEMPTS):
             with self._deadline.paused():
-                passphrase = self._prompt(f"Passphrase for {file}: ")
+                passphrase = self._prompt(printable(f"Passphrase for {file}: "))
             if not passphrase:
                 break
             key = self._open(file, passphrase.encode())
@@ -224,6 +226,7 @@ class Login:
     def _open(self, file: Path, passphrase: bytes | None) -> Any:
         """Read a key file; return None, and note why, if it cannot be read."""
         try:
+            check_small(file)
             return paramiko.PKey.from_path(file, passphrase)
         except paramiko.PasswordRequiredException:
             raise TypeError from None
@@ -257,7 +260,7 @@ class Login:
 def _public_part(file: Path) -> bytes:
     """Return the public key beside a private key file, if there is one."""
     try:
-        words = file.with_name(file.name + ".pub").read_text().split()
+        words = read_small_text(file.with_name(file.name + ".pub")).split()
         return base64.b64decode(words[1], validate=True)
     except (OSError, ValueError, IndexError):
         return b""
@@ -276,6 +279,6 @@ def _agent() -> Any:
 
 def _asking(prompt: Prompt) -> Callable[[str, str, list[tuple[str, bool]]], list[str]]:
     def answer(_title: str, _instructions: str, questions: list[tuple[str, bool]]) -> list[str]:
-        return [prompt(text) for text, _echo in questions]
+        return [prompt(printable(text)) for text, _echo in questions]
 
     return answer

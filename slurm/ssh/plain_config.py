@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm.errors import LinkRefusedError
+from supervisor.system.small_file import read_small_text
 
 _TOO_HARD = re.compile(r"^\s*(include|match)\b", re.IGNORECASE | re.MULTILINE)
 
@@ -28,7 +29,7 @@ def read_plainly(where: str, file: Path, host: str, *, of_user: bool) -> dict[st
     try:
         if of_user:
             _check_owner(where, file)
-        text = file.read_text()
+        text = read_small_text(file)
         if _TOO_HARD.search(text):
             raise LinkRefusedError(
                 f"{where}: {file} has Include or Match, which only OpenSSH's client can "

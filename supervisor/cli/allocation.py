@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 
+from supervisor.cli import output
 from supervisor.records.plan import ALLOCATION, StopTimes
 
 
@@ -16,5 +16,5 @@ def fit_into_allocation(times: StopTimes) -> StopTimes:
 
     fitting, note = fit(times)
     if note:
-        print(f"allstop: {note}", file=sys.stderr)
+        output.complain(f"allstop: {note}")
     return fitting

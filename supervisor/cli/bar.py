@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
-from rich.markup import escape
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
 from rich.text import Text
@@ -14,6 +13,7 @@ from rich.text import Text
 from supervisor.front.progress import Progress
 from supervisor.ipc.stopflag import Level
 from supervisor.states import RunStatus
+from supervisor.system.printable import printable
 
 _ASKED = {
     Level.DRAIN: "draining: finishing current chunks",
@@ -62,7 +62,7 @@ class Bar:
 
     def say(self, line: str) -> None:
         """Show a line above the bar."""
-        self._console.print(escape(line), soft_wrap=True)
+        self._console.print(Text(printable(line)), soft_wrap=True)
 
     def end(self) -> None:
         """Remove the bar."""
@@ -87,7 +87,7 @@ class _WithFacts(ProgressBar):
 
     def get_renderables(self) -> Iterable[RenderableType]:
         yield self.make_tasks_table(self.tasks)
-        yield Text(self.facts, no_wrap=True, overflow="ellipsis")
+        yield Text(printable(self.facts), no_wrap=True, overflow="ellipsis")
 
 
 class _Rate:

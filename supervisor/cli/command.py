@@ -5,14 +5,12 @@ The program owns the terminal: our own messages are few and go to stderr.
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from supervisor.cli import output
 from supervisor.cli.allocation import fit_into_allocation
 from supervisor.cli.invocation import Invocation
 from supervisor.cli.leaving import end_of
@@ -22,6 +20,7 @@ from supervisor.front.link import take_warden
 from supervisor.front.signals import SignalQueue
 from supervisor.lifecycle import options
 from supervisor.lifecycle.options import Use
+from supervisor.lifecycle.prepare import nothing_left
 from supervisor.records.command import Streams
 from supervisor.records.plan import StopTimes
 from supervisor.records.report import Report
@@ -75,24 +74,21 @@ def supervise(
     streams = Streams(
         [fd for fd in (0, 1, 2) if fd not in closed], frozenset({1, 2} if as_json else {2})
     )
-    with SignalQueue() as signals:
+    unbegun = nothing_left(prepared.run_dir, resumed=prepared.plan.resumed)
+    with unbegun, SignalQueue() as signals:
         link = take_warden(None, prepared.plan.containment)
         front = command_front(prepared, link, streams, detach=detach)
         gc.freeze()  # what is loaded stays
         gc.enable()
-        report = front.run(signals=signals, say=_say)
+        report = front.run(signals=signals, say=output.complain)
     if report.usage:
         raise ConfigError(report.reason)
     for line in _news(report):
-        _say(f"allstop: {line}")
+        output.complain(f"allstop: {line}")
     if as_json:
-        print(json.dumps(report.to_json(), default=str))
+        with output.if_possible():
+            output.show_json(report.to_json())
     return end_of(report)
-
-
-def _say(line: str) -> None:
-    with contextlib.suppress(OSError):  # the reader has gone
-        print(line, file=sys.stderr, flush=True)
 
 
 def _news(report: Report) -> list[str]:

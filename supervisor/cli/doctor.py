@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -10,9 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from supervisor.cli import output
 from supervisor.doctor.examine import examine
 from supervisor.doctor.finding import Finding, Status
 from supervisor.doctor.text import plain_lines, summary
+from supervisor.system.printable import printable
 
 _COLOURS = {
     Status.OK: "green",
@@ -31,7 +32,7 @@ def doctor(
     """
     findings = examine()
     if as_json:
-        print(json.dumps([finding.to_json() for finding in findings]))
+        output.show_json([finding.to_json() for finding in findings])
     else:
         _show(findings)
     return int(any(finding.status is Status.PROBLEM for finding in findings))
@@ -41,16 +42,18 @@ def _show(findings: list[Finding]) -> None:
     console = Console(highlight=False)
     if not console.is_terminal:
         for line in plain_lines(findings):
-            print(line)
+            output.show(line)
         return
     table = Table.grid(padding=(0, 2))
     for _ in range(3):
         table.add_column(overflow="fold")
     for finding in findings:
         table.add_row(
-            Text(finding.status, _COLOURS[finding.status]), finding.name, Text(finding.what)
+            Text(finding.status, _COLOURS[finding.status]),
+            finding.name,
+            Text(printable(finding.what)),
         )
         if finding.fix:
-            table.add_row("", "", Text(f"→ {finding.fix}", "dim"))
+            table.add_row("", "", Text(printable(f"→ {finding.fix}"), "dim"))
     console.print(table)
     console.print(summary(findings))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
 from slurm.records.outcome import JobOutcome
+from supervisor.cli import output
 from supervisor.lifecycle.jobs import cancel_jobs, see_jobs
 from supervisor.states import ExitCode
 
@@ -35,7 +35,7 @@ def jobs(
         found += seen.jobs
         complaints += [seen.error] if seen.error else []
     if as_json:
-        print(json.dumps({"jobs": [job._asdict() for job in found], "errors": complaints}))
+        output.show_json({"jobs": [job._asdict() for job in found], "errors": complaints})
     else:
         _show(found, complaints)
     return ExitCode.INCOMPLETE if complaints else ExitCode.DONE
@@ -43,8 +43,8 @@ def jobs(
 
 def _show(found: list[JobOutcome], complaints: list[str]) -> None:
     for job in found:
-        print(f"{job.id or '(id unknown)':>12}  {job.state:<11} {job.token}")
+        output.show(f"{job.id or '(id unknown)':>12}  {job.state:<11} {job.token}")
     for complaint in complaints:
-        print(f"allstop: {complaint}")
+        output.show(f"allstop: {complaint}")
     if not found and not complaints:
-        print("no jobs")
+        output.show("no jobs")

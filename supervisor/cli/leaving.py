@@ -18,6 +18,7 @@ import signal
 import sys
 from typing import NoReturn
 
+from supervisor.cli import output
 from supervisor.records.report import Report
 from supervisor.states import ExitCode, RunStatus
 from supervisor.system.process import forbid_core_dump
@@ -57,9 +58,10 @@ def end_of(report: Report) -> int:
 
 def leave(code: int) -> NoReturn:
     """End this process at once: unloading the libraries in order would only delay the next run."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # the reader has gone
-            stream.flush()
+    with contextlib.suppress(OSError, ValueError, output.OutputError):  # the reader has gone
+        output.finish()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.flush()
     if isinstance(code, SignalDeath):
         _die_of(code.signal)
     os._exit(code)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
-import json
 import signal
-import sys
 from collections.abc import Callable
 from typing import NoReturn, Protocol, runtime_checkable
 
 import typer
 
+from supervisor.cli import output
 from supervisor.cli.invocation import Invocation
 from supervisor.cli.leaving import SignalDeath, leave
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.states import ExitCode
+from supervisor.system import limits
 
 
 @runtime_checkable
@@ -67,6 +68,8 @@ def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
 
     try:
         code = call()
+        with contextlib.suppress(BrokenPipeError):
+            output.finish()
     except (typer.Abort, KeyboardInterrupt):
         code = SignalDeath.of(signal.SIGINT)
     except ConfigError as error:
@@ -75,10 +78,27 @@ def end_with(call: Callable[[], int | None], arguments: list[str]) -> NoReturn:
         code = _complain(str(error), ExitCode.FAILED, arguments)
     except BrokenPipeError:
         code = ExitCode.from_signal(signal.SIGPIPE)
-    except OSError as error:  # the machine's, not ours: a traceback would explain nothing
-        code = _complain(str(error), ExitCode.FAILED, arguments)
+    except (MemoryError, ImportError, RuntimeError, OSError) as error:
+        code = _complain_of_machine(error, arguments)
     release_wardens()
     leave(code or ExitCode.DONE)
+
+
+def _complain_of_machine(error: Exception, arguments: list[str]) -> int:
+    """Say which limit an error comes from, and how to raise it; or what the kernel said."""
+    if isinstance(error, OSError) and (not arguments or {"--help", "-h"} & {*arguments}):
+        # typer writes the help itself; nothing else is done then
+        return _complain(str(output.lost(error)), ExitCode.FAILED, arguments)
+    limit = limits.explain(error)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):
+        # what pathlib raises for ~ and ~user; containers run as users that no one has named
+        limit = "a home directory cannot be determined: set HOME, or write the path in full"
+    if limit is not None:
+        return _complain(limit, ExitCode.USAGE, arguments)
+    if not isinstance(error, OSError):
+        raise error
+    what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return _complain(what, ExitCode.FAILED, arguments)
 
 
 def _app(arguments: list[str], invocation: Invocation) -> int | None:
@@ -125,6 +145,7 @@ def _unwrapped(text: str) -> str:
 def _complain(message: str, code: int, arguments: list[str]) -> int:
     line = " ".join(message.split())
     if "--json" in arguments:
-        print(json.dumps({"error": line, "exit_code": code}))
-    print(f"allstop: {line}", file=sys.stderr)
+        with contextlib.suppress(BrokenPipeError, output.OutputError):
+            output.show_json({"error": line, "exit_code": code})
+    output.complain(f"allstop: {line}")
     return code

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
 
-from supervisor.cli import show
+from supervisor.cli import output, show
 from supervisor.lifecycle.reap import Reaped, reap_named
 from supervisor.lifecycle.reap import reap as reap_dead_runs
 from supervisor.states import ExitCode
@@ -39,11 +38,12 @@ def reap(
         done.append(reaped)
         if not as_json:
             for line in lines(reaped):
-                print(line, flush=True)
+                output.show(line)
+            output.finish()
     if as_json:
-        print(json.dumps({"reaped": [reaped.to_json() for reaped in done]}))
+        output.show_json({"reaped": [reaped.to_json() for reaped in done]})
     elif not done:
-        print("nothing to clean up")
+        output.show("nothing to clean up")
     if any(reaped.survivors for reaped in done):
         return ExitCode.INCOMPLETE
     return ExitCode.FAILED if any(reaped.error for reaped in done) else ExitCode.DONE

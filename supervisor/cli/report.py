@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from supervisor.cli import show, status
+from supervisor.cli import output, show, status
 from supervisor.cli.text import containment_lines
 from supervisor.errors import AllstopError, ConfigError
 from supervisor.ipc import control_socket
@@ -159,11 +158,11 @@ def _say(
             raise ConfigError("--html shows the results of a sweep; this run supervised a command")
         where = _write_page(Path(found.run_dir), plan, found, asked, page)
         if not as_json:
-            print(where)
+            output.show(str(where))
             return
         plain["html"] = str(where)
     if as_json:
-        print(json.dumps(plain, default=str))
+        output.show_json(plain)
         return
     _show(found, plan)
 
@@ -175,7 +174,7 @@ def _show_running(plan: AnyPlan, run_dir: Path, *, as_json: bool, as_html: bool)
             f"(allstop stop {plan.run_id} ends it now)"
         )
     if not as_json:
-        print("still running: the report is written when it ends")
+        output.show("still running: the report is written when it ends")
     status.status(str(run_dir), as_json=as_json)
 
 
@@ -184,7 +183,7 @@ def _load(run_dir: Path, *, said: bool) -> Report:
     path = run_dir / rundir.REPORT_FILE
     if not path.exists():
         if said:
-            print("the run was killed with its warden: writing results from its journals")
+            output.show("the run was killed with its warden: writing results from its journals")
         try:
             with claim_directory(run_dir, PATIENCE_S):
                 if not path.exists():
@@ -212,16 +211,16 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
         found = corrected
         if said and (damaged or not there):
             why = "did not match its checksum" if damaged else "was missing"
-            print(f"{rundir.RESULTS_FILE} {why}: written now, from the journals")
+            output.show(f"{rundir.RESULTS_FILE} {why}: written now, from the journals")
     return found
 
 
 def _show(found: Report, plan: AnyPlan) -> None:
     _show_summary(found, plan)
     for line in plan.data_facts.notes if isinstance(plan, Plan) else ():
-        print(line)
+        output.show(line)
     for line in containment_lines(Path(found.run_dir)):
-        print(line)
+        output.show(line)
 
 
 def _show_summary(found: Report, plan: AnyPlan) -> None:
@@ -233,6 +232,8 @@ def _show_summary(found: Report, plan: AnyPlan) -> None:
         if found.combos_done > found.combos_failed and results.is_file():
             show.ranking_metric(results, plan, plan.ranking)  # unreadable: say so first
         show.summary(found, plan)
+    except BrokenPipeError:
+        raise
     except (OSError, ValueError) as error:
         raise _unreadable(results, error) from None
 

@@ -17,6 +17,7 @@ from supervisor.lifecycle.shards import divide, lay_out
 from supervisor.records import rundir
 from supervisor.records.plan import Plan
 from supervisor.states import ExitCode
+from supervisor.system import inherited_signals
 
 
 def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
@@ -37,4 +38,5 @@ def shard(run_dir: Path, workers: int, parts: int, index: int) -> int:
 
 
 if __name__ == "__main__":
+    inherited_signals.settle()
     end_with(lambda: shard(Path(sys.argv[1]), *map(int, sys.argv[2:5])), sys.argv)

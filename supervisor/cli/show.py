@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from supervisor.cli import output
 from supervisor.cli.text import error_lines, memory_lines, stop_lines
 from supervisor.front.progress import Progress, describe
 from supervisor.lifecycle.prepare import Prepared
@@ -20,6 +20,7 @@ from supervisor.records.plan import Plan, Source
 from supervisor.records.report import Report
 from supervisor.rows.ranking import Ranking
 from supervisor.states import RunStatus
+from supervisor.system.printable import printable
 from supervisor.system.process import describe_exit
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Screen:
             if self._bar is not None:
                 self._bar.say(line)
             elif not self._quiet:
-                print(line, file=sys.stderr, flush=True)
+                output.complain(line)
 
     def end(self) -> None:
         """Remove the bar."""
@@ -128,14 +129,12 @@ def summary(
 
 def tell(line: str) -> None:
     """Say what a command is waiting for, on stderr."""
-    with _terminal_may_be_gone():
-        print(f"allstop: {line}", file=sys.stderr, flush=True)
+    output.complain(f"allstop: {line}")
 
 
 def _print(lines: list[str]) -> None:
-    with _terminal_may_be_gone():
-        for line in lines:
-            print(line)
+    for line in lines:
+        output.show(line)
 
 
 def year_lines(plan: Plan) -> list[str]:
@@ -151,9 +150,8 @@ def command_summary(report: Report, plan: CommandPlan) -> None:
     if report.command_status is not None and report.status is not RunStatus.FAILED:
         lines.append(f"the command {describe_exit(report.command_status)}")
     lines += stop_lines(report) + memory_lines(report.memory) + error_lines(report)
-    with _terminal_may_be_gone():
-        for line in lines:
-            print(line)
+    for line in lines:
+        output.show(line)
 
 
 def headline(report: Report) -> str:
@@ -181,7 +179,10 @@ def best_lines(report: Report, plan: Plan, ranking: Ranking) -> list[str]:
         return [f"no combination has at least {ranking.min_trades:,} trades"] * bool(
             ranking.min_trades
         )
-    cells = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+    cells = [
+        [printable(name) for name in rows[0]],
+        *([_cell(value) for value in row.values()] for row in rows),
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     table = [
         "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
@@ -214,7 +215,7 @@ def ranking_metric(results: Path, plan: Plan, ranking: Ranking) -> tuple[str | N
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return "" if value is None else str(value)
+    return "" if value is None else printable(str(value))
 
 
 def quoted(path: str) -> str:
@@ -226,15 +227,15 @@ def shorten(path: Path) -> str:
     """Return a path relative to the current directory if it lies below it."""
     try:
         return str(path.relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, OSError):  # elsewhere; or the current directory was deleted
         return str(path)
 
 
 def say_complete(report: Report, run_dir: Path, *, as_json: bool) -> int:
     """Say that there is nothing left to compute."""
     if as_json:
-        print(json.dumps(report.to_json(), default=str))
+        output.show_json(report.to_json())
     else:
-        print(f"run {report.run_id} is complete: nothing is left to compute")
-        print(f"results: {shorten(run_dir)}")
+        output.show(f"run {report.run_id} is complete: nothing is left to compute")
+        output.show(f"results: {shorten(run_dir)}")
     return 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from supervisor.cli import output
 from supervisor.cli.text import containment_lines
 from supervisor.lifecycle.status import Status, status_of
 from supervisor.records import registry
@@ -24,10 +24,10 @@ def status(
     run_dir = registry.find_dir(run)
     found = status_of(run_dir)
     if as_json:
-        print(json.dumps(found.to_json()))
+        output.show_json(found.to_json())
         return
     for line in _lines(found, run_dir):
-        print(line)
+        output.show(line)
 
 
 def _lines(found: Status, run_dir: Path) -> list[str]:

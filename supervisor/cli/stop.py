@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
 
+from supervisor.cli import output
 from supervisor.errors import ConfigError
 from supervisor.ipc.stopflag import Level
 from supervisor.lifecycle.caches import purge_caches
@@ -40,11 +40,11 @@ def stop(
     purged = purge_caches() if purge_cache else None
     if as_json:
         seen: dict[str, Any] = {"stopped": [outcome.to_json() for outcome in outcomes]}
-        print(json.dumps(seen if purged is None else seen | {"purged_bytes": purged}))
+        output.show_json(seen if purged is None else seen | {"purged_bytes": purged})
     else:
         _show(outcomes)
         if purged is not None:
-            print(f"caches purged: {purged / 2**20:,.1f} MB freed")
+            output.show(f"caches purged: {purged / 2**20:,.1f} MB freed")
     return ExitCode.DONE if all(outcome.gone for outcome in outcomes) else ExitCode.INCOMPLETE
 
 
@@ -67,12 +67,12 @@ def _asked_for(name: str | None, *, stop_all: bool, may_be_none: bool) -> list[E
 def _show(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         for line in outcome.escalated:
-            print(f"{outcome.run_id}: {line}")
+            output.show(f"{outcome.run_id}: {line}")
         gone = f"gone after {outcome.elapsed_s:.2f} s" if outcome.gone else "NOT gone"
-        print(f"{outcome.run_id}: {gone}")
+        output.show(f"{outcome.run_id}: {gone}")
         for survivor in outcome.survivors:
-            print(f"  survivor: {survivor}")
+            output.show(f"  survivor: {survivor}")
         if outcome.note:
-            print(f"  {outcome.note}: results and report may be written later")
+            output.show(f"  {outcome.note}: results and report may be written later")
     if not outcomes:
-        print("no run is running")
+        output.show("no run is running")

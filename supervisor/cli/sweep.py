@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from supervisor.cli import show
+from supervisor.cli import output, show
 from supervisor.cli.allocation import fit_into_allocation
 from supervisor.cli.leaving import end_of
 from supervisor.errors import ConfigError
@@ -19,7 +18,7 @@ from supervisor.front.signals import SignalQueue
 from supervisor.front.sweep import sweep_front
 from supervisor.lifecycle import options
 from supervisor.lifecycle.options import Given
-from supervisor.lifecycle.prepare import Changes, Order, Prepared, prepare
+from supervisor.lifecycle.prepare import Changes, Order, Prepared, nothing_left, prepare
 
 if TYPE_CHECKING:
     from supervisor.lifecycle.spread import ClusterOrder
@@ -60,7 +59,8 @@ def run(given: Given, *, as_json: bool) -> int:
 
 def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | None = None) -> int:
     """Run what was prepared, here or on a cluster; show it, and return how the process ends."""
-    with SignalQueue() as signals:
+    unbegun = nothing_left(prepared.run_dir, resumed=prepared.plan.resumed)
+    with unbegun, SignalQueue() as signals:
         where = f"{cluster.tasks} shards on {cluster.address}" if cluster else ""
         screen = show.Screen(prepared, where=where, quiet=as_json)
         front = _front(prepared, cluster)
@@ -70,10 +70,11 @@ def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | N
         screen.end()
     if report.usage:
         raise ConfigError(report.reason)
-    if as_json:
-        print(json.dumps(report.to_json(), default=str))
-    else:
-        show.summary(report, prepared.plan, on_disk=not front.left_to)
+    with output.if_possible():
+        if as_json:
+            output.show_json(report.to_json())
+        else:
+            show.summary(report, prepared.plan, on_disk=not front.left_to)
     return end_of(report)
 
 

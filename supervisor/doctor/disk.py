@@ -158,7 +158,9 @@ def _cache_places() -> list[Path]:
     if named:
         return [named / "kernels"]
     home = _kernels_home()
-    beside = [home / "__pycache__"] if home and (home / "__pycache__").is_dir() else []
+    installed = home is None or not {"site-packages", "dist-packages"}.isdisjoint(home.parts)
+    beside = [] if home is None or installed else [home / "__pycache__"]
+    beside = [place for place in beside if place.is_dir()]
     with contextlib.suppress(RuntimeError):
         return [*beside, private_dir.cache_home() / "kernels"]
     return beside
@@ -185,7 +187,8 @@ def _writable(place: Path) -> bool:
     while not place.exists() and place != place.parent:
         place = place.parent
     try:
-        with tempfile.TemporaryFile(dir=place):
+        with tempfile.TemporaryFile(dir=place, buffering=0) as file:
+            file.write(b"0")  # a full disk may have room for a name
             return True
     except OSError:
         return False

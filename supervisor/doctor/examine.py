@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from supervisor.doctor import cluster, disk, gpu, gpu_packages, kernel, names, software
 from supervisor.doctor.finding import Finding, Status
+from supervisor.system import limits
 
 Check = Callable[[], Finding | None]
 """A check; None: it has nothing to say here."""
@@ -67,20 +68,24 @@ def examine(
             why, fix = names.broken_import(error)
             found[name] = Finding(name, Status.PROBLEM, f"could not be checked: {why}", fix)
         except Exception as error:  # noqa: BLE001 - any failure of a check is a finding
-            why = " ".join(str(error).split()) or type(error).__name__
-            found[name] = Finding(
-                name, Status.PROBLEM, f"could not be checked: {why}", "report this to us"
-            )
+            limit = limits.explain(error)
+            why = limit or " ".join(str(error).split()) or type(error).__name__
+            fix = "raise that limit" if limit else "report this to us"
+            found[name] = Finding(name, Status.PROBLEM, f"could not be checked: {why}", fix)
 
     until = time.monotonic() + deadline_s
     threads = [
         threading.Thread(target=run, args=item, name=f"doctor {item[0]}", daemon=True)
         for item in checks
     ]
+    for thread, item in zip(threads, checks, strict=True):
+        try:
+            thread.start()
+        except RuntimeError:  # no thread can be started: one after the other, then
+            run(*item)
     for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(max(0.0, until - time.monotonic()))
+        if thread.ident is not None:
+            thread.join(max(0.0, until - time.monotonic()))
     late = f"no answer within {deadline_s:g} s"
     for name, _ in checks:
         found.setdefault(

@@ -191,7 +191,10 @@ def _imported_from(name: str) -> Path | None:
 
 def _local(name: str) -> Iterable[Path]:
     """Return what 'python -m' would import from the current directory by one of our names."""
-    here = Path.cwd().resolve()
+    try:
+        here = Path.cwd().resolve()
+    except FileNotFoundError:  # it was deleted: there is nothing in it
+        return []
     if here == _HOME:
         return []
     # a folder without __init__.py hides nothing: a real package found later wins

@@ -25,6 +25,7 @@ from supervisor.records.command import (
 from supervisor.records.environment_snapshot import write_run_file
 from supervisor.records.plan import StopTimes
 from supervisor.system import process
+from supervisor.system.environment import working_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def prepare_command(
         times,
         checks.check_containment(containment),
     )
+    working_directory()  # the command inherits it: a deleted one is refused before anything is made
     registry.check()
     made = rundir.create(run_dir or rundir.DEFAULT_ROOT / plan.run_id, (rundir.LOG_DIR,))
     return PreparedCommand(plan, made, write_run_file(made, plan.to_json()))
@@ -173,6 +175,8 @@ class Command(Work):
         """Take in how the command ended, and what it left behind."""
         if isinstance(message, messages.CommandEnded):
             self._status = message.status
+        elif isinstance(message, messages.Remark):
+            self._run.notes.note(message.text)
         elif isinstance(message, messages.LeftBehind):
             for name in message.processes:
                 self._run.notes.note(f"left behind by the command: {name}")

@@ -227,10 +227,24 @@ class Front:
             resumed=self.plan.resumed,
             elsewhere=self.work.elsewhere,
         )
-        front = Identity.of(os.getpid()) or Identity(os.getpid(), 0)
-        registry.add(registry.Entry(self.plan.run_id, self.run_dir, front, self.link.identity))
+        self._register()
         self.handed_over = True
         self.work.hand_over()
+
+    def _register(self) -> None:
+        """Let others find the run; with a full home directory it runs all the same."""
+        front = Identity.of(os.getpid()) or Identity(os.getpid(), 0)
+        entry = registry.Entry(self.plan.run_id, self.run_dir, front, self.link.identity)
+        try:
+            registry.add(entry)
+        except OSError as error:
+            lacks = (
+                f"the run is not in the registry ({registry.state_dir()}: {error.strerror}): "
+                "Ctrl+C stops it, but allstop stop and reap will not find it: free some space, "
+                "or set XDG_STATE_HOME"
+            )
+            self.notes.note(lacks)
+            self.display.say(f"allstop: {lacks}")
 
     @property
     def _over(self) -> bool:

@@ -393,8 +393,13 @@ def receive(sock: socket.socket) -> tuple[Message | None, list[int]]:
         _close_all(fds)
         return None, []
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise ProtocolError("over-long packet, or too many descriptors")  # noqa: TRY301
+        if flags & socket.MSG_CTRUNC:
+            raise ProtocolError(  # noqa: TRY301
+                f"descriptors were lost: too many files are open (this shell allows "
+                f"{os.sysconf('SC_OPEN_MAX')}: raise it with ulimit -n 1024)"
+            )
+        if flags & socket.MSG_TRUNC:
+            raise ProtocolError("over-long packet")  # noqa: TRY301
         return decode(packet), list(fds)
     except ProtocolError:
         _close_all(fds)

@@ -9,6 +9,7 @@ others.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -24,9 +25,13 @@ from supervisor.market.bars import Bars, file_blocks
 from supervisor.records import rundir
 from supervisor.records.plan import Origin, Plan, Provenance, Source
 from supervisor.system import durable, private, sealed
+from supervisor.system.environment import working_directory
+from supervisor.system.small_file import check_small, read_small
 
 _PICKLE = b"\x80"
 """First byte of a pickle (``pickletools``, PROTO)."""
+
+_MAX_CODE_BYTES = 16 * 2**20
 
 
 def provenance(data: Any, strategy: str, source: Source) -> Provenance:
@@ -37,10 +42,7 @@ def provenance(data: Any, strategy: str, source: Source) -> Provenance:
     ConfigError
         If the working directory was deleted.
     """
-    try:
-        cwd = str(Path.cwd())
-    except FileNotFoundError:
-        raise ConfigError("the working directory was deleted: change to another one") from None
+    cwd = working_directory()
     before, after = caller.search_path(cwd)
     found = Provenance(
         Origin.EXAMPLE,
@@ -74,12 +76,47 @@ def code_digest(strategy: str, source: Source, cwd: str, before: Sequence[str] =
     """
     if source is not Source.IMPORT:
         return ""
-    home = strategy.rpartition(":")[0]
-    path = Path(home if home.endswith(".py") else f"{home.replace('.', '/')}.py")
+    path = code_path(strategy.rpartition(":")[0])
     for folder in (*before, cwd):
         with contextlib.suppress(OSError):
-            return hashlib.blake2b((folder / path).read_bytes(), digest_size=16).hexdigest()
+            content = read_small(folder / path, _MAX_CODE_BYTES, pipe=False)
+            return hashlib.blake2b(content, digest_size=16).hexdigest()
     return ""
+
+
+def code_path(home: str) -> Path:
+    """Return the file of a strategy that is named by its file, or by its module."""
+    return Path(home if home.endswith(".py") else f"{home.replace('.', '/')}.py")
+
+
+def check_code(home: str) -> None:
+    """Raise :class:`ConfigError` if a strategy's file does not exist or is none of code.
+
+    The workers import it whole: a device without end would fill the memory of each. A module's
+    file is looked for as an import does; there may be none, for a module of another kind.
+    """
+    if home.endswith(".py"):
+        if not _is_code(Path(home)):
+            raise ConfigError(f"strategy file {home} does not exist", key="strategy")
+        return
+    cwd = working_directory()
+    before, _ = caller.search_path(cwd)
+    any(_is_code(folder / code_path(home)) for folder in map(Path, (*before, cwd)))
+
+
+def _is_code(path: Path) -> bool:
+    """Whether a file is there; raises :class:`ConfigError` if it is none of code."""
+    try:
+        check_small(path, _MAX_CODE_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EISDIR, errno.EOVERFLOW):
+            raise ConfigError(f"strategy file {path} {error.strerror}", key="strategy") from None
+        raise ConfigError(
+            f"strategy file {path} cannot be read: {error.strerror}", key="strategy"
+        ) from None
+    return True
 
 
 def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from supervisor.errors import ConfigError
+from supervisor.market.arrow import parquet_file
 from supervisor.records.plan import Plan, Source
+from supervisor.system import private
 
 _COLUMN = "trades"
 _WINDOWS = {
@@ -27,14 +30,13 @@ def none_traded(results: Path, plan: Plan) -> str:
     The statistics in the file's footer tell: no row is read.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     if _COLUMN in plan.grid.names:
         return ""
     try:
-        with pq.ParquetFile(results) as file:
+        with private.path_of(results) as there, parquet_file(there) as file:
             most = _largest(file.metadata, file.schema_arrow.names)
-    except (OSError, pa.ArrowException):
+    except (OSError, ConfigError, pa.ArrowException):
         return ""  # whoever reads the results says so
     if most != 0:
         return ""

@@ -7,10 +7,11 @@ run that cannot start leaves nothing behind.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import secrets
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from supervisor.records.claim import Claim
 from supervisor.records.data_facts import DataFacts
 from supervisor.records.device import Stack, parse_device
 from supervisor.records.environment_snapshot import write_run_file
+from supervisor.records.events import latest
 from supervisor.records.plan import Plan, Source, StopTimes
 from supervisor.rows.grid import Grid
 from supervisor.rows.names import check_parameters
@@ -191,6 +193,20 @@ def prepare(order: Order, *, elsewhere: bool = False) -> Prepared:
     return Prepared(plan, run_dir, bars, function, claim, notes=placed.notes)
 
 
+@contextlib.contextmanager
+def nothing_left(run_dir: Path, *, resumed: int) -> Iterator[None]:
+    """Remove the directory of a new run that could not begin because a limit was hit.
+
+    It has not begun as long as no warden was asked to.
+    """
+    try:
+        yield
+    except (OSError, MemoryError, ImportError, RuntimeError):
+        if not (resumed or latest(run_dir, "front.run_requested")):
+            rundir.discard(run_dir)
+        raise
+
+
 def check(order: Order) -> tuple[Plan, Bars, bytes | None]:
     """Check an order without making a directory; return plan, data and dilled callable.
 
@@ -278,20 +294,10 @@ def _strategy(asked: str | Callable[..., Any] | None) -> tuple[str, Source]:
             key="strategy",
         )
     home, _, name = asked.rpartition(":")
+    inputs.check_code(home)
     if home.endswith(".py"):
-        _check_strategy_file(Path(home))
         asked = f"{Path(home).resolve()}:{name}"
     return asked, Source.IMPORT
-
-
-def _check_strategy_file(path: Path) -> None:
-    try:
-        if not path.is_file():
-            raise ConfigError(f"strategy file {path} does not exist", key="strategy")
-    except OSError as error:
-        raise ConfigError(
-            f"strategy file {path} cannot be read: {error.strerror}", key="strategy"
-        ) from None
 
 
 def _grid(order: Order, strategy: str) -> Grid:

@@ -21,6 +21,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from typing import Any, NoReturn
 from supervisor.errors import ConfigError, brief
 from supervisor.lifecycle.options import OPTIONS, Given, Kind, Option
 from supervisor.rows.grid import parse_axis
+from supervisor.system.small_file import read_small_text
 
 KEYS: dict[str, dict[str, Option]] = {
     section: {option.name: option for option in OPTIONS if option.section == section}
@@ -36,6 +38,11 @@ KEYS: dict[str, dict[str, Option]] = {
     if section is not None
 }
 """The options of each table of a spec file; the root's name is empty."""
+_PART = r"""(?:"(?:\\.|[^"\\\n])*+"?+|'[^'\n]*+'?+|[\w-]++)"""
+_KEY = re.compile(rf"{_PART}(?:[ \t]*+\.[ \t]*+{_PART})*+")
+"""A key, and what else looks like one. It consumes whatever it has looked at: linear in time."""
+_MAX_PARTS = 50
+
 SECTIONS = [section for section in KEYS if section]
 
 
@@ -75,13 +82,25 @@ def read_spec(path: Path) -> Given:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_small_text(path)
+        _check_depth(path, text)
+        return tomllib.loads(text)
     except OSError as error:
         _refuse(path, str(error.strerror), "spec")
-    except ValueError as error:  # TOML, UTF-8, or a number of thousands of digits
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         _refuse(path, f"not TOML: {error}", "spec")
+    except ValueError:
+        _refuse(path, "not TOML that can be read: a number has thousands of digits", "spec")
     except RecursionError:
         _refuse(path, "not TOML that can be read: it is nested too deeply", "spec")
+
+
+def _check_depth(path: Path, text: str) -> None:
+    """Refuse a key of very many parts: the parser takes the square of their number in time."""
+    deep = (key for key in _KEY.finditer(text) if key[0].count(".") >= _MAX_PARTS)
+    if key := next(deep, None):
+        line = text.count("\n", 0, key.start()) + 1
+        _refuse(path, f"line {line}: a key of more than {_MAX_PARTS} parts", "spec")
 
 
 def _table(path: Path, name: str, value: Any) -> Mapping[str, Any]:

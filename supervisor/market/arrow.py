@@ -6,11 +6,27 @@ was handed a Series: a third of a second at every start, and in no way needed he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+@contextmanager
+def parquet_file(path: Path | str) -> Iterator[Any]:
+    """Open a Parquet file by a path of any bytes: Arrow itself takes UTF-8 only.
+
+    Yields
+    ------
+    pyarrow.parquet.ParquetFile
+    """
+    import pyarrow.parquet as pq
+
+    with Path(path).open("rb") as file, pq.ParquetFile(file) as parquet:
+        yield parquet
 
 
 def to_arrow(values: NDArray[Any], absent: NDArray[np.bool_] | None = None) -> Any:

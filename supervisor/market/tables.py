@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from supervisor.errors import DataError
+from supervisor.market.arrow import parquet_file
 from supervisor.market.csv_file import csv_table
 from supervisor.market.files import (
     FEATHER,
@@ -94,8 +95,7 @@ def _from_parquet(content: Any, source: str) -> Table:
         if not isinstance(content, Path):
             yield pq.ParquetFile(pa.BufferReader(content))
             return
-        # Python opens paths of any bytes, Arrow those of UTF-8 only
-        with content.open("rb") as file, pq.ParquetFile(file) as parquet:
+        with parquet_file(content) as parquet:
             yield parquet
 
     with _sound("Parquet", source), opened() as file:

@@ -17,7 +17,8 @@ from supervisor.errors import ConfigError
 from supervisor.records import rundir
 from supervisor.records.claim import Claim, claim_directory
 from supervisor.records.home import home_of
-from supervisor.system import durable
+from supervisor.system import durable, limits
+from supervisor.system.environment import working_directory
 from supervisor.version import __version__
 
 _MISSING = "not installed"
@@ -47,7 +48,8 @@ def write_run_file(run_dir: Path, asked: dict[str, Any]) -> Claim:
         rundir.discard(run_dir)
         claim.release()
         raise ConfigError(
-            f"run directory {run_dir} cannot be written ({error.strerror}): "
+            limits.of_shell(error)
+            or f"run directory {run_dir} cannot be written ({error.strerror}): "
             "name another one with --run-dir",
             key="run_dir",
         ) from None
@@ -61,7 +63,7 @@ def take_snapshot() -> dict[str, Any]:
     """Return the time, the working directory, the library versions and the machine."""
     return {
         "asked_at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cwd": str(Path.cwd()),
+        "cwd": working_directory(),
         "versions": library_versions(),
         "machine": {
             "kernel": platform.release(),

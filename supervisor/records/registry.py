@@ -7,6 +7,7 @@ is the only one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import platform
 import secrets
@@ -83,6 +84,10 @@ class Entry(NamedTuple):
         return ""
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""No room on a disk, or in a user's quota: nothing is wrong with the directory itself."""
+
+
 def state_dir() -> Path:
     """Return the directory of the entries, which outlives a reboot."""
     return private_dir(_state_home() / "runs")
@@ -137,7 +142,10 @@ def _state_home() -> Path:
 
 
 def check() -> None:
-    """Create both directories, or raise :class:`ConfigError` if that fails."""
+    """Create both directories, or raise :class:`ConfigError` if that fails.
+
+    A full disk is no failure: see :func:`private_dir`.
+    """
     state_dir()
     runtime_dir()
 
@@ -154,7 +162,13 @@ def socket_path(run_id: str) -> Path:
 
 
 def add(entry: Entry) -> None:
-    """Add a run, or replace its entry."""
+    """Add a run, or replace its entry.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written: the disk is full, say.
+    """
     plain = {
         "run_id": entry.run_id,
         "run_dir": str(entry.run_dir),
@@ -162,14 +176,17 @@ def add(entry: Entry) -> None:
         "warden": entry.warden._asdict(),
         "over": entry.over,
     }
-    durable.write_json(_file_of(entry.run_id), plain, named=False)
+    place = _file_of(entry.run_id)
+    private_dirs.make_all(place.parent)  # it may lack: then this says why
+    durable.write_json(place, plain, named=False)
 
 
 def leave_to_reap(run_id: str) -> None:
     """Mark a run as over with survivors; its entry stays for ``reap``."""
     entry = find(run_id)
     if entry is not None:
-        add(entry._replace(over=True))
+        with contextlib.suppress(OSError):  # once its processes are dead, the old one says enough
+            add(entry._replace(over=True))
 
 
 def remove(run_id: str) -> None:
@@ -340,6 +357,8 @@ def private_dir(path: Path) -> Path:
 
     One of ours that others could enter is made private, unlike a cache: what is read here is
     checked file by file (a socket by who listens), so that nothing planted is believed.
+
+    On a full disk it may not exist afterwards. Then nothing is in it, and a run goes on without.
     """
     try:
         private_dirs.make_all(path)
@@ -348,6 +367,8 @@ def private_dir(path: Path) -> Path:
             _close_to_others(path)
             return path
     except OSError as error:
+        if error.errno in FULL:
+            return path
         raise ConfigError(
             f"{path} cannot be created ({error.strerror}): set XDG_STATE_HOME and "
             "XDG_RUNTIME_DIR to directories that you own"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from supervisor.errors import ConfigError, UntrustedError, brief
-from supervisor.system import durable, private
+from supervisor.system import durable, limits, private
 from supervisor.system.shape import Matching
 
 RUN_FILE = "run.json"
@@ -169,7 +169,8 @@ def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Pa
         ) from None
     except OSError as error:
         raise ConfigError(
-            f"run directory {run_dir} cannot be written ({error.strerror}): "
+            limits.of_shell(error)
+            or f"run directory {run_dir} cannot be written ({error.strerror}): "
             "name another one with --run-dir",
             key="run_dir",
         ) from None

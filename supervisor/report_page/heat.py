@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
+from supervisor.market.arrow import parquet_file
 from supervisor.rows.grid import Grid
 from supervisor.rows.ranking import TRADES, Ranking
 from supervisor.rows.results import numbers
@@ -130,15 +131,13 @@ def read(
     ranking : Ranking, optional
         What is better: by default a larger value.
     """
-    import pyarrow.parquet
-
     x = _Bins.of(axes.x, grid.axis(axes.x), max_bins)
     y = _Bins.of(axes.y, grid.axis(axes.y), max_bins) if axes.y else None
     cells = np.full(len(x.labels) * (len(y.labels) if y else 1), -np.inf)
     ranking = ranking or Ranking()
     names = [axes.x, metric, *([axes.y] if axes.y else [])]
     names += [TRADES] if ranking.min_trades else []
-    with private.path_of(results) as there, pyarrow.parquet.ParquetFile(there) as file:
+    with private.path_of(results) as there, parquet_file(there) as file:
         if absent := set(names) - set(file.schema_arrow.names):
             raise ValueError(f"it has no column {min(absent)}, which run.json names")
         for group in range(file.num_row_groups):

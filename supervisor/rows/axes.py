@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from supervisor.errors import ConfigError
+from supervisor.errors import ConfigError, brief
 from supervisor.rows.values import MUTABLE, Opaque, is_native, label_of, to_arrow_column
 
 Value = int | float | str | bool
@@ -61,6 +61,7 @@ def make_axis(name: str, values: Any, *, repeated: bool = False) -> Axis:
     """
     if not isinstance(name, str) or not name:
         raise ConfigError("grid: a parameter's name must not be empty", key="grid")
+    _check_text(name, "grid: a parameter is named")
     if isinstance(values, _SINGLE) or values is None:
         values = [values]
     if isinstance(values, range):
@@ -87,6 +88,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic) and not isinstance(value, np.datetime64 | np.timedelta64):
         return value.item()
     return value
+
+
+def _check_text(text: str, what: str) -> None:
+    """Refuse a text that no file of results can hold: it came from bytes that are no UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{what} {brief(text)}, which is not UTF-8", key="grid") from None
 
 
 def _from_range(name: str, values: range) -> NDArray[np.generic]:
@@ -116,6 +125,9 @@ def _check_length(name: str, length: int) -> None:
 
 def _typed(name: str, values: Sequence[Any]) -> Axis:
     kinds = frozenset(type(value) for value in values)
+    if str in kinds:
+        for text in (value for value in values if type(value) is str):
+            _check_text(text, f"grid axis {name!r} has the value")
     if kinds <= {int}:
         try:
             return Axis(np.array(values, dtype=np.int64))

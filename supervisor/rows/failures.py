@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from supervisor.market.arrow import parquet_file
 from supervisor.rows.names import ERROR_COLUMN
+from supervisor.system import private
 
 _LOOKED_AT = 100_000
 """Failed combinations that are looked at: enough to see which errors are common."""
@@ -59,11 +61,9 @@ def commonest(path: Path | str, parameters: Sequence[str], most: int = 3) -> lis
     list of Failure
         The most common first; those of equal number as in the grid.
     """
-    import pyarrow.parquet as pq
-
     found: dict[str, Failure] = {}
     seen = 0
-    with pq.ParquetFile(path) as file:
+    with private.path_of(path) as there, parquet_file(there) as file:
         names = file.schema_arrow.names
         if ERROR_COLUMN not in names:
             return []

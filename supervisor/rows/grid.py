@@ -27,6 +27,8 @@ Index = TypeVar("Index", int, NDArray[np.int64])
 MAX_COMBINATIONS = 2**32
 """Largest grid accepted: at 20,000 combinations a second, two and a half days."""
 
+MAX_PARAMETERS = 1000
+
 MAX_POINTS = 1_000_000
 """Longest list of single points: each is written down."""
 
@@ -69,6 +71,7 @@ class Grid:
         """
         if not isinstance(axes, Mapping):
             return cls._of_points(list(axes))
+        _check_parameters(len(axes))
         if not axes:
             raise ConfigError(
                 "the grid is empty: give at least one parameter, e.g. fast=5:50:5", key="grid"
@@ -104,6 +107,7 @@ class Grid:
                 key="grid",
             )
         names = _names_of(points)
+        _check_parameters(len(names))
         axes, places = {}, {}
         for name in names:
             distinct, places[name] = _distinct([point[name] for point in points])
@@ -270,6 +274,13 @@ class Grid:
             for name, exact in self.exact.items()
             if any(isinstance(value, Opaque) for value in exact)
         }
+
+
+def _check_parameters(number: int) -> None:
+    if number > MAX_PARAMETERS:
+        raise ConfigError(
+            f"the grid has {number:,} parameters; at most {MAX_PARAMETERS:,}", key="grid"
+        )
 
 
 def _names_of(points: list[Mapping[str, Any]]) -> tuple[str, ...]:

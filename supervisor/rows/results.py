@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError, RunFailedError, UntrustedError
-from supervisor.market.arrow import nulls, text_to_arrow, to_arrow, to_numpy
+from supervisor.market.arrow import nulls, parquet_file, text_to_arrow, to_arrow, to_numpy
 from supervisor.rows import cells, checksum
 from supervisor.rows.cells import CellKind, Values, as_text
 from supervisor.rows.frames import Frame, FrameKind
@@ -198,10 +198,9 @@ def best(
 def _opened(path: Path | str) -> Iterator[Any]:
     """Open a results file; what Arrow cannot make sense of is one of our errors."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        with private.path_of(path) as there, pq.ParquetFile(there) as file:
+        with private.path_of(path) as there, parquet_file(there) as file:
             yield file
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if getattr(error, "errno", None):

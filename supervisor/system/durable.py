@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from supervisor.errors import ConfigError
 from supervisor.system import private, sealed
 from supervisor.system.shape import ShapeError, read_as
+from supervisor.system.small_file import read_small
 
 T = TypeVar("T")
 
@@ -88,8 +89,11 @@ def read_json(path: Path, *, shared: bool = False) -> dict[str, Any]:
         or its directory.
     """
     try:
-        raw = path.read_bytes() if shared else private.read_bytes(path, limit=MOST_BYTES)
-        value = loads(sealed.check_file(raw).decode("utf-8"))
+        if shared:
+            raw = read_small(path, MOST_BYTES, pipe=False)
+        else:
+            raw = private.read_bytes(path, limit=MOST_BYTES)
+        value = loads(sealed.check_file(raw).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None
     except sealed.DamagedError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+from supervisor.errors import ConfigError
+
 RUN_ID = "ALLSTOP_RUN_ID"
 """The variable that identifies a run's processes, see
 :mod:`supervisor.containment.cookie`."""
@@ -19,6 +21,20 @@ _ONE_THREAD = {
     "MKL_NUM_THREADS": "1",
     "NUMEXPR_NUM_THREADS": "1",
 }
+
+
+def working_directory() -> str:
+    """Return the working directory.
+
+    Raises
+    ------
+    ConfigError
+        If it was deleted.
+    """
+    try:
+        return os.getcwd()  # noqa: PTH109 - pathlib is not loaded yet
+    except FileNotFoundError:
+        raise ConfigError("the working directory was deleted: change to another one") from None
 
 
 def child_environment() -> dict[str, str]:

@@ -32,6 +32,7 @@ from supervisor.system.ownership import is_reading_untrusted as is_reading_untru
 from supervisor.system.ownership import reading_untrusted as reading_untrusted
 from supervisor.system.ownership import refusal as refusal
 
+_BLOCK_BYTES = 2**20
 _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
 
@@ -115,10 +116,14 @@ def read_bytes(path: Path | str, *, limit: int | None = None, dir_fd: int | None
     with opened(path, dir_fd=dir_fd) as file:
         if limit is None:
             return file.read()
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ConfigError(f"{path}: larger than {limit:,} bytes, and not read")
-    return data
+        data = bytearray()
+        # block by block: to read at most so much takes the memory for so much at once
+        while os.fstat(file.fileno()).st_size <= limit and len(data) <= limit:
+            block = file.read(_BLOCK_BYTES)
+            if not block:
+                return bytes(data)
+            data += block
+    raise ConfigError(f"{path}: larger than {limit:,} bytes, and not read")
 
 
 def opened(path: Path | str, *, dir_fd: int | None = None) -> BinaryIO:

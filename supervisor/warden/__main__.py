@@ -22,12 +22,13 @@ from supervisor.containment.cookie import Cookie
 from supervisor.containment.unavailable import UnavailableError
 from supervisor.ipc import messages
 from supervisor.records.scribe_line import ScribeLine
-from supervisor.system import process
+from supervisor.system import inherited_signals, process
 from supervisor.system.host import namespace_of
 
 
 def main() -> None:
     """Entry point of the process."""
+    inherited_signals.settle()
     gc.disable()  # imports create many objects and no garbage: saves a sixth of the time
     sock, line = (socket.socket(fileno=int(fd)) for fd in sys.argv[1:3])
     front_pid, wanted, likely = int(sys.argv[3]), sys.argv[4], sys.argv[5:7]

@@ -19,6 +19,7 @@ from supervisor.ipc import messages
 from supervisor.records.command import CommandPlan, parse_environment, shown
 from supervisor.system import process
 from supervisor.system.environment import RUN_ID
+from supervisor.system.inherited_signals import was_ignored
 from supervisor.system.process import describe_exit
 from supervisor.warden.escalation import State
 from supervisor.warden.workforce import Run
@@ -146,7 +147,8 @@ class Command:
             self._run.containment.prepare_worker(warden_pid)
             os.setsid()
             for number in _OURS:
-                signal.signal(number, signal.SIG_DFL)
+                if not was_ignored(number):  # as by nohup
+                    signal.signal(number, signal.SIG_DFL)
             if self._run.flag.is_set():
                 # the stop came before this process could be signalled: its group did not exist,
                 # or SIGINT was still ignored. Every later stop sets the flag first, then signals

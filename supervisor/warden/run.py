@@ -7,6 +7,7 @@ is the workforce's (:mod:`supervisor.warden.workforce`).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -22,6 +23,7 @@ from supervisor.errors import ProtocolError
 from supervisor.ipc import messages
 from supervisor.ipc.control_socket import ControlSocket
 from supervisor.ipc.stopflag import Level, StopFlag
+from supervisor.records import registry
 from supervisor.records.events import EventLog
 from supervisor.records.plan import StopTimes
 from supervisor.states import RunStatus
@@ -102,8 +104,7 @@ class RunInHand:
         self.watch(self._front.sock, self._on_front)
         self.watch(self._front.pidfd, self._on_front_lost)
         try:
-            self._control = ControlSocket(self.run_id, self._on_caller)
-            self.watch(self._control.listener, self._on_connection)
+            self._listen()
             self._begin()
             while self.state not in FINAL:
                 if self.state is not State.RUNNING:
@@ -116,6 +117,19 @@ class RunInHand:
         finally:
             self._close()
         return not self._front_lost
+
+    def _listen(self) -> None:
+        """Open the control socket; without room for it the run is stopped by its front alone."""
+        try:
+            self._control = ControlSocket(self.run_id, self._on_caller)
+        except OSError as error:
+            if error.errno not in (*registry.FULL, errno.ENOENT):
+                raise
+            where = registry.socket_path(self.run_id)
+            lacks = f"no control socket ({where}: {os.strerror(errno.ENOSPC)}): allstop status "
+            self.post(messages.Remark(f"{lacks}cannot ask the run, and stop signals its front"))
+        else:
+            self.watch(self._control.listener, self._on_connection)
 
     def _begin(self) -> None:
         for strength, why, fix in self.containment.passed_over:

@@ -184,6 +184,7 @@ def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> 
     checked([sys.executable, "-m", "venv", tmp_path / "venv"], tmp_path, env)
     site = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
     lend(site)
+    before = set((tmp_path / "venv").rglob("*"))
     install = [python, "-m", "pip", "install", "--quiet", "--no-index"]
     checked([*install, wheel], tmp_path, env)  # not --no-deps: pip sees that they are there
     swept(python, tmp_path, env)
@@ -200,6 +201,9 @@ def test_the_wheel_runs_in_an_empty_environment(wheel: Path, tmp_path: Path) -> 
     assert said.strip() in broken.stderr
     checked(shlex.split(said), tmp_path, env)
     assert run([python, "-P", "-m", "supervisor", "status"], tmp_path, env).stdout
+    checked([python, "-m", "pip", "uninstall", "--yes", "allstop"], tmp_path, env)
+    left = set((tmp_path / "venv").rglob("*")) - before
+    assert {path for path in left if "pip" not in path.parts} == set(), "left by pip uninstall"
 
 
 @pytest.mark.slow

@@ -13,6 +13,26 @@ from supervisor.ipc.stopflag import Level
 from supervisor.states import RunStatus
 
 
+def test_a_name_is_neither_markup_nor_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``:smile:`` would become a face, ``[red]`` a colour, an escape sequence a cleared screen."""
+    progress = Progress(
+        status=RunStatus.RUNNING, done=1, total=2, failed=0, elapsed_s=1.0, ram_bytes=0,
+        best=({"[red]:smile:\x1b[2J": 1}, 1.0), stop_level=None,
+    )  # fmt: skip
+    bar = Bar(2)
+    screen = Console(file=io.StringIO(), width=120)
+    monkeypatch.setattr(bar, "_console", screen)
+    try:
+        bar.say("note: [bold]a\\[/bold] :smile: \x1b[2J\u202e")
+        bar.show(progress)
+        screen.print(Group(*bar._bar.get_renderables()))
+    finally:
+        bar.end()
+    said = screen.file.getvalue()  # type: ignore[attr-defined]
+    assert said.startswith(r"note: [bold]a\[/bold] :smile: \x1b[2J\u202e")
+    assert "best 1 ([red]:smile:\\x1b[2J=1)" in said
+
+
 @pytest.mark.parametrize(
     ("status", "level", "shown"),
     [

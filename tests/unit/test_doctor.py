@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
 import os
@@ -450,3 +451,19 @@ def supervisord_wheel(folder: Path) -> Path:
 
 def _digest(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+
+
+def test_where_no_thread_can_be_started_the_checks_run_one_by_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(_self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    def short_of_files() -> Finding:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    fine = Finding("a", Status.OK, "is fine")
+    first, second = examine.examine([("a", lambda: fine), ("b", short_of_files)])
+    assert first == fine
+    assert (second.status, "ulimit -n" in second.what) == (Status.PROBLEM, True)

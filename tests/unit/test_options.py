@@ -214,7 +214,7 @@ def test_a_file_that_may_not_be_read_is_named(
     path = tmp_path / "mine.py"
     grid = {"a": [1]}
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "is_file", denied)
+        patch.setattr("supervisor.lifecycle.inputs.check_small", denied)
         with pytest.raises(ConfigError, match=f"{path} cannot be read: Permission denied"):
             check(Order.of({"strategy": f"{path}:f", "grid": grid}))
     monkeypatch.setattr("supervisor.market.cache.load", denied)

@@ -11,6 +11,7 @@ import pytest
 from slurm.errors import LinkRefusedError, TransportError
 from slurm.ssh import config
 from slurm.ssh.config import Destination, HostSettings, route, settings_for
+from slurm.ssh.host_keys import KnownHosts
 
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="ssh is not installed")
 
@@ -265,3 +266,30 @@ def test_the_user_s_own_file_is_not_read_if_others_may_write_it(
     file.chmod(mode)
     with pytest.raises(LinkRefusedError, match="others may write it"):
         settings_for(Destination("c"))
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "directory", "big"])
+def test_a_configuration_without_end_is_refused(tmp_path: Path, reader: str, kind: str) -> None:
+    """``ssh -F /dev/zero`` would read one line of it until the memory is full."""
+    file = tmp_path / "config"
+    if kind == "device":
+        file.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "directory":
+        file.mkdir()
+    else:
+        with file.open("wb") as sparse:
+            sparse.truncate(5 * 2**30)
+    with pytest.raises(LinkRefusedError, match=rf"ssh c: {file} is (a|too) ") as caught:
+        settings_for(Destination("c"), file)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_of_host_keys_have_bounds(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name, end in (("pipe", "is a pipe"), ("zero", "is a device")):
+        with pytest.raises(OSError, match=end):
+            KnownHosts([tmp_path / name])
+    assert KnownHosts([Path("/dev/null")]).kinds(["c"]) == ()
