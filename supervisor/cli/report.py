@@ -216,10 +216,11 @@ def _write_missing_results(found: Report, plan: Plan, *, said: bool) -> Report:
 
 
 def _show(found: Report, plan: AnyPlan) -> None:
+    held = containment_lines(Path(found.run_dir))  # read before the first line: it may be refused
     _show_summary(found, plan)
     for line in plan.data_facts.notes if isinstance(plan, Plan) else ():
         output.show(line)
-    for line in containment_lines(Path(found.run_dir)):
+    for line in held:
         output.show(line)
 
 

@@ -9,6 +9,7 @@ import typer
 
 from supervisor.cli import output
 from supervisor.cli.text import containment_lines
+from supervisor.errors import UntrustedError
 from supervisor.lifecycle.status import Status, status_of
 from supervisor.records import registry
 from supervisor.records.command import shown
@@ -42,4 +43,8 @@ def _lines(found: Status, run_dir: Path) -> list[str]:
     if found.workers:
         kind = "workers" if found.command is None else "processes"
         lines.append(f"  {kind}: {', '.join(map(str, found.workers))}")
-    return [*lines, *(f"  {line}" for line in containment_lines(run_dir)), f"  {run_dir}"]
+    try:
+        lines += [f"  {line}" for line in containment_lines(run_dir)]
+    except UntrustedError as error:  # of one file; what the run itself says was shown
+        lines.append(f"  {error}")
+    return [*lines, f"  {run_dir}"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from supervisor.errors import ConfigError
 from supervisor.records import facts
 from supervisor.records.events import read_events
 from supervisor.records.report import GpuMemory, MemoryReport, Report
@@ -77,7 +76,7 @@ def containment_lines(run_dir: Path) -> list[str]:
     """Name a containment weaker than the strongest, and why that one was not available."""
     held = ""
     passed_over: list[str] = []
-    with contextlib.suppress(OSError, ConfigError):  # what cannot be read is not shown
+    with contextlib.suppress(OSError):  # what cannot be read is not shown
         for fact in read_events(run_dir):
             match facts.known(fact):
                 case facts.RunRequested():

@@ -12,7 +12,6 @@ from supervisor.errors import ConfigError
 from supervisor.records import registry, rundir
 from supervisor.records.plan import StopTimes, margin_s
 from supervisor.records.registry import Entry
-from supervisor.system import durable
 
 _LOOK_EVERY_S = 0.02
 _WRITES_S = 60.0  # for results and report, when all processes are gone
@@ -32,7 +31,7 @@ def await_end(run_dir: Path, say: Callable[[str], object] = bool) -> None:
         Receives one line that says what is waited for.
     """
     try:
-        asked = durable.read_json(run_dir / rundir.RUN_FILE)
+        asked = rundir.read_run_file(run_dir)
         run_id = str(asked["run_id"])
     except (ConfigError, KeyError):
         return  # what follows says what is wrong

@@ -207,29 +207,21 @@ def test_a_stop_kills_daemons_that_ignore_every_signal(place: Place, strength: s
 def test_a_stop_before_the_work_has_begun_leaves_nothing_either(
     place: Place, strength: str
 ) -> None:
-    """The warden prepares itself then and hears nothing: the front kills it, cgroup and all."""
-    journals = place.root / "run" / "journal"
-    journals.mkdir(parents=True)
-    os.mkfifo(journals / "worker-0000.bin")
-    run = place.sweep(IDLE, *TIMES, "--containment", strength, DONE=DONE)
-    held = run.wait_for(lambda: _write_end(journals / "worker-0000.bin"), "who reads it")
-    try:
-        (journals / "worker-0000.bin").unlink()
-        assert run.stop() == 143, run.tell()
-    finally:
-        os.close(held)
+    """The warden compiles a kernel then and hears nothing: the front kills it, cgroup and all."""
+    place.env["ALLSTOP_CACHE_DIR"] = str(place.root / "empty")
+    argv = place.argv(
+        "run", "--data", str(place.data), "--strategy", "donchian_breakout", "--grid", "lookback=2:9",
+        "--run-dir", str(place.root / "run"), "--containment", strength, "--json", *TIMES,
+    )  # fmt: skip
+    run = place.start(argv)
+    maps = Path(f"/proc/{run.warden}/maps")
+    run.wait_for(lambda: "libllvmlite" in maps.read_text(), "the compiler")
+    assert run.stop() == 143, run.tell()
     assert "warden.run_started" not in run.events
     run.assert_gone()
     report = run.report
     assert (report["status"], report["stop"]["survivors"]) == ("stopped", [])
     assert not [p for p in cgroups_of_runs() if p.name.endswith(report["run_id"])]
-
-
-def _write_end(fifo: Path) -> int | None:
-    """Open a FIFO once a process reads it: it then waits for data that is never written."""
-    with contextlib.suppress(OSError):
-        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    return None
 
 
 def test_a_fork_bomb_is_killed(place: Place, strength: str) -> None:

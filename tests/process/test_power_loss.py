@@ -116,13 +116,13 @@ def test_what_a_resume_needs_is_whole_before_inputs_json_is_there(
         os.write(files[name], name.encode())
     keep.keep(tmp_path, files)
     for name in files:
-        assert (tmp_path / name).read_text() == name
+        assert (tmp_path / name).read_bytes().startswith(name.encode())
         assert_durable(calls, tmp_path / name)
     named = [call.path.name for call in calls if call.kind == "name"]
     assert named == list(files)
     os.pwrite(files["bars.bin"], b"other", 0)
     keep.keep(tmp_path, files)
-    assert (tmp_path / "bars.bin").read_text() == "bars.bin", "it was whole already"
+    assert (tmp_path / "bars.bin").read_bytes().startswith(b"bars.bin"), "it was whole already"
     for fd in files.values():
         os.close(fd)
 

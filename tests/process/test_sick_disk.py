@@ -160,14 +160,26 @@ def test_a_pipe_in_a_files_place_keeps_no_stop(place: Place, name: str) -> None:
     wait_for(lambda: not place.alive(), "everything gone")
 
 
+UNTIL_GO = """
+def f(bars, params, stop):
+    '''Stays after the first DONE combinations, until it may go on.'''
+    if params["a"] < DONE or marked("go"):
+        return row(params)
+    mark("ready")
+    stop.wait()
+    return None
+"""
+
+
 @pytest.mark.parametrize("command", ["status", "report", "resume"])
 @pytest.mark.parametrize(
     "name", ["events.jsonl", "run.json", "report.json", "journal/worker-0000.bin", ".lock"]
 )
 def test_a_pipe_in_a_files_place_is_one_line(place: Place, name: str, command: str) -> None:
-    run = place.sweep(POLITE, DONE=DONE)
+    run = place.sweep(UNTIL_GO, DONE=DONE)
     run.wait_marks("ready", 2)
     run.stop()
+    (place.root / "go-1").touch()
     (run.run_dir / name).unlink()
     os.mkfifo(run.run_dir / name)
     argv = [*place.argv(command, str(run.run_dir))]
