@@ -13,34 +13,33 @@ combinations at once, and copied to where the generators keep their state (1 µs
 
 from __future__ import annotations
 
-import _random
 import contextlib
-import ctypes
 import importlib.util
-import random
 import sys
 from collections.abc import Callable, Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec
 from itertools import accumulate
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-KEY_WORDS = 624
-"""32-bit words of a Mersenne Twister's key; it twists them before its next draw where its
-position is this too."""
+from workers.twisters import (
+    KEY_WORDS,
+    NumbaTwister,
+    NumpyTwister,
+    PythonTwister,
+    Twister,
+    helperlib,
+)
 
 LOADING = 2**33
 """In the place of an index while the function is loaded: no grid has as many combinations."""
 
-_BLOCK = 16
+_BLOCK = 8
 """Combinations whose keys are drawn at once."""
 _KEY_DRAWS = KEY_WORDS // 2
 _MASK_SEED = 0x616C6C73746F70
-_source = np.random.get_bit_generator  # type: ignore[attr-defined]
-"""Returns the bit generator behind NumPy's own functions."""
-
 _LOCK_OF_COMPILER = "numba:compiler_lock"
 """Numba's event: whatever it compiles, or loads compiled, it takes a lock first."""
 
@@ -81,11 +80,11 @@ class Seeds:
         self._masks = masks.view(np.uint32).reshape(_FAMILIES, KEY_WORDS)
         self._block = -1
         self._at = 0
-        self._twisters: list[_Twister] = []
-        self._add([_NumpyTwister(), _PythonTwister()])
+        self._twisters: list[Twister] = []
+        self._add([NumpyTwister(), PythonTwister()])
         self._words = np.zeros(0, np.uint64)
         self._torch: Any = None
-        self._numba: list[_Twister] = []
+        self._numba: list[Twister] = []
         """Numba's generators, until it has compiled something."""
         self._watch = _Watch({"numba": self._meet_numba, "torch": self._meet_torch})
 
@@ -132,15 +131,16 @@ class Seeds:
 
     def _draw(self, block: int) -> None:
         """Draw the keys of a block of combinations, wherever in the grid it lies."""
+        if block != self._block + 1 or block == 0:  # otherwise the source stands there already
+            self._draws.state = self._origin
+            self._draws.advance(block * _BLOCK * _KEY_DRAWS)
         self._block = block
-        self._draws.state = self._origin
-        self._draws.advance(block * _BLOCK * _KEY_DRAWS)
         self._words = self._draws.random_raw(_BLOCK * _KEY_DRAWS)
         keys = self._words.view(np.uint32).reshape(_BLOCK, KEY_WORDS)
         for mask, place in zip(self._masks, self._key_places, strict=False):
             np.bitwise_xor(keys, mask, out=place)
 
-    def _add(self, twisters: Sequence[_Twister]) -> None:
+    def _add(self, twisters: Sequence[Twister]) -> None:
         """Take further generators, and make room for the keys of all."""
         self._twisters += twisters
         edges = [0, *accumulate(twister.size for twister in self._twisters)]
@@ -157,10 +157,10 @@ class Seeds:
         """Set its generators from when it compiles something: before, nothing can use them."""
         from numba.core import event
 
-        library = _helperlib()
-        twisters: list[_Twister] = [
-            _NumbaTwister("numba.numpy", library.rnd_get_np_state_ptr()),
-            _NumbaTwister("numba.random", library.rnd_get_py_state_ptr()),
+        library = helperlib()
+        twisters: list[Twister] = [
+            NumbaTwister("numba.numpy", library.rnd_get_np_state_ptr()),
+            NumbaTwister("numba.random", library.rnd_get_py_state_ptr()),
         ]
 
         self._numba = twisters
@@ -237,168 +237,3 @@ class _Watch(MetaPathFinder):
 
         spec.loader.exec_module = load_and_tell  # type: ignore[method-assign]
         return spec
-
-
-# --- Mersenne Twisters, and where each keeps its state ------------------------------------------
-
-
-class _Twister(Protocol):
-    """One generator of this process.
-
-    Attributes
-    ----------
-    name : str
-        By which a checkpoint has its state.
-    size : int
-        32-bit words of its state, as they are written.
-    position_at, key_at : int
-        Where among them its position is, and where its key begins.
-    """
-
-    name: str
-    size: int
-    position_at: int
-    key_at: int
-
-    def begin(self, words: memoryview) -> None:
-        """Set the generator: as if nothing had been drawn since it got this key."""
-        ...
-
-    def state(self) -> Any: ...
-
-    def restore(self, state: Any) -> None: ...
-
-
-class _NumpyTwister:
-    """The generator behind ``np.random.rand`` and its like, SciPy, scikit-learn and pandas.
-
-    Notes
-    -----
-    NumPy gives the address of the state of a bit generator for such uses. The second number
-    of a pair of normal ones lies elsewhere; it is dropped by ``seed``, which is called only
-    where something was drawn.
-    """
-
-    name = "numpy"
-    size = KEY_WORDS + 1
-    position_at, key_at = KEY_WORDS, 0
-
-    def __init__(self) -> None:
-        self._attach(_source())
-
-    def _attach(self, source: Any) -> None:
-        self._source = source
-        self._first = -1
-        self._words: memoryview | None = None
-        if isinstance(source, np.random.MT19937):
-            self._words = _words_at(source.ctypes.state_address, self.size)
-            if not np.array_equal(self._words[:KEY_WORDS], source.state["state"]["key"]):
-                self._words = None
-
-    def begin(self, words: memoryview) -> None:
-        source = _source()
-        if source is not self._source:
-            self._attach(source)
-        state = self._words
-        if state is None:
-            self._begin_slowly(words)
-            return
-        if state[KEY_WORDS] != KEY_WORDS or state[0] != self._first:
-            np.random.seed(0)
-        state[:] = words
-        self._first = state[0]
-
-    def _begin_slowly(self, words: memoryview) -> None:
-        if isinstance(self._source, np.random.MT19937):
-            np.random.seed(np.array(words[:8]))
-        else:  # the user has put another in its place
-            np.random.set_state(type(self._source)(np.array(words[:8])).state)
-
-    def state(self) -> Any:
-        return np.random.get_state(legacy=False)
-
-    def restore(self, state: Any) -> None:
-        np.random.set_state(state)
-
-
-class _PythonTwister:
-    """The generator behind the functions of the module ``random``.
-
-    Notes
-    -----
-    CPython keeps position and key right behind an object's head (``Modules/_randommodule.c``).
-    Whether that is so here is seen by comparing, otherwise ``random.seed`` serves.
-    """
-
-    name = "random"
-    size = KEY_WORDS + 1
-    position_at, key_at = 0, 1
-
-    def __init__(self) -> None:
-        self._one: Any = random._inst
-        self._words: memoryview | None = None
-        head = object.__basicsize__
-        if _random.Random.__basicsize__ >= head + 4 * self.size:
-            words = _words_at(id(self._one) + head, self.size)
-            *key, position = random.getstate()[1]
-            if words.tolist() == [position, *key]:
-                self._words = words
-
-    def begin(self, words: memoryview) -> None:
-        if self._words is None:
-            random.seed(words[1:9].tobytes())
-            return
-        self._words[:] = words
-        self._one.gauss_next = None
-
-    def state(self) -> Any:
-        return random.getstate()
-
-    def restore(self, state: Any) -> None:
-        random.setstate(state)
-
-
-class _NumbaTwister:
-    """A generator of compiled code: ``np.random`` or ``random`` in a function under ``@njit``.
-
-    Each thread has its own; this is that of the thread that calls the function.
-
-    Notes
-    -----
-    Numba's ``rnd_state_t`` (``numba/_random.c``): position, key, and whether the second number
-    of a pair of normal ones is kept.
-    """
-
-    size = KEY_WORDS + 2
-    position_at, key_at = 0, 1
-
-    def __init__(self, name: str, pointer: int) -> None:
-        self._library = _helperlib()
-        self.name = name
-        self._pointer = pointer
-        words = _words_at(pointer, self.size)
-        position, key = self._library.rnd_get_state(pointer)
-        same = words[: self.size - 1].tolist() == [position, *key]
-        self._words = words if same else None
-
-    def begin(self, words: memoryview) -> None:
-        if self._words is None:
-            self._library.rnd_seed(self._pointer, words[1])
-        else:
-            self._words[:] = words
-
-    def state(self) -> Any:
-        return self._library.rnd_get_state(self._pointer)
-
-    def restore(self, state: Any) -> None:
-        self._library.rnd_set_state(self._pointer, state)
-
-
-def _helperlib() -> Any:
-    from numba import _helperlib as library
-
-    return library
-
-
-def _words_at(address: int, size: int) -> memoryview:
-    return memoryview((ctypes.c_uint32 * size).from_address(address)).cast("B").cast("I")

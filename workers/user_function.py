@@ -121,22 +121,20 @@ class UserFunction:
             If the function says so, or the device is absent or lost where it asks for the flag.
         """
         assert self._function is not None
+        returned = False
         try:
             found = self._function(self._bars, self._grid.params(index), flag)
             if os.getpid() != worker:
                 _end_child()
+            returned = True
             return (None if found is None else metrics.row(found, chunk, self._said)), None
         except BaseException as error:
             if os.getpid() != worker:
                 _end_child(error)
-            if _is_of_worker(error):
+            lost = isinstance(error, DeviceLostError)
+            if lost or (returned and isinstance(error, RunFailedError)):  # the disk takes no text
                 raise
             return None, _device_failure(error) or describe(error)
-
-
-def _is_of_worker(error: BaseException) -> bool:
-    """Whether an error is not the combination's: a lost device, or a disk that takes no row."""
-    return isinstance(error, DeviceLostError | RunFailedError)
 
 
 def _device_failure(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from bench.gpu.plan import EXPECTED
 from bench.harness.report import say
 from supervisor.errors import ConfigError
 
-LACKING = ("dill", "multiprocess", "pydantic")
+LACKING = ("cloudpickle", "dill", "multiprocess", "pydantic")
 """What the image lacks, and with it what these need; pydantic is what newer releases of Typer
 read their options with."""
 

@@ -75,13 +75,18 @@ class Ending:
             if not front.left_to:
                 front.await_disk()
                 return front.work.gather()
-        gone_s = self._gone_at - (front.asked_at or self._gone_at)
+        gone_s = self._stop_elapsed_s()
         gone = "what could be ended was" if self._end.survivors else "all processes were"
         front.left_to = (
             f"the disk of {front.run_dir} does not answer: {gone} gone after {gone_s:.3f} s, and "
             "another process writes results and report when it does"
         )
         return Gathered(front.work.count().done, unwritten=front.left_to)
+
+    def _stop_elapsed_s(self) -> float:
+        """From the request to the last process's end, in s; 0: it came after that, or never."""
+        asked_at = self._front.asked_at
+        return max(0.0, self._gone_at - asked_at) if asked_at else 0.0
 
     def _leave_to_finisher(self) -> None:
         """Have another process write results and report when the disk answers.
@@ -193,7 +198,7 @@ class Ending:
         measured = Measured(
             containment=self._started.containment if self._started else "none",
             elapsed_s=self._gone_at - front.began,
-            stop=front.asked.report(round(self._gone_at - front.asked_at, 6), left),
+            stop=front.asked.report(round(self._stop_elapsed_s(), 6), left),
             memory=memory,
             jobs=[job._asdict() for job in jobs.view.jobs] if jobs else [],
             command_status=front.work.command_status,

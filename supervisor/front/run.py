@@ -42,7 +42,7 @@ from supervisor.states import RunStatus
 from supervisor.system.process import Identity
 
 _DISK_LOOK_S = 0.2
-_DISK_PATIENCE_S = 1.0  # a healthy one may be that busy
+_DISK_PATIENCE_S = 2.0  # a healthy one may be that busy
 
 
 class Front:

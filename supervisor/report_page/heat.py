@@ -138,6 +138,8 @@ def read(
     names = [axes.x, metric, *([axes.y] if axes.y else [])]
     names += [TRADES] if ranking.min_trades else []
     with private.path_of(results) as there, parquet_file(there) as file:
+        if absent := set(names) - set(file.schema_arrow.names):
+            raise ValueError(f"it has no column {min(absent)}, which run.json names")
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=list(dict.fromkeys(names)))
             trades = numbers(table.column(TRADES)) if ranking.min_trades else None
@@ -193,20 +195,33 @@ class _Bins:
         return cls(name, values, labels, tuple(low for low, _ in names))
 
     def place(self, column: Any) -> NDArray[np.int64]:
-        """Bin of each value of a column; every value lies on the axis."""
+        """Bin of each value of a column.
+
+        Raises
+        ------
+        ValueError
+            If a value does not lie on the axis: the plan is not that of these results.
+        """
         if self.values.dtype == object and not all(isinstance(v, str) for v in self.values):
             known = {
                 repr(v): at
                 for at, v in enumerate(to_arrow_column(self.values.tolist()).to_pylist())
             }
-            rank = np.array([known[repr(value)] for value in column.to_pylist()])
+            rank = np.array([known.get(repr(value), -1) for value in column.to_pylist()])
+            on_axis = bool(np.all(rank >= 0))
         elif self.values.dtype == object:
             import pyarrow as pa
             import pyarrow.compute
 
-            rank = pyarrow.compute.index_in(column, value_set=pa.array(self.values)).to_numpy()
+            found = pyarrow.compute.index_in(column, value_set=pa.array(self.values))
+            on_axis = not found.null_count
+            rank = found.fill_null(0).to_numpy()
         else:
-            rank = np.searchsorted(self.values, column.to_numpy())
+            values = column.to_numpy()
+            rank = np.minimum(np.searchsorted(self.values, values), len(self.values) - 1)
+            on_axis = bool(np.all(self.values[rank] == values))
+        if not on_axis:
+            raise ValueError(f"a value of {self.name} is not in the grid of run.json")
         return np.asarray(rank, dtype=np.int64) * len(self.labels) // len(self.values)
 
 

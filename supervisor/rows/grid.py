@@ -172,7 +172,7 @@ class Grid:
 
     def params(self, index: int) -> dict[str, Any]:
         """Parameters of combination ``index`` as the user gave them."""
-        if self.points is not None:
+        if self.exact or self.points is not None:
             pairs = zip(self.names, self.axes, strict=True)
             digits = self.digits(index)
             return {name: self._given(name, axis, digits[name]) for name, axis in pairs}
@@ -180,8 +180,8 @@ class Grid:
         params: dict[str, Any] = dict.fromkeys(self.names)
         for name, axis in zip(self.names[:0:-1], self.axes[:0:-1], strict=True):
             index, digit = divmod(index, len(axis))
-            params[name] = self._given(name, axis, digit)
-        params[self.names[0]] = self._given(self.names[0], self.axes[0], index)
+            params[name] = axis.item(digit)
+        params[self.names[0]] = self.axes[0].item(index)
         return params
 
     def _given(self, name: str, axis: NDArray[np.generic], digit: int) -> Any:

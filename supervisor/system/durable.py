@@ -16,8 +16,8 @@ from supervisor.system.small_file import read_small
 
 T = TypeVar("T")
 
-_MAX_JSON_BYTES = 512 * 2**20
-"""The values of a large grid are in ``run.json``."""
+MOST_BYTES = 2**29
+"""Longest JSON file that is read: twice what the values of the longest axis of a grid take."""
 
 
 def sync_directory(path: Path) -> None:
@@ -90,9 +90,9 @@ def read_json(path: Path, *, shared: bool = False) -> dict[str, Any]:
     """
     try:
         if shared:
-            raw = read_small(path, _MAX_JSON_BYTES, pipe=False)
+            raw = read_small(path, MOST_BYTES, pipe=False)
         else:
-            raw = private.read_bytes(path, limit=_MAX_JSON_BYTES)
+            raw = private.read_bytes(path, limit=MOST_BYTES)
         value = loads(sealed.check_file(raw).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from None

@@ -16,6 +16,10 @@ from typing import Any
 KEY = "crc32"
 
 _OF_FILE = re.compile(rb',\n  "crc32": "([0-9a-f]{8})"\n\}\n\Z')
+_NEARLY_OF_FILE = re.compile(rb',\n  "[^"\n]{5}": "[0-9a-f]{8}"\n\}\n\Z')
+_NEARLY_OF_LINE = re.compile(r', "[^"]{5}": "[0-9a-f]{8}"\}\Z')
+"""A checksum under a key that is as long as ours: the key is damaged, too."""
+
 _OURS = b'{\n  "'
 _OF_LINE = re.compile(r', "crc32": "([0-9a-f]{8})"\}\Z')
 _HEAD = struct.Struct("<8sI")
@@ -50,7 +54,8 @@ def check_file(raw: bytes) -> bytes:
     found = _OF_FILE.search(raw)
     if found is None:
         # a file of ours whose last line is not as we write it: that line is damaged
-        if raw.startswith(_OURS) and b'"crc32"' in raw[-64:]:
+        ours = raw.startswith(_OURS) and b'"crc32"' in raw[-64:]
+        if ours or _NEARLY_OF_FILE.search(raw):
             raise DamagedError
     elif _crc(raw[: found.start()]) != found[1].decode():
         raise DamagedError
@@ -77,7 +82,10 @@ def check_line(text: str) -> str:
         If it does not match its checksum.
     """
     found = _OF_LINE.search(text)
-    if found is not None and _crc(text[: found.start()].encode()) != found[1]:
+    if found is None:
+        if _NEARLY_OF_LINE.search(text):
+            raise DamagedError
+    elif _crc(text[: found.start()].encode()) != found[1]:
         raise DamagedError
     return text
 

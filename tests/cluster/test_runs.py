@@ -12,6 +12,7 @@ import pytest
 from tests.cluster.jobs import asked
 from tests.cluster.place import ClusterPlace, job, thorough, verified
 from tests.support.cli import Started
+from tests.support.frozen import frozen_disk
 from tests.support.waiting import DEADLINE_S, wait_for
 
 pytestmark = pytest.mark.slurm
@@ -109,6 +110,24 @@ def test_stop_while_the_command_runs(
     assert verified(begun.report) == {there.ids["long"]: "cancelled"}
     assert begun.report["stop"]["level"] == level
     there.assert_nothing_outstanding()
+
+
+def test_jobs_are_cancelled_while_the_disk_of_the_run_is_frozen(there: ClusterPlace) -> None:
+    """Their ledger lies on it: the cancel goes out before it is noted."""
+    with frozen_disk(there.root / "run", there.root / "image") as disk:
+        begun = started(there, LONG + STAY)
+        there.wait_jobs(1)
+        disk.freeze()
+        begun.signal(signal.SIGINT)
+        assert begun.end() == 128 + signal.SIGINT, begun.tell_end()
+        there.assert_no_jobs()  # with the disk still frozen
+        assert "does not answer" in begun.err
+        disk.thaw()
+        report = begun.wait_report()
+        assert verified(report) == {there.ids["long"]: "cancelled"}
+        assert (report["status"], report["exit_code"]) == ("stopped", 130)
+        begun.assert_gone()
+        there.assert_nothing_outstanding()
 
 
 def test_drain_lets_the_command_and_its_jobs_end(there: ClusterPlace) -> None:

@@ -257,7 +257,7 @@ def test_one_that_forks_faster_than_it_can_be_killed_does_not_hang_the_stop(insi
     assert (code == 3) == bool(survivors), run.tell()
     assert code in (3, 143), run.tell()
     wait_for(
-        lambda: len(inside.alive()) <= len(kept_wardens()), "the runner's end"
+        lambda: len(inside.working()) <= len(kept_wardens()), "the runner's end"
     )  # it gives up by itself
     run.assert_nothing_lost(DONE)
 

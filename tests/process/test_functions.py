@@ -252,7 +252,8 @@ import numpy as np
 
 def f(bars, params, stop):
     a = [random.random(), np.random.rand(), np.random.normal(), stop.rng.random()]
-    return dict(zip("xyzw", a))
+    order = {"some", "texts", "in", "a", "set"}  # by their hashes
+    return dict(zip("xyzw", a)) | {"order": " ".join(order)}
 """
 
 

@@ -13,8 +13,10 @@ from typing import NamedTuple
 import pytest
 
 import supervisor
+from supervisor.lifecycle import keep
 from supervisor.rows.journal import journal_paths
-from tests.support.cli import Place, rows_of
+from tests.support.cli import POLITE, Place, rows_of
+from tests.support.processes import is_helper
 
 UNTIL_KEPT = """
 def f(bars, params, stop):
@@ -77,13 +79,8 @@ def test_names_come_after_bytes_and_results_after_what_they_are_made_of(
     ) as run:  # fmt: skip
         report = run.wait()
     assert report.status == "completed"
-    for name in ("run.json", "inputs.json", "results.parquet", "report.json"):
-        named = at(calls, "name", run_dir / name)
-        earlier, after = calls[:named], calls[named + 1 :]
-        before = [call for call in earlier if call.thread == calls[named].thread][-1]
-        assert before.kind == "sync", name
-        assert before.path.name.startswith(f".{name}."), name
-        assert run_dir in [call.path for call in after if call.kind == "sync"], name
+    for name in ("run.json", "results.parquet", "report.json"):
+        assert_durable(calls, run_dir / name)
     results = at(calls, "name", run_dir / "results.parquet")
     journals = journal_paths(run_dir / "journal")
     assert len(journals) == 2
@@ -93,34 +90,76 @@ def test_names_come_after_bytes_and_results_after_what_they_are_made_of(
     assert results < at(calls, "name", run_dir / "report.json")
     assert at(calls, "sync", run_dir.parent) > results
     # who waits for the first row waits for two small files, and for no directory
-    early = calls[: at(calls, "name", run_dir / "inputs.json")]
-    waited = [call for call in early if call.thread != "allstop-keeper" and call.kind == "sync"]
+    synced = [call for call in calls if call.kind == "sync"]
+    of_the_end = ["journal" in str(c.path) or ".results." in c.path.name for c in synced]
+    waited = synced[: of_the_end.index(True)]
     assert len(waited) == 2
     assert all(call.path.name.endswith(".tmp") for call in waited)
 
 
-def test_a_long_run_does_not_leave_its_journals_to_the_kernels_leisure(
-    inside: Place, calls: list[Call], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("supervisor.front.sweep._SYNC_EVERY_S", 0.05)
-    body = """
-    def f(bars, params, stop):
-        if params["a"] < 20:
-            return row(params)
-        stop.wait()
-    """
-    with supervisor.sweep(
-        inside.strategy(body), {"a": range(40)}, inside.data, workers=2,
-        run_dir=inside.root / "run",
-    ) as run:  # fmt: skip
-        from tests.support.waiting import wait_for
+def assert_durable(calls: list[Call], path: Path) -> None:
+    """Its bytes were synced before it had its name, and the name afterwards."""
+    named = at(calls, "name", path)
+    earlier, after = calls[:named], calls[named + 1 :]
+    before = [call for call in earlier if call.thread == calls[named].thread][-1]
+    assert before.kind == "sync", path
+    assert before.path.name.startswith(f".{path.name}."), path
+    assert path.parent in [call.path for call in after if call.kind == "sync"], path
 
-        wait_for(
-            lambda: {c.path.name for c in list(calls)} >= {"worker-0000.bin", "worker-0001.bin"},
-            "the journals synced",
-        )
-        assert all(c.thread == "allstop-keeper" for c in calls if c.path.suffix == ".bin")
-        run.stop()
+
+def test_what_a_resume_needs_is_whole_before_inputs_json_is_there(
+    tmp_path: Path, calls: list[Call]
+) -> None:
+    files = {}
+    for name in ("function.dill", "bars.bin", "inputs.json"):
+        files[name] = os.memfd_create(name)
+        os.write(files[name], name.encode())
+    keep.keep(tmp_path, files)
+    for name in files:
+        assert (tmp_path / name).read_text() == name
+        assert_durable(calls, tmp_path / name)
+    named = [call.path.name for call in calls if call.kind == "name"]
+    assert named == list(files)
+    os.pwrite(files["bars.bin"], b"other", 0)
+    keep.keep(tmp_path, files)
+    assert (tmp_path / "bars.bin").read_text() == "bars.bin", "it was whole already"
+    for fd in files.values():
+        os.close(fd)
+
+
+def test_journals_are_synced_when_they_have_grown(tmp_path: Path, calls: list[Call]) -> None:
+    journals = keep.FolderSync(tmp_path)
+    one, two = tmp_path / "worker-0000.bin", tmp_path / "worker-0001.bin"
+    for grown, path in enumerate((one, two)):
+        calls.clear()
+        path.write_bytes(b"rows")
+        journals.sync()
+        assert [call.path for call in calls] == [path, tmp_path], grown
+    calls.clear()
+    journals.sync()
+    assert calls == []
+    one.write_bytes(b"more rows")
+    journals.sync()
+    assert [call.path for call in calls] == [one]
+
+
+def test_the_keeper_of_a_long_run_lives_as_long_as_the_run(place: Place) -> None:
+    """It is what syncs the journals; it ends with the front, killed or not."""
+    run = place.sweep(POLITE, DONE=10)
+    run.wait_marks("ready", 2)
+    kept = run.run_dir / "inputs.json"
+    run.wait_for(kept.exists, "what a resume needs")
+
+    def keepers() -> list[int]:
+        found = [who.pid for who in place.alive() if is_helper(who.pid)]
+        return [
+            pid for pid in found if b"lifecycle.keep" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+
+    assert len(keepers()) == 1
+    run.kill_front()
+    run.wait_report()
+    run.assert_gone()
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -161,7 +161,9 @@ def test_a_pipe_in_a_files_place_keeps_no_stop(place: Place, name: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["status", "report", "resume"])
-@pytest.mark.parametrize("name", ["events.jsonl", "run.json", "report.json"])
+@pytest.mark.parametrize(
+    "name", ["events.jsonl", "run.json", "report.json", "journal/worker-0000.bin", ".lock"]
+)
 def test_a_pipe_in_a_files_place_is_one_line(place: Place, name: str, command: str) -> None:
     run = place.sweep(POLITE, DONE=DONE)
     run.wait_marks("ready", 2)

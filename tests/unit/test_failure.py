@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from supervisor.errors import RunFailedError
 from supervisor.ipc.stopflag import StopFlag
 from supervisor.rows.cells import NULL, special
 from supervisor.rows.grid import Grid
@@ -74,6 +75,7 @@ RAISED: list[tuple[BaseException | type[BaseException], str]] = [
     (ExceptionGroup("two", [ValueError("a"), KeyError("b")]),
      "ExceptionGroup: two (2 sub-exceptions); the first: ValueError: a"),
     (BaseExceptionGroup("one", [SystemExit(1)]), "BaseExceptionGroup: one (1 sub-exception)"),
+    (RunFailedError("of a sweep within"), "RunFailedError: of a sweep within"),
     (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), "UnicodeDecodeError: 'utf-8'"),
 ]  # fmt: skip
 
@@ -227,3 +229,17 @@ def test_what_is_no_row_is_a_failure(value: Any) -> None:
 def test_names_are_texts() -> None:
     chunk = evaluate(lambda *_: {1: 1.0, ("a", 2): 2.0, "\ud800": 3.0, 3000 * "n": 4.0})
     assert chunk.kept[0][1] == ("1", "('a', 2)", "?", 1000 * "n")
+
+
+def test_a_disk_that_takes_no_text_is_not_the_combinations_fault() -> None:
+    class Full(FakeChunk):
+        def keep_value(self, metric: str, kind: str, value: str | int) -> float:
+            raise RunFailedError("disk full")
+
+    backend = UserFunction(lambda: lambda *_: {"x": "text"}, None, Grid.of({"a": [0]}))  # type: ignore[arg-type]
+    backend.start()
+    chunk = Full(0, 1)
+    chunk.stop_flag = StopFlag()  # type: ignore[attr-defined]
+    with pytest.raises(RunFailedError):
+        backend.evaluate(chunk)
+    assert chunk.failed == []

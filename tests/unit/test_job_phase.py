@@ -20,6 +20,7 @@ from supervisor.ipc import control_socket, messages
 from supervisor.ipc.control_socket import ControlSocket
 from supervisor.ipc.stopflag import Level
 from supervisor.lifecycle import stop
+from supervisor.lifecycle.look import Looker
 from supervisor.records import registry, rundir
 from supervisor.records.events import EventLog
 from supervisor.records.plan import MARGIN_VARIABLE
@@ -68,6 +69,13 @@ def entry(tmp_path: Path) -> Iterator[Entry]:
         warden.communicate(b"\n")
 
 
+@pytest.fixture
+def run(entry: Entry) -> Iterator[stop._Run]:
+    looker = Looker(entry.run_dir)
+    yield stop._Run(entry, looker)
+    looker.close()
+
+
 def seeing_jobs_out(jobs: Jobs, entry: Entry) -> threading.Thread:
     """The front's last part; a stop cancels the jobs, and the report is written."""
 
@@ -95,14 +103,14 @@ def seeing_jobs_out(jobs: Jobs, entry: Entry) -> threading.Thread:
 
 
 def test_a_warden_that_puts_its_socket_away_once_more_does_not_take_the_front_s(
-    entry: Entry,
+    entry: Entry, run: stop._Run
 ) -> None:
     wardens, jobs = ControlSocket(RUN, lambda _: None), Jobs()
     wardens.close()
     front = seeing_jobs_out(jobs, entry)
     wait_for(registry.socket_path(RUN).exists, "a front that listens")
     wardens.close()
-    line = stop._connect(stop._Run(entry))
+    line = stop._connect(run)
     assert line is not None
     with line:
         messages.send(line, messages.RequestStop(int(Level.STOP)))
@@ -110,11 +118,11 @@ def test_a_warden_that_puts_its_socket_away_once_more_does_not_take_the_front_s(
     front.join(DEADLINE_S)
 
 
-def test_the_front_listens_as_soon_as_no_other_process_does(entry: Entry) -> None:
+def test_the_front_listens_as_soon_as_no_other_process_does(entry: Entry, run: stop._Run) -> None:
     wardens, jobs = ControlSocket(RUN, lambda _: None), Jobs()
     front = seeing_jobs_out(jobs, entry)
     wardens.close()
-    line = stop._connect(stop._Run(entry))
+    line = stop._connect(run)
     assert line is not None
     line.close()
     jobs.view = JobsView(Phase.ENDED)

@@ -55,15 +55,18 @@ def test_too_much_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         beside(folder / "mine.py")
 
 
-def test_a_copy_on_a_cluster_is_whole(folder: Path, tmp_path: Path) -> None:
+def test_a_copy_on_a_cluster_is_whole(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     order = Order.of({"strategy": f"{folder / 'mine.py'}:f", "grid": {"a": [1]}})
     plan = check(order)[0]
-    (tmp_path / "copy").mkdir()
-    copy = RemoteCopy(tmp_path, LocalTransport(), str(tmp_path / "copy"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    copy = RemoteCopy(tmp_path, LocalTransport())
+    copy._run_id = copy._make(plan.run_id)
     there = copy._remote_plan(plan)
     for path in folder.rglob("*.py"):
         path.unlink()
-    assert there.strategy == f"{tmp_path / 'copy'}/mine.py:f"
+    assert there.strategy == f"{tmp_path}/.allstop/runs/{plan.run_id}/mine.py:f"
     assert (there.provenance.path_before, there.provenance.main) == ((), "")
     assert there.seed == plan.seed
     code = (

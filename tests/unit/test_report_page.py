@@ -374,3 +374,12 @@ def test_without_plotly_there_is_one_clear_line(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=re.escape(advice("plots"))):
         report_page.plotly_script()
+
+
+@pytest.mark.parametrize("axis", [[1, 2], [2, 3], ["a", "b"]])
+def test_results_of_another_grid_are_refused(axis: list[Any]) -> None:
+    bins = heat._Bins.of("a", Grid.of({"a": axis}).axis("a"), 10)
+    column = pa.chunked_array([["b", "z"] if axis[0] == "a" else [2, 9]])
+    with pytest.raises(ValueError, match="a value of a is not in the grid"):
+        bins.place(column)
+    assert bins.place(column.slice(0, 1)).tolist() == [axis.index("b" if axis[0] == "a" else 2)]

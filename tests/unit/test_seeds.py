@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import subprocess
 import sys
@@ -14,9 +15,12 @@ import numpy as np
 import pytest
 
 from supervisor.ipc.stopflag import StopFlag
+from supervisor.lifecycle.prepare import Order, prepare
+from supervisor.lifecycle.shards import lay_out
+from supervisor.records.plan import Plan
 from supervisor.rows.grid import Grid
 from tests.support.chunks import FakeChunk
-from workers import seeds
+from workers import seeds, twisters
 from workers.seeds import Seeds
 from workers.user_function import UserFunction
 
@@ -129,8 +133,8 @@ def test_where_the_state_lies_elsewhere_the_own_functions_serve() -> None:
 
     def rows() -> dict[int, tuple[float, ...]]:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(seeds._NumpyTwister, "_attach", slow)
-            patch.setattr(seeds._PythonTwister, "__init__", lambda self: slow(self, None))
+            patch.setattr(twisters.NumpyTwister, "_attach", slow)
+            patch.setattr(twisters.PythonTwister, "__init__", lambda self: slow(self, None))
             return run(slowed, [(0, 10)])
 
     def slow(twister: Any, source: Any) -> None:
@@ -233,3 +237,17 @@ def test_libraries_are_seeded_as_soon_as_a_call_imports_them() -> None:
 
 def test_a_flag_without_a_worker_has_a_generator_too() -> None:
     assert 0 <= StopFlag().rng.random() < 1
+
+
+def test_a_part_of_a_sweep_on_a_cluster_has_the_sweeps_seed(tmp_path: Path) -> None:
+    """A shard is another process, maybe on another machine: its combinations keep their index."""
+    order = Order.of({"strategy": "mine:f", "grid": {"a": range(40)}, "run_dir": tmp_path / "run"})
+    prepared = prepare(order)
+    try:
+        folder = lay_out(prepared.run_dir, 1, (20, 40))
+        part = Plan.from_json(json.loads((folder / "run.json").read_text()))
+        assert prepared.plan.seed is not None
+        assert (part.seed, part.span) == (prepared.plan.seed, range(20, 40))
+    finally:
+        prepared.claim.release()
+    assert run(noisy, [(20, 40)]).items() <= run(noisy, [(0, 40)]).items()

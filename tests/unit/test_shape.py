@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from supervisor.errors import ConfigError
 from supervisor.records import facts
 from supervisor.records.registry import Entry
 from supervisor.records.report import Report
 from supervisor.records.verdict import Observed
+from supervisor.system import durable
 from supervisor.system.shape import Count, Like, Pid, ShapeError, read_as
 
 
@@ -74,6 +76,15 @@ def test_a_value_of_another_kind_is_refused_by_its_name(change: dict[str, Any], 
     with pytest.raises(ShapeError, match=f"^{named}") as refusal:
         read_as(Record, GOOD | change)
     assert "\n" not in str(refusal.value)
+
+
+def test_a_file_longer_than_any_of_ours_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durable.write_json(tmp_path / "run.json", {"run_id": "r"})
+    monkeypatch.setattr(durable, "MOST_BYTES", 10)
+    with pytest.raises(ConfigError, match=r"run\.json: larger than 10 bytes"):
+        durable.read_json(tmp_path / "run.json")
 
 
 @pytest.mark.parametrize("plain", [None, [], 7, "x", {}])
