@@ -351,3 +351,18 @@ def test_values_that_results_could_not_tell_apart_are_refused() -> None:
 
     with pytest.raises(ConfigError, match="results would both call 'weight'"):
         Grid.of({"w": [Weight(), Weight()]})
+
+
+@pytest.mark.parametrize("as_points", [False, True], ids=["axes", "points"])
+def test_a_grid_of_very_many_parameters_is_refused(as_points: bool) -> None:
+    one = {f"p{at}": 1 for at in range(1001)}
+    with pytest.raises(ConfigError, match="1,001 parameters; at most 1,000"):
+        Grid.of([one] if as_points else one)
+
+
+@pytest.mark.parametrize(
+    "axes", [{"\udcff": [1]}, {"mode": ["\udcff"]}, {"mode": [None, "\udcff"]}], ids=str
+)
+def test_a_text_that_is_not_utf8_is_refused(axes: dict[str, list[object]]) -> None:
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        Grid.of(axes)

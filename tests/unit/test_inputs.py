@@ -100,3 +100,23 @@ def test_the_code_of_a_strategy_is_told_apart_without_importing_it(
     assert one
     assert inputs.code_digest(spec, Source.IMPORT, str(tmp_path)) not in ("", one)
     assert inputs.code_digest(spec, Source.BUILT_IN, str(tmp_path)) == ""
+
+
+@pytest.mark.parametrize("home", ["mine.py", "room.mine"])
+def test_a_strategy_without_end_is_refused_where_an_import_would_find_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    (tmp_path / "here" / "room").mkdir(parents=True)
+    (tmp_path / "there" / "room").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.syspath_prepend(tmp_path / "there")
+    place = tmp_path / ("here/mine.py" if home == "mine.py" else "there/room/mine.py")
+    place.symlink_to("/dev/zero")
+    with pytest.raises(ConfigError, match=r"mine.py is a device"):
+        inputs.check_code(home)
+
+
+def test_a_module_without_a_file_of_its_own_is_left_to_the_import(tmp_path: Path) -> None:
+    inputs.check_code("json.no_such")
+    with pytest.raises(ConfigError, match="does not exist"):
+        inputs.check_code(str(tmp_path / "none.py"))

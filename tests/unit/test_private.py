@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,16 @@ def test_a_file_that_is_too_large_is_refused(folder: Path) -> None:
     assert private.read_bytes(folder / "file", limit=4) == b"ours"
     with pytest.raises(ConfigError, match="larger than 3 bytes"):
         private.read_bytes(folder / "file", limit=3)
+
+
+def test_a_small_file_takes_no_memory_for_a_large_one(folder: Path) -> None:
+    """Where the shell limits memory, half a gigabyte of it may not be there for an instant."""
+    tracemalloc.start()
+    try:
+        assert private.read_bytes(folder / "file", limit=2**29) == b"ours"
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("umask", [0, 0o002, 0o077, 0o277])
