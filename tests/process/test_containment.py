@@ -210,8 +210,8 @@ def test_a_stop_before_the_work_has_begun_leaves_nothing_either(
     """The warden compiles a kernel then and hears nothing: the front kills it, cgroup and all."""
     place.env["ALLSTOP_CACHE_DIR"] = str(place.root / "empty")
     argv = place.argv(
-        "run", "--data", str(place.data), "--strategy", "donchian_breakout", "--grid", "lookback=2:9",
-        "--run-dir", str(place.root / "run"), "--containment", strength, "--json", *TIMES,
+        "run", "--data", str(place.data), "--strategy", "donchian_breakout",
+        "--grid", "entry=2:9", "--grid", "exit=2:9", "--run-dir", str(place.root / "run"), "--containment", strength, "--json", *TIMES,
     )  # fmt: skip
     run = place.start(argv)
     maps = Path(f"/proc/{run.warden}/maps")

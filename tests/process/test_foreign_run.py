@@ -14,7 +14,7 @@ import pytest
 
 from supervisor.records.home import home_of
 from supervisor.records.ledger import Ledger
-from supervisor.system import durable
+from supervisor.system import durable, sealed
 from tests.support.cli import POLITE, Place
 
 NOBODY = 65534
@@ -160,7 +160,8 @@ def test_one_foreign_file_is_enough_not_to_resume(place: Place, run_dir: Path, n
     asked = json.loads((run_dir / "run.json").read_text())
     asked |= {"source": "callable"}
     (run_dir / "run.json").write_text(json.dumps(asked))
-    (run_dir / "function.dill").write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
+    planted = b"cos\nsystem\n(S'touch executed'\ntR."
+    (run_dir / "function.dill").write_bytes(sealed.pack(planted))
     (run_dir / "results.parquet").unlink()
     os.chown(run_dir / name, NOBODY, NOBODY)
     said = refused(place, "resume", str(run_dir))
