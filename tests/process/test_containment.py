@@ -211,7 +211,8 @@ def test_a_stop_before_the_work_has_begun_leaves_nothing_either(
     place.env["ALLSTOP_CACHE_DIR"] = str(place.root / "empty")
     argv = place.argv(
         "run", "--data", str(place.data), "--strategy", "donchian_breakout",
-        "--grid", "entry=2:9", "--grid", "exit=2:9", "--run-dir", str(place.root / "run"), "--containment", strength, "--json", *TIMES,
+        "--grid", "entry=2:9", "--grid", "exit=2:9", "--run-dir", str(place.root / "run"),
+        "--containment", strength, "--json", *TIMES,
     )  # fmt: skip
     run = place.start(argv)
     maps = Path(f"/proc/{run.warden}/maps")
