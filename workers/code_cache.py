@@ -56,7 +56,7 @@ class CodeCache:
         for place in self.places():
             try:
                 content = private_dir.read(place, file_name)
-            except (OSError, private_dir.UntrustedError):
+            except (OSError, private_dir.UntrustedPlaceError):
                 continue
             digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
             if _digest(file_name, code) == digest:
@@ -77,7 +77,7 @@ class CodeCache:
                 with tempfile.NamedTemporaryFile(dir=place, delete=False) as file:
                     file.write(_digest(file_name, code) + code)
                 Path(file.name).replace(place / file_name)
-            except (OSError, private_dir.UntrustedError):
+            except (OSError, private_dir.UntrustedPlaceError):
                 continue
             for stale in place.glob(f"{name}-*{self.suffix}"):
                 if f"-{source}-" not in stale.name:

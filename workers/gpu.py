@@ -45,7 +45,7 @@ def own_device(device: str, limit_bytes: int | None, given: Mapping[str, str]) -
 
 def _kernel_cache() -> str:
     """Return a directory that only this user can write, for kernels; empty: there is none."""
-    with contextlib.suppress(OSError, RuntimeError, private_dir.UntrustedError):
+    with contextlib.suppress(OSError, RuntimeError, private_dir.UntrustedPlaceError):
         return str(private_dir.make(private_dir.cache_home() / "cupy"))
     return ""
 

@@ -31,7 +31,7 @@ _AS_NAMED = Asked()
 _VERSION = 4
 """Part of every name: raise it whenever the same file would be read as other bars."""
 _SETTLED_S = 2.0
-_UNUSABLE = (OSError, RuntimeError, private_dir.UntrustedError)
+_UNUSABLE = (OSError, RuntimeError, private_dir.UntrustedPlaceError)
 _SUFFIX = ".bars"
 
 

@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from supervisor.errors import ConfigError
+from supervisor.errors import UntrustedError
 
 MODE = 0o700
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -27,7 +27,7 @@ _FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MOST_LINKS = 40
 
 
-class UntrustedError(ConfigError):
+class UntrustedPlaceError(UntrustedError):
     """A directory or file that another user may have written.
 
     Parameters
@@ -41,8 +41,7 @@ class UntrustedError(ConfigError):
     """
 
     def __init__(self, path: Path, why: str, fix: str) -> None:
-        super().__init__(f"{path} {why}: {fix}")
-        self.path = str(path)
+        super().__init__(f"{path} {why}: {fix}", path=str(path))
         self.why = why
         self.fix = fix
 
@@ -108,7 +107,7 @@ def make(path: Path) -> Path:
 
     Raises
     ------
-    UntrustedError
+    UntrustedPlaceError
         If it cannot.
     OSError
         If it cannot be made.
@@ -133,7 +132,7 @@ def open_dir(path: Path) -> int:
 
     Raises
     ------
-    UntrustedError
+    UntrustedPlaceError
         If another user can, or can put another directory in its place.
     OSError
         If it is not there, or cannot be opened.
@@ -141,7 +140,7 @@ def open_dir(path: Path) -> int:
     try:
         fd = os.open(_see_way(path), _DIRECTORY)
     except NotADirectoryError:
-        raise UntrustedError(path, "is no directory, or a link", "remove it") from None
+        raise UntrustedPlaceError(path, "is no directory, or a link", "remove it") from None
     try:
         _check(path, os.fstat(fd))
     except BaseException:
@@ -156,7 +155,7 @@ def opened(directory: Path, name: str) -> Iterator[int]:
 
     Raises
     ------
-    UntrustedError
+    UntrustedPlaceError
         If another user can.
     OSError
         If it is not there, or cannot be opened.
@@ -184,12 +183,12 @@ def is_ours(facts: os.stat_result) -> bool:
     return facts.st_uid == os.geteuid() and not facts.st_mode & _OTHERS_WRITE
 
 
-def why_not(path: Path) -> UntrustedError | None:
+def why_not(path: Path) -> UntrustedPlaceError | None:
     """Return why a directory cannot be trusted; None: it can, or it is not there."""
     with contextlib.suppress(OSError):
         try:
             os.close(open_dir(path))
-        except UntrustedError as error:
+        except UntrustedPlaceError as error:
             return error
     return None
 
@@ -197,11 +196,13 @@ def why_not(path: Path) -> UntrustedError | None:
 def _check(path: Path, facts: os.stat_result, *, directory: bool = True) -> None:
     """Check what was opened; root can write everything anyway."""
     if not directory and not stat.S_ISREG(facts.st_mode):
-        raise UntrustedError(path, "is no regular file", "remove it")
+        raise UntrustedPlaceError(path, "is no regular file", "remove it")
     if facts.st_uid not in (os.geteuid(), 0):
-        raise UntrustedError(path, "belongs to another user", "remove it, or name another place")
+        raise UntrustedPlaceError(
+            path, "belongs to another user", "remove it, or name another place"
+        )
     if facts.st_mode & _OTHERS_WRITE:
-        raise UntrustedError(
+        raise UntrustedPlaceError(
             path,
             "can be written by other users, who may have put there what it holds",
             f"remove what is in it, then chmod {'700' if directory else '600'} {path}",
@@ -226,7 +227,7 @@ def _see_way(path: Path) -> Path:
         if stat.S_ISLNK(facts.st_mode):
             links += 1
             if facts.st_uid not in trusted or links > _MOST_LINKS:
-                raise UntrustedError(step, "is a link of another user", "remove it")
+                raise UntrustedPlaceError(step, "is a link of another user", "remove it")
             target = Path(os.path.abspath(at / os.readlink(step)))  # noqa: PTH100, PTH115
             rest += reversed(target.parts[1:])
             at = Path("/")
@@ -238,9 +239,9 @@ def _see_way(path: Path) -> Path:
 
 def _check_component(path: Path, facts: os.stat_result, trusted: set[int]) -> None:
     if facts.st_uid not in trusted:
-        raise UntrustedError(path, "belongs to another user", "name another place")
+        raise UntrustedPlaceError(path, "belongs to another user", "name another place")
     if facts.st_mode & _OTHERS_WRITE and not facts.st_mode & stat.S_ISVTX:
-        raise UntrustedError(
+        raise UntrustedPlaceError(
             path,
             "can be written by other users, who can put anything below it",
             f"chmod go-w {path}",

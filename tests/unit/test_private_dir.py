@@ -17,7 +17,7 @@ from supervisor.lifecycle.gpu import speed
 from supervisor.market import cache
 from supervisor.records import registry
 from supervisor.system import private_dir
-from supervisor.system.private_dir import UntrustedError
+from supervisor.system.private_dir import UntrustedPlaceError
 from supervisor.system.process import Identity
 from tests.support.data import write_csv
 from workers.code_cache import CodeCache
@@ -83,7 +83,7 @@ def test_a_file_that_others_may_have_written_is_not_read(
 ) -> None:
     assert private_dir.read(place, "file") == b"kept"
     harm(place)
-    with pytest.raises((UntrustedError, OSError)):
+    with pytest.raises((UntrustedPlaceError, OSError)):
         private_dir.read(place, "file")
 
 
@@ -100,14 +100,14 @@ def test_a_link_of_another_user_on_the_way_is_not_followed(place: Path) -> None:
     link = place.parent / "short"
     link.symlink_to(place.parent)
     os.lchown(link, NOBODY, NOBODY)
-    with pytest.raises(UntrustedError, match="link of another user"):
+    with pytest.raises(UntrustedPlaceError, match="link of another user"):
         private_dir.read(link / "place", "file")
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
     (tmp_path / "a").symlink_to(tmp_path / "b")
     (tmp_path / "b").symlink_to(tmp_path / "a")
-    with pytest.raises(UntrustedError):
+    with pytest.raises(UntrustedPlaceError):
         private_dir.read(tmp_path / "a" / "place", "file")
 
 

@@ -71,7 +71,7 @@ class DiskCache:
         """Read a row if there is a sound one; never raises for what is on the disk."""
         try:
             data = private_dir.read(self._directory, self._path(name).name)
-        except (OSError, private_dir.UntrustedError):
+        except (OSError, private_dir.UntrustedPlaceError):
             return False
         body, crc = data[:-4], data[-4:]
         if len(body) != row.nbytes or zlib.crc32(body).to_bytes(4, "little") != crc:
@@ -82,7 +82,7 @@ class DiskCache:
     def store(self, name: str, row: NDArray[Any]) -> None:
         """Write a row; a disk that is full, or others can write, only means that it is not kept."""
         body = row.tobytes()
-        with suppress(OSError, private_dir.UntrustedError):
+        with suppress(OSError, private_dir.UntrustedPlaceError):
             private_dir.make(self._directory)
             import tempfile
 

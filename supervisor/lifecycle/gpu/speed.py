@@ -100,7 +100,7 @@ def _write(speed: DeviceSpeed) -> None:
         "gpu_start_s": None if speed.gpu_start_s is None else round(speed.gpu_start_s, 3),
         "cpu_bars_per_s": {name: round(rate) for name, rate in speed.cpu_bars_per_s.items()},
     }
-    with contextlib.suppress(OSError, RuntimeError, private_dir.UntrustedError):
+    with contextlib.suppress(OSError, RuntimeError, private_dir.UntrustedPlaceError):
         private_dir.make(_path().parent)
         durable.write_json(_path(), plain, named=False)
 
