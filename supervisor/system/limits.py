@@ -5,8 +5,10 @@ It imports no compiled module: where memory is short, none could be loaded any m
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import re
 
 _NO_MEMORY_TO_LOAD = ("failed to map segment", "cannot allocate memory")
 _THREAD = "can't start new thread"
@@ -35,8 +37,7 @@ def of_shell(error: BaseException) -> str | None:
     if isinstance(error, MemoryError):
         return _memory()
     if isinstance(error, ImportError):
-        said = str(error).lower()
-        return _memory() if any(sign in said for sign in _NO_MEMORY_TO_LOAD) else None
+        return _not_loaded(str(error))
     if isinstance(error, RuntimeError):
         return _processes() if _THREAD in str(error) else None
     match error.errno if isinstance(error, OSError) else None:
@@ -62,6 +63,19 @@ def of_shell(error: BaseException) -> str | None:
 
 def _where(error: OSError) -> str:
     return f"{error.filename}: " if error.filename else ""
+
+
+def _not_loaded(said: str) -> str | None:
+    """Tell why a library could not be mapped: the loader says the same of two causes."""
+    found = re.search(r"(/[^\n]*): failed to map segment", said)
+    if found:
+        with contextlib.suppress(OSError):
+            if os.statvfs(found[1]).f_flag & os.ST_NOEXEC:
+                return (
+                    f"{found[1]} lies on a file system that is mounted noexec: "
+                    "install allstop on another one"
+                )
+    return _memory() if any(sign in said.lower() for sign in _NO_MEMORY_TO_LOAD) else None
 
 
 def _memory() -> str:

@@ -78,7 +78,9 @@ def test_a_command_has_no_signal_blocked_and_keeps_nohup(
     assert run.end() == 0, run.tell()
     shown = dict(line.split(":\t") for line in run.out.splitlines() if line.startswith("Sig"))
     assert int(shown["SigBlk"], 16) == 0
-    assert int(shown["SigIgn"], 16) == (kept << (signal.SIGHUP - 1)), run.out
+    # those from 32 on are the C library's, and inherited from whatever started the tests
+    ordinary = int(shown["SigIgn"], 16) & ((1 << signal.SIGSYS) - 1)
+    assert ordinary == (kept << (signal.SIGHUP - 1)), run.out
 
 
 def test_a_command_under_a_launcher_is_interrupted(place: Place) -> None:

@@ -622,7 +622,7 @@ def f(bars, params, stop):
 def test_a_command_waits_for_a_run_whose_front_was_just_killed(place: Place, command: str) -> None:
     options = ["--grace", "1", "--terminate", "0.2"]
     run = place.sweep(SLOW_TO_END, *options, DONE=DONE, n=2 * DONE)
-    run.wait_marks("ready", 2)
+    run.wait_marks("ready", 1)  # one worker may have been given all that is left
     again = place.run_argv(SLOW_TO_END, *options, "--resume", DONE=DONE, n=2 * DONE)
     argv = again if "run" in command else place.argv(command, str(run.run_dir), "--json")
     run.kill_front()

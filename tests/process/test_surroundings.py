@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ from tests.support.cli import Place
 QUICK = "def f(bars, params, stop):\n    return row(params)\n"
 
 ROOT = pytest.mark.skipif(os.getuid() != 0, reason="needs root to mount")
+
+INSTALLED_ELSEWHERE = pytest.mark.skipif(
+    Path(sys.prefix).is_relative_to("/tmp"), reason="what runs here is installed below /tmp"
+)
 
 
 def in_mounts(script: str) -> list[str]:
@@ -31,7 +36,7 @@ def in_shell(script: str) -> list[str]:
     [
         pytest.param(
             in_mounts("mount --bind /tmp /tmp; mount -o remount,bind,noexec /tmp"),
-            id="noexec /tmp", marks=ROOT,
+            id="noexec /tmp", marks=[ROOT, INSTALLED_ELSEWHERE],
         ),
         pytest.param(
             in_mounts("mount -t tmpfs -o mode=000,size=4k none /dev/shm"),
@@ -77,3 +82,22 @@ def test_a_clock_that_is_set_back_gives_no_time_before_the_start(tmp_path: Path)
         '{"event": "front.memory_sampled", "at": 1.0, "ram_bytes": 5}\n'
     )
     assert history.read(tmp_path).at_s == [0.0, 0.0]
+
+
+@ROOT
+@INSTALLED_ELSEWHERE
+def test_libraries_on_a_noexec_mount_are_no_want_of_memory(tmp_path: Path) -> None:
+    """Its loader says "failed to map segment" of both."""
+    library = tmp_path / "x.so"
+    library.touch()
+    code = (
+        "import sys; from supervisor.system.limits import explain; "
+        "print(explain(ImportError(sys.argv[1] + ': failed to map segment from shared object')))"
+    )
+    mounted = in_mounts("mount --bind /tmp /tmp; mount -o remount,bind,noexec /tmp")
+    done = subprocess.run(
+        [*mounted, sys.executable, "-c", code, str(library)], text=True, capture_output=True
+    )
+    if done.returncode:
+        pytest.skip(f"cannot be had here: {done.stderr}")
+    assert done.stdout.startswith(f"{library} lies on a file system that is mounted noexec")
