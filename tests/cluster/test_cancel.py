@@ -194,7 +194,7 @@ def test_what_a_child_submits_is_found_by_token(lab: Lab, here: Path, argv: list
         subprocess.run(argv, env=variables, check=True, capture_output=True)
         if argv[-1] == "nested":
             wait_for(lambda: len(client.query()) == 2, "a job of a job")
-        cancelled = client.cancel()
+        cancelled = client.cancel(patience_s=DEADLINE_S)  # ten tasks' ends, on a busy machine
         all_gone(cancelled)
         assert len(cancelled.jobs) == (2 if argv[-1] == "nested" else 1)
     assert not left(lab)
