@@ -85,6 +85,7 @@ class EventLog:
         self._create = create
         self._scribe = scribe
         self._dropped = 0
+        self._torn = False
         self.hurried = False
         self._failed_before = scribe.failed if scribe else 0
         if scribe is None or not scribe.open(self._path, create=create):
@@ -137,7 +138,10 @@ class EventLog:
             try:
                 if self._fd < 0:
                     self._open()
-                os.write(self._fd, data)
+                whole = b"\n" * self._torn + data
+                # a disk that is full takes half a line: the next one must not join it
+                self._torn = os.write(self._fd, whole) < len(whole)
+                self._dropped += self._torn
             except (OSError, UntrustedError):
                 self._dropped += 1
 
