@@ -1,0 +1,62 @@
+"""What goes wrong on the way out keeps nothing from ending, and nobody from being told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from supervisor.front import ending
+from supervisor.front.phase import End, Ended
+from supervisor.ipc import messages
+from supervisor.records import registry, rundir
+from supervisor.records.verdict import Work
+from supervisor.warden.given_up import GivenUp
+from supervisor.warden.refusal import record_refusal
+
+
+@pytest.mark.parametrize("kind", ["none", "directory", "link"])
+def test_a_refusal_that_cannot_be_recorded_is_one_all_the_same(tmp_path: Path, kind: str) -> None:
+    events = tmp_path / rundir.EVENTS_FILE
+    if kind == "directory":
+        events.mkdir()
+    elif kind == "link":
+        (tmp_path / "elsewhere").touch()
+        events.symlink_to("elsewhere")
+    record_refusal(tmp_path, messages.RunRefused("why", usage=True))
+    assert kind != "link" or not (tmp_path / "elsewhere").read_bytes()
+
+
+def test_a_journal_that_cannot_be_begun_fails_the_run(tmp_path: Path) -> None:
+    failures: list[str] = []
+    run: Any = SimpleNamespace(
+        fail=failures.append,
+        post=lambda _message: None,
+        events=SimpleNamespace(emit=lambda *_names, **_fields: None),
+    )
+    taken = tmp_path / "worker-0001.bin"
+    taken.touch()
+    given_up = GivenUp(run, "r")
+    given_up.begin(taken, 1)
+    given_up.add(7, "crashed")
+    assert [str(taken) in failure for failure in failures] == [True]
+
+
+def test_the_finisher_is_started_though_the_socket_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    registry.socket_path("r").mkdir()
+    started: list[Path] = []
+    monkeypatch.setattr(ending, "start_finisher", lambda run_dir, _scribe: started.append(run_dir))
+    front: Any = SimpleNamespace(
+        phase=Ended(None, End(Work.STOPPED)),
+        plan=SimpleNamespace(run_id="r"),
+        run_dir=tmp_path,
+        link=SimpleNamespace(scribe=SimpleNamespace(line=None)),
+    )
+    ending.Ending(front)._leave_to_finisher()
+    assert started == [tmp_path]
