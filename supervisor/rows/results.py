@@ -31,13 +31,12 @@ from supervisor.rows.cells import CellKind, Values, as_text
 from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import Index, Journals, folders, outstanding, rows_of
-from supervisor.rows.journal import JournalSync
 from supervisor.rows.names import ERROR_COLUMN, title_of
 from supervisor.rows.ranking import TRADES, Ranking
 from supervisor.rows.space import Space
 from supervisor.rows.values import to_arrow_column
 from supervisor.system import private
-from supervisor.system.durable import sync_directory
+from supervisor.system.durable import FolderSync, sync_directory
 from supervisor.system.meanwhile import Meanwhile
 
 ROW_GROUP = 2**16
@@ -139,7 +138,7 @@ def _see_kept(journals: Journals) -> None:
     """
     for folder in folders(journals):
         with suppress(OSError):  # a disk that does not take them does not take the file either
-            JournalSync(folder).sync()
+            FolderSync(folder, ".bin").sync()
 
 
 def read(path: Path | str) -> Any:
