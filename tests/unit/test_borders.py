@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from supervisor.errors import UntrustedError
 from supervisor.front import ending
 from supervisor.front.phase import End, Ended
+from supervisor.front.run import Front
+from supervisor.front.sweep import Sweep
 from supervisor.ipc import messages
 from supervisor.records import registry, rundir
 from supervisor.records.verdict import Work
@@ -60,3 +64,26 @@ def test_the_finisher_is_started_though_the_socket_cannot_be_removed(
     )
     ending.Ending(front)._leave_to_finisher()
     assert started == [tmp_path]
+
+
+@pytest.mark.parametrize("error", [UntrustedError("a link"), FileNotFoundError("no log")])
+def test_stacks_that_cannot_be_shown_do_not_keep_sigquit_from_killing(error: Exception) -> None:
+    def show_where() -> None:
+        raise error
+
+    asked: list[int] = []
+    front: Any = object.__new__(Front)
+    front.work = SimpleNamespace(show_where=show_where)
+    front.inbox = SimpleNamespace(request_by_signal=asked.append)
+    front._on_signal(signal.SIGQUIT)
+    assert asked == [signal.SIGQUIT]
+
+
+def test_journals_that_cannot_be_read_for_a_remark_do_not_end_the_run(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / rundir.JOURNAL_DIR).symlink_to(tmp_path)
+    sweep: Any = object.__new__(Sweep)
+    sweep._run = SimpleNamespace(run_dir=tmp_path)
+    sweep._plan = SimpleNamespace(grid=SimpleNamespace(names=()), ranking=None)
+    sweep._say_unranked()
+    assert sweep._said_unranked
