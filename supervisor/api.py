@@ -47,7 +47,8 @@ from supervisor.rows.frames import Frame, FrameKind
 from supervisor.rows.index import check_frame, rows_of
 from supervisor.rows.journal import JournalTail
 from supervisor.rows.names import title_of
-from supervisor.rows.results import metric_values, parameter_values, read
+from supervisor.rows.result_columns import metric_values, parameter_values
+from supervisor.rows.results import read
 from supervisor.states import RunStatus
 
 _MIRROR_EVERY_S = 0.02

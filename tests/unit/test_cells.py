@@ -12,14 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from supervisor.errors import JournalError
-from supervisor.rows import results
+from supervisor.rows import compaction
 from supervisor.rows.cells import NULL, CellKind, Values, reference, special
+from supervisor.rows.compaction import compact
 from supervisor.rows.failures import commonest
 from supervisor.rows.frames import FrameKind, iter_frames
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered
 from supervisor.rows.journal import JournalTail, JournalWriter, journal_path
-from supervisor.rows.results import best, compact
+from supervisor.rows.results import best
 from supervisor.rows.space import Space
 
 SPACE = Space(Grid.of({"a": range(40)}))
@@ -170,7 +171,7 @@ def test_a_ranking_sees_no_number_in_them(tmp_path: Path) -> None:
 def test_errors_are_counted_by_type_and_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "ROW_GROUP", 8)
+    monkeypatch.setattr(compaction, "ROW_GROUP", 8)
     rows: dict[int, Any] = {i: {"x": 1.0} for i in range(40)}
     rows |= {i: f"ValueError: window {i} is odd (mine.py:7)" for i in range(1, 40, 3)}
     rows |= {i: f"ValueError: {i} (mine.py:9)" for i in (2, 8, 20)}
