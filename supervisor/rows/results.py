@@ -33,7 +33,7 @@ def read(path: Path | str) -> Any:
         If it does not match its checksum.
     """
     checksum.check(path)
-    with _opened(path) as file:
+    with opened(path) as file:
         return file.read().replace_schema_metadata()  # the checksum is the file's alone
 
 
@@ -55,7 +55,7 @@ def best(
     ranking = ranking or Ranking(ascending=not largest)
     columns = [metric, TRADES] if ranking.min_trades else [metric]
     kept: list[tuple[float, int, dict[str, Any]]] = []
-    with _opened(path) as file:
+    with opened(path) as file:
         seen = 0
         for group in range(file.num_row_groups):
             table = file.read_row_group(group, columns=list(dict.fromkeys(columns)))
@@ -73,8 +73,16 @@ def best(
 
 
 @contextmanager
-def _opened(path: Path | str) -> Iterator[Any]:
-    """Open a results file; what Arrow cannot make sense of is one of our errors."""
+def opened(path: Path | str) -> Iterator[Any]:
+    """Open a results file of ours as a ``pyarrow.parquet.ParquetFile``; nothing is verified.
+
+    Raises
+    ------
+    ConfigError
+        If Arrow cannot make sense of it.
+    OSError, UntrustedError
+        As :func:`supervisor.system.private.path_of`.
+    """
     import pyarrow as pa
 
     try:
@@ -93,7 +101,7 @@ def _opened(path: Path | str) -> Iterator[Any]:
 
 def metrics_of(path: Path | str, grid: Grid) -> list[str]:
     """Return the columns of a results file that combinations can be ranked by."""
-    with _opened(path) as file:
+    with opened(path) as file:
         schema = file.schema_arrow
     return [
         field.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from supervisor.errors import JournalError
-from supervisor.rows import compaction
+from supervisor.errors import ConfigError, JournalError, UntrustedError
+from supervisor.rows import checksum, compaction
 from supervisor.rows.cells import NULL, CellKind, Values, reference, special
 from supervisor.rows.compaction import compact
 from supervisor.rows.failures import commonest
@@ -191,3 +192,19 @@ def test_a_file_without_errors_has_none(tmp_path: Path) -> None:
     written(tmp_path / "j", {0: {"x": 1.0}})
     table(tmp_path / "j")
     assert commonest(tmp_path / "results.parquet", ["a"]) == []
+
+
+def test_results_that_are_no_table_are_one_error_for_every_reader(tmp_path: Path) -> None:
+    path = tmp_path / "results.parquet"
+    path.write_bytes(b"PAR1 and nothing more PAR1")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        commonest(path, ["a"])
+
+
+def test_a_pipe_in_the_place_of_results_is_not_waited_for(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    path = tmp_path / "results.parquet"
+    os.mkfifo(path, 0o600)
+    assert not checksum.is_damaged(path)
+    with pytest.raises(UntrustedError, match="not a regular file"):
+        best(path, "x")
