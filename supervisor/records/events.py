@@ -74,6 +74,8 @@ class EventLog:
     ------
     FileNotFoundError
         If there is no such directory or, with ``create=False``, no such file; not with a scribe.
+    UntrustedError
+        If the file or its directory is a link, or not ours; not with a scribe.
     """
 
     def __init__(
