@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from supervisor.errors import UntrustedError
-from supervisor.front import ending
+from supervisor.containment.leftovers import clear_leftovers
+from supervisor.errors import JournalError, UntrustedError
+from supervisor.front import cluster, ending
 from supervisor.front.phase import End, Ended
 from supervisor.front.run import Front
 from supervisor.front.sweep import Sweep
@@ -87,3 +88,26 @@ def test_journals_that_cannot_be_read_for_a_remark_do_not_end_the_run(tmp_path: 
     sweep._plan = SimpleNamespace(grid=SimpleNamespace(names=()), ranking=None)
     sweep._say_unranked()
     assert sweep._said_unranked
+
+
+def test_a_journal_that_cannot_be_counted_does_not_keep_results_from_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def journals(_run_dir: Path) -> None:
+        raise JournalError("is of a later version", path="worker-0000.bin")
+
+    gathered: list[Path] = []
+    monkeypatch.setattr(cluster, "gather", lambda run_dir, *_rest: gathered.append(run_dir))
+    sweep: Any = object.__new__(cluster.ClusterSweep)
+    sweep.jobs = SimpleNamespace(view=SimpleNamespace(refused=None))
+    sweep._staging = SimpleNamespace(fetch=lambda: None)
+    sweep._plan = SimpleNamespace(journals=journals)
+    sweep._run = SimpleNamespace(run_dir=tmp_path, notes=SimpleNamespace(note=None))
+    sweep.gather()
+    assert gathered == [tmp_path]
+
+
+def test_a_plan_without_an_id_has_no_cgroup(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / rundir.RUN_FILE).write_text("{}")
+    assert clear_leftovers(tmp_path) == []
