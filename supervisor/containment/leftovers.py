@@ -127,7 +127,7 @@ def _cgroups(run_dir: Path) -> list[Path]:
     """The run's cgroups that are still there; several, if it was resumed."""
     try:
         run_id = read_run_file(run_dir)["run_id"]
-    except (ConfigError, KeyError):
+    except ConfigError:
         return []
     mounts = [Path(mount) for _, mount in hierarchies()]
     found = map(facts.known, read_events(run_dir))

@@ -18,6 +18,7 @@ from supervisor.front.sweep import Sweep
 from supervisor.ipc import messages
 from supervisor.records import registry, rundir
 from supervisor.records.verdict import Work
+from supervisor.system.process import Identity
 from supervisor.warden.given_up import GivenUp
 from supervisor.warden.refusal import record_refusal
 
@@ -111,3 +112,12 @@ def test_a_plan_without_an_id_has_no_cgroup(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     (tmp_path / rundir.RUN_FILE).write_text("{}")
     assert clear_leftovers(tmp_path) == []
+
+
+def test_an_entry_whose_run_has_no_id_any_more_is_not_intact(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    (tmp_path / rundir.RUN_FILE).write_text("{}")
+    nobody = Identity(0, 0)
+    entry = registry.Entry("r", tmp_path, nobody, nobody)
+    assert not entry.intact
+    assert "run_id is missing" in entry.damage
