@@ -7,26 +7,20 @@ by its end or by an exception, stops what is still running.
 
 from __future__ import annotations
 
-import bisect
 import contextlib
 import math
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from supervisor.errors import (
     AllstopError,
     ConfigError,
     DiskSilentError,
     InternalError,
-    JournalError,
     RunFailedError,
     brief,
 )
@@ -39,15 +33,11 @@ from supervisor.lifecycle.checks import check_path
 from supervisor.lifecycle.options import Use
 from supervisor.lifecycle.prepare import Axes, Changes, Order, Prepared, prepare
 from supervisor.records import rundir
-from supervisor.records.plan import Plan
 from supervisor.records.report import Report
 from supervisor.records.verdict import Cause
-from supervisor.rows.cells import Values
-from supervisor.rows.frames import Frame, FrameKind
-from supervisor.rows.index import check_frame, rows_of
+from supervisor.rows.fresh_rows import FreshRows
 from supervisor.rows.journal import JournalTail
-from supervisor.rows.names import title_of
-from supervisor.rows.results import metric_values, parameter_values, read
+from supervisor.rows.results import read
 from supervisor.states import RunStatus
 
 _MIRROR_EVERY_S = 0.02
@@ -419,7 +409,7 @@ class Run:
             After the last row, if the run failed as a whole.
         """
         tail = JournalTail(self.run_dir / rundir.JOURNAL_DIR, self._plan.run_ids)
-        given = _Given(self._plan)
+        fresh = FreshRows(self._plan.space)
         news: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._front.listeners.append(news)
         try:
@@ -427,7 +417,7 @@ class Run:
                 while True:
                     over = not self.running  # asked first: what is written before is read below
                     for frame in tail.poll():
-                        yield from given.fresh_rows(frame)
+                        yield from fresh.of(frame)
                     if over:
                         break
                     with contextlib.suppress(queue.Empty):
@@ -477,69 +467,3 @@ def raise_if_failed(report: Report) -> None:
     else:
         error = RunFailedError(report.reason, run_dir=report.run_dir)
     raise error
-
-
-class _Given:
-    """Remembers which combinations were yielded, so that none is yielded twice.
-
-    A worker that dies between writing rows and reporting them has its chunk computed
-    again. Ranges are remembered, merged where they touch.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        self._space = plan.space
-        self._ranges: list[tuple[int, int]] = []
-        self._cells = Values()
-
-    def fresh_rows(self, frame: Frame) -> Iterator[dict[str, Any]]:
-        """Yield the rows of a frame that were not yielded before; none of a damaged frame."""
-        try:
-            check_frame(frame, self._space)
-        except JournalError:
-            return
-        for start, stop in self._add(frame.start, frame.stop):
-            yield from self._rows(frame, start, stop)
-
-    def _add(self, start: int, stop: int) -> list[tuple[int, int]]:
-        """Remember a range; return the parts of it that are new."""
-        at = bisect.bisect_left(self._ranges, (start, start))
-        if at > 0 and self._ranges[at - 1][1] >= start:
-            at -= 1
-        until = at
-        while until < len(self._ranges) and self._ranges[until][0] <= stop:
-            until += 1
-        known = self._ranges[at:until]
-        edges = [start, *(edge for part in known for edge in part), stop]
-        fresh = [
-            (max(a, start), min(b, stop)) for a, b in zip(edges[::2], edges[1::2], strict=True)
-        ]
-        if known:
-            start, stop = min(start, known[0][0]), max(stop, known[-1][1])
-        self._ranges[at:until] = [(start, stop)]
-        return [(a, b) for a, b in fresh if a < b]
-
-    def _rows(self, frame: Frame, start: int, stop: int) -> Iterator[dict[str, Any]]:
-        if frame.kind == FrameKind.FAILED:
-            params = self._parameters(np.arange(start, stop, dtype=np.int64))
-            yield {name: values[0] for name, values in params.items()} | {"error": frame.error()}
-            return
-        params = self._parameters(self._space.accepted(start, stop))
-        names = [*params, *(title_of(name, params) for name in frame.columns)]
-        rows = rows_of(frame, self._space, start, stop)
-        cells = self._cells.columns(frame, rows)
-        metrics = [metric_values(*column) for column in zip(frame.columns, cells, strict=True)]
-        for row in zip(*params.values(), *metrics, strict=True):
-            yield dict(zip(names, row, strict=True))
-
-    def _parameters(self, indices: NDArray[np.int64]) -> dict[str, list[Any]]:
-        """Parameters of combinations, by name, of the types that results have."""
-        digits = self._space.grid.digits(indices)
-        return {
-            name: [values[at] for at in digits[name].tolist()]
-            for name, values in self._values.items()
-        }
-
-    @cached_property
-    def _values(self) -> dict[str, list[Any]]:
-        grid = self._space.grid
-        return {name: parameter_values(grid, name) for name in grid.names}

@@ -66,7 +66,6 @@ class OutstandingJobs(NamedTuple):
         path = _path(self.token)
         try:
             durable.write_json(path, plain)
-            durable.sync_directory(path.parent)
         except OSError as error:
             raise LedgerWriteError(path, error) from None
         return self

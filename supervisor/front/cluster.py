@@ -165,7 +165,8 @@ class ClusterSweep(Work):
             self._staging.fetch()
         except (AllstopError, OSError) as error:
             self._run.notes.note(f"results could not be fetched and stay on the cluster: {error}")
-        self._recount()
+        with contextlib.suppress(AllstopError, OSError):  # results that lack a journal say so
+            self._recount()
 
     def complete(self, report: Report) -> None:
         """Remove the copy on the cluster when nothing in it is needed any more."""

@@ -6,7 +6,7 @@ import contextlib
 import time
 from functools import partial
 
-from supervisor.errors import DiskSilentError
+from supervisor.errors import ConfigError, DiskSilentError
 from supervisor.front.host import Host
 from supervisor.front.memory import requested_at
 from supervisor.front.phase import Ended
@@ -95,8 +95,9 @@ class Ending:
         run to what is missing, should that process be killed.
         """
         front = self._front
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ConfigError):
             registry.socket_path(front.plan.run_id).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # no process can be started
             start_finisher(front.run_dir, front.link.scribe.line)
 
     def _end_leftovers(self) -> list[str]:

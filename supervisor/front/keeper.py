@@ -74,20 +74,19 @@ class Keeper:
         return not self._thread.is_alive()
 
     def _watch(self) -> None:
-        """Run the process and pass on what it says: this thread never waits for the disk."""
+        """Run the process and pass on what it says: this thread never waits for the run's disk."""
         prepared = self._prepared
         cache.keep(prepared.bars)
         arguments: list[str] = []
         fds: list[int] = []
         memory: list[int] = []
-        for name, content in inputs.to_keep(
-            prepared.plan, prepared.bars, prepared.function
-        ).items():
-            if isinstance(content, bytes):
-                memory.append(_in_memory(content))
-            fds.append(memory[-1] if isinstance(content, bytes) else content)
-            arguments.append(f"{name}={fds[-1]}")
+        files = inputs.to_keep(prepared.plan, prepared.bars, prepared.function)
         try:
+            for name, content in files.items():
+                if isinstance(content, bytes):
+                    memory.append(_in_memory(content))
+                fds.append(memory[-1] if isinstance(content, bytes) else content)
+                arguments.append(f"{name}={fds[-1]}")
             process = subprocess.Popen(
                 [
                     sys.executable, "-P", "-m", "supervisor.lifecycle.keep", str(self._run_dir),

@@ -300,7 +300,8 @@ class Front:
             self.display.say(self.work.status_line())
             return
         if number == signal.SIGQUIT:
-            self.work.show_where()
+            with contextlib.suppress(AllstopError, OSError):  # the kill must follow
+                self.work.show_where()
         self.inbox.request_by_signal(number)
 
     def _obey(self, request: Request) -> None:

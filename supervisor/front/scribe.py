@@ -82,7 +82,10 @@ class Scribe:
 
 
 def _has_ended(pid: int, patience_s: float) -> bool:
-    pidfd = os.pidfd_open(pid)
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True  # the caller's program ignores SIGCHLD: the kernel has reaped it
     waiting = select.poll()
     waiting.register(pidfd, select.POLLIN)
     try:

@@ -9,6 +9,7 @@ import threading
 import time
 from typing import Any
 
+from supervisor.errors import AllstopError
 from supervisor.front.keeper import Keeper
 from supervisor.front.link import WardenLink
 from supervisor.front.progress import Count, describe
@@ -91,13 +92,14 @@ class Sweep(Work):
     def _say_unranked(self) -> None:
         """Say which metrics there are, once: rows are worth more than their ranking."""
         self._said_unranked = True
-        parameters = self._plan.grid.names
-        for path in journal_paths(self._run.run_dir / rundir.JOURNAL_DIR):
-            for frame in iter_frames(path):
-                titles = [title_of(name, parameters) for name in frame.columns]
-                if titles and self._plan.ranking.places(frame.columns, parameters) is None:
-                    self._run.display.say_once(self._plan.ranking.complaint(titles))
-                    return
+        parameters, ranking = self._plan.grid.names, self._plan.ranking
+        with contextlib.suppress(AllstopError, OSError):  # the run is worth more than a remark
+            for path in journal_paths(self._run.run_dir / rundir.JOURNAL_DIR):
+                for frame in iter_frames(path):
+                    titles = [title_of(name, parameters) for name in frame.columns]
+                    if titles and ranking.places(frame.columns, parameters) is None:
+                        self._run.display.say_once(ranking.complaint(titles))
+                        return
 
     def _done(self) -> int:
         counted = self._prepared.finished + self._table.done() + self._given_up
@@ -166,7 +168,7 @@ class Sweep(Work):
     def show_where(self) -> None:
         """Show the stack of every worker; of one that does not answer, its process state."""
         # on a disk that does not answer a stack would keep its worker from ending
-        silent = self._run.events.late
+        silent = not self._run.events.answers(_LOOK_EVERY_S)
         logs = [] if silent else sorted((self._run.run_dir / rundir.LOG_DIR).glob("worker-*.log"))
         sizes = {log: log.lstat().st_size for log in logs}
         if not silent:

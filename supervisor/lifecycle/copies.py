@@ -13,7 +13,6 @@ from supervisor.errors import ConfigError
 from supervisor.records import rundir
 from supervisor.records.home import original_of
 from supervisor.records.plan import Plan
-from supervisor.system import durable
 
 
 def own_run(plan: Plan, asked: dict[str, Any], run_dir: Path) -> tuple[Plan, str]:
@@ -60,7 +59,7 @@ def refuse_copy(run_dir: Path) -> None:
     """
     if not (run_dir / rundir.RUN_FILE).exists():
         return  # its ledger is all that is left
-    asked = durable.read_json(run_dir / rundir.RUN_FILE)
+    asked = rundir.read_run_file(run_dir)
     if original := original_of(run_dir, asked):
         raise ConfigError(
             f"{run_dir} is a copy of {original}, and its jobs are those of run "

@@ -13,8 +13,8 @@ from supervisor.records import rundir
 from supervisor.records.plan import Plan
 from supervisor.records.report import Gathered
 from supervisor.records.verdict import Results
+from supervisor.rows.compaction import Compaction, compact
 from supervisor.rows.index import covered
-from supervisor.rows.results import Compaction, compact
 
 NOT_WRITTEN = f"{rundir.RESULTS_FILE} could not be written"
 

@@ -130,16 +130,17 @@ def keep(run_dir: Path, plan: Plan, bars: Bars, function: bytes | None) -> None:
     cache.keep(bars)
     if _path_of(run_dir, rundir.INPUTS_FILE).exists():
         return
-    if function is not None:
-        durable.write_bytes(run_dir / rundir.FUNCTION_FILE, [sealed.pack(function)])
-    if plan.provenance.origin is Origin.MEMORY:
-        # the shared memory is laid out as a file already
-        durable.write_bytes(run_dir / rundir.BARS_FILE, file_blocks(bars.memfd))
-    durable.write_json(run_dir / rundir.INPUTS_FILE, {"bars_digest": bars.digest()})
+    for name, content in to_keep(plan, bars, function).items():
+        parts = [content] if isinstance(content, bytes) else file_blocks(content)
+        durable.write_bytes(run_dir / name, parts)
 
 
 def to_keep(plan: Plan, bars: Bars, function: bytes | None) -> dict[str, bytes | int]:
-    """What :func:`keep` writes into the run directory, in its order: contents or descriptors."""
+    """Return what a resumed run will need, by name: contents, or the descriptor of the bars.
+
+    To be written in this order: the last one says that the others are whole. Shared memory is
+    laid out as a file already.
+    """
     files: dict[str, bytes | int] = {}
     if function is not None:
         files[rundir.FUNCTION_FILE] = sealed.pack(function)

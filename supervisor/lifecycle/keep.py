@@ -18,7 +18,7 @@ from pathlib import Path
 
 from supervisor.errors import UntrustedError
 from supervisor.records import rundir
-from supervisor.system import durable, private
+from supervisor.system import durable
 
 _SYNC_EVERY_S = 5.0
 _PIECE_BYTES = 2**20
@@ -60,36 +60,6 @@ def _pieces(fd: int) -> Iterator[bytes]:
         yield piece
 
 
-class FolderSync:
-    """Syncs the files of a directory that have grown since the last call."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._synced: dict[str, int] = {}
-
-    def sync(self) -> None:
-        """Wait until everything that was appended before the call is on the disk.
-
-        Raises
-        ------
-        OSError
-            If the disk does not take it.
-        """
-        names = os.listdir(self._folder)  # noqa: PTH208 - plain names
-        new = set(names) - self._synced.keys()
-        for name in names:
-            fd = private.open_regular(self._folder / name)
-            try:
-                size = os.fstat(fd).st_size
-                if self._synced.get(name) != size:
-                    os.fdatasync(fd)
-                    self._synced[name] = size
-            finally:
-                os.close(fd)
-        if new:
-            durable.sync_directory(self._folder)
-
-
 def _why(error: OSError | UntrustedError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
@@ -104,7 +74,7 @@ def main() -> None:
         keep(run_dir, {name: int(fd) for name, _, fd in named})
     except (OSError, UntrustedError) as error:
         print(f"what resuming needs could not be kept: {_why(error)}", flush=True)
-    journals = FolderSync(run_dir / rundir.JOURNAL_DIR)
+    journals = durable.FolderSync(run_dir / rundir.JOURNAL_DIR, ".bin")
     while not select.select([0], [], [], _SYNC_EVERY_S)[0] and os.getppid() == front:
         try:
             journals.sync()

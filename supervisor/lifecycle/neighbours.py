@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from supervisor.errors import ConfigError
+from supervisor.system.small_file import read_small
 
 _MOST_FILES = 300
 _MOST_BYTES = 16 * 2**20
@@ -52,7 +53,7 @@ def beside(file: Path) -> dict[str, Path]:
 def _imported(file: Path) -> Iterator[str]:
     """Yield the top names that a file imports, wherever in it; none if it is not Python."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(read_small(file, _MOST_BYTES, pipe=False))
     except (OSError, SyntaxError, ValueError, RecursionError):
         return  # the worker that imports it says so
     for node in ast.walk(tree):

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.errors import ConfigError
-from supervisor.market.arrow import parquet_file
 from supervisor.records.plan import Plan, Source
-from supervisor.system import private
+from supervisor.rows.results import opened
 
 _COLUMN = "trades"
 _WINDOWS = {
@@ -29,14 +28,12 @@ def none_traded(results: Path, plan: Plan) -> str:
 
     The statistics in the file's footer tell: no row is read.
     """
-    import pyarrow as pa
-
     if _COLUMN in plan.grid.names:
         return ""
     try:
-        with private.path_of(results) as there, parquet_file(there) as file:
+        with opened(results) as file:
             most = _largest(file.metadata, file.schema_arrow.names)
-    except (OSError, ConfigError, pa.ArrowException):
+    except (OSError, ConfigError):
         return ""  # whoever reads the results says so
     if most != 0:
         return ""

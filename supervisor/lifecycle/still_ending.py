@@ -12,6 +12,7 @@ from supervisor.errors import ConfigError
 from supervisor.records import registry, rundir
 from supervisor.records.plan import StopTimes, margin_s
 from supervisor.records.registry import Entry
+from supervisor.system.shape import ShapeError, read_as
 
 _LOOK_EVERY_S = 0.02
 _WRITES_S = 60.0  # for results and report, when all processes are gone
@@ -55,7 +56,6 @@ def _is_ending(entry: Entry | None) -> bool:
 
 
 def _longest_s(times: object) -> float:
-    with contextlib.suppress(ConfigError, TypeError):
-        if isinstance(times, dict):
-            return StopTimes(**times).longest_s
+    with contextlib.suppress(ConfigError, ShapeError):
+        return read_as(StopTimes, times).longest_s
     return margin_s()

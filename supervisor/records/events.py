@@ -74,6 +74,8 @@ class EventLog:
     ------
     FileNotFoundError
         If there is no such directory or, with ``create=False``, no such file; not with a scribe.
+    UntrustedError
+        If the file or its directory is a link, or not ours; not with a scribe.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class EventLog:
         self._create = create
         self._scribe = scribe
         self._dropped = 0
+        self._torn = False
         self.hurried = False
         self._failed_before = scribe.failed if scribe else 0
         if scribe is None or not scribe.open(self._path, create=create):
@@ -137,7 +140,10 @@ class EventLog:
             try:
                 if self._fd < 0:
                     self._open()
-                os.write(self._fd, data)
+                whole = b"\n" * self._torn + data
+                # a disk that is full takes half a line: the next one must not join it
+                self._torn = os.write(self._fd, whole) < len(whole)
+                self._dropped += self._torn
             except (OSError, UntrustedError):
                 self._dropped += 1
 

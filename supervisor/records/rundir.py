@@ -67,9 +67,10 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
     """
     path = run_dir / RUN_FILE
     asked = durable.read_json(path)
+    if "run_id" not in asked:
+        raise ConfigError(f"{path}: not the plan of a run: run_id is missing", key="run_id")
     try:
-        if "run_id" in asked:
-            check_run_id(asked["run_id"])
+        check_run_id(asked["run_id"])
     except ConfigError as error:
         raise ConfigError(f"{path}: not the plan of a run: {error}", key=error.key) from None
     return asked

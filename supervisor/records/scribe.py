@@ -28,6 +28,7 @@ class Line:
     def __init__(self, sock: int) -> None:
         self.sock, self.file = sock, -1
         self.done = self.failed = 0
+        self.torn = False
         os.set_blocking(sock, False)
 
     def packets(self) -> list[tuple[bytes, "Line", bytes]] | None:
@@ -68,8 +69,11 @@ class Line:
             os.write(self.sock, b"%d %d" % (self.done, self.failed))
 
     def _write(self, data: bytes) -> None:
+        data = b"\n" * self.torn + data
+        self.torn = True  # a disk that is full takes half a line: the next one must not join it
         while data:
             data = data[os.write(self.file, data) :]
+        self.torn = False
 
     def _open(self, path: bytes, create: int) -> None:
         self.close()
@@ -78,7 +82,7 @@ class Line:
         if not stat.S_ISREG(facts.st_mode):
             os.close(fd)  # a pipe in its place would take the facts away
             raise OSError
-        self.file = fd
+        self.file, self.torn = fd, False
         if facts.st_size and os.pread(fd, 1, facts.st_size - 1) != b"\n":
             os.write(fd, b"\n")  # a power loss has torn the last line
 

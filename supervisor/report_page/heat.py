@@ -16,12 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from supervisor.errors import ConfigError
-from supervisor.market.arrow import parquet_file
 from supervisor.rows.grid import Grid
 from supervisor.rows.ranking import TRADES, Ranking
-from supervisor.rows.results import numbers
+from supervisor.rows.results import numbers, opened
 from supervisor.rows.values import to_arrow_column
-from supervisor.system import private
 
 MAX_BINS = 160
 """Per axis: more cells could not be told apart on a screen."""
@@ -137,7 +135,7 @@ def read(
     ranking = ranking or Ranking()
     names = [axes.x, metric, *([axes.y] if axes.y else [])]
     names += [TRADES] if ranking.min_trades else []
-    with private.path_of(results) as there, parquet_file(there) as file:
+    with opened(results) as file:
         if absent := set(names) - set(file.schema_arrow.names):
             raise ValueError(f"it has no column {min(absent)}, which run.json names")
         for group in range(file.num_row_groups):

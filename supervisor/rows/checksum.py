@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from supervisor.errors import ConfigError
+from supervisor.errors import ConfigError, UntrustedError
+from supervisor.system import private
 
 METADATA = {"allstop.crc32": "-" * 8}
 """What a writer adds to the file's metadata."""
@@ -39,11 +40,11 @@ def seal(file: BinaryIO) -> None:
 
 
 def is_damaged(path: Path | str) -> bool:
-    """Whether a file does not match its checksum; False where it has none, or is not there."""
+    """Whether a file does not match its checksum; False where it has none, or cannot be read."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
+        fd = private.open_regular(path)
+    except (OSError, UntrustedError):
+        return False  # its reader says what is wrong with it
     try:
         at = _place(fd)
         return at is not None and os.pread(fd, _VALUE_BYTES, at) != _crc(fd, at)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from supervisor.market.arrow import parquet_file
 from supervisor.rows.names import ERROR_COLUMN
-from supervisor.system import private
+from supervisor.rows.results import opened
 
 _LOOKED_AT = 100_000
 """Failed combinations that are looked at: enough to see which errors are common."""
@@ -63,7 +62,7 @@ def commonest(path: Path | str, parameters: Sequence[str], most: int = 3) -> lis
     """
     found: dict[str, Failure] = {}
     seen = 0
-    with private.path_of(path) as there, parquet_file(there) as file:
+    with opened(path) as file:
         names = file.schema_arrow.names
         if ERROR_COLUMN not in names:
             return []

@@ -31,7 +31,6 @@ from supervisor.rows.frames import (
     read_journal,
 )
 from supervisor.system import private
-from supervisor.system.durable import sync_directory
 
 _NAME = re.compile(r"worker-([0-9]{1,9})\.bin")
 _FULL = {
@@ -286,36 +285,3 @@ def next_serial(directory: Path | str) -> int:
     """First serial above all that the directory holds, for a run that is resumed."""
     paths = journal_paths(directory)
     return 1 + int(paths[-1].stem.partition("-")[2]) if paths else 0
-
-
-class JournalSync:
-    """Syncs a directory's journals to the disk, so that their rows survive a power loss.
-
-    Writers don't wait for the disk; the front does it for them.
-    """
-
-    def __init__(self, directory: Path | str) -> None:
-        self._directory = Path(directory)
-        self._synced: dict[Path, int] = {}
-
-    def sync(self) -> None:
-        """Wait until everything that was appended before the call is on the disk.
-
-        Raises
-        ------
-        OSError
-            If the disk does not take it.
-        """
-        grown = False
-        for path in journal_paths(self._directory):
-            fd = private.open_regular(path)
-            try:
-                size = os.fstat(fd).st_size
-                if self._synced.get(path) != size:
-                    os.fdatasync(fd)
-                    grown = grown or path not in self._synced
-                    self._synced[path] = size
-            finally:
-                os.close(fd)
-        if grown:
-            sync_directory(self._directory)

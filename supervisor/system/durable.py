@@ -29,6 +29,47 @@ def sync_directory(path: Path) -> None:
         os.close(fd)
 
 
+class FolderSync:
+    """Syncs the files of a directory that have grown since the last call.
+
+    Parameters
+    ----------
+    folder : Path
+        The directory; it may be missing.
+    suffix : str
+        How the names of the files end that matter.
+    """
+
+    def __init__(self, folder: Path, suffix: str = "") -> None:
+        self._folder = folder
+        self._suffix = suffix
+        self._synced: dict[str, int] = {}
+
+    def sync(self) -> None:
+        """Wait until everything that was appended before the call is on the disk.
+
+        Raises
+        ------
+        OSError
+            If the disk does not take it.
+        UntrustedError
+            If the directory or a file in it is a link, or not ours.
+        """
+        names = [name for name in private.names_in(self._folder) if name.endswith(self._suffix)]
+        new = set(names) - self._synced.keys()
+        for name in names:
+            fd = private.open_regular(self._folder / name)
+            try:
+                size = os.fstat(fd).st_size
+                if self._synced.get(name) != size:
+                    os.fdatasync(fd)
+                    self._synced[name] = size
+            finally:
+                os.close(fd)
+        if new:
+            sync_directory(self._folder)
+
+
 def write_bytes(path: Path, parts: Iterable[bytes], *, named: bool = True) -> None:
     """Write a file whole or not at all; the bytes are on disk before the name is.
 

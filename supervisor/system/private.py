@@ -9,6 +9,10 @@ waited for.
 Where the user explicitly asks for it (:func:`reading_untrusted`), files of other users are
 read as well, for showing them; nothing in them may be executed, and nothing is written there.
 
+This is for a path that the user has named, and whose owner a message names. Caches and the
+user's own state lie where nobody has looked: there the whole way is checked, and what cannot be
+trusted is done without (:mod:`supervisor.system.private_dir`).
+
 References
 ----------
 openat(2), path_resolution(7); git-config(1), ``safe.directory``.

@@ -7,6 +7,8 @@ directory in its place.
 
 A directory of ours that others can write is not made private and used: what is in it may have
 been put there. It is left alone, the run goes on without, and ``doctor`` names it.
+
+For what a user names, a run directory first of all, see :mod:`supervisor.system.private`.
 """
 
 from __future__ import annotations

@@ -34,8 +34,11 @@ class GivenUp:
         return self._journal is None
 
     def begin(self, path: Path, serial: int) -> None:
-        """Begin the journal."""
-        self._journal = JournalWriter(path, self._run_id, serial)
+        """Begin the journal; one that cannot be begun fails the run."""
+        try:
+            self._journal = JournalWriter(path, self._run_id, serial)
+        except AllstopError as problem:
+            self._run.fail(str(problem))
 
     def add(self, index: int, error: str) -> None:
         """Record a combination as failed; a journal that cannot be written fails the run."""

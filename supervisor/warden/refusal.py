@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from supervisor.errors import UntrustedError
 from supervisor.ipc import messages
 from supervisor.records.events import EventLog
 from supervisor.records.scribe_line import ScribeLine
@@ -22,7 +23,7 @@ def record_refusal(
     Only an existing file is appended to: the front removes the directory of a run that was
     refused for a mistake in its options, and must not find it filled again.
     """
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError, UntrustedError):  # the front must be told in any case
         log = EventLog(run_dir, "warden", create=False, scribe=scribe)
         try:
             log.emit("run_refused", **refusal._asdict())

@@ -216,8 +216,9 @@ class RunInHand:
         self._happen(Event.STOP)
 
     def leave(self) -> None:
-        """In a forked child: close the run's sockets, so that EOF shows a peer's death."""
+        """In a forked child: close the run's files and sockets: EOF shows a peer's death."""
         self._selector.close()
+        self.events.close()
         self._front.sock.close()
         if self._front.scribe:
             self._front.scribe.close()

@@ -57,7 +57,7 @@ class Run(Protocol):
         ...
 
     def leave(self) -> None:
-        """In a forked child: close the run's sockets, so that EOF shows a peer's death."""
+        """In a forked child: close the run's files and sockets: EOF shows a peer's death."""
         ...
 
 

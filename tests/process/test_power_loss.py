@@ -15,6 +15,7 @@ import pytest
 import supervisor
 from supervisor.lifecycle import keep
 from supervisor.rows.journal import journal_paths
+from supervisor.system.durable import FolderSync
 from tests.support.cli import POLITE, Place, rows_of
 from tests.support.processes import is_helper
 
@@ -128,7 +129,7 @@ def test_what_a_resume_needs_is_whole_before_inputs_json_is_there(
 
 
 def test_journals_are_synced_when_they_have_grown(tmp_path: Path, calls: list[Call]) -> None:
-    journals = keep.FolderSync(tmp_path)
+    journals = FolderSync(tmp_path, ".bin")
     one, two = tmp_path / "worker-0000.bin", tmp_path / "worker-0001.bin"
     for grown, path in enumerate((one, two)):
         calls.clear()
@@ -136,6 +137,7 @@ def test_journals_are_synced_when_they_have_grown(tmp_path: Path, calls: list[Ca
         journals.sync()
         assert [call.path for call in calls] == [path, tmp_path], grown
     calls.clear()
+    (tmp_path / "another's").mkdir()
     journals.sync()
     assert calls == []
     one.write_bytes(b"more rows")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from supervisor.errors import JournalError
-from supervisor.rows import results
+from supervisor.errors import ConfigError, JournalError, UntrustedError
+from supervisor.rows import checksum, compaction
 from supervisor.rows.cells import NULL, CellKind, Values, reference, special
+from supervisor.rows.compaction import compact
 from supervisor.rows.failures import commonest
 from supervisor.rows.frames import FrameKind, iter_frames
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered
 from supervisor.rows.journal import JournalTail, JournalWriter, journal_path
-from supervisor.rows.results import best, compact
+from supervisor.rows.results import best
 from supervisor.rows.space import Space
 
 SPACE = Space(Grid.of({"a": range(40)}))
@@ -170,7 +172,7 @@ def test_a_ranking_sees_no_number_in_them(tmp_path: Path) -> None:
 def test_errors_are_counted_by_type_and_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(results, "ROW_GROUP", 8)
+    monkeypatch.setattr(compaction, "ROW_GROUP", 8)
     rows: dict[int, Any] = {i: {"x": 1.0} for i in range(40)}
     rows |= {i: f"ValueError: window {i} is odd (mine.py:7)" for i in range(1, 40, 3)}
     rows |= {i: f"ValueError: {i} (mine.py:9)" for i in (2, 8, 20)}
@@ -190,3 +192,19 @@ def test_a_file_without_errors_has_none(tmp_path: Path) -> None:
     written(tmp_path / "j", {0: {"x": 1.0}})
     table(tmp_path / "j")
     assert commonest(tmp_path / "results.parquet", ["a"]) == []
+
+
+def test_results_that_are_no_table_are_one_error_for_every_reader(tmp_path: Path) -> None:
+    path = tmp_path / "results.parquet"
+    path.write_bytes(b"PAR1 and nothing more PAR1")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        commonest(path, ["a"])
+
+
+def test_a_pipe_in_the_place_of_results_is_not_waited_for(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    path = tmp_path / "results.parquet"
+    os.mkfifo(path, 0o600)
+    assert not checksum.is_damaged(path)
+    with pytest.raises(UntrustedError, match="not a regular file"):
+        best(path, "x")

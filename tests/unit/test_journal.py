@@ -25,7 +25,6 @@ from supervisor.rows.frames import (
     read_journal,
 )
 from supervisor.rows.journal import (
-    JournalSync,
     JournalTail,
     JournalWriter,
     journal_path,
@@ -446,31 +445,6 @@ def test_close_is_harmless_when_repeated(tmp_path: Path) -> None:
     writer = JournalWriter(tmp_path / "worker-0000.bin", "r", 0)
     writer.close()
     writer.close()
-
-
-def test_what_has_grown_is_seen_onto_the_disk_and_new_names_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: list[str] = []
-
-    def note(fd: int) -> None:
-        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
-
-    monkeypatch.setattr(os, "fsync", note)
-    monkeypatch.setattr(os, "fdatasync", note)
-    sync = JournalSync(tmp_path / "journal")
-    sync.sync()
-    assert synced == []
-    write_journal(tmp_path / "journal", 0, [(0, 5)])
-    write_journal(tmp_path / "journal", 1, [(5, 9)])
-    sync.sync()
-    assert synced == ["worker-0000.bin", "worker-0001.bin", "journal"]
-    sync.sync()
-    assert len(synced) == 3
-    with (tmp_path / "journal" / "worker-0001.bin").open("ab") as file:
-        file.write(b"more")
-    sync.sync()
-    assert synced[3:] == ["worker-0001.bin"]
 
 
 def test_a_tail_passes_a_damaged_journal_by(tmp_path: Path) -> None:

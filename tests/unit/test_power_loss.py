@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from supervisor.records.events import EventLog, read_events
+from supervisor.rows.compaction import compact
 from supervisor.rows.frames import iter_frames
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered, gaps
 from supervisor.rows.journal import journal_paths, next_serial
-from supervisor.rows.results import compact
 from supervisor.rows.space import Space
 from tests.support.data import write_journal
 

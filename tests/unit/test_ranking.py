@@ -6,10 +6,11 @@ import pytest
 from supervisor.errors import ConfigError
 from supervisor.lifecycle.prepare import Changes, check_ranking
 from supervisor.records.plan import Source
+from supervisor.rows.compaction import compact
 from supervisor.rows.grid import Grid
 from supervisor.rows.journal import JournalWriter
 from supervisor.rows.ranking import Places, Ranking
-from supervisor.rows.results import best, compact
+from supervisor.rows.results import best
 from supervisor.rows.space import Space
 
 VALUES = np.array([2.0, np.nan, np.inf, -np.inf, 5.0, -1.0])

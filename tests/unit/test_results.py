@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from supervisor.errors import JournalError, RunFailedError
-from supervisor.rows import results
+from supervisor.rows import compaction
+from supervisor.rows.compaction import Compaction, compact
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered, gaps, outstanding
 from supervisor.rows.journal import JournalWriter, journal_path
-from supervisor.rows.results import Compaction, best, compact, read
+from supervisor.rows.results import best, read
 from supervisor.rows.space import Space
 from tests.support.data import METRICS, metrics_of, write_journal
 
@@ -30,7 +31,7 @@ ORDERED = Space(GRID, ("fast", "slow"))
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(results, "ROW_GROUP", 16)
+    monkeypatch.setattr(compaction, "ROW_GROUP", 16)
 
 
 def compacted(
@@ -317,7 +318,7 @@ from pathlib import Path
 import pyarrow.parquet
 from supervisor.rows.grid import Grid
 from supervisor.rows.journal import JournalWriter, journal_path
-from supervisor.rows.results import compact
+from supervisor.rows.compaction import compact
 from supervisor.rows.space import Space
 from tests.support.data import METRICS, metrics_of
 directory = Path(sys.argv[1])
@@ -347,7 +348,8 @@ import sys
 from pathlib import Path
 from supervisor.market.bars import load_bars
 from supervisor.rows.grid import Grid
-from supervisor.rows.results import best, compact, read
+from supervisor.rows.compaction import compact
+from supervisor.rows.results import best, read
 from supervisor.rows.space import Space
 from tests.support.data import CSV, write_csv, write_journal
 directory = Path(sys.argv[1])
@@ -374,7 +376,8 @@ AT_THE_END = """
 import sys
 from pathlib import Path
 from supervisor.rows.grid import Grid
-from supervisor.rows.results import best, compact
+from supervisor.rows.compaction import compact
+from supervisor.rows.results import best
 from supervisor.rows.space import Space
 from tests.support.data import METRICS, write_journal
 directory = Path(sys.argv[1])

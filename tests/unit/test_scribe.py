@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import threading
@@ -70,6 +71,27 @@ def test_a_fact_is_written_when_emit_returns(pair: Pair) -> None:
         log = (pair.front, pair.warden)[n % 2]
         log.emit("counted", n=n)
         assert [fact.fields["n"] for fact in read_events(pair.run_dir)] == list(range(n + 1))
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_half_a_line_on_a_full_disk_does_not_take_the_next_one_with_it(
+    pair: Pair, *, alone: bool
+) -> None:
+    log = EventLog(pair.run_dir, "front") if alone else pair.front
+    log.emit("first")
+    writer = os.getpid() if alone else pair.pid
+    soft, hard = resource.prlimit(writer, resource.RLIMIT_FSIZE)
+    size = (pair.run_dir / "events.jsonl").stat().st_size
+    resource.prlimit(writer, resource.RLIMIT_FSIZE, (size + 20, hard))
+    try:
+        log.emit("torn")
+        log.emit("refused")
+    finally:
+        resource.prlimit(writer, resource.RLIMIT_FSIZE, (soft, hard))
+    log.emit("next")
+    assert pair.names() == ["front.first", "front.next"]
+    assert log.dropped == 2
+    log.close()
 
 
 def test_nobody_waits_for_a_disk_that_does_not_answer(pair: Pair) -> None:

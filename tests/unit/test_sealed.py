@@ -20,10 +20,11 @@ from supervisor.records.events import EventLog, latest, read_events
 from supervisor.records.ledger import Ledger, read_ledger
 from supervisor.records.plan import Plan, Provenance, Source
 from supervisor.rows import checksum
+from supervisor.rows.compaction import compact
 from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered
 from supervisor.rows.journal import JournalTail, JournalWriter, journal_path
-from supervisor.rows.results import best, compact, read
+from supervisor.rows.results import best, read
 from supervisor.rows.space import Space
 from supervisor.system import durable, sealed
 from tests.support.data import write_csv

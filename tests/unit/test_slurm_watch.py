@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from slurm.cancel import Cancelled, JobOutcome
 from slurm.errors import SlurmError
 from slurm.watch import JobsView, JobWatch, Phase
 from supervisor.errors import AllstopError, ConfigError
+from supervisor.records.ledger import LedgerWriteError
 from tests.support.waiting import DEADLINE_S
 
 FINAL = {
@@ -143,6 +146,16 @@ def test_nothing_is_asked_for_before_the_front_wants_something() -> None:
     watch = JobWatch(client, lambda: None)  # type: ignore[arg-type]
     assert watch.view == JobsView(Phase.STANDBY, outstanding=True)
     assert client.calls == []
+
+
+def test_jobs_that_cannot_be_disowned_are_let_go_all_the_same() -> None:
+    class FullHome(FakeClient):
+        def disown(self) -> None:
+            raise LedgerWriteError(Path("record"), OSError(errno.ENOSPC, "full"))
+
+    client = FullHome()
+    JobWatch(client, lambda: None).close()  # type: ignore[arg-type]
+    assert client.calls == ["close"]
 
 
 def test_jobs_are_watched_to_their_own_end() -> None:
