@@ -52,6 +52,7 @@ from supervisor.rows.grid import Grid
 from supervisor.rows.index import covered, outstanding
 from supervisor.states import RunStatus
 from supervisor.system import durable, private
+from supervisor.system.silent_disk import wait_until_it_answers
 
 _NO_DEVICES: dict[str, Any] = {"devices": (), "spare_devices": (), "fallback_workers": 0}
 
@@ -173,6 +174,7 @@ def _claim(run_dir: Path, plan: Plan) -> Claim:
         raise RunBusyError(
             f"run {plan.run_id} is still running: end it with allstop stop {plan.run_id}"
         )
+    wait_until_it_answers(run_dir)  # what is written from now on would keep us from Ctrl+C
     try:
         return claim_directory(run_dir, PATIENCE_S)
     except RunBusyError:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from supervisor.errors import ConfigError, UntrustedError, brief
-from supervisor.system import durable, limits, private
+from supervisor.system import durable, limits, private, silent_disk
 from supervisor.system.shape import Matching
 
 RUN_FILE = "run.json"
@@ -153,6 +153,7 @@ def create(run_dir: Path, below: tuple[str, ...] = (JOURNAL_DIR, LOG_DIR)) -> Pa
     """
     try:
         run_dir = resolve(run_dir)
+        silent_disk.wait_until_it_answers(run_dir)  # a frozen one would keep us from Ctrl+C
         if not run_dir.parent.exists():
             private.make_directories(run_dir.parent)
         _make_private(run_dir)

@@ -90,6 +90,50 @@ def test_ctrl_c_while_the_disk_is_frozen(place: Place, disk: FrozenDisk) -> None
     assert_written_later(run, disk, 130)
 
 
+@pytest.mark.parametrize("what", ["sweep", "command"])
+def test_ctrl_c_where_the_disk_was_frozen_before_the_start(
+    place: Place, disk: FrozenDisk, what: str
+) -> None:
+    new = str(disk.mount / "new")
+    disk.freeze()
+    if what == "sweep":
+        run = place.sweep(KEEPS, "--run-dir", new, DONE=DONE)
+    else:
+        run = place.start(place.argv("run", "--run-dir", new, "--", "true"))
+    wait_for(lambda: "os.utime" in commands_below(run.popen.pid), "it tries whether it can write")
+    run.popen.send_signal(signal.SIGINT)
+    assert run.popen.wait(15) in (-signal.SIGINT, 128 + signal.SIGINT)
+    disk.thaw()
+    wait_for(lambda: not place.alive(), "who tried is gone, too")
+    assert not os.path.lexists(new)
+
+
+def test_ctrl_c_where_the_disk_is_frozen_when_a_resume_begins(
+    place: Place, disk: FrozenDisk
+) -> None:
+    ended = place.sweep(KEEPS, DONE=DONE)
+    ended.wait_marks("ready", 2)
+    ended.popen.send_signal(signal.SIGINT)
+    ended.popen.wait(15)
+    ended.assert_gone()
+    disk.freeze()
+    again = place.start(place.argv("resume", str(ended.run_dir)))
+    wait_for(lambda: "os.utime" in commands_below(again.popen.pid), "it tries whether it can write")
+    again.popen.send_signal(signal.SIGINT)
+    assert again.popen.wait(15) in (-signal.SIGINT, 128 + signal.SIGINT)
+    disk.thaw()
+    wait_for(lambda: not place.alive(), "who tried is gone, too")
+    ended.assert_nothing_lost(DONE)
+
+
+def commands_below(pid: int) -> str:
+    """Return the command lines of a process's children."""
+    found = subprocess.run(
+        ["ps", "-o", "args=", "--ppid", str(pid)], capture_output=True, text=True
+    )
+    return found.stdout
+
+
 @pytest.mark.parametrize("named", ["nothing", "directory"])
 def test_stop_from_elsewhere_while_the_disk_is_frozen(
     place: Place, disk: FrozenDisk, named: str
