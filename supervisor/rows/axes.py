@@ -165,7 +165,9 @@ def _floats(name: str, values: Sequence[Any]) -> NDArray[np.float64]:
             f"grid axis {name!r} has a number beyond the range of a double", key="grid"
         ) from None
     if not np.all(np.isfinite(array)):
-        raise ConfigError(f"grid axis {name!r} has a value that is not finite", key="grid")
+        raise ConfigError(
+            f"grid axis {name!r} has a value that is not finite: give a number, or None", key="grid"
+        )
     return array
 
 
@@ -198,7 +200,9 @@ def _check_kinds(name: str, values: Sequence[Any], kinds: frozenset[type]) -> No
         )
     numbers = (value for value in values if isinstance(value, float | Decimal))
     if not all(math.isfinite(number) for number in numbers):
-        raise ConfigError(f"grid axis {name!r} has a value that is not finite", key="grid")
+        raise ConfigError(
+            f"grid axis {name!r} has a value that is not finite: give a number, or None", key="grid"
+        )
 
 
 def _refuse_like_named(name: str, cells: Iterable[str]) -> None:

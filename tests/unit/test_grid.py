@@ -264,6 +264,35 @@ def test_values_that_a_column_cannot_hold_are_refused(values: list[object], expe
 
 
 @pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("x=00700,9988,30100", ["00700", "9988", "30100"]),
+        ("x=0,10", [0, 10]),
+        ("x='a,b',c", ["a,b", "c"]),
+        ('x="a,b" , "1" , 2.5', ["a,b", "1", 2.5]),
+        ("x='',a", ["", "a"]),
+        ("x=it's,b", ["it's", "b"]),
+        ("x=5, ", [5]),
+    ],
+)
+def test_a_list_is_read_as_it_is_meant(text: str, values: list[object]) -> None:
+    assert parse_axis(text) == ("x", values)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x=1,,2", "empty value"),
+        ("x=[1,2]", "without brackets"),
+        ("x=(1,2),(3,4)", "without brackets"),
+    ],
+)
+def test_a_list_that_would_be_torn_apart_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_axis(text)
+
+
+@pytest.mark.parametrize(
     "values",
     [
         [("sma", 5), ("ema", 10)],
@@ -345,7 +374,7 @@ def test_a_strategy_accepts_some_of_the_points() -> None:
         ("x=0:1:0.3", [0.0, 0.3, 0.6, 0.9]),
         ("x=-0.3:0.3:0.3", [-0.3, 0.0, 0.3]),
         ("x=00012", ["00012"]),
-        ("x=007,12", ["007", 12]),
+        ("x=007,12", ["007", "12"]),
         ("x=09:30", ["09:30"]),
         ("x=09:30,16:00", ["09:30", "16:00"]),
         ("x=09:30:00", ["09:30:00"]),
