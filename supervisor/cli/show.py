@@ -176,9 +176,8 @@ def best_lines(report: Report, plan: Plan, ranking: Ranking) -> list[str]:
         return [complaint] if complaint else []
     rows: list[dict[str, Any]] = best(path, metric, _BEST_SHOWN, ranking)
     if not rows:
-        return [f"no combination has at least {ranking.min_trades:,} trades"] * bool(
-            ranking.min_trades
-        )
+        enough = f"at least {ranking.min_trades:,} trades and " if ranking.min_trades else ""
+        return [f"no combination has {enough}a finite {printable(metric)} to rank by"]
     cells = [
         [printable(name) for name in rows[0]],
         *([_cell(value) for value in row.values()] for row in rows),

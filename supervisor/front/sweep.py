@@ -233,7 +233,14 @@ class Sweep(Work):
         """Write ``results.parquet``."""
         from supervisor.lifecycle.gather import gather
 
-        return gather(self._run.run_dir, self._plan, self._run.notes.note)
+        run_dir = self._run.run_dir
+        if not (run_dir / rundir.JOURNAL_DIR).is_dir():
+            gone = (
+                f"{run_dir} was moved, replaced or deleted while the run ran: the rows are in the "
+                "journals where it is now, and allstop report writes results there"
+            )
+            return Gathered(self.count().done, unwritten=gone)
+        return gather(run_dir, self._plan, self._run.notes.note)
 
     def complete(self, report: Report) -> None:
         """Remove the copies on a cluster if the run began there and was completed here."""

@@ -32,7 +32,7 @@ def none_traded(results: Path, plan: Plan) -> str:
         return ""
     try:
         with opened(results) as file:
-            most = _largest(file.metadata, file.schema_arrow.names)
+            most = _largest(file.metadata, file.schema_arrow)
     except (OSError, ConfigError):
         return ""  # whoever reads the results says so
     if most != 0:
@@ -40,10 +40,16 @@ def none_traded(results: Path, plan: Plan) -> str:
     return f"no combination traded: {_why(plan)}"
 
 
-def _largest(metadata: Any, names: list[str]) -> float | None:
+def _largest(metadata: Any, schema: Any) -> float | None:
     """The largest number of trades; None if it isn't known, or there are failed rows only."""
+    import pyarrow as pa
+
+    names: list[str] = schema.names
     if _COLUMN not in names:
         return None
+    kind = schema.field(_COLUMN).type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return None  # a function may call a text or a time its trades
     found = []
     for group in range(metadata.num_row_groups):
         column = metadata.row_group(group).column(names.index(_COLUMN))

@@ -36,7 +36,7 @@ def recognise(sample: Sequence[Sequence[str]]) -> Recognised | None:
     if len(sample) < _LEAST_ROWS:
         return None
     columns = [list(column) for column in zip(*sample, strict=True)]
-    symbol_at = 0 if not _is_time(columns[0]) and _numbers(columns[0]) is None else None
+    symbol_at = 0 if not _is_time(columns[0]) and numbers_in(columns[0]) is None else None
     start = 0 if symbol_at is None else 1
     while start < len(columns) and start < 3 and not _is_time(columns[start]):
         start += 1
@@ -46,7 +46,7 @@ def recognise(sample: Sequence[Sequence[str]]) -> Recognised | None:
     if start + 1 < len(columns) and _is_pair(columns[start], columns[start + 1]):
         when.append(start + 1)
     first = when[-1] + 1
-    prices = [_numbers(column) for column in columns[first : first + 4]]
+    prices = [numbers_in(column) for column in columns[first : first + 4]]
     if len(prices) < 4 or any(price is None or not (price > 0).all() for price in prices):
         return None
     order = _order([price for price in prices if price is not None])
@@ -54,7 +54,7 @@ def recognise(sample: Sequence[Sequence[str]]) -> Recognised | None:
         return None
     parts = {"time": when} | {part: [first + at] for at, part in enumerate(order)}
     if first + 4 < len(columns):
-        volume = _numbers(columns[first + 4])
+        volume = numbers_in(columns[first + 4])
         if volume is not None and (volume >= 0).all():
             parts["volume"] = [first + 4]
     return Recognised(parts, symbol_at)
@@ -93,7 +93,8 @@ def _is_pair(dates: list[str], clock: list[str]) -> bool:
     return ":" in clock[0] or bool((np.diff(days) == 0).any() and (np.diff(found) != 0).all())
 
 
-def _numbers(column: list[str]) -> NDArray[np.float64] | None:
+def numbers_in(column: list[str]) -> NDArray[np.float64] | None:
+    """Read the cells as numbers; None if one of them is none."""
     try:
         return numbers({"it": np.array(column, dtype=object)}, {"it": "it"}, [])["it"]
     except BadCell:

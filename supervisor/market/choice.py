@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from supervisor.market.asked import Asked
-from supervisor.market.bare import recognise
+from supervisor.market.bare import numbers_in, recognise
 from supervisor.market.columns import BadCell, shown
 from supervisor.market.names import DATES, ROLES, SYMBOLS, plain, prefixed, roles_of
 from supervisor.market.table import Table
@@ -61,11 +61,19 @@ def choose(table: Table, asked: Asked) -> Choice:
 def _refuse_missing(table: Table, part: str) -> None:
     listed = ", ".join(shown(table.name(at)) for at in range(len(table.labels))[:20]) or "none"
     more = ", …" if len(table.labels) > 20 else ""
-    free = [name for name in map(table.name, range(len(table.labels))) if not roles_of(name)]
+    free = [table.name(at) for at in _free(table, part)]
     fix = f"say which it is, as in --columns {part}={_quoted(free[0])}" if free else "add one"
     if part == "time" and not free:
         fix += ", as a column or as the index"
     raise BadCell(f"no {part} column among {listed}{more}: {fix}")
+
+
+def _free(table: Table, part: str) -> list[int]:
+    """Columns whose name says nothing; for a price those of numbers first, as far as seen."""
+    free = [at for at in range(len(table.labels)) if not roles_of(table.name(at))]
+    if part == "time" or not table.sample:
+        return free
+    return sorted(free, key=lambda at: numbers_in([row[at] for row in table.sample]) is None)
 
 
 def _quoted(name: str) -> str:
@@ -96,11 +104,15 @@ def _recognised(table: Table) -> Choice:
     if found is None:
         listed = ", ".join(shown(label[0]) for label in table.labels[:8])
         more = ", …" if len(table.labels) > 8 else ""
-        names = ["time", "open", "high", "low", "close", "volume"][: max(2, len(table.labels))]
+        width = len(table.labels)
+        names = (
+            ["time", "close", "volume", "-"][: max(2, width)]
+            if width < 5
+            else ["time", "open", "high", "low", "close", "volume"][:width]
+        )
         raise BadCell(
             f"no close column among {listed}{more}: the file has no header; "
-            f"name its {len(table.labels)} columns in their order, as in "
-            f"--columns {','.join(names if len(table.labels) > 2 else ['time', 'close'])}"
+            f"name its {width} columns in their order, as in --columns {','.join(names)}"
         )
     return Choice(parts=found.parts, symbol_at=found.symbol_at)
 

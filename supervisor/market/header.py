@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from supervisor.market.names import LEVELS, Label, is_known, plain, roles_of
+from supervisor.market.names import LEVELS, Label, is_known, levels, plain, roles_of
 
 _NUMBER = re.compile(r"[$€£¥]?[+-]?[\d.,'’\s]*\d[KMBT]?%?")
 _TIME = re.compile(r"\d{4}[-./]\d|\d{1,2}[-./ ]\w{1,3}[-./ ,]|[A-Z][a-z]{2} \d")
@@ -47,6 +47,8 @@ def read_header(rows: Sequence[Sequence[str]]) -> Header:
     if len(heads) > 1:
         # the first column's cells name the levels, and perhaps the index itself
         labels[0] = (next((cell for cell in reversed(labels[0]) if _is_time_name(cell)), ""),)
+    else:
+        labels = [levels(cell) or (cell,) for (cell,) in labels]
     return Header([(_bare_name(label[0]), *label[1:]) for label in labels], end)
 
 

@@ -37,10 +37,11 @@ NAMES: dict[str, tuple[frozenset[str], ...]] = {
     ),
     "volume": (
         frozenset({"volume", "vol", "v", "realvolume", "basevolume", "volumebase", "pxvolume",
-                   "tradevolume", "sharevolume", "totalvolume", "volumetraded"}),
+                   "tradevolume", "sharevolume", "totalvolume", "volumetraded",
+                   "volumefrom"}),
         frozenset(),  # with the name of what is counted, as in "Volume BTC"
         frozenset({"tickvolume", "tickvol", "tickcount"}),
-        frozenset({"quotevolume", "volumequote", "quoteassetvolume"}),
+        frozenset({"quotevolume", "volumequote", "quoteassetvolume", "volumeto"}),
     ),
     "time": (
         frozenset({
@@ -76,6 +77,9 @@ LEVELS = frozenset({
 """What the levels of a header of several lines are called."""
 
 ADJUSTED = NAMES["close"][-1]
+_MONEY = frozenset({"usd", "usdt", "usdc", "busd", "fdusd", "tusd", "dai", "eur", "gbp", "jpy",
+                    "krw", "try", "aud", "cad", "chf", "brl", "quote"})  # fmt: skip
+"""What things are paid in: a volume in it is the quote's, not the thing's own."""
 _SPLIT = re.compile(r"[\s_\-.:|/]+")
 
 
@@ -84,6 +88,14 @@ def plain(name: object) -> str:
     text = str(name)[:200].lstrip("\ufeff").strip().lower().strip("<>\"'* ")
     text = re.sub(r"^\d+\.\s+|\([^()]*\)$|\[[^\[\]]*\]$", "", text)
     return re.sub(r"[\s_\-./]", "", text)
+
+
+def levels(name: str) -> Label | None:
+    """Take a name apart that pandas made of the levels of a header: ``('Close', 'AAPL')``."""
+    if not (name.startswith("('") and name.endswith("')") and len(name) < 200):
+        return None
+    parts = tuple(part.strip().strip("'\"") for part in name[1:-1].split("', '"))
+    return parts if len(parts) > 1 else None
 
 
 def roles_of(name: str) -> list[tuple[str, int]]:
@@ -97,7 +109,7 @@ def roles_of(name: str) -> list[tuple[str, int]]:
     ]
     words = [word for word in _SPLIT.split(name.strip().lower()) if word]
     if not found and len(words) > 1 and words[0] in ("volume", "vol"):
-        found.append(("volume", 1))
+        found.append(("volume", 3 if words[-1].strip("()") in _MONEY else 1))
     return found
 
 

@@ -26,7 +26,7 @@ from supervisor.market.files import (
     check_file,
     read_file,
 )
-from supervisor.market.names import Label
+from supervisor.market.names import Label, levels
 from supervisor.market.table import Table
 
 _IN_MEMORY = "data"
@@ -183,14 +183,7 @@ def _of_arrow(table: Any, source: str) -> Table:
 
 def _labels(names: Sequence[str]) -> list[Label]:
     """Take names apart that pandas made of the levels of a header: ``('Close', 'AAPL')``."""
-    return [_levels(name) or (name,) for name in names]
-
-
-def _levels(name: str) -> Label | None:
-    if not (name.startswith("('") and name.endswith("')") and len(name) < 200):
-        return None
-    parts = tuple(part.strip().strip("'\"") for part in name[1:-1].split("', '"))
-    return parts if len(parts) > 1 else None
+    return [levels(name) or (name,) for name in names]
 
 
 def _index_of(schema: Any) -> int | None:

@@ -25,6 +25,8 @@ def no_time(text: str, cells: Any, name: str) -> str:
     zone = _ZONE_NAME.fullmatch(text[:MAX_CELL])
     if zone and zone[1] not in ("UTC", "GMT"):
         return f"{name} {shown(text)} names a zone: write it in UTC, or with an offset (+01:00)"
+    if text == str(cells[0]):
+        return f"{name} {shown(text)} is no time that there is: correct it or delete the row"
     return f"{name} {shown(text)} is no time written like the first, {shown(cells[0])}"
 
 

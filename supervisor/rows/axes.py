@@ -146,12 +146,14 @@ def _typed(name: str, values: Sequence[Any]) -> Axis:
         exact = list(values)
     else:
         exact = [value if value is None else Opaque(label_of(value), value) for value in values]
-        _refuse_like_named(name, exact)
+        _refuse_like_named(name, (value.label for value in exact if value is not None))
     try:
-        to_arrow_column(exact)
+        cells = to_arrow_column(exact).to_pylist()
     except ConfigError as error:
         raise ConfigError(f"grid axis {name!r} {error}", key="grid") from None
     column = [value.label if isinstance(value, Opaque) else value for value in exact]
+    if len(set(column)) == len(column):  # else one of them is given twice
+        _refuse_like_named(name, map(repr, cells))
     return Axis(_objects(column), tuple(exact))
 
 
@@ -163,7 +165,9 @@ def _floats(name: str, values: Sequence[Any]) -> NDArray[np.float64]:
             f"grid axis {name!r} has a number beyond the range of a double", key="grid"
         ) from None
     if not np.all(np.isfinite(array)):
-        raise ConfigError(f"grid axis {name!r} has a value that is not finite", key="grid")
+        raise ConfigError(
+            f"grid axis {name!r} has a value that is not finite: give a number, or None", key="grid"
+        )
     return array
 
 
@@ -188,17 +192,25 @@ def _check_kinds(name: str, values: Sequence[Any], kinds: frozenset[type]) -> No
             "a tuple in place of a list",
             key="grid",
         )
+    moments = [value for value in values if isinstance(value, dt.datetime | dt.time)]
+    if len({value.tzinfo is None for value in moments}) > 1:
+        raise ConfigError(
+            f"grid axis {name!r} mixes times with and without a zone: give all of them one",
+            key="grid",
+        )
     numbers = (value for value in values if isinstance(value, float | Decimal))
     if not all(math.isfinite(number) for number in numbers):
-        raise ConfigError(f"grid axis {name!r} has a value that is not finite", key="grid")
+        raise ConfigError(
+            f"grid axis {name!r} has a value that is not finite: give a number, or None", key="grid"
+        )
 
 
-def _refuse_like_named(name: str, values: Sequence[Any]) -> None:
-    labels = Counter(value.label for value in values if value is not None)
-    twice, count = labels.most_common(1)[0]
+def _refuse_like_named(name: str, cells: Iterable[str]) -> None:
+    """Refuse values that results could not tell apart: a time of day there has no zone."""
+    twice, count = Counter(cells).most_common(1)[0]
     if count > 1:
         raise ConfigError(
-            f"grid axis {name!r} has two values that results would both call {twice!r}: give "
+            f"grid axis {name!r} has two values that results would both call {brief(twice)}: give "
             "texts, and look the values up in the function",
             key="grid",
         )

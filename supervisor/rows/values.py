@@ -123,6 +123,8 @@ def from_plain(plain: Any) -> Any:
 def to_arrow_column(values: Sequence[Any]) -> Any:
     """Return the values of an axis as an Arrow array, each type as Arrow has it.
 
+    Tuples are lists, and texts where their parts are of several kinds.
+
     Raises
     ------
     ConfigError
@@ -134,5 +136,8 @@ def to_arrow_column(values: Sequence[Any]) -> Any:
     try:
         return pa.array(plain)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
+        if {type(value) for value in plain} <= {tuple, type(None)}:
+            # parts of several kinds, as in ("sma", 5), are no list that Arrow has
+            return pa.array([None if value is None else repr(value) for value in plain])
         why = str(error).partition("\n")[0]
         raise ConfigError(f"cannot be kept in a results file: {why}", key="grid") from None

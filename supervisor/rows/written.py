@@ -19,6 +19,9 @@ _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASC
 _NO_NUMBER = re.compile(r"[+-]?0\d", re.ASCII)
 """A leading zero: part of a time or an identifier, 09:30 or 00012."""
 
+_PART = re.compile(r"""\s*((?:"[^"]*"|'[^']*')\s*(?=,|$)|[^,]*)(?:,|$)""")
+"""A value of a list; a comma in quotes parts nothing."""
+
 _WORDS = {"true": True, "false": False}
 
 
@@ -30,7 +33,7 @@ def parse_axis(text: str) -> tuple[str, Sequence[Value | None]]:
 
     In a list, ``true``, ``false`` and ``None`` are what they are in Python, a number is a
     number, and anything else is text: so is what begins with a zero that no number has, such
-    as ``00012`` and ``09:30``, and what stands in quotes.
+    as ``00012`` and ``09:30``, and what stands in quotes. Digits beside ``00012`` are text too.
 
     Raises
     ------
@@ -43,7 +46,31 @@ def parse_axis(text: str) -> tuple[str, Sequence[Value | None]]:
         raise ConfigError(f"--grid {text!r}: write name=start:stop:step or name=a,b,c", key="grid")
     if _is_range(spec):
         return name, _parse_range(name, spec)
-    return name, [_parse_scalar(part.strip()) for part in spec.split(",") if part.strip()]
+    return name, _parse_list(name, spec)
+
+
+def _parse_list(name: str, spec: str) -> list[Value | None]:
+    parts = [part.strip() for part in _PART.findall(spec)]
+    while parts and not parts[-1]:  # behind a comma that ends the list, and at its end
+        parts.pop()
+    for part in parts:
+        if not part:
+            raise ConfigError(
+                f'grid axis {name}={spec} has an empty value: remove a comma, or write "" for '
+                "an empty text",
+                key="grid",
+            )
+        if part[0] in "([{":
+            raise ConfigError(
+                f"grid axis {name}={spec}: write values without brackets, as in {name}=1,2, or in "
+                "quotes if they are texts; tuples can be given in Python",
+                key="grid",
+            )
+    if all(part.isascii() and part.isdigit() for part in parts) and any(
+        map(_NO_NUMBER.match, parts)
+    ):
+        return list(parts)  # identifiers, of which some begin with a zero
+    return [_parse_scalar(part) for part in parts]
 
 
 def _is_range(spec: str) -> bool:

@@ -340,7 +340,7 @@ RANKED = """
 def f(bars, params, stop):
     a = params["a"]
     odd = {0: float("nan"), 1: float("inf"), 2: float("-inf")}
-    return {"y": odd.get(a, float(a)), "trades": a}
+    return {"y": odd.get(a, float(a)), "trades": a, "none": None if a else float("nan")}
 """
 
 
@@ -368,7 +368,9 @@ def test_the_ranking_is_the_user_s_to_choose(place: Place) -> None:
     trades = place.command("report", there, "--sort", "trades", "--min-trades", "8")
     assert best_of(trades.stdout)[1:] == ["8"]
     none = place.command("report", there, "--min-trades", "9")
-    assert "no combination has at least 9 trades" in none.stdout
+    assert "no combination has at least 9 trades and a finite y to rank by\n" in none.stdout
+    none = place.command("report", there, "--sort", "none", "--min-trades", "0")
+    assert "no combination has a finite none to rank by\n" in none.stdout
 
 
 def test_an_unknown_metric_loses_no_rows(place: Place) -> None:

@@ -278,3 +278,19 @@ def test_results_are_written_where_there_are_no_locks(place: Place, tmp_path: Pa
     run.assert_gone()
     run.assert_nothing_lost(DONE)
     assert not list(run.run_dir.glob(".lock.*"))
+
+
+def test_a_directory_that_was_exchanged_while_the_run_ran_is_named(place: Place) -> None:
+    run = place.sweep(POLITE, DONE=DONE)
+    run.wait_marks("ready", 2)
+    moved = run.run_dir.rename(place.root / "moved")
+    run.run_dir.mkdir()
+    run.signal(signal.SIGTERM)
+    run.end()
+    said = json.loads(run.out.splitlines()[-1])
+    assert any("was moved, replaced or deleted" in error for error in said["errors"]), said
+    assert not (run.run_dir / "results.parquet").exists()
+    shutil.rmtree(run.run_dir)
+    written = place.command("report", str(moved), "--json")
+    assert written.returncode == 0, written.stderr
+    assert json.loads(written.stdout)["combos_done"] == DONE

@@ -172,6 +172,46 @@ def test_a_file_without_header_says_how_to_name_its_columns(tmp_path: Path) -> N
     assert "name its 5 columns in their order, as in --columns time,open,high" in refused(path)
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [("1", "time,close,volume"), ("1,0", "time,close,volume,-")],
+)
+def test_what_is_shown_for_few_columns_can_be_used(tmp_path: Path, row: str, words: str) -> None:
+    path = write_csv(tmp_path / "b.csv", f"2024-01-16,{row},5\n2024-01-17,{row},5\n")
+    assert refused(path).endswith(f"as in --columns {words}")
+    assert load_bars(path, columns=words).close.tolist() == [1, 1]
+
+
+def test_the_column_shown_for_the_close_has_numbers(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "b.csv", "Data,Otwarcie,Kurs\n2024-01-16,1,2\n2024-01-17,1,2\n")
+    assert refused(path, columns="time=Data").endswith("as in --columns close=Otwarcie")
+
+
+@pytest.mark.parametrize("index", ["Date", ""])
+def test_levels_of_a_header_that_pandas_wrote_as_tuples(tmp_path: Path, index: str) -> None:
+    frame = two_tickers(ticker_first=False)
+    frame.columns = frame.columns.to_flat_index()
+    frame.index.name = index or None
+    frame.to_csv(tmp_path / "b.csv")
+    expected = load_bars(two_tickers(ticker_first=False), symbol="AAPL")
+    bars = load_bars(tmp_path / "b.csv", symbol="AAPL")
+    assert bars.close.tolist() == expected.close.tolist()
+    assert bars.volume.tolist() == expected.volume.tolist()
+
+
+@pytest.mark.parametrize(
+    "names", ["Volume USDT,Volume ETH", "volume_usd,volume_eth", "volumeto,volumefrom"]
+)
+def test_the_volume_is_the_things_own_wherever_it_stands(tmp_path: Path, names: str) -> None:
+    text = f"Date,Close,{names}\n2024-01-16,1,100,50\n2024-01-17,1,100,50\n"
+    assert load(tmp_path, text).volume.tolist() == [50, 50]
+
+
+def test_a_first_time_that_there_is_not(tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "b.csv", "Date,Close\n2024-01-16 23:59:60,1\n2024-01-17 0:00,2\n")
+    assert "row 2: Date '2024-01-16 23:59:60' is no time that there is" in refused(path)
+
+
 LONG = "time,ticker,close\n" + "".join(
     f"2024-01-{day},{name},{day if name == 'A' else 1}\n" for day in (16, 17) for name in "AB"
 )

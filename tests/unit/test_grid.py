@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from supervisor.errors import ConfigError
 from supervisor.rows.grid import MAX_AXIS_VALUES, Grid, Value, parse_axis
 from supervisor.rows.space import Space
+from supervisor.rows.values import to_arrow_column
 
 AXES = st.dictionaries(
     st.sampled_from("abcd"),
@@ -242,7 +243,9 @@ def test_an_enum_is_an_axis_and_its_member_a_value() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([(1, 2), ("a", 3)], "cannot be kept in a results file"),
+        ([dt.time(9, 30), dt.time(9, 30, tzinfo=dt.UTC)], "with and without a zone"),
+        ([dt.datetime(2024, 1, 1), dt.datetime(2024, 1, 2, tzinfo=dt.UTC)], "without a zone"),
+        ([dt.time(9, tzinfo=dt.timezone(dt.timedelta(hours=h))) for h in (1, 2)], "both call"),
         ([dt.date(2024, 1, 1), dt.datetime(2024, 1, 1)], "date, datetime"),
         ([Decimal("NaN")], "not finite"),
         ([None, float("inf")], "not finite"),
@@ -258,6 +261,54 @@ def test_values_that_a_column_cannot_hold_are_refused(values: list[object], expe
     with pytest.raises(ConfigError, match=expected) as caught:
         Grid.of({"a": values})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("x=00700,9988,30100", ["00700", "9988", "30100"]),
+        ("x=0,10", [0, 10]),
+        ("x='a,b',c", ["a,b", "c"]),
+        ('x="a,b" , "1" , 2.5', ["a,b", "1", 2.5]),
+        ("x='',a", ["", "a"]),
+        ("x=it's,b", ["it's", "b"]),
+        ("x=5, ", [5]),
+    ],
+)
+def test_a_list_is_read_as_it_is_meant(text: str, values: list[object]) -> None:
+    assert parse_axis(text) == ("x", values)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x=1,,2", "empty value"),
+        ("x=[1,2]", "without brackets"),
+        ("x=(1,2),(3,4)", "without brackets"),
+    ],
+)
+def test_a_list_that_would_be_torn_apart_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        parse_axis(text)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [("sma", 5), ("ema", 10)],
+        [(1, 2), ("a", 3)],
+        [("1", 1), (1, "1"), None],
+        [((1, 2), "a"), ((3, 4), "b")],
+        [(1, 2), (1, (2, 3))],
+    ],
+)
+def test_tuples_of_parts_of_several_kinds_are_texts_in_results(values: list[object]) -> None:
+    grid = Grid.of({"a": values})
+    again = Grid.from_json(json.loads(json.dumps(grid.to_json())))
+    for each in (grid, again):
+        assert [each.params(at)["a"] for at in range(each.size)] == values
+    right = [None if value is None else repr(value) for value in values]
+    assert to_arrow_column(values).to_pylist() == right
 
 
 # -- points ------------------------------------------------------------------------
@@ -323,7 +374,7 @@ def test_a_strategy_accepts_some_of_the_points() -> None:
         ("x=0:1:0.3", [0.0, 0.3, 0.6, 0.9]),
         ("x=-0.3:0.3:0.3", [-0.3, 0.0, 0.3]),
         ("x=00012", ["00012"]),
-        ("x=007,12", ["007", 12]),
+        ("x=007,12", ["007", "12"]),
         ("x=09:30", ["09:30"]),
         ("x=09:30,16:00", ["09:30", "16:00"]),
         ("x=09:30:00", ["09:30:00"]),
