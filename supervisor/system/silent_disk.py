@@ -10,7 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-_TOUCH = "import os, sys; os.utime(sys.argv[1])"
+TOUCH = "import os, sys; os.utime(sys.argv[1])"
+"""The program of the process that writes."""
 
 
 def wait_until_it_answers(directory: Path) -> None:
@@ -28,7 +29,7 @@ def wait_until_it_answers(directory: Path) -> None:
         directory = directory.parent
     with contextlib.suppress(OSError):  # no process to be had: what follows says so
         touching = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _TOUCH, directory],
+            [sys.executable, "-I", "-S", "-c", TOUCH, directory],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -18,6 +18,7 @@ from slurm import cancel, client, reconcile
 from slurm.records import absence, book
 from slurm.transport import Answer
 from supervisor.lifecycle import jobs, staging
+from supervisor.system import silent_disk
 from tests.fuzz.sample import OURS, SUBMITTED_AT, TOKEN
 
 FOREIGN = ("13", "4713", "471", "47111", "0", "1")
@@ -137,7 +138,9 @@ class Watch:
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if not self._on:
             return
-        if event in _STARTS and event != "os.fork":
+        if event == "subprocess.Popen" and silent_disk.TOUCH in arguments[1]:
+            self._changed("os.utime", arguments[1][-1])
+        elif event in _STARTS and event != "os.fork":
             self.effects.append(f"{event} {arguments[:2]!r}")
         elif event == "open" and isinstance(arguments[2], int) and arguments[2] & _WRITES:
             self._changed(event, arguments[0])

@@ -551,6 +551,8 @@ def as_user(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     python = user_python()
     if python is None:
         pytest.skip("no interpreter of this version that an ordinary user may run")
+    if subprocess.run([*AS_NOBODY, "test", "-r", supervisor.__file__], cwd="/").returncode:
+        pytest.skip(f"{Path(supervisor.__file__).parent} lies where only root may read")
     root = Path("/tmp") / f"allstop-user-{place.token}"
     root.mkdir()
     os.chown(root, 65534, 65534)
