@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -74,7 +75,9 @@ def run_prepared(prepared: Prepared, *, as_json: bool, cluster: ClusterOrder | N
         if as_json:
             output.show_json(report.to_json())
         else:
-            show.summary(report, prepared.plan, on_disk=not front.left_to)
+            # asked only of a disk that answers: the directory may have become unreadable meanwhile
+            there = not front.left_to and os.access(prepared.run_dir, os.R_OK | os.X_OK)
+            show.summary(report, prepared.plan, on_disk=there)
     return end_of(report)
 
 

@@ -63,7 +63,8 @@ class Ending:
             self._leave_to_finisher()
             front.keep_warden = False
             return report
-        front.work.complete(report)
+        with contextlib.suppress(OSError):  # what it would look at lies where nothing may
+            front.work.complete(report)
         self._write_report(report)
         front.keep_warden = front.keep_warden and none_left and not vram.survivors
         return report
@@ -74,7 +75,7 @@ class Ending:
         with contextlib.suppress(DiskSilentError):
             if not front.left_to:
                 front.await_disk()
-                return front.work.gather()
+                return self._gathered_here()
         gone_s = self._stop_elapsed_s()
         gone = "what could be ended was" if self._end.survivors else "all processes were"
         front.left_to = (
@@ -82,6 +83,15 @@ class Ending:
             "another process writes results and report when it does"
         )
         return Gathered(front.work.count().done, unwritten=front.left_to)
+
+    def _gathered_here(self) -> Gathered:
+        """Write the results; a directory that may not be entered has none, and the run an end."""
+        front = self._front
+        try:
+            return front.work.gather()
+        except OSError as error:
+            unwritten = f"{front.run_dir}: {error.strerror}: results are written by allstop report"
+            return Gathered(front.work.count().done, unwritten=unwritten)
 
     def _stop_elapsed_s(self) -> float:
         """From the request to the last process's end, in s; 0: it came after that, or never."""

@@ -7,6 +7,7 @@ import os
 import select
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from supervisor.errors import AllstopError
@@ -234,7 +235,7 @@ class Sweep(Work):
         from supervisor.lifecycle.gather import gather
 
         run_dir = self._run.run_dir
-        if not (run_dir / rundir.JOURNAL_DIR).is_dir():
+        if _is_missing(run_dir / rundir.JOURNAL_DIR):
             gone = (
                 f"{run_dir} was moved, replaced or deleted while the run ran: the rows are in the "
                 "journals where it is now, and allstop report writes results there"
@@ -277,3 +278,11 @@ def _load_libraries() -> None:
 
     import slurm.records.outstanding  # noqa: F401
     import supervisor.lifecycle.finish  # noqa: F401
+
+
+def _is_missing(folder: Path) -> bool:
+    """Whether there is no such directory; one that cannot be looked at may be there."""
+    try:
+        return not folder.is_dir()
+    except OSError:
+        return False

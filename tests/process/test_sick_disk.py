@@ -294,3 +294,24 @@ def test_a_directory_that_was_exchanged_while_the_run_ran_is_named(place: Place)
     written = place.command("report", str(moved), "--json")
     assert written.returncode == 0, written.stderr
     assert json.loads(written.stdout)["combos_done"] == DONE
+
+
+def test_a_run_whose_directory_can_no_longer_be_entered_ends_as_it_should(place: Place) -> None:
+    argv = place.run_argv(POLITE, json=False, DONE=DONE)
+    if os.getuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root reads everything, and setpriv is not here to forbid it")
+        rights = "-dac_override,-dac_read_search"
+        argv = ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", *argv]
+    run = place.start(argv)
+    run.wait_marks("ready", 2)
+    run.run_dir.chmod(0)
+    try:
+        run.signal(signal.SIGTERM)
+        code = run.end()
+    finally:
+        run.run_dir.chmod(0o700)
+    assert code == 143, run.tell()
+    assert "Traceback" not in run.err
+    assert "report.json could not be written" in run.out
+    assert place.command("report", str(run.run_dir)).returncode == 0
